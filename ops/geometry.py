@@ -1,0 +1,106 @@
+"""How an image was fitted into the network's input, and the way back for boxes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import torch
+
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
+PADDING_GREY = 114
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Network pixel = image pixel * scale + pad, per axis; width and height are the original image's."""
+
+    scale_x: float
+    scale_y: float
+    pad_x: float
+    pad_y: float
+    width: int
+    height: int
+
+    def to_network(self, boxes: Array) -> Array:
+        """Boxes (..., 4) xyxy from original image pixels to network pixels."""
+        scale, pad = self._vectors(boxes)
+        return boxes * scale + pad
+
+    def to_image(self, boxes: Array) -> Array:
+        """Boxes (..., 4) xyxy from network pixels to original image pixels, clipped to the image."""
+        scale, pad = self._vectors(boxes)
+        moved = (boxes - pad) / scale
+        if isinstance(moved, torch.Tensor):
+            upper = moved.new_tensor([self.width, self.height, self.width, self.height])
+            return torch.minimum(moved.clamp(min=0), upper)
+        upper = np.asarray([self.width, self.height, self.width, self.height], dtype=moved.dtype)
+        return np.minimum(np.maximum(moved, 0), upper)
+
+    def _vectors(self, boxes: Array) -> tuple[Array, Array]:
+        scale = [self.scale_x, self.scale_y, self.scale_x, self.scale_y]
+        pad = [self.pad_x, self.pad_y, self.pad_x, self.pad_y]
+        if isinstance(boxes, torch.Tensor):
+            kind = boxes.dtype if boxes.dtype.is_floating_point else torch.float32
+            return (
+                torch.tensor(scale, dtype=kind, device=boxes.device),
+                torch.tensor(pad, dtype=kind, device=boxes.device),
+            )
+        kind = boxes.dtype if np.issubdtype(boxes.dtype, np.floating) else np.dtype(np.float32)
+        return np.asarray(scale, dtype=kind), np.asarray(pad, dtype=kind)
+
+
+def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Image (H, W, 3) to (height, width, 3): area averaging when shrinking (no aliasing), bilinear when growing."""
+    if image.shape[1] == width and image.shape[0] == height:
+        return image
+    shrinks = width * height < image.shape[0] * image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def fit(width: int, height: int, size: int) -> tuple[int, int]:
+    """The (width, height) of an image scaled so that its long side is `size`, the aspect kept to the nearest pixel."""
+    scale = size / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def letterbox(
+    image: np.ndarray,
+    size: int,
+    *,
+    fill: int = PADDING_GREY,
+    rect_stride: int | None = None,
+    original: tuple[int, int] | None = None,
+) -> tuple[np.ndarray, Geometry]:
+    """Scale the long side to `size` and pad with grey around the centre to a square.
+
+    With `rect_stride` each side is padded only to its next multiple of that stride.
+    `original` is the (width, height) the geometry should lead back to, when `image` was already resized on the way.
+    """
+    if size <= 0:
+        raise ValueError(f"letterbox: size is {size}, expected a positive number of pixels")
+    source_width, source_height = original if original is not None else (image.shape[1], image.shape[0])
+    width, height = fit(source_width, source_height, size)
+    resized = resize(image, width, height)
+    if rect_stride is None:
+        canvas_width = canvas_height = size
+    else:
+        canvas_width = math.ceil(width / rect_stride) * rect_stride
+        canvas_height = math.ceil(height / rect_stride) * rect_stride
+    left, top = (canvas_width - width) // 2, (canvas_height - height) // 2
+    canvas = np.full((canvas_height, canvas_width, image.shape[2]), fill, dtype=np.uint8)
+    canvas[top : top + height, left : left + width] = resized
+    geometry = Geometry(width / source_width, height / source_height, left, top, source_width, source_height)
+    return canvas, geometry
+
+
+def stretch(image: np.ndarray, size: int, *, original: tuple[int, int] | None = None) -> tuple[np.ndarray, Geometry]:
+    """Resize to a square of `size` without keeping the aspect, as Darknet's networks expect."""
+    if size <= 0:
+        raise ValueError(f"stretch: size is {size}, expected a positive number of pixels")
+    source_width, source_height = original if original is not None else (image.shape[1], image.shape[0])
+    geometry = Geometry(size / source_width, size / source_height, 0.0, 0.0, source_width, source_height)
+    return resize(image, size, size), geometry
