@@ -1,0 +1,340 @@
+"""The typed, frozen configuration: ``load(path, overrides)`` reads a YAML file and its ``base:`` chain into a ``Config``.
+
+Every value stands once, with a comment, in ``configs/yolo.yaml``; this file says which types and ranges it may take.
+An unknown key or a wrong value is a ``ValueError`` with one line a fault: the key, where it stands, the nearest valid one.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from configs.files import CONFIGS, absolute, find, flatten, load_data, read_chain, set_value
+from configs.flags import parse_setting
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+
+
+def _activation(value: Any) -> Any:
+    """Bring an activation, a name or a mapping with a name, into its one form ``{"name": ..., **parameters}``."""
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise ValueError("an activation is a name (mish) or a mapping with a name ({name: swish, beta: 1.0})")
+    return dict(value)
+
+
+# Which names and parameters exist is known to models/activations.py alone; it refuses a wrong one at build.
+Activation = Annotated[dict[str, str | bool | int | float], BeforeValidator(_activation)]
+
+
+class Frozen(BaseModel):
+    """A section of the configuration: immutable, no key beyond its fields, no number read from a string."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+
+class Stage(Frozen):
+    """One stage of a part: its own activation, or None to take the part's."""
+
+    act: Activation | None = None
+
+
+class Backbone(Frozen):
+    """The CSP backbone's stages, named by the level of their output: P1 is 1/2 of the image, P5 is 1/32."""
+
+    act: Activation | None = None
+    stages: dict[Literal["P1", "P2", "P3", "P4", "P5"], Stage] = {}
+
+
+class Neck(Frozen):
+    """The PAN neck's stages: T4 is the top-down step at 1/16, N3, N4 and N5 are its outputs."""
+
+    act: Activation | None = None
+    stages: dict[Literal["T4", "N3", "N4", "N5"], Stage] = {}
+
+
+class Head(Frozen):
+    """The head's stages, one a level."""
+
+    act: Activation | None = None
+    stages: dict[Literal["P3", "P4", "P5"], Stage] = {}
+
+
+class LossGains(Frozen):
+    """Weights of the three terms of the loss."""
+
+    box: NonNegative = 7.5
+    cls: NonNegative = 0.5
+    dfl: NonNegative = 1.5
+
+
+class Assignment(Frozen):
+    """Task-aligned assignment (TOOD): an anchor's alignment is score^alpha * IoU^beta, the top k of each box are positive."""
+
+    topk: AtLeastOne = 10
+    alpha: NonNegative = 0.5
+    beta: NonNegative = 6.0
+
+
+class YoloModel(Frozen):
+    """The anchor-free detector of this project."""
+
+    kind: Literal["yolo"] = "yolo"
+    size: Literal["n", "s", "m", "l", "x"] = "n"
+    act: Activation = {"name": "silu"}
+    backbone: Backbone = Backbone()
+    neck: Neck = Neck()
+    head: Head = Head()
+    norm_act: Literal["plain"] = "plain"
+    reg_max: AtLeastOne = 16
+    loss: LossGains = LossGains()
+    assign: Assignment = Assignment()
+
+
+# A tagged union: another family joins by adding its class here, discriminated by `kind`.
+Model = YoloModel
+
+
+class Split(Frozen):
+    """A folder of images and their COCO annotation file; absolute paths once loaded."""
+
+    images: str
+    annotations: str
+
+
+class Embedded(Frozen):
+    """How the embedded data set is drawn (data/shapes.py), and the schedule it is meant for."""
+
+    train: AtLeastOne
+    val: AtLeastOne
+    test: AtLeastOne
+    side: Annotated[int, Field(ge=64, le=1024)]
+    seed: Count = 0
+    epochs: AtLeastOne
+
+
+class Data(Frozen):
+    """A data set in COCO form."""
+
+    root: str
+    train: Split
+    val: Split
+    test: Split | None = None
+    embedded: Embedded | None = None
+
+    def split(self, name: str) -> Split:
+        """Return the split called ``name``, or raise ValueError naming those there are."""
+        found = getattr(self, name) if name in ("train", "val", "test") else None
+        if found is None:
+            there = [split for split in ("train", "val", "test") if getattr(self, split) is not None]
+            raise ValueError(f"the data set at {self.root} has no split {name!r}; it has {', '.join(there)}")
+        return found
+
+
+class Augment(Frozen):
+    """Augmentation of the training images; p is a probability, a gain or range is symmetric about no change."""
+
+    mosaic: Unit = 1.0
+    mixup: Unit = 0.0
+    hsv_h: Unit = 0.015
+    hsv_s: Unit = 0.7
+    hsv_v: Unit = 0.4
+    flip_lr: Unit = 0.5
+    flip_ud: Unit = 0.0
+    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    translate: Unit = 0.1
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    shear: Annotated[float, Field(ge=0, le=45)] = 0.0
+    perspective: Annotated[float, Field(ge=0, le=0.01)] = 0.0
+    blur: Unit = 0.01
+    gray: Unit = 0.01
+    clahe: Unit = 0.01
+    extra: list[dict[str, Any]] = []
+
+
+class Train(Frozen):
+    """The schedule and the means of training. Lengths below 1 are a fraction of the run, from 1 on that many epochs."""
+
+    epochs: AtLeastOne | None = None
+    imgsz: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] | None = None
+    batch: AtLeastOne = 16
+    nominal_batch: AtLeastOne | None = None
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    lr: Positive = 0.002
+    lr_final: Unit = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative = 0.0005
+    schedule: Literal["cosine", "linear", "flat_cosine"] = "cosine"
+    warmup: NonNegative = 0.05
+    clip: NonNegative = 10.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    close_mosaic: NonNegative = 0.25
+    multi_scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
+    channels_last: Literal["auto", "on", "off"] = "auto"
+    patience: Count = 0
+    freeze: list[str] = []
+    single_cls: bool = False
+    seed: Count = 0
+    deterministic: bool = False
+    device: str = "auto"
+    workers: Count | None = None
+    cache: Literal["auto", "ram", "disk", "off"] = "auto"
+    strict_data: bool = False
+    val: bool = True
+    save_period: Count = 0
+    profile: Count = 0
+
+
+class Val(Frozen):
+    """How detections are taken for mAP: as low a confidence as COCO's curves need, suppression, at most so many an image."""
+
+    conf: Unit = 0.001
+    iou: Unit = 0.7
+    max_det: AtLeastOne = 300
+    batch: AtLeastOne | None = None
+    rect: bool = True
+
+
+class Run(Frozen):
+    """Where the run folder goes: project/name, with a number added where the name is taken, unless exist_ok."""
+
+    project: str = "runs/train"
+    name: str = "exp"
+    exist_ok: bool = False
+
+
+class Config(Frozen):
+    """Everything a training run is told."""
+
+    model: Model = YoloModel()
+    data: Data
+    weights: str | None = None
+    train: Train = Train()
+    val: Val = Val()
+    augment: Augment = Augment()
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> "Config":
+        for key in ("warmup", "close_mosaic"):
+            value = getattr(self.train, key)
+            if value >= 1 and value != int(value):
+                raise ValueError(f"train.{key}: {value} is neither a fraction below 1 nor a whole number of epochs")
+        return self
+
+
+def load(path: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Config:
+    """Read the configuration at ``path`` (a bare name is looked up in configs/) and set ``overrides`` on it.
+
+    ``overrides`` are ``"model.neck.act=relu"`` strings, their values read as YAML, or a mapping from dotted keys to
+    values. Raises FileNotFoundError for a missing file and ValueError for everything else that is wrong with it.
+    """
+    file = find(path, CONFIGS)
+    tree, origins = read_chain(file)
+    command = overrides if isinstance(overrides, Mapping) else dict(parse_setting(text) for text in overrides)
+    _refuse_hidden(tree, command, origins)
+    for key, value in command.items():
+        set_value(tree, key.split("."), value)
+        origins[key] = "command line"
+    if isinstance(tree.get("data"), str):
+        tree["data"] = load_data(tree["data"])
+    elif isinstance(tree.get("data"), dict):
+        tree["data"] = absolute(tree["data"], file.parent)
+    return _resolve(_validate(tree, origins, file))
+
+
+def difference(config: Config, base: str | Path = "yolo.yaml") -> dict[str, Any]:
+    """Return the dotted keys in which ``config`` differs from the configuration at ``base``, with its values."""
+    reference = flatten(load(base).model_dump(mode="json"))
+    own = flatten(config.model_dump(mode="json"))
+    return {key: value for key, value in own.items() if reference.get(key) != value}
+
+
+def dump(config: Config) -> str:
+    """Return the configuration as YAML from which ``load`` gives the same configuration back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _refuse_hidden(tree: Mapping[str, Any], command: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    """Raise ValueError where a general activation of the command line would be hidden by a narrower one of a file."""
+    for general in command:
+        if not general.startswith("model.") or not general.endswith(".act"):
+            continue
+        scope = general.removesuffix("act")
+        for narrow, value in flatten(tree).items():
+            if narrow != general and narrow.startswith(scope) and narrow.endswith(".act") and value is not None:
+                if narrow in command:
+                    continue
+                raise ValueError(
+                    f"{general} (command line) would not reach the sites of {narrow}: {value} ({origins.get(narrow)}); "
+                    f"set {narrow} as well, to null to let {general} through"
+                )
+
+
+def _validate(tree: Mapping[str, Any], origins: Mapping[str, str], file: Path) -> Config:
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ValueError("; ".join(_explain(fault, origins, file) for fault in error.errors()[:5])) from error
+
+
+def _explain(fault: Any, origins: Mapping[str, str], file: Path) -> str:
+    """Say in one line which key is wrong, where it stands, what was found and what was expected."""
+    location = [str(part) for part in fault["loc"] if part != "[key]"]
+    key = ".".join(location)
+    places = [place for origin, place in origins.items() if origin == key or origin.startswith(key + ".")]
+    where = places[-1] if places else next((origins[o] for o in origins if key.startswith(o)), file.name)
+    if fault["type"] == "extra_forbidden" or "[key]" in fault["loc"]:
+        valid = _valid_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)
+        hint = f"did you mean {'.'.join([*location[:-1], near[0]])}?" if near else f"valid are {', '.join(valid)}"
+        return f"{key} ({where}): unknown key; {hint}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "missing":
+        return f"{key} ({where}): missing"
+    found = fault["input"] if not isinstance(fault["input"], Mapping) else "a mapping"
+    return f"{key or file.name} ({where}): found {found!r}; {message[0].lower()}{message[1:]}"
+
+
+def _valid_keys(location: list[str]) -> list[str]:
+    """Return the keys that the section at ``location`` may have."""
+    schema: Any = Config.model_json_schema()
+    definitions = schema.get("$defs", {})
+
+    def follow(node: Any) -> Any:
+        for option in node.get("anyOf", []) or node.get("allOf", []):
+            if option.get("type") != "null":
+                return follow(option)
+        return follow(definitions[node["$ref"].rsplit("/", 1)[-1]]) if "$ref" in node else node
+
+    for part in location:
+        schema = follow(
+            follow(schema).get("properties", {}).get(part, {}) or follow(schema).get("additionalProperties", {})
+        )
+    schema = follow(schema)
+    return list(schema.get("properties", {})) or list(follow(schema.get("propertyNames", {})).get("enum", []))
+
+
+def _resolve(config: Config) -> Config:
+    """Put a number for each value that was left open: the embedded set's own schedule, or the field's usual one."""
+    embedded = config.data.embedded
+    train: dict[str, Any] = {}
+    if config.train.epochs is None:
+        train["epochs"] = embedded.epochs if embedded else 100
+    if config.train.imgsz is None:
+        train["imgsz"] = embedded.side if embedded else 640
+    if config.train.nominal_batch is None:
+        train["nominal_batch"] = config.train.batch
+    resolved = config.model_copy(update={"train": config.train.model_copy(update=train)})
+    if resolved.train.imgsz is not None and resolved.train.imgsz % 32:
+        raise ValueError(f"train.imgsz: found {resolved.train.imgsz}; a multiple of the stride 32 is expected")
+    return resolved
