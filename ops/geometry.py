@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -40,7 +40,7 @@ class Geometry:
         upper = np.asarray([self.width, self.height, self.width, self.height], dtype=moved.dtype)
         return np.minimum(np.maximum(moved, 0), upper)
 
-    def _vectors(self, boxes: Array) -> tuple[Array, Array]:
+    def _vectors(self, boxes: Any) -> tuple[Any, Any]:
         scale = [self.scale_x, self.scale_y, self.scale_x, self.scale_y]
         pad = [self.pad_x, self.pad_y, self.pad_x, self.pad_y]
         if isinstance(boxes, torch.Tensor):
