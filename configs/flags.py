@@ -161,29 +161,10 @@ HYPERPARAMETERS = {
     "mixup": "augment.mixup",
 }
 # Their keys that have no meaning for this network; named once when a file holds them.
-MEANINGLESS = [
-    "warmup_momentum",
-    "warmup_bias_lr",
-    "cls_pw",
-    "obj",
-    "obj_pw",
-    "iou_t",
-    "anchor_t",
-    "anchors",
-    "fl_gamma",
-    "copy_paste",
-    "copy_paste_mode",
-    "label_smoothing",
-    "pose",
-    "kobj",
-    "nbs",
-    "bgr",
-    "auto_augment",
-    "erasing",
-    "crop_fraction",
-    "cutmix",
-    "close_mosaic",
-]
+MEANINGLESS = {
+    *("warmup_momentum", "warmup_bias_lr", "cls_pw", "obj", "obj_pw", "iou_t", "anchor_t", "anchors", "fl_gamma"),
+    *("copy_paste", "copy_paste_mode", "label_smoothing", "pose", "kobj", "bgr", "auto_augment", "erasing", "cutmix"),
+}
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:

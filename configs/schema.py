@@ -1,7 +1,7 @@
-"""The typed, frozen configuration: ``load(path, overrides)`` reads a YAML file and its ``base:`` chain into a ``Config``.
+"""The typed, frozen configuration: ``load(path, overrides)`` reads a YAML file into a ``Config``.
 
 Every value stands once, with a comment, in ``configs/yolo.yaml``; this file says which types and ranges it may take.
-An unknown key or a wrong value is a ``ValueError`` with one line a fault: the key, where it stands, the nearest valid one.
+An unknown key or a wrong value is a ``ValueError``: the key, where it stands, the nearest valid one.
 """
 
 import difflib
@@ -77,7 +77,7 @@ class LossGains(Frozen):
 
 
 class Assignment(Frozen):
-    """Task-aligned assignment (TOOD): an anchor's alignment is score^alpha * IoU^beta, the top k of each box are positive."""
+    """Task-aligned assignment (TOOD): alignment is score^alpha * IoU^beta, the top k of each box are positive."""
 
     topk: AtLeastOne = 10
     alpha: NonNegative = 0.5
@@ -195,7 +195,7 @@ class Train(Frozen):
 
 
 class Val(Frozen):
-    """How detections are taken for mAP: as low a confidence as COCO's curves need, suppression, at most so many an image."""
+    """How detections are taken for mAP: as low a confidence as COCO's curves need."""
 
     conf: Unit = 0.001
     iou: Unit = 0.7
@@ -317,9 +317,8 @@ def _valid_keys(location: list[str]) -> list[str]:
         return follow(definitions[node["$ref"].rsplit("/", 1)[-1]]) if "$ref" in node else node
 
     for part in location:
-        schema = follow(
-            follow(schema).get("properties", {}).get(part, {}) or follow(schema).get("additionalProperties", {})
-        )
+        schema = follow(schema)
+        schema = schema.get("properties", {}).get(part) or schema.get("additionalProperties", {})
     schema = follow(schema)
     return list(schema.get("properties", {})) or list(follow(schema.get("propertyNames", {})).get("enum", []))
 
