@@ -224,4 +224,4 @@ def read_hyperparameters(path: str) -> dict[str, Any]:
     idle = [key for key in tree if key in MEANINGLESS]
     if idle:
         print(f"--hyp {path}: no meaning for this network, not used: {', '.join(idle)}", file=sys.stderr)
-    return {HYPERPARAMETERS.get(key, key): value for key, value in tree.items() if key not in idle}
+    return {str(HYPERPARAMETERS.get(key, key)): value for key, value in tree.items() if key not in idle}

@@ -1,0 +1,88 @@
+"""Checkpoints: plain tensors and plain values, loaded with ``weights_only=True``, written to a temporary file and renamed.
+
+Two kinds: ``training`` holds all that a run needs to go on bit for bit, ``weights`` what inference needs.
+Both hold ``format``, ``kind``, ``config``, ``names`` and ``census``.
+"""
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FORMAT = 1
+MAX_CHECKPOINT_BYTES = 16 << 30
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` to ``path`` so that at any moment there is either the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path, *, kind: str | None = None) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; nothing is ever unpickled but tensors and plain values.
+
+    Raises FileNotFoundError where there is none, ValueError where it is truncated, foreign, of another format or, with
+    ``kind``, of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    if path.stat().st_size > MAX_CHECKPOINT_BYTES:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, a checkpoint has at most {MAX_CHECKPOINT_BYTES}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: truncated, or not a checkpoint ({path.stat().st_size} bytes)")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > 2 * path.stat().st_size + (1 << 20):  # torch stores without compression
+            raise ValueError(f"{path}: compressed contents of {unpacked} bytes, which no checkpoint of ours has")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path}: not a checkpoint of this project, or a damaged one: {reason}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path}: not a checkpoint of this project (no format {FORMAT} in it)")
+    missing = [key for key in ("kind", "config", "names", "census", "model") if key not in content]
+    if missing:
+        raise ValueError(f"{path}: the checkpoint lacks {', '.join(missing)}")
+    if kind is not None and content["kind"] != kind:
+        raise ValueError(f"{path}: holds {content['kind']}, expected {kind}; last.pt of a run holds all to go on with")
+    return content
+
+
+def inference_weights(content: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the weights to detect with: the moving average where there is one, else the model's own."""
+    average = content.get("ema")
+    return average["model"] if average else content["model"]
+
+
+def load_matching(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+    """Load into ``model`` what fits by name and shape; return the names that were loaded and those of the model that were not."""
+    own = model.state_dict()
+    fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    model.load_state_dict({**own, **fitting})
+    return sorted(fitting), sorted(set(own) - set(fitting))
+
+
+def rng_state() -> dict[str, Any]:
+    """Return the states of PyTorch's random generators, the only ones whose history a run depends on."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": list(cuda)}
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put back the states of ``rng_state``."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,80 @@
+"""Where the time of a training goes: device time of the steps without slowing them, the other spans by wall clock."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+SPANS = ("data", "validation", "saving")
+WARMUP_STEPS = 3  # of a process: allocation, choice of algorithms, building of kernels
+
+
+class Clock:
+    """Times of an epoch and of the whole run, in seconds.
+
+    A step's time is the device's: on a GPU two events a step are put in the stream and read once an epoch, on a CPU the
+    wall clock is. The first steps of a process are counted apart as warm-up.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.total: dict[str, float] = {}
+        self.steps_done = 0  # of this process
+        self._pending: list[tuple[bool, Any, Any]] = []
+        self._epoch: dict[str, float] = {}
+        self.step_seconds: list[float] = []
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Time one training step; the time is known after ``close_epoch``."""
+        start = self._mark()
+        yield
+        self._pending.append((self.steps_done < WARMUP_STEPS, start, self._mark()))
+        self.steps_done += 1
+
+    @contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """Add the wall-clock time of the block to ``name``, one of SPANS."""
+        start = time.perf_counter()
+        yield
+        self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add seconds to a span of the present epoch."""
+        self._epoch[name] = self._epoch.get(name, 0.0) + seconds
+
+    def close_epoch(self) -> dict[str, float]:
+        """Read the events, add the epoch to the totals, and return it: train, warmup, the SPANS, step (median)."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.step_seconds = []
+        for warming, start, end in self._pending:
+            seconds = start.elapsed_time(end) / 1000 if self.device.type == "cuda" else end - start
+            self.add("warmup" if warming else "train", seconds)
+            if not warming:
+                self.step_seconds.append(seconds)
+        epoch = {name: self._epoch.get(name, 0.0) for name in ("train", "warmup", *SPANS)}
+        for name, seconds in epoch.items():
+            self.total[name] = self.total.get(name, 0.0) + seconds
+        epoch["step"] = statistics.median(self.step_seconds) if self.step_seconds else float("nan")
+        self._pending, self._epoch = [], {}
+        return epoch
+
+    def _mark(self) -> Any:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the totals and the open epoch, which a resumed run carries on."""
+        return {"total": dict(self.total), "epoch": dict(self._epoch)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the totals of ``state_dict``."""
+        self.total = {name: float(seconds) for name, seconds in state["total"].items()}
+        self._epoch = {name: float(seconds) for name, seconds in state["epoch"].items()}

@@ -1,0 +1,79 @@
+"""Optimiser, learning-rate schedule and freezing; lengths are fractions of the run, so short runs keep their shape."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+
+def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict]:
+    """Split the trainable parameters: kernels with decay; norms, biases and activation parameters without.
+
+    Raises RuntimeError unless every trainable parameter is in a group exactly once.
+    """
+    decayed = {id(m.weight) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m.weight.ndim > 1}
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kernels = [parameter for parameter in trainable if id(parameter) in decayed]
+    others = [parameter for parameter in trainable if id(parameter) not in decayed]
+    seen = [id(parameter) for parameter in kernels + others]
+    if len(seen) != len(set(seen)) or len(seen) != len(trainable):
+        raise RuntimeError("a parameter is missing from the optimizer or is in it twice")
+    return [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def build_optimizer(
+    model: nn.Module, *, name: str, lr: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Return AdamW (arXiv 1711.05101, ``momentum`` is beta1) or SGD with Nesterov momentum."""
+    groups = parameter_groups(model, weight_decay=weight_decay)
+    if not any(group["params"] for group in groups):
+        raise ValueError("train.freeze leaves no parameter to train")
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+
+
+def learning_rate(
+    kind: str, *, total_steps: int, warmup_steps: int, lr: float, lr_final: float
+) -> Callable[[int], float]:
+    """Return the learning rate as a function of the step: linear warm-up, then the schedule to lr * lr_final."""
+
+    def decay(progress: float) -> float:
+        if kind == "linear":
+            return 1 - progress
+        if kind == "flat_cosine":  # flat for half of the run, then cosine, as RTMDet (arXiv 2212.07784)
+            progress = max(0.0, 2 * progress - 1)
+        return (1 + math.cos(math.pi * progress)) / 2
+
+    def at(step: int) -> float:
+        if step < warmup_steps:
+            return lr * (step + 1) / (warmup_steps + 1)
+        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        return lr * (lr_final + (1 - lr_final) * decay(progress))
+
+    return at
+
+
+def freeze(model: nn.Module, parts: Iterable[str]) -> list[str]:
+    """Stop the gradients of the named modules (``backbone``, ``neck.N3``, ...); return the frozen parameters' names.
+
+    Their batch norms keep their statistics: ``hold_frozen`` puts them in eval mode. Raises ValueError for a wrong name.
+    """
+    frozen = []
+    for part in parts:
+        found = [(name, p) for name, p in model.named_parameters() if name == part or name.startswith(part + ".")]
+        if not found:
+            known = [name for name, _ in model.named_children()]
+            raise ValueError(f"train.freeze: {part!r} is no module of the network; its parts are {', '.join(known)}")
+        for name, parameter in found:
+            parameter.requires_grad_(False)
+            frozen.append(name)
+    return frozen
+
+
+def hold_frozen(model: nn.Module) -> None:
+    """Put batch norms without a trainable parameter in eval mode, so that their statistics stay as they are."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and not any(p.requires_grad for p in module.parameters()):
+            module.eval()

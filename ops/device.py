@@ -1,0 +1,97 @@
+"""Which device, precision and memory format a run gets: static rules, printed and recorded, never a probe."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how the network runs: device, autocast type (None: off), memory format, and the reasons in words."""
+
+    device: torch.device
+    amp_dtype: torch.dtype | None
+    memory_format: torch.memory_format
+    reasons: dict[str, str]
+
+    @property
+    def needs_scaler(self) -> bool:
+        """Whether gradients need loss scaling: fp16 underflows, bf16 has the range of fp32."""
+        return self.amp_dtype == torch.float16
+
+    def autocast(self) -> torch.autocast:
+        """Return the autocast context of this placement; it does nothing when mixed precision is off."""
+        return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
+
+    def describe(self) -> str:
+        """Return one line: device, precision and memory format, each with its reason."""
+        precision = "fp32" if self.amp_dtype is None else str(self.amp_dtype).removeprefix("torch.") + " autocast"
+        layout = "channels_last" if self.memory_format == torch.channels_last else "contiguous"
+        return (
+            f"{self.reasons['device']}; {precision} ({self.reasons['amp']}); {layout} ({self.reasons['channels_last']})"
+        )
+
+
+def place(device: str = "auto", *, amp: str = "auto", channels_last: str = "auto") -> Placement:
+    """Return the placement for the config's words; raises ValueError where a device was asked for that is not there."""
+    where, device_reason = pick_device(device)
+    dtype, amp_reason = _pick_amp(where, amp)
+    if channels_last == "auto":
+        chosen, layout_reason = True, "auto: convolutions of oneDNN and cuDNN are faster in it"
+        if where.type == "cuda" and dtype is None:
+            chosen, layout_reason = False, "auto: no gain on a GPU in fp32"
+    else:
+        chosen, layout_reason = channels_last == "on", "asked for"
+    layout = torch.channels_last if chosen else torch.contiguous_format
+    return Placement(where, dtype, layout, {"device": device_reason, "amp": amp_reason, "channels_last": layout_reason})
+
+
+def pick_device(device: str = "auto") -> tuple[torch.device, str]:
+    """Return the torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or a GPU's number, and its name in words."""
+    text = str(device).strip().lower()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text in ("auto", ""):
+        text = "cuda" if count else "cpu"
+    if text.isdigit():
+        text = f"cuda:{text}"
+    if text == "cpu":
+        return torch.device("cpu"), f"CPU, {torch.get_num_threads()} threads"
+    name, _, number = text.partition(":")
+    if name != "cuda" or (number and not number.isdigit()):
+        raise ValueError(f"device {device!r}: expected auto, cpu, cuda, cuda:N or the number of one GPU")
+    index = int(number or 0)
+    if index >= count:
+        raise ValueError(f"device {device!r}: {count} CUDA GPUs are visible to PyTorch {torch.__version__}")
+    return torch.device("cuda", index), f"{torch.cuda.get_device_name(index)} (cuda:{index})"
+
+
+def _pick_amp(device: torch.device, amp: str) -> tuple[torch.dtype | None, str]:
+    if amp == "off":
+        return None, "asked for"
+    if amp in ("bf16", "fp16"):
+        if amp == "fp16" and device.type == "cpu":
+            raise ValueError("amp fp16 needs a GPU: on a CPU use bf16 or off")
+        return (torch.bfloat16 if amp == "bf16" else torch.float16), "asked for"
+    if device.type == "cpu":
+        if cpu_has_bf16():
+            return torch.bfloat16, "auto: this processor multiplies bf16 natively"
+        return None, "auto: this processor has no bf16 instructions"
+    if torch.cuda.get_device_capability(device) >= (8, 0):
+        return torch.bfloat16, "auto: this GPU multiplies bf16 natively"
+    return torch.float16, "auto: this GPU has fp16 but no native bf16"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor has bf16 dot products (AVX512-BF16 or AMX), by Linux's cpuinfo; False without one."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was given; nothing to wait for on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,57 @@
+"""The floors of the house: imports point down only, those inside functions too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = {"train", "val", "detect", "compare"}
+MAY_IMPORT = {
+    "ops": set(),
+    "configs": set(),
+    "models": {"ops"},
+    "data": {"ops"},
+    "engine": {"ops"},
+    "experiment": {"ops", "configs"},
+    "yolo": {"ops", "configs", "models", "data", "engine"},
+    "scripts": {"ops", "configs", "models", "data", "engine", "experiment", "yolo"},
+}
+OURS = set(MAY_IMPORT) - {"scripts"} | SCRIPTS
+
+
+def imported(source: str) -> set[str]:
+    """Top-level names that a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            names.add("a relative import")
+    return names
+
+
+def modules() -> list[Path]:
+    """Every Python file of the project but its tests."""
+    folders = [folder for folder in MAY_IMPORT if (ROOT / folder).is_dir()]
+    return sorted(ROOT.glob("*.py")) + sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down_only(path: Path) -> None:
+    place = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    floor = "scripts" if place in SCRIPTS else place
+    found = imported(path.read_text(encoding="utf-8")) & (OURS | {"a relative import"})
+    assert found <= MAY_IMPORT[floor] | ({place} if floor != "scripts" else set())
+
+
+def test_an_import_inside_a_function_is_seen() -> None:
+    assert imported("def f():\n    from engine.trainer import Trainer\n") == {"engine"}
+
+
+def test_config_objects_are_read_at_the_doors_only() -> None:
+    """configs is imported by the entry scripts and yolo.py; parts take plain keyword arguments."""
+    readers = {p.relative_to(ROOT).parts[0] for p in modules() if "configs" in imported(p.read_text(encoding="utf-8"))}
+    assert readers <= {"configs", "yolo.py", "experiment"} | {f"{script}.py" for script in SCRIPTS}
