@@ -1,0 +1,623 @@
+"""Detections against COCO ground truth: the twelve numbers, the table by class, and a model run over a loader.
+
+The headline is pycocotools' own. Every epoch hotcoco computes the same numbers from arrays some hundred times faster;
+an official evaluation runs both and says so where they differ. Predictions are compact (n, 7) float64 arrays with
+COCO's columns (image id, x, y, width, height, score, category id); JSON exists only on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from engine.matching import BoxTable, ConfidenceCurves, confidence_curves, confusion_counts
+
+STAT_NAMES = (
+    "mAP50-95", "mAP50", "mAP75", "AP_small", "AP_medium", "AP_large",
+    "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large",
+)  # fmt: skip
+"""COCO's twelve numbers in COCO's order."""
+
+UNDEFINED = -1.0  # what COCO reports where there are no objects to average over
+BOX_DECIMALS, SCORE_DECIMALS = 3, 5  # as written to predictions.json, and as scored
+
+
+# ------------------------------------------------------------------------------------------------------ ground truth
+
+
+class Truth:
+    """COCO ground truth in arrays, read from the original JSON, restricted to the images that are evaluated.
+
+    COCO's libraries want integer image ids in arrays, so ids of other types are replaced by their rank among the ids.
+    """
+
+    def __init__(self, source: dict[str, Any] | str | os.PathLike, *, image_ids: Iterable | None = None) -> None:
+        """`source`: a COCO dictionary or the path of its JSON; `image_ids`: the images to keep (default all)."""
+        content = _read_coco(source)
+        wanted = None if image_ids is None else set(image_ids)
+        images = [image for image in content["images"] if wanted is None or image["id"] in wanted]
+        if wanted is not None and len({image["id"] for image in images}) < len(wanted):
+            missing = sorted(wanted - {image["id"] for image in images}, key=str)[:5]
+            raise ValueError(f"image ids {missing} are not in the ground truth; expected ids of its 'images' list")
+        self.image_ids: list = [image["id"] for image in images]
+        plain = all(isinstance(identity, int) for identity in self.image_ids)
+        ranked = sorted(set(self.image_ids), key=str)
+        self.key_of: dict[Any, int] = {identity: int(identity) if plain else k for k, identity in enumerate(ranked)}
+        self.id_of: dict[int, Any] = {key: identity for identity, key in self.key_of.items()}
+        self.categories: list[dict[str, Any]] = [
+            {"id": int(c["id"]), "name": str(c["name"])} for c in content["categories"]
+        ]
+        self.notes: list[str] = []
+        kept = [a for a in content.get("annotations", []) if a["image_id"] in self.key_of]
+        self._fill(kept)
+
+    @classmethod
+    def from_annotations(cls, annotations: Any, *, single_cls: bool = False) -> Truth:
+        """The JSON behind a loaded data set, minus the images it skipped; `single_cls`: all objects as one class."""
+        truth = cls(annotations.json_path, image_ids=annotations.image_ids)
+        if single_cls:
+            identity = int(annotations.category_ids[0])
+            truth.categories = [{"id": identity, "name": str(annotations.classes[0])}]
+            truth.category_id = np.full_like(truth.category_id, identity)
+        else:  # class positions as the data set numbers them
+            position = {int(identity): k for k, identity in enumerate(annotations.category_ids)}
+            truth.categories.sort(key=lambda category: position.get(category["id"], len(position)))
+        return truth
+
+    def _fill(self, annotations: list[dict[str, Any]]) -> None:
+        count = len(annotations)
+        self.image_key = np.array([self.key_of[a["image_id"]] for a in annotations], np.int64)
+        self.category_id = np.array([a["category_id"] for a in annotations], np.int64)
+        self.boxes = np.array([a["bbox"] for a in annotations], np.float64).reshape(count, 4)
+        # pycocotools cannot read annotations without these two; COCO's meaning of their absence is plain.
+        self.area = np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in annotations], np.float64)
+        self.crowd = np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool)
+        self.annotation_id = np.array([a.get("id", k + 1) for k, a in enumerate(annotations)], np.int64)
+        if len(np.unique(self.annotation_id)) < count:
+            self.annotation_id = np.arange(1, count + 1)
+            self.notes.append("annotation ids occur twice in the ground truth; they were numbered anew")
+        if (self.annotation_id == 0).any():
+            self.notes.append(
+                "an annotation of the ground truth has the id 0, which pycocotools takes for 'not matched': that "
+                "object counts as missed in the official numbers; number annotations from 1"
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """Class names in the order of the categories."""
+        return [category["name"] for category in self.categories]
+
+    def labels(self, category_ids: np.ndarray) -> np.ndarray:
+        """Positions of category ids in `categories`; -1 where there is no such category."""
+        known = np.array([category["id"] for category in self.categories], np.int64)
+        if not len(known):
+            return np.full(len(category_ids), -1)
+        order = np.argsort(known)
+        place = np.searchsorted(known, category_ids, sorter=order)
+        place = order[np.minimum(place, len(known) - 1)]
+        return np.where(known[place] == category_ids, place, -1)
+
+    def table(self) -> tuple[BoxTable, np.ndarray]:
+        """The objects as a table with class positions, and which of them are crowds."""
+        labels = self.labels(self.category_id)
+        known = labels >= 0
+        return BoxTable(self.image_key[known], self.boxes[known], labels[known]), self.crowd[known]
+
+    def as_coco(self) -> dict[str, Any]:
+        """A COCO dictionary with what box evaluation reads."""
+        columns = zip(
+            self.annotation_id.tolist(),
+            self.image_key.tolist(),
+            self.category_id.tolist(),
+            self.boxes.tolist(),
+            self.area.tolist(),
+            self.crowd.tolist(),
+            strict=True,
+        )
+        return {
+            "images": [{"id": self.key_of[identity]} for identity in self.image_ids],
+            "categories": [dict(category) for category in self.categories],
+            "annotations": [
+                {"id": i, "image_id": k, "category_id": c, "bbox": b, "area": a, "iscrowd": int(w)}
+                for i, k, c, b, a, w in columns
+            ],
+        }
+
+
+def _read_coco(source: dict[str, Any] | str | os.PathLike) -> dict[str, Any]:
+    """The dictionary itself or the content of the file, checked to be COCO detection ground truth."""
+    content, where = source, "the given dictionary"
+    if not isinstance(source, dict):
+        where = os.fspath(source)
+        if not os.path.isfile(where):
+            raise FileNotFoundError(f"{where}: no such file; expected COCO ground truth (JSON)")
+        with open(where, encoding="utf-8") as file:
+            content = json.load(file)
+    if not isinstance(content, dict) or not {"images", "categories"} <= content.keys():
+        raise ValueError(f"{where}: expected a COCO dictionary with 'images', 'annotations' and 'categories'")
+    return content
+
+
+# ------------------------------------------------------------------------------------------------------- predictions
+
+
+def predictions_from_coco(entries: Sequence[dict[str, Any]], truth: Truth) -> np.ndarray:
+    """COCO result dictionaries as an (n, 7) array whose first column holds the image keys of `truth`."""
+    rows = np.zeros((len(entries), 7))
+    for row, entry in zip(rows, entries, strict=True):
+        if entry["image_id"] not in truth.key_of:
+            raise ValueError(f"predictions name image id {entry['image_id']!r}, which the ground truth does not have")
+        row[0] = truth.key_of[entry["image_id"]]
+        row[1:5] = entry["bbox"]
+        row[5], row[6] = entry["score"], entry["category_id"]
+    return rows
+
+
+def write_predictions(path: str | os.PathLike, predictions: np.ndarray, truth: Truth) -> None:
+    """COCO result JSON, one detection a line, written to a temporary file and renamed.
+
+    Boxes have 3 decimals and scores 5: `evaluate` rounds before it scores, so the file gives the same numbers again.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write("[")
+        for n, (key, x, y, width, height, score, category) in enumerate(predictions.tolist()):
+            entry = {
+                "image_id": truth.id_of[int(key)],
+                "category_id": int(category),
+                "bbox": [round(value, BOX_DECIMALS) for value in (x, y, width, height)],
+                "score": round(score, SCORE_DECIMALS),
+            }
+            file.write((",\n" if n else "\n") + json.dumps(entry))
+        file.write("\n]\n")
+    os.replace(temporary, target)
+
+
+# -------------------------------------------------------------------------------------------------------- statistics
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One line of the table by class. `instances` leaves crowds out; AP is -1 where there are no objects."""
+
+    name: str
+    category_id: int
+    images: int
+    instances: int
+    ap: float
+    ap50: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class EvalStats:
+    """COCO's numbers and the curves behind them.
+
+    `numbers`: the twelve, by name, -1 where undefined. `precision`, `recall`: means over classes at IoU 0.5 and at
+    `confidence`, the threshold of the highest mean F1. `pr_precision` (classes, 101) over `pr_recall`: COCO's curve at
+    IoU 0.5, NaN for classes without objects. `notes`: what a reader of the numbers must know.
+    """
+
+    numbers: dict[str, float]
+    per_class: list[ClassRow]
+    precision: float
+    recall: float
+    confidence: float
+    images: int
+    instances: int
+    pr_recall: np.ndarray
+    pr_precision: np.ndarray
+    curves: ConfidenceCurves
+    backend: str
+    notes: list[str] = field(default_factory=list)
+
+    def columns(self) -> dict[str, float]:
+        """The numbers under the column names of results.csv."""
+        return {
+            "metrics/precision": self.precision,
+            "metrics/recall": self.recall,
+            "metrics/mAP50": self.numbers["mAP50"],
+            "metrics/mAP50-95": self.numbers["mAP50-95"],
+            "metrics/mAP75": self.numbers["mAP75"],
+            "metrics/AP_small": self.numbers["AP_small"],
+            "metrics/AP_medium": self.numbers["AP_medium"],
+            "metrics/AP_large": self.numbers["AP_large"],
+        }
+
+
+def coco_stats(
+    truth: Truth | dict[str, Any] | str | os.PathLike,
+    predictions: np.ndarray | Sequence[dict[str, Any]],
+    *,
+    backend: str = "pycocotools",
+    image_ids: Iterable | None = None,
+) -> EvalStats:
+    """COCO box evaluation of predictions: an (n, 7) array or COCO result dictionaries.
+
+    `backend`: 'pycocotools' (the headline) or 'fast' (hotcoco); `image_ids`: evaluate these images only.
+    Raises ValueError for an unknown backend or a prediction on an image that the ground truth does not have.
+    """
+    if not isinstance(truth, Truth):
+        truth = Truth(truth, image_ids=image_ids)
+    elif image_ids is not None:
+        raise ValueError("image_ids: restrict the Truth itself, Truth(source, image_ids=...)")
+    if not isinstance(predictions, np.ndarray):
+        allowed = truth.key_of.keys()
+        entries = [p for p in predictions if image_ids is None or p["image_id"] in allowed]
+        predictions = predictions_from_coco(entries, truth)
+    elif image_ids is not None:
+        predictions = predictions[np.isin(predictions[:, 0], list(truth.id_of))]
+    predictions, notes = _checked(predictions, truth)
+    runners = {"pycocotools": _run_pycocotools, "fast": _run_hotcoco}
+    if backend not in runners:
+        raise ValueError(f"backend {backend!r}; expected one of {sorted(runners)}")
+    numbers, precision = runners[backend](truth, predictions)
+    return _assemble(truth, predictions, numbers, precision, backend=backend, notes=truth.notes + notes)
+
+
+def differences(first: EvalStats, second: EvalStats, *, tolerance: float = 1e-12) -> dict[str, float]:
+    """Which of the twelve numbers differ by more than `tolerance`, and by how much (second minus first)."""
+    gaps = {name: second.numbers[name] - first.numbers[name] for name in STAT_NAMES}
+    return {name: gap for name, gap in gaps.items() if not abs(gap) <= tolerance}
+
+
+def assert_equal(first: EvalStats, second: EvalStats, *, tolerance: float = 1e-12) -> None:
+    """Raise ValueError naming the numbers in which two evaluations differ."""
+    gaps = differences(first, second, tolerance=tolerance)
+    if gaps:
+        listed = ", ".join(f"{name} by {gap:+.3g}" for name, gap in gaps.items())
+        raise ValueError(f"{second.backend} differs from {first.backend}: {listed}")
+
+
+def official_stats(truth: Truth, predictions: np.ndarray) -> EvalStats:
+    """pycocotools' statistics, checked against the fast ones; a difference is noted and pycocotools' numbers stand."""
+    stats = coco_stats(truth, predictions, backend="pycocotools")
+    gaps = differences(stats, coco_stats(truth, predictions, backend="fast"))
+    if gaps:
+        listed = ", ".join(f"{name} {gap:+.2g}" for name, gap in gaps.items())
+        stats.notes.append(f"the fast evaluation used during training differs from pycocotools: {listed}")
+    return stats
+
+
+def _checked(predictions: np.ndarray, truth: Truth) -> tuple[np.ndarray, list[str]]:
+    """Predictions as float64 (n, 7) on known images and of known categories, and what was left out."""
+    rows = np.asarray(predictions, np.float64).reshape(-1, 7)
+    known = np.isin(rows[:, 0], list(truth.id_of))
+    if not known.all():
+        raise ValueError(f"predictions name image id {rows[~known][0, 0]:.0f}, which the ground truth does not have")
+    strange = truth.labels(rows[:, 6].astype(np.int64)) < 0 if len(rows) else np.zeros(0, bool)
+    if strange.any():
+        ids = sorted(set(rows[strange, 6].astype(int).tolist()))[:5]
+        return rows[~strange], [f"{strange.sum()} detections of categories {ids} unknown to the ground truth left out"]
+    return rows, []
+
+
+def _run_pycocotools(truth: Truth, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The twelve numbers and the precision array (IoU, recall, class, area, limit) by pycocotools."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference, found = COCO(), COCO()
+        reference.dataset = truth.as_coco()
+        reference.createIndex()
+        if len(predictions):
+            found = reference.loadRes(predictions)
+        else:  # loadRes looks at the first detection, so it cannot take none
+            found.dataset = {**reference.dataset, "annotations": []}
+            found.createIndex()
+        run = COCOeval(reference, found, "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return np.asarray(run.stats, np.float64), np.asarray(run.eval["precision"])
+
+
+def _run_hotcoco(truth: Truth, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same by hotcoco, from arrays."""
+    import hotcoco
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = hotcoco.COCO.from_arrays(
+            [{"id": truth.key_of[identity]} for identity in truth.image_ids],
+            truth.categories,
+            truth.image_key,
+            truth.category_id,
+            truth.boxes,
+            ids=truth.annotation_id,
+            area=truth.area,
+            iscrowd=truth.crowd,
+        )
+        run = hotcoco.COCOeval(reference, reference.load_res(np.ascontiguousarray(predictions)), "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    arrays: Any = run.eval
+    return np.asarray(run.stats, np.float64), np.asarray(arrays["precision"])
+
+
+def _assemble(
+    truth: Truth, predictions: np.ndarray, numbers: np.ndarray, precision: np.ndarray, *, backend: str, notes: list[str]
+) -> EvalStats:
+    """Numbers, table by class and curves from the precision array and our own matching."""
+    by_id = np.argsort([category["id"] for category in truth.categories])
+    ordered = np.empty_like(precision[:, :, :, 0, -1])
+    ordered[:, :, by_id] = precision[:, :, :, 0, -1]  # both libraries sort classes by category id
+    objects, crowd = truth.table()
+    detections = BoxTable(
+        predictions[:, 0].astype(np.int64), predictions[:, 1:5], truth.labels(predictions[:, 6].astype(np.int64))
+    )
+    curves = confidence_curves(detections, predictions[:, 5], objects, crowd, num_classes=len(truth.categories))
+    best = curves.best()
+    rows = []
+    for k, category in enumerate(truth.categories):
+        mine = (objects.label == k) & ~crowd
+        values = ordered[:, :, k]
+        rows.append(
+            ClassRow(
+                name=category["name"],
+                category_id=category["id"],
+                images=len(np.unique(objects.image[mine])),
+                instances=int(mine.sum()),
+                ap=float(values.mean()) if mine.any() else UNDEFINED,
+                ap50=float(values[0].mean()) if mine.any() else UNDEFINED,
+                precision=float(curves.precision[k, best]),
+                recall=float(curves.recall[k, best]),
+            )
+        )
+    present = [row for row in rows if row.instances]
+    return EvalStats(
+        numbers={name: float(value) for name, value in zip(STAT_NAMES, numbers, strict=True)},
+        per_class=rows,
+        precision=float(np.mean([row.precision for row in present])) if present else UNDEFINED,
+        recall=float(np.mean([row.recall for row in present])) if present else UNDEFINED,
+        confidence=float(curves.confidence[best]),
+        images=len(truth.image_ids),
+        instances=sum(row.instances for row in rows),
+        pr_recall=np.linspace(0.0, 1.0, ordered.shape[1]),
+        pr_precision=np.where(ordered[0].T < 0, np.nan, ordered[0].T),
+        curves=curves,
+        backend=backend,
+        notes=list(notes),
+    )
+
+
+def format_stats(stats: EvalStats, *, per_class: bool = True) -> str:
+    """The twelve numbers and the table by class as lines of text; '-' stands for undefined."""
+
+    def show(value: float) -> str:
+        return "-" if np.isnan(value) or value < 0 else f"{value:.3f}"
+
+    width = max([len("all classes"), *(len(row.name) for row in stats.per_class)]) if per_class else len("all classes")
+    head = f"{'class':<{width}}  images  objects  precision  recall  mAP50  mAP50-95"
+    lines = [head]
+    both = (stats.numbers["mAP50"], stats.numbers["mAP50-95"])
+    rows = [("all classes", stats.images, stats.instances, stats.precision, stats.recall, *both)]
+    if per_class:
+        rows += [(r.name, r.images, r.instances, r.precision, r.recall, r.ap50, r.ap) for r in stats.per_class]
+    for name, images, instances, precision, recall, ap50, ap in rows:
+        lines.append(
+            f"{name:<{width}}  {images:>6}  {instances:>7}  {show(precision):>9}  {show(recall):>6}  "
+            f"{show(ap50):>5}  {show(ap):>8}"
+        )
+    lines.append(f"precision and recall at IoU 0.5 and confidence {stats.confidence:.3f}, where the mean F1 is highest")
+    lines.append("  ".join(f"{name} {show(stats.numbers[name])}" for name in STAT_NAMES[:6]))
+    lines.append("  ".join(f"{name} {show(stats.numbers[name])}" for name in STAT_NAMES[6:]))
+    lines += [f"note: {note}" for note in stats.notes]
+    return "\n".join(lines)
+
+
+# ----------------------------------------------------------------------------------------------- a model over a loader
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A validation batch kept for pictures: network images (B, 3, H, W) uint8 with boxes in network pixels."""
+
+    images: torch.Tensor
+    paths: list[str]
+    target_boxes: list[np.ndarray]
+    target_labels: list[np.ndarray]
+    boxes: list[np.ndarray]
+    scores: list[np.ndarray]
+    labels: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """What `evaluate` found.
+
+    `predictions`: (n, 7) rows (image key, x, y, width, height, score, category id), rounded as written to JSON.
+    `speed`: milliseconds an image for preprocess (NaN where the loader does not say), inference and nms.
+    `losses`: mean loss parts over images, empty unless asked for. `confusion`: (classes + 1, classes + 1) counts.
+    """
+
+    stats: EvalStats
+    predictions: np.ndarray
+    truth: Truth
+    speed: dict[str, float]
+    losses: dict[str, float]
+    confusion: np.ndarray
+    samples: list[Sample]
+
+    @property
+    def names(self) -> list[str]:
+        """Class names."""
+        return self.truth.names
+
+
+class _Stopwatch:
+    """Milliseconds by part; waits for the device at both ends, and leaves the first batch out where there are more."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.batches: list[tuple[int, dict[str, float]]] = []
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() * 1e3
+
+    def mean(self) -> dict[str, float]:
+        used = self.batches[1:] or self.batches
+        images = sum(count for count, _ in used)
+        parts = ("preprocess", "inference", "nms")
+        return {part: sum(spent[part] for _, spent in used) / images if images else float("nan") for part in parts}
+
+
+def evaluate(
+    model: Any,
+    loader: Iterable,
+    *,
+    device: torch.device | str,
+    truth: Any,
+    conf: float = 0.001,
+    iou: float = 0.7,
+    max_det: int = 300,
+    amp_dtype: torch.dtype | None = None,
+    progress: bool = True,
+    official: bool = False,
+    loss: bool = False,
+    single_cls: bool = False,
+    pictures: int = 3,
+    suppress: Callable | None = None,
+) -> EvalResult:
+    """Detect on every image of a loader and score the detections; the result does not depend on the batch size.
+
+    `model`: a detector (forward, decode, loss, nms). `loader` yields batches with images, targets, image_ids,
+    geometries and paths. `truth`: the loaded data set (`.json_path`, `.image_ids`, `.category_ids`, `.classes`) or a
+    ready `Truth`, which saves reading the JSON again each epoch. `official`: pycocotools instead of the fast library.
+    `suppress` stands in for `model.nms`. `pictures`: how many batches to keep for drawing.
+    """
+    device = torch.device(device)
+    reference = truth if isinstance(truth, Truth) else Truth.from_annotations(truth, single_cls=single_cls)
+    category_ids = np.array([category["id"] for category in reference.categories], np.int64)
+    if not isinstance(truth, Truth):
+        category_ids = np.array(truth.category_ids, np.int64)
+    suppress = suppress if suppress is not None else model.nms
+    options = {"conf": conf, "iou": iou, "max_det": max_det, "multi_label": True}
+    watch, rows, seen = _Stopwatch(device), [], 0
+    samples: list[Sample] = []
+    totals: dict[str, float] = {}
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=None if progress else True):
+            outputs, detections = _detect(model, batch, device, amp_dtype, suppress, options, watch)
+            if loss:
+                for name, value in _losses(model, outputs, batch, device, amp_dtype).items():
+                    totals[name] = totals.get(name, 0.0) + value * len(batch.images)
+            rows.append(_to_rows(detections, batch, category_ids, reference))
+            seen += len(batch.images)
+            if len(samples) < pictures:
+                samples.append(_keep(batch, detections))
+    finally:
+        model.train(was_training)
+    predictions = np.concatenate(rows) if rows else np.zeros((0, 7))
+    stats = official_stats(reference, predictions) if official else coco_stats(reference, predictions, backend="fast")
+    return EvalResult(
+        stats=stats,
+        predictions=predictions,
+        truth=reference,
+        speed=watch.mean(),
+        losses={name: value / seen for name, value in totals.items()},
+        confusion=_confusion(reference, predictions),
+        samples=samples,
+    )
+
+
+@torch.no_grad()  # not inference_mode: tensors a model keeps (anchor points) must stay usable in training
+def _detect(
+    model: Any,
+    batch: Any,
+    device: torch.device,
+    amp_dtype: torch.dtype | None,
+    suppress: Callable,
+    options: dict,
+    watch,
+) -> tuple[Any, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """Raw outputs and each image's (boxes xyxy network pixels, scores, labels) on the CPU, timed by part."""
+    start = watch.now()
+    images = batch.images.to(device, non_blocking=True).to(_float_type(model)) / 255
+    with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+        outputs = model(images)
+    boxes, scores = model.decode(outputs)
+    middle = watch.now()
+    found = suppress(boxes, scores, **options)
+    counts = [len(one.scores) for one in found]
+    parts = [torch.cat([getattr(one, name) for one in found]).cpu() for name in ("boxes", "scores", "labels")]
+    end = watch.now()
+    spent = {"preprocess": getattr(batch, "preprocess_ms", None), "inference": middle - start, "nms": end - middle}
+    spent["preprocess"] = float("nan") if spent["preprocess"] is None else float(spent["preprocess"])
+    watch.batches.append((len(images), spent))
+    split = (torch.split(part, counts) for part in parts)
+    detections = [(b.float().numpy(), s.float().numpy(), k.numpy()) for b, s, k in zip(*split, strict=True)]
+    return outputs, detections
+
+
+def _float_type(model: nn.Module) -> torch.dtype:
+    """The type of the weights, which the images must have."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+@torch.no_grad()
+def _losses(
+    model: Any, outputs: Any, batch: Any, device: torch.device, amp_dtype: torch.dtype | None
+) -> dict[str, float]:
+    with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+        _, items = model.loss(outputs, batch.targets.to(device))
+    return {name: float(value) for name, value in items.items()}
+
+
+def _to_rows(detections: list, batch: Any, category_ids: np.ndarray, truth: Truth) -> np.ndarray:
+    """One batch's detections as prediction rows in pixels of the original images, rounded as they are written."""
+    rows = []
+    for (boxes, scores, labels), geometry, identity in zip(detections, batch.geometries, batch.image_ids, strict=True):
+        if identity not in truth.key_of:
+            raise ValueError(f"the loader gave image id {identity!r}, which the ground truth does not have")
+        corners = np.asarray(geometry.to_image(boxes), np.float64).reshape(-1, 4)
+        table = np.empty((len(corners), 7))
+        table[:, 0] = truth.key_of[identity]
+        table[:, 1:3] = np.round(corners[:, :2], BOX_DECIMALS)
+        table[:, 3:5] = np.round(corners[:, 2:] - corners[:, :2], BOX_DECIMALS)
+        table[:, 5] = np.round(scores.astype(np.float64), SCORE_DECIMALS)
+        table[:, 6] = category_ids[labels]
+        rows.append(table[(table[:, 3:5] > 0).all(axis=1)])  # outside the image: nothing is left after clipping
+    return np.concatenate(rows) if rows else np.zeros((0, 7))
+
+
+def _keep(batch: Any, detections: list) -> Sample:
+    """The first 16 images of a batch with what to draw on them."""
+    count = min(16, len(batch.images))
+    targets = batch.targets
+    masks = [targets.mask[i].cpu().numpy().astype(bool) for i in range(count)]
+    return Sample(
+        images=batch.images[:count].cpu(),
+        paths=[str(path) for path in batch.paths[:count]],
+        target_boxes=[targets.boxes[i].cpu().numpy()[m] for i, m in enumerate(masks)],
+        target_labels=[targets.labels[i].cpu().numpy()[m] for i, m in enumerate(masks)],
+        boxes=[boxes for boxes, _, _ in detections[:count]],
+        scores=[scores for _, scores, _ in detections[:count]],
+        labels=[labels for _, _, labels in detections[:count]],
+    )
+
+
+def _confusion(truth: Truth, predictions: np.ndarray) -> np.ndarray:
+    objects, crowd = truth.table()
+    labels = truth.labels(predictions[:, 6].astype(np.int64))
+    table = BoxTable(predictions[:, 0].astype(np.int64), predictions[:, 1:5], labels)
+    return confusion_counts(table, predictions[:, 5], objects, crowd, num_classes=len(truth.categories))
