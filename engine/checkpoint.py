@@ -1,4 +1,4 @@
-"""Checkpoints: plain tensors and plain values, loaded with ``weights_only=True``, written to a temporary file and renamed.
+"""Checkpoints: plain tensors and plain values, loaded with ``weights_only=True``, written aside and renamed.
 
 Two kinds: ``training`` holds all that a run needs to go on bit for bit, ``weights`` what inference needs.
 Both hold ``format``, ``kind``, ``config``, ``names`` and ``census``.
@@ -68,7 +68,7 @@ def inference_weights(content: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def load_matching(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
-    """Load into ``model`` what fits by name and shape; return the names that were loaded and those of the model that were not."""
+    """Load into ``model`` what fits by name and shape; return the names loaded and those of the model left over."""
     own = model.state_dict()
     fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict({**own, **fitting})

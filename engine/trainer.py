@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ class Trainer:
                 state.batch += 1
                 if device.type == "cpu" or state.batch % READ_EVERY == 0 or state.batch == count:
                     self._require_finite(sums, batch)
-                progress.update(lambda: self._text(sums))
+                progress.update(partial(self._text, sums))
                 if self.stop_signal and last and state.batch < count:
                     state.loss_sums = sums.cpu()
                     return None
@@ -147,7 +148,7 @@ class Trainer:
 
     @contextmanager
     def stops_on_signals(self) -> Iterator[None]:
-        """Within the block Ctrl-C and SIGTERM ask the training to stop behind a whole step; a second one ends it at once."""
+        """Let Ctrl-C and SIGTERM ask the training to stop behind a whole step; a second one ends it at once."""
 
         def ask(number: int, frame: Any) -> None:
             self.stop_signal = number
@@ -172,9 +173,9 @@ class Trainer:
         if not math.isfinite(float(sums.sum())):
             terms = ", ".join(f"{name} {float(value):.3g}" for name, value in zip(self.loss_names, sums, strict=False))
             raise FloatingPointError(
-                f"the loss is not finite at epoch {self.state.epoch + 1}, batch {self.state.batch} (sums: {terms}; learning "
-                f"rate {self.learning_rate(self.state.step):.3g}, images {', '.join(map(str, batch.image_ids[:4]))}, ...): "
-                "try a lower --lr0, --amp off, or a longer train.warmup"
+                f"the loss is not finite at epoch {self.state.epoch + 1}, batch {self.state.batch} (sums: {terms}; "
+                f"learning rate {self.learning_rate(self.state.step):.3g}; first images: "
+                f"{', '.join(map(str, batch.image_ids[:4]))}): try a lower --lr0, --amp off, or a longer train.warmup"
             )
 
     def _text(self, sums: torch.Tensor) -> str:
