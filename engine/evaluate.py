@@ -12,7 +12,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from engine.matching import BoxTable, ConfidenceCurves, confidence_curves, confusion_counts
+from engine.progress import Progress
 
 STAT_NAMES = (
     "mAP50-95", "mAP50", "mAP75", "AP_small", "AP_medium", "AP_large",
@@ -516,10 +516,10 @@ def evaluate(
     was_training = model.training
     model.eval()
     try:
-        for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=None if progress else True):
+        for batch in _shown(loader, progress):
             outputs, detections = _detect(model, batch, device, amp_dtype, suppress, options, watch)
             if loss:
-                for name, value in _losses(model, outputs, batch, device, amp_dtype).items():
+                for name, value in _losses(model, outputs, batch, device).items():
                     totals[name] = totals.get(name, 0.0) + value * len(batch.images)
             rows.append(_to_rows(detections, batch, category_ids, reference))
             seen += len(batch.images)
@@ -538,6 +538,17 @@ def evaluate(
         confusion=_confusion(reference, predictions),
         samples=samples,
     )
+
+
+def _shown(loader: Any, progress: bool) -> Iterator[Any]:
+    """The loader's batches, with a progress bar where asked for."""
+    if not progress:
+        yield from loader
+        return
+    with Progress(len(loader), title="evaluating") as bar:
+        for batch in loader:
+            yield batch
+            bar.update()
 
 
 @torch.no_grad()  # not inference_mode: tensors a model keeps (anchor points) must stay usable in training
@@ -575,11 +586,9 @@ def _float_type(model: nn.Module) -> torch.dtype:
 
 
 @torch.no_grad()
-def _losses(
-    model: Any, outputs: Any, batch: Any, device: torch.device, amp_dtype: torch.dtype | None
-) -> dict[str, float]:
-    with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
-        _, items = model.loss(outputs, batch.targets.to(device))
+def _losses(model: Any, outputs: Any, batch: Any, device: torch.device) -> dict[str, float]:
+    """The loss parts of a batch, outside autocast as in training."""
+    _, items = model.loss(outputs, batch.targets.to(device))
     return {name: float(value) for name, value in items.items()}
 
 

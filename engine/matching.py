@@ -29,7 +29,7 @@ class BoxTable:
 
 @dataclass(frozen=True)
 class ConfidenceCurves:
-    """Precision, recall and F1 at IoU 0.5, each (classes, 1001) over `confidence`; NaN rows where a class has no objects."""
+    """Precision, recall and F1 at IoU 0.5, each (classes, 1001) over `confidence`; NaN rows for absent classes."""
 
     confidence: np.ndarray
     precision: np.ndarray

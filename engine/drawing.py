@@ -1,0 +1,212 @@
+"""Boxes and labels drawn into images, legible at any size: OpenCV for lines, Pillow for text.
+
+Pillow draws with the DejaVu font that matplotlib brings along, so class names may hold accents, Greek or Cyrillic.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+# Hues that stay apart for colour-blind readers (Okabe and Ito, 2008; the last one from Tol's muted set).
+HUES = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#882255")
+# Classes beyond the eighth repeat the hues lighter or darker: the share of white (> 0) or black (< 0) mixed in.
+SHADES = (0.0, 0.4, -0.4, 0.65, -0.6, 0.2, -0.2, 0.52, -0.5, 0.3)
+
+SMALLEST_SIDE = 200  # images with a shorter long side are enlarged before drawing: labels would cover them
+GREY = 114
+HEADER = (38, 38, 38)
+
+
+def class_color(index: int) -> tuple[int, int, int]:
+    """The RGB colour of a class, always the same for the same position."""
+    text = HUES[index % len(HUES)]
+    base = np.array([int(text[k : k + 2], 16) for k in (1, 3, 5)], float)
+    share = SHADES[(index // len(HUES)) % len(SHADES)]
+    mixed = base + (255 - base) * share if share > 0 else base * (1 + share)
+    red, green, blue = (int(round(value)) for value in mixed)
+    return red, green, blue
+
+
+def text_color(background: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever contrasts more with the background (WCAG relative luminance)."""
+    channels = np.array(background) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    return (0, 0, 0) if (luminance + 0.05) ** 2 > 0.05 * 1.05 else (255, 255, 255)
+
+
+def load_font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans at a height in pixels."""
+    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+
+
+class LabelMaker:
+    """Small filled pictures with a text, at most `width` pixels wide: the text is cut where it does not fit."""
+
+    def __init__(self, size: int, width: int) -> None:
+        self.font = load_font(size)
+        self.margin = max(1, size // 5)
+        self.width = max(width - 2 * self.margin, 1)
+        ascent, descent = self.font.getmetrics()
+        self.height = ascent + descent + self.margin // 2
+
+    def make(self, text: str, background: tuple[int, int, int]) -> np.ndarray:
+        """The label as an RGB array (height, text width + margins, 3)."""
+        while len(text) > 1 and self.font.getlength(text) > self.width:
+            text = text[:-2].rstrip() + "…" if len(text) > 2 else text[:1]
+        width = math.ceil(min(self.font.getlength(text), self.width)) + 2 * self.margin
+        picture = Image.new("RGB", (width, self.height), background)
+        ImageDraw.Draw(picture).text((self.margin, 0), text, font=self.font, fill=text_color(background))
+        return np.asarray(picture)
+
+
+def line_width(height: int, width: int) -> int:
+    """Line width in pixels for an image: 1 up to about 400 pixels, 2 at 640, 7 at 2000."""
+    return max(1, round((height + width) / 2 / 280))
+
+
+def font_size(height: int, width: int, count: int = 0) -> int:
+    """Font height in pixels for an image with `count` boxes; crowded images get smaller labels."""
+    crowding = 1.0 if count <= 25 else 0.8
+    return max(10, round((height + width) / 2 * 0.022 * crowding))
+
+
+def draw_detections(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray | None = None,
+    names: Sequence[str] | None = None,
+) -> np.ndarray:
+    """A copy of an RGB image (H, W, 3) uint8 with boxes (n, 4) xyxy pixels, class names and scores drawn in.
+
+    Images with a long side under 200 pixels come back enlarged by a whole factor, all others at their own size.
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    labels = np.asarray(labels, np.int64).reshape(-1)
+    longest = max(canvas.shape[:2])
+    if longest < SMALLEST_SIDE:
+        factor = math.ceil(320 / longest)
+        canvas = cv2.resize(canvas, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+        boxes = boxes * factor
+    height, width = canvas.shape[:2]
+    order = np.argsort(-np.asarray(scores, np.float64), kind="stable") if scores is not None else np.arange(len(boxes))
+    corners = np.clip(np.nan_to_num(boxes), 0, (width - 1, height - 1, width - 1, height - 1)).round().astype(int)
+    for k in order[::-1]:  # surest last, on top
+        _draw_box(canvas, corners[k], class_color(int(labels[k])))
+    maker = LabelMaker(font_size(height, width, len(boxes)), width)
+    taken: list[tuple[int, int, int, int]] = []
+    placed = []
+    for k in order:  # surest first, so that it gets the best place
+        label = maker.make(_text(int(labels[k]), None if scores is None else scores[k], names), class_color(labels[k]))
+        place = _place(corners[k], label.shape[1], label.shape[0], (height, width), taken)
+        taken.append(place)
+        placed.append((place, label))
+    for (left, top, right, bottom), label in reversed(placed):
+        canvas[top:bottom, left:right] = label[: bottom - top, : right - left]
+    return canvas
+
+
+def _text(label: int, score: float | None, names: Sequence[str] | None) -> str:
+    name = names[label] if names is not None and 0 <= label < len(names) else f"class {label}"
+    return name if score is None else f"{name} {score:.2f}"
+
+
+def _draw_box(canvas: np.ndarray, box: np.ndarray, color: tuple[int, int, int]) -> None:
+    """A rectangle with a thin rim in black or white, so that it shows on any ground."""
+    thickness = line_width(*canvas.shape[:2])
+    first, second = (int(box[0]), int(box[1])), (int(box[2]), int(box[3]))
+    if thickness > 1:
+        cv2.rectangle(canvas, first, second, text_color(color), thickness + 2, cv2.LINE_4)
+    cv2.rectangle(canvas, first, second, color, thickness, cv2.LINE_4)
+
+
+def _place(
+    box: np.ndarray, width: int, height: int, limits: tuple[int, int], taken: list[tuple[int, int, int, int]]
+) -> tuple[int, int, int, int]:
+    """Where a label goes: by its box, inside the image, where it covers other labels least. Returns xyxy."""
+    left, top, right, bottom = (int(value) for value in box)
+    spots = [
+        (left, top - height),  # above
+        (left, top),  # inside, at the top
+        (right - width, top - height),
+        (left, bottom),  # below
+        (right - width, bottom - height),  # inside, at the bottom right
+        (right - width, bottom),
+    ]
+    best, least = None, math.inf
+    for x, y in spots:
+        inside_x = min(max(x, 0), max(limits[1] - width, 0))
+        inside_y = min(max(y, 0), max(limits[0] - height, 0))
+        place = (inside_x, inside_y, min(inside_x + width, limits[1]), min(inside_y + height, limits[0]))
+        covered = sum(
+            max(0, min(place[2], other[2]) - max(place[0], other[0]))
+            * max(0, min(place[3], other[3]) - max(place[1], other[1]))
+            for other in taken
+        )
+        moved = abs(inside_y - y) * width  # pushed away from its box: only where the others are worse
+        if covered + moved < least:
+            best, least = place, covered + moved
+        if least == 0:
+            break
+    assert best is not None
+    return best
+
+
+def mosaic(
+    images: np.ndarray,
+    boxes: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    *,
+    names: Sequence[str],
+    scores: Sequence[np.ndarray] | None = None,
+    captions: Sequence[str] | None = None,
+    limit: int = 16,
+    side: int = 1920,
+) -> np.ndarray:
+    """A batch (B, 3, H, W) uint8 RGB as one picture (rows of tiles), with boxes xyxy in the batch's own pixels.
+
+    At most `limit` images are shown, in tiles between 240 and 640 pixels wide that fill about `side` pixels.
+    """
+    count = min(len(images), limit)
+    across = math.ceil(math.sqrt(count))
+    height, width = images.shape[2:]
+    scale = min(max(side / across / max(height, width), 240 / max(height, width)), 640 / max(height, width))
+    tile_height, tile_width = max(1, round(height * scale)), max(1, round(width * scale))
+    maker = LabelMaker(max(11, round(tile_width * 0.035)), tile_width)
+    gap, down = 4, math.ceil(count / across)
+    step_y, step_x = tile_height + maker.height + gap, tile_width + gap
+    picture = np.full((down * step_y + gap, across * step_x + gap, 3), 255, np.uint8)
+    for k in range(count):
+        tile = np.ascontiguousarray(np.asarray(images[k]).transpose(1, 2, 0))
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        tile = cv2.resize(tile, (tile_width, tile_height), interpolation=interpolation)
+        sure = None if scores is None else scores[k]
+        drawn = draw_detections(tile, np.asarray(boxes[k]).reshape(-1, 4) * scale, labels[k], sure, names)
+        top, left = gap + k // across * step_y, gap + k % across * step_x
+        caption = Path(captions[k]).name if captions is not None else f"image {k}"
+        header = maker.make(caption + ("" if len(boxes[k]) else "   (none)"), HEADER)
+        picture[top : top + maker.height, left : left + tile_width] = HEADER
+        picture[top : top + maker.height, left : left + header.shape[1]] = header[:, :tile_width]
+        picture[top + maker.height : top + maker.height + tile_height, left : left + tile_width] = drawn
+    return picture
+
+
+def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write an RGB image; the suffix names the format. Raises ValueError where OpenCV cannot write it."""
+    if not cv2.imwrite(os.fspath(path), cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)):
+        raise ValueError(f"{path}: the image could not be written; expected a writable path ending in .jpg or .png")
+
+
+def save_mosaic(path: str | os.PathLike, images: np.ndarray, boxes: Sequence, labels: Sequence, **options) -> None:
+    """Write `mosaic(...)` to a file."""
+    save_image(path, mosaic(np.asarray(images), boxes, labels, **options))
