@@ -9,7 +9,7 @@ autograd copy their input first; one policy for all keeps a comparison of activa
 
 import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,12 +182,12 @@ def check_activation(spec: Spec) -> dict[str, Any]:
     """
     name, given = _split(spec)
     if name not in TABLE:
-        raise ValueError(f"there is no activation {name!r}{_nearest(name, TABLE)}; there are {', '.join(TABLE)}")
+        raise ValueError(f"there is no activation {name!r}{nearest(name, TABLE)}; there are {', '.join(TABLE)}")
     defaults = TABLE[name].parameters
     for key, value in given.items():
         if key not in defaults:
             there = f"it has {', '.join(defaults)}" if defaults else "it has none"
-            raise ValueError(f"activation {name} has no parameter {key!r}{_nearest(key, defaults)}; {there}")
+            raise ValueError(f"activation {name} has no parameter {key!r}{nearest(key, defaults)}; {there}")
         _check_type(name, key, value, defaults[key])
     full = {**defaults, **given}
     TABLE[name].make(full)  # a value out of range is refused by the factory
@@ -197,8 +197,9 @@ def check_activation(spec: Spec) -> dict[str, Any]:
 def make_activation(spec: Spec) -> nn.Module:
     """A new module for this specification, never shared and never in place; draws no random numbers."""
     full = check_activation(spec)
-    name = full.pop("name")
-    return TABLE[name].make(full)
+    module = TABLE[full["name"]].make({key: value for key, value in full.items() if key != "name"})
+    module.spec = full  # type: ignore[assignment]  # a plain value: what was asked for, for the census
+    return module
 
 
 def implementation(name: str, device: torch.device, dtype: torch.dtype) -> str:
@@ -241,6 +242,7 @@ def _check_type(name: str, key: str, value: Any, default: Any) -> None:
         raise ValueError(f"activation {name}: {key} is {value!r}, expected {expected}")
 
 
-def _nearest(word: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The words to add to a refusal of `word`: which of the known ones may have been meant, or nothing."""
+    near = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
     return f", did you mean {near[0]!r}?" if near else ""

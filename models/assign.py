@@ -1,0 +1,130 @@
+"""Task-aligned assignment (Feng et al., TOOD, arXiv 2108.07755, sec. 3.3.1): which cells learn which box, how strongly.
+
+An anchor's alignment with a box is t = s^alpha u^beta, s its score for the box's class and u the IoU of its predicted
+box with it (eq. 2). Of the anchors inside a box the `topk` best aligned are positive. An anchor that several boxes want
+goes to the one it overlaps most. A positive's target score is its t scaled so that the largest t of a box becomes the
+largest u of that box's positives.
+
+Everything here has a shape that depends on the batch alone, so that a GPU need not be waited for: the result is kept as
+(B, M, K), K anchors for each of M boxes, which is all there can be, instead of as masks over all anchors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.decode import cell_centres
+from ops.boxes import pair_iou
+from ops.targets import Targets
+
+SMALLEST_IOU = 1e-9
+
+
+@dataclass
+class Assignment:
+    """The candidates of each box; only rows where `positive` count, and no anchor is positive for two boxes."""
+
+    anchors: Tensor  # (B, M, K) int64
+    positive: Tensor  # (B, M, K) bool
+    scores: Tensor  # (B, M, K) float32, the target score; 0 where not positive
+
+
+@torch.no_grad()
+def assign(
+    logits: Tensor,
+    boxes: Tensor,
+    targets: Targets,
+    *,
+    shapes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    topk: int = 10,
+    alpha: float = 0.5,
+    beta: float = 6.0,
+    dense: bool | None = None,
+) -> Assignment:
+    """Assign anchors with class `logits` (B, A, C) and predicted `boxes` (B, A, 4) to `targets`; all float32.
+
+    `dense` computes the alignment of all pairs, without a pair's index leaving the device: None means on anything but
+    a CPU, where looking only at the pairs that count is several times faster. Both give the same assignment.
+    """
+    inside = _inside(targets, shapes, strides)  # (B, M, A)
+    dense = logits.device.type != "cpu" if dense is None else dense
+    alignment = (_align_all if dense else _align_inside)(logits, boxes, targets, inside, alpha, beta)
+    best, anchors = alignment.topk(min(topk, alignment.shape[-1]), dim=-1)  # (B, M, K)
+    overlaps = _overlaps(boxes, targets, anchors)
+    positive = _one_box_each(anchors, best > -torch.inf, overlaps, logits.shape[1])
+    return Assignment(anchors, positive, _target_scores(best, overlaps, positive))
+
+
+def _inside(targets: Targets, shapes: Sequence[tuple[int, int]], strides: Sequence[int]) -> Tensor:
+    """(B, M, A) whether an anchor's centre lies in a box, from its left and top side up to before its right and bottom.
+
+    A box thinner than a cell of the finest level counts as that wide here, else it could go without any anchor.
+    """
+    centre, size = (
+        (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2,
+        targets.boxes[..., 2:] - targets.boxes[..., :2],
+    )
+    half = size.clamp(min=min(strides)) / 2
+    (left, top), (right, bottom) = (each.unsqueeze(-1).unbind(-2) for each in (centre - half, centre + half))
+    levels = []
+    for (height, width), stride in zip(shapes, strides, strict=True):
+        x, y = cell_centres(width, stride, left.device), cell_centres(height, stride, left.device)
+        columns = (x >= left) & (x < right) & targets.mask.unsqueeze(-1)  # (B, M, width)
+        rows = (y >= top) & (y < bottom)  # (B, M, height)
+        levels.append((rows.unsqueeze(-1) & columns.unsqueeze(-2)).flatten(2))
+    return torch.cat(levels, dim=-1)
+
+
+def _alignment(logits: Tensor, overlaps: Tensor, alpha: float, beta: float) -> Tensor:
+    # The logarithm of eq. 2: the same order, and u^6 cannot vanish in float32.
+    return alpha * F.logsigmoid(logits) + beta * overlaps.clamp(min=SMALLEST_IOU).log()
+
+
+def _align_all(logits: Tensor, boxes: Tensor, targets: Targets, inside: Tensor, alpha: float, beta: float) -> Tensor:
+    """(B, M, A) logarithm of the alignment, -inf outside the boxes."""
+    labels = targets.labels.unsqueeze(-1).expand(inside.shape)
+    overlaps = pair_iou(boxes.unsqueeze(1), targets.boxes.unsqueeze(2))
+    alignment = _alignment(logits.transpose(1, 2).gather(1, labels), overlaps, alpha, beta)
+    return alignment.masked_fill(~inside, -torch.inf)
+
+
+def _align_inside(logits: Tensor, boxes: Tensor, targets: Targets, inside: Tensor, alpha: float, beta: float) -> Tensor:
+    """The same, computed for the pairs inside alone."""
+    image, box, anchor = inside.nonzero(as_tuple=True)
+    overlaps = pair_iou(boxes[image, anchor], targets.boxes[image, box])
+    values = _alignment(logits[image, anchor, targets.labels[image, box]], overlaps, alpha, beta)
+    alignment = torch.full(inside.shape, -torch.inf, device=logits.device)
+    alignment[image, box, anchor] = values
+    return alignment
+
+
+def _overlaps(boxes: Tensor, targets: Targets, anchors: Tensor) -> Tensor:
+    """(B, M, K) IoU of each box with the predictions of its candidates."""
+    index = anchors.flatten(1).unsqueeze(-1).expand(-1, -1, 4)
+    predicted = boxes.gather(1, index).unflatten(1, anchors.shape[1:])
+    return pair_iou(predicted, targets.boxes.unsqueeze(2))
+
+
+def _one_box_each(anchors: Tensor, candidate: Tensor, overlaps: Tensor, count: int) -> Tensor:
+    """(B, M, K) `candidate` without the anchors that another box overlaps more; of equals the first box keeps it."""
+    batch, boxes, _ = anchors.shape
+    index = anchors.flatten(1)
+    overlap = overlaps.masked_fill(~candidate, -1.0).flatten(1)
+    largest = overlap.new_full((batch, count), -1.0).scatter_reduce(1, index, overlap, "amax")
+    wins = candidate.flatten(1) & (overlap == largest.gather(1, index))
+    box = torch.arange(boxes, device=index.device).unsqueeze(-1).expand(anchors.shape).flatten(1)
+    first = index.new_full((batch, count), boxes).scatter_reduce(1, index, box.masked_fill(~wins, boxes), "amin")
+    return (wins & (box == first.gather(1, index))).view_as(candidate)
+
+
+def _target_scores(alignment: Tensor, overlaps: Tensor, positive: Tensor) -> Tensor:
+    """(B, M, K) t / max t * max u, the maxima over a box's positives; 0 where not positive."""
+    alignment = alignment.masked_fill(~positive, -torch.inf)
+    largest = alignment.amax(dim=-1, keepdim=True)
+    overlap = overlaps.masked_fill(~positive, 0.0).amax(dim=-1, keepdim=True)
+    # A box without positives has -inf - -inf here, which is not a number but is masked.
+    return ((alignment - largest).exp() * overlap).masked_fill(~positive, 0.0)

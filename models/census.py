@@ -1,0 +1,97 @@
+"""The census: which activation stands at which stage, how often, and what computes it; and the check that it is so.
+
+A site is the `act` of a ConvNormAct (or of a ConvAct, once folded) of a stage; paths read part.stage.rest.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from models.activations import KINDS, TABLE, implementation
+from models.blocks import ConvAct, ConvNormAct
+from models.detector import Detector
+
+# Classes of modules that shape values pointwise: one of these outside a site is an activation left unswitched.
+POINTWISE = (
+    *KINDS,
+    *(getattr(nn.modules.activation, name) for name in nn.modules.activation.__all__ if name != "MultiheadAttention"),
+)
+
+
+@dataclass(frozen=True)
+class CensusRow:
+    """An activation of one stage."""
+
+    part: str
+    stage: str
+    activation: str
+    parameters: dict[str, Any]  # as the config gave them, with the defaults
+    sites: int
+    implementation: str
+
+
+def census(model: Detector) -> list[CensusRow]:
+    """The activations that stand in the network now, read from its modules; a row a stage, for each kind it holds."""
+    weight = next(model.parameters())
+    counts: Counter[tuple[str, str, str, tuple[tuple[str, Any], ...]]] = Counter()
+    for path, module in _sites(model):
+        part, stage = path.split(".")[:2]
+        asked = tuple((key, value) for key, value in _spec(module).items() if key != "name")
+        counts[part, stage, KINDS.get(type(module), type(module).__name__), asked] += 1
+    return [
+        CensusRow(part, stage, name, dict(asked), sites, _implementation(name, weight))
+        for (part, stage, name, asked), sites in counts.items()
+    ]
+
+
+def format_census(rows: Sequence[CensusRow]) -> str:
+    """The census as a table to print, stages alike in a part on one line."""
+    merged: dict[tuple[str, str, str], tuple[list[str], int]] = {}
+    for row in rows:
+        given = ", ".join(f"{key}={value}" for key, value in row.parameters.items())
+        key = (row.part, f"{row.activation}({given})" if given else row.activation, row.implementation)
+        stages, sites = merged.get(key, ([], 0))
+        merged[key] = ([*stages, row.stage], sites + row.sites)
+    lines = [("part", "stages", "activation", "sites", "implementation")]
+    for (part, name, by), (stages, sites) in merged.items():
+        lines.append((part, " ".join(stages), name, str(sites), by))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def verify_census(model: Detector) -> None:
+    """ValueError naming the module where an activation is not what the config asked for, is shared, or is no site."""
+    sites = dict(_sites(model))
+    held: dict[int, str] = {}
+    for path, module in sites.items():
+        stage = ".".join(path.split(".")[:2])
+        asked = model.activations.get(stage)
+        if asked is None or type(module) is not TABLE[asked["name"]].kind or _spec(module) != asked:
+            found = _spec(module) or type(module).__name__
+            raise ValueError(f"{path}: the activation is {found}, but {asked} was asked for at {stage}")
+        if id(module) in held:
+            raise ValueError(f"{path}: shares its activation with {held[id(module)]}; each site has its own")
+        held[id(module)] = path
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, POINTWISE) and path not in sites:
+            raise ValueError(f"{path}: {type(module).__name__} is built in there, so no config can switch it")
+    for stage in model.activations:
+        if not any(path.startswith(f"{stage}.") for path in sites):
+            raise ValueError(f"{stage}: an activation was asked for, but the stage has no site for one")
+
+
+def _sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, ConvNormAct | ConvAct):
+            yield f"{path}.act", module.act
+
+
+def _spec(module: nn.Module) -> dict[str, Any]:
+    return getattr(module, "spec", {})
+
+
+def _implementation(name: str, weight: nn.Parameter) -> str:
+    return implementation(name, weight.device, weight.dtype) if name in TABLE else "not in the table"

@@ -1,0 +1,103 @@
+"""From raw maps to boxes and scores, and from those to detections; no parameters, float32 inside."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+# As many of the best candidates of an image are kept before suppression, whose cost grows with their square.
+CANDIDATES = 30_000
+
+
+@dataclass
+class Detections:
+    """What was found in one image, best first."""
+
+    boxes: Tensor  # (n, 4) float32, xyxy in network pixels
+    scores: Tensor  # (n,) float32
+    labels: Tensor  # (n,) int64
+
+
+def flatten_levels(outputs: Sequence[Tensor]) -> Tensor:
+    """Maps (B, C, h, w) of all levels to one (B, A, C) in float32, A counting cells row by row, finest level first."""
+    return torch.cat([each.permute(0, 2, 3, 1).flatten(1, 2).float() for each in outputs], dim=1)
+
+
+def cell_centres(count: int, stride: int, device: torch.device) -> Tensor:
+    """(count,) pixel positions of the centres of the cells along one axis: (i + 0.5) * stride."""
+    return (torch.arange(count, device=device, dtype=torch.float32) + 0.5) * stride
+
+
+def anchor_points(
+    shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Centres (A, 2) in pixels and strides (A, 1) of the cells of levels (height, width), in `flatten_levels` order."""
+    points, sizes = [], []
+    for (height, width), stride in zip(shapes, strides, strict=True):
+        y, x = torch.meshgrid(cell_centres(height, stride, device), cell_centres(width, stride, device), indexing="ij")
+        points.append(torch.stack((x, y), dim=-1).flatten(0, 1))
+        sizes.append(torch.full((height * width, 1), float(stride), device=device))
+    return torch.cat(points), torch.cat(sizes)
+
+
+def decode_boxes(distributions: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+    """Boxes (..., 4) xyxy in pixels from logits (..., 4 * reg_max) of the distances to left, top, right and bottom.
+
+    A distance is the expectation over its bins, in strides (Li et al., arXiv 2006.04388, eq. 4).
+    """
+    bins = distributions.unflatten(-1, (4, -1))  # (..., 4, reg_max)
+    distances = bins.softmax(-1) @ torch.arange(bins.shape[-1], device=bins.device, dtype=bins.dtype)
+    left_top, right_bottom = (distances * strides).chunk(2, dim=-1)
+    return torch.cat((points - left_top, points + right_bottom), dim=-1)
+
+
+def decode(outputs: Sequence[Tensor], *, strides: Sequence[int], num_classes: int) -> tuple[Tensor, Tensor]:
+    """Raw maps (B, 4 * reg_max + C, h, w) to boxes (B, A, 4) xyxy in network pixels and scores (B, A, C)."""
+    with torch.autocast(outputs[0].device.type, enabled=False):
+        flat = flatten_levels(outputs)
+        points, sizes = anchor_points([(each.shape[2], each.shape[3]) for each in outputs], strides, flat.device)
+        distributions, logits = flat.split((flat.shape[-1] - num_classes, num_classes), dim=-1)
+        return decode_boxes(distributions, points, sizes), logits.sigmoid()
+
+
+def nms(
+    boxes: Tensor,
+    scores: Tensor,
+    *,
+    conf: float,
+    iou: float,
+    max_det: int,
+    multi_label: bool = True,
+    classes: Sequence[int] | None = None,
+) -> list[Detections]:
+    """Boxes (B, A, 4) and scores (B, A, C) to the detections of each image, suppressed within each class.
+
+    A box counts for every class whose score is above `conf`, or only for its best where not `multi_label`;
+    `classes` keeps these labels alone. An image's result does not depend on the others in the batch.
+    """
+    if classes is not None:
+        wanted = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
+        wanted[list(classes)] = True
+        scores = scores * wanted
+    return [
+        _suppress(image_boxes, image_scores, conf=conf, iou=iou, max_det=max_det, multi_label=multi_label)
+        for image_boxes, image_scores in zip(boxes.float(), scores.float(), strict=True)
+    ]
+
+
+def _suppress(boxes: Tensor, scores: Tensor, *, conf: float, iou: float, max_det: int, multi_label: bool) -> Detections:
+    if multi_label:
+        rows, labels = (scores > conf).nonzero(as_tuple=True)
+        kept = scores[rows, labels]
+    else:
+        best, labels = scores.max(dim=-1)
+        rows = (best > conf).nonzero().squeeze(-1)
+        kept, labels = best[rows], labels[rows]
+    if len(kept) > CANDIDATES:
+        kept, order = kept.topk(CANDIDATES)
+        rows, labels = rows[order], labels[order]
+    # Sorted by score; the order of equal scores is the cells' own.
+    chosen = batched_nms(boxes[rows], kept, labels, iou)[:max_det]
+    return Detections(boxes[rows[chosen]], kept[chosen], labels[chosen])

@@ -1,0 +1,91 @@
+"""The detector's loss: classes by cross-entropy with soft targets, boxes by CIoU and distribution focal loss."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.assign import Assignment, assign
+from models.decode import anchor_points, decode_boxes, flatten_levels
+from ops.boxes import pair_ciou
+from ops.targets import Targets
+
+
+def detection_loss(
+    outputs: Sequence[Tensor],
+    targets: Targets,
+    *,
+    strides: Sequence[int],
+    num_classes: int,
+    gains: Mapping[str, float],
+    topk: int = 10,
+    alpha: float = 0.5,
+    beta: float = 6.0,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of raw maps (B, 4 * reg_max + C, h, w), a float32 scalar, and its terms, detached, gains included.
+
+    Each term is a sum over the batch divided by the sum of the target scores (TOOD, arXiv 2108.07755, sec. 3.3.2), at
+    least 1, so that its size depends neither on the batch nor on how crowded the images are.
+    """
+    with torch.autocast(outputs[0].device.type, enabled=False):
+        flat = flatten_levels(outputs)  # (B, A, 4 * reg_max + C)
+        shapes = [(each.shape[2], each.shape[3]) for each in outputs]
+        points, sizes = anchor_points(shapes, strides, flat.device)
+        distributions, logits = flat.split((flat.shape[-1] - num_classes, num_classes), dim=-1)
+        with torch.no_grad():
+            boxes = decode_boxes(distributions, points, sizes)
+            assigned = assign(logits, boxes, targets, shapes=shapes, strides=strides, topk=topk, alpha=alpha, beta=beta)
+        classes = class_loss(logits, targets, assigned)
+        overlap, distance = box_losses(distributions, points, sizes, targets, assigned)
+        total = assigned.scores.sum().clamp(min=1)
+        terms = {
+            "box": gains["box"] * overlap / total,
+            "cls": gains["cls"] * classes / total,
+            "dfl": gains["dfl"] * distance / total,
+        }
+        loss = terms["box"] + terms["cls"] + terms["dfl"]
+    return loss, {name: term.detach() for name, term in terms.items()}
+
+
+def class_loss(logits: Tensor, targets: Targets, assigned: Assignment) -> Tensor:
+    """Sum of binary cross-entropy of logits (B, A, C) with the target score at each positive's class, 0 elsewhere.
+
+    BCE(x, z) = softplus(x) - x z, so only the first term, the same for all, is computed everywhere.
+    """
+    width = logits.shape[-1]
+    index = assigned.anchors * width + targets.labels.unsqueeze(-1)  # (B, M, K)
+    chosen = logits.flatten(1).gather(1, index.flatten(1))
+    return F.softplus(logits).sum() - (chosen * assigned.scores.flatten(1)).sum()
+
+
+def box_losses(
+    distributions: Tensor, points: Tensor, sizes: Tensor, targets: Targets, assigned: Assignment
+) -> tuple[Tensor, Tensor]:
+    """Sums over the positives of 1 - CIoU and of the distribution focal loss, each weighted by its target score."""
+    anchors = assigned.anchors.flatten(1)  # (B, N), N = M * K
+    chosen = distributions.gather(1, anchors.unsqueeze(-1).expand(-1, -1, distributions.shape[-1]))
+    points, sizes = points[anchors], sizes[anchors]  # (B, N, 2), (B, N, 1)
+    wanted = targets.boxes.unsqueeze(2).expand(-1, -1, assigned.anchors.shape[2], -1).flatten(1, 2)  # (B, N, 4)
+    # Where nothing is positive stands some sound box, as the gradient of a weight of 0 must be finite to vanish.
+    sound = torch.cat((points - sizes, points + sizes), dim=-1)
+    wanted = torch.where(assigned.positive.flatten(1).unsqueeze(-1), wanted, sound)
+    weights = assigned.scores.flatten(1)
+    overlap = (1 - pair_ciou(decode_boxes(chosen, points, sizes), wanted)) * weights
+    distances = torch.cat((points - wanted[..., :2], wanted[..., 2:] - points), dim=-1) / sizes
+    return overlap.sum(), (distribution_focal_loss(chosen, distances) * weights).sum()
+
+
+def distribution_focal_loss(distributions: Tensor, distances: Tensor) -> Tensor:
+    """(...,) mean over the sides of -((n - y) log S(n - 1) + (y - n + 1) log S(n)), n - 1 <= y < n the bins about y.
+
+    Logits (..., 4 * reg_max), distances y (..., 4) in strides, clipped to the bins (Li et al., arXiv 2006.04388,
+    eq. 6).
+    """
+    logs = distributions.unflatten(-1, (4, -1)).log_softmax(-1)  # (..., 4, reg_max)
+    distances = distances.clamp(0, logs.shape[-1] - 1.01)
+    lower = distances.floor()
+    near = lower.long().unsqueeze(-1)
+    fraction = distances - lower
+    either = logs.gather(-1, torch.cat((near, near + 1), dim=-1))  # (..., 4, 2)
+    return -((1 - fraction) * either[..., 0] + fraction * either[..., 1]).mean(-1)
