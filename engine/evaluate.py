@@ -172,18 +172,21 @@ def write_predictions(path: str | os.PathLike, predictions: np.ndarray, truth: T
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write("[")
-        for n, (key, x, y, width, height, score, category) in enumerate(predictions.tolist()):
-            entry = {
-                "image_id": truth.id_of[int(key)],
-                "category_id": int(category),
-                "bbox": [round(value, BOX_DECIMALS) for value in (x, y, width, height)],
-                "score": round(score, SCORE_DECIMALS),
-            }
-            file.write((",\n" if n else "\n") + json.dumps(entry))
-        file.write("\n]\n")
-    os.replace(temporary, target)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write("[")
+            for n, (key, x, y, width, height, score, category) in enumerate(predictions.tolist()):
+                entry = {
+                    "image_id": truth.id_of[int(key)],
+                    "category_id": int(category),
+                    "bbox": [round(value, BOX_DECIMALS) for value in (x, y, width, height)],
+                    "score": round(score, SCORE_DECIMALS),
+                }
+                file.write((",\n" if n else "\n") + json.dumps(entry))
+            file.write("\n]\n")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 # -------------------------------------------------------------------------------------------------------- statistics

@@ -45,8 +45,11 @@ def _save(figure: Figure, path: str | os.PathLike) -> None:
     """Write the figure beside its place and rename, so that a viewer never sees half a picture."""
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    figure.savefig(temporary)
-    os.replace(temporary, target)
+    try:
+        figure.savefig(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------------------- the training

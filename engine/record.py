@@ -1,0 +1,467 @@
+"""What a run leaves behind: its folder, results.csv, run.json, TensorBoard events, and the lines on the console.
+
+Files are written beside their place and renamed, so a killed run leaves none of them half written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE_FOLDERS = ("configs", "data", "engine", "models", "ops")  # with the scripts beside them: what a run is made of
+SOURCE_SUFFIXES = (".py", ".cpp", ".cu", ".h")
+PACKAGES = (
+    "torch", "torchvision", "numpy", "opencv-python-headless", "albumentations", "pycocotools", "hotcoco", "pydantic",
+)  # fmt: skip
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG")
+DATA_WAIT_SHARE = 0.05  # of the step time: above it the training time is no evidence about the network
+
+COLUMNS = (
+    "epoch", "step", "train/box_loss", "train/cls_loss", "train/dfl_loss",
+    "metrics/precision", "metrics/recall", "metrics/mAP50", "metrics/mAP50-95", "metrics/mAP75",
+    "metrics/AP_small", "metrics/AP_medium", "metrics/AP_large",
+    "val/box_loss", "val/cls_loss", "val/dfl_loss", "lr",
+    "time_train_s", "time_warmup_s", "time_data_s", "time_val_s", "time_save_s", "images_per_s", "peak_memory_mib",
+)  # fmt: skip
+"""Columns of results.csv in their order; a row may bring further ones, which are added at the end."""
+
+
+# ------------------------------------------------------------------------------------------------------------- folders
+
+
+def increment_path(project: str | os.PathLike, name: str = "exp", exist_ok: bool = False) -> Path:
+    """Make and return the folder project/name, or project/name2, name3, ... where it is taken and not `exist_ok`.
+
+    The folder is claimed by making it, so two runs started at once get two folders.
+    """
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"run name {name!r}: expected a plain folder name; where it lies is said by the project")
+    first = Path(project) / name
+    number = 1
+    while True:
+        folder = first if number == 1 else first.with_name(f"{first.name}{number}")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=exist_ok)
+        except NotADirectoryError as error:
+            raise ValueError(f"{folder.parent} cannot be made: a file stands in the way") from error
+        except FileExistsError as error:
+            if not folder.parent.is_dir():
+                raise ValueError(f"{folder.parent} is a file; expected a folder for the runs") from error
+            if exist_ok:
+                raise ValueError(f"{folder} is a file; expected a run folder") from error
+            number += 1
+            continue
+        return folder
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file in one step: under another name first, on the disk, then renamed."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- results
+
+
+class Results:
+    """results.csv: one row an epoch. The whole file is written anew each time, so it is never cut off in a row."""
+
+    def __init__(self, path: str | os.PathLike, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+        """`rows`: those of the epochs before, as a checkpoint holds them; they replace what the file has."""
+        self.path = Path(path)
+        self.rows: list[dict[str, Any]] = [dict(row) for row in rows]
+        if self.rows:
+            self._write()
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add the row of one epoch; a row of the same epoch is replaced."""
+        self.rows = [old for old in self.rows if old.get("epoch") != row.get("epoch")] + [dict(row)]
+        self._write()
+
+    def _write(self) -> None:
+        further = {name: None for row in self.rows for name in row if name not in COLUMNS}
+        columns = [*COLUMNS, *further]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([[_cell(name, row.get(name)) for name in columns] for row in self.rows])
+        write_text(self.path, text.getvalue())
+
+
+def _cell(name: str, value: Any) -> str:
+    """A value as text: six significant digits; empty where there is none or COCO has nothing to average (-1)."""
+    if value is None or (name.startswith("metrics/") and value == -1):
+        return ""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return str(value)
+
+
+def read_results(path: str | os.PathLike) -> list[dict[str, float | None]]:
+    """The rows of a results.csv as numbers; None where a cell is empty. Raises FileNotFoundError without the file."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{name: float(text) if text else None for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+# -------------------------------------------------------------------------------------------------- code and machine
+
+
+def _ask(*command: str) -> str | None:
+    """What a short command prints, or None where it is not there or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def source_hash(root: Path = ROOT) -> str:
+    """SHA-256 over the names and contents of the source files a run is made of, comments and all."""
+    files = [path for path in root.glob("*") if path.suffix in SOURCE_SUFFIXES]
+    for folder in SOURCE_FOLDERS:
+        for place, folders, names in os.walk(root / folder):
+            folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
+            files += [Path(place) / name for name in names if name.endswith(SOURCE_SUFFIXES)]
+    digest = hashlib.sha256()
+    for path in sorted(files, key=lambda path: path.relative_to(root).as_posix()):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def fingerprint(root: Path = ROOT) -> dict[str, Any]:
+    """The code that runs: git commit (None outside a repository), whether files differ from it, hash of the sources."""
+    top = _ask("git", "-C", str(root), "rev-parse", "--show-toplevel")
+    commit = dirty = None
+    if top is not None and Path(top).resolve() == root.resolve():  # not some other repository round about
+        commit = _ask("git", "-C", str(root), "rev-parse", "HEAD")
+        changes = _ask("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
+        dirty = None if changes is None else bool(changes)
+    return {"commit": commit, "dirty": dirty, "source_sha256": source_hash(root)}
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the software on it: what a time or a memory figure depends on."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": _cpu_name(),
+        "cpu_instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "cores_usable": usable,
+        "cpu_quota": _cpu_quota(),
+        "threads": torch.get_num_threads(),
+        "ram_mib": _ram_mib(),
+        "gpus": _gpus(),
+        "driver": _driver() if torch.cuda.is_available() else None,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "environment": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _cpu_name() -> str:
+    for line in _read("/proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model", "Hardware"):
+            return value.strip()
+    return _ask("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
+
+
+def _cpu_quota() -> float | None:
+    """Processors' worth of time a container may use, None where it is not limited."""
+    limit, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
+    return int(limit) / int(period) if limit.isdigit() and period.isdigit() else None
+
+
+def _ram_mib() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _gpus() -> list[dict[str, Any]]:
+    found = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        capability = f"{properties.major}.{properties.minor}"
+        found.append(
+            {"name": properties.name, "memory_mib": properties.total_memory // 2**20, "capability": capability}
+        )
+    return found
+
+
+def _driver() -> str | None:
+    known = _read("/sys/module/nvidia/version").strip()
+    listed = known or _ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return listed.splitlines()[0] if listed else None
+
+
+class PeakMemory:
+    """Memory a training adds: on a GPU what PyTorch allocated at most, on a CPU the growth of the process's peak.
+
+    On a CPU the memory resident when this object is made (Python, libraries, model, data set) is subtracted; data
+    workers are processes of their own and are not counted.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = torch.device(device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self.base = 0.0 if self.device.type == "cuda" else self._resident("VmRSS")
+        if self.device.type == "cpu" and sys.platform == "linux":
+            # Forget the peak of the building; where this is not allowed the peak stays a bound from above.
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+
+    def mib(self) -> float:
+        """The peak so far in MiB."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return max(self._resident("VmHWM") - self.base, 0.0)
+
+    @staticmethod
+    def _resident(field: str) -> float:
+        for line in _read("/proc/self/status").splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) / 1024
+        import resource  # other systems only know the peak
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 1024)
+
+
+# ------------------------------------------------------------------------------------------------------------ run.json
+
+
+def write_run(path: str | os.PathLike, record: Mapping[str, Any]) -> None:
+    """Write run.json: numbers (null where not finite), texts, lists, dictionaries, paths, tensors, dataclasses."""
+    write_text(path, json.dumps(_plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def update_run(path: str | os.PathLike, **values: Any) -> None:
+    """Set keys of an existing run.json, such as the results at the end of the run."""
+    write_run(path, {**json.loads(Path(path).read_text(encoding="utf-8")), **values})
+
+
+def run_record(
+    *,
+    config: Mapping[str, Any],
+    differs: Mapping[str, Any],
+    data_hash: Any,
+    census: Sequence[Any],
+    operator: Mapping[str, str],
+    device: str,
+    **more: Any,
+) -> dict[str, Any]:
+    """What run.json holds from the start: config and its difference from the base, code, data, machine, census.
+
+    `operator`: which Mish runs and why, as {"implementation": ..., "reason": ...}.
+    """
+    return {
+        "format": 1,
+        "config": dict(config),
+        "differs": dict(differs),
+        "code": fingerprint(),
+        "data": data_hash,
+        "machine": machine(),
+        "device": device,
+        "operator": dict(operator),
+        "census": list(census),
+        **more,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """The value as what JSON knows; raises TypeError for anything else."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    raise TypeError(f"run.json: {type(value).__name__} {value!r} is no plain value")
+
+
+# --------------------------------------------------------------------------------------------------------- TensorBoard
+
+
+def activation_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The learnable parameters of activations, by name: those of modules that stand as `act` in a block."""
+    return {name: value.detach() for name, value in model.named_parameters() if "act" in name.split(".")[:-1]}
+
+
+class TensorBoard:
+    """TensorBoard events in the run folder: the numbers of each row, and the learnable activation parameters."""
+
+    def __init__(self, folder: str | os.PathLike, *, first_step: int | None = None) -> None:
+        """`first_step`: on resume, the epoch from which on earlier events no longer count."""
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, so only where it is wanted
+
+        self.writer = SummaryWriter(os.fspath(folder), purge_step=first_step)
+
+    def row(self, row: Mapping[str, Any], step: int) -> None:
+        """Write every number of a results row; undefined ones are left out."""
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and _cell(name, value) and name not in ("epoch", "step"):
+                self.writer.add_scalar(name if "/" in name else f"run/{name}", value, step)
+        self.writer.flush()
+
+    def activations(self, parameters: Mapping[str, torch.Tensor], step: int) -> None:
+        """Write learnable activation parameters: single values as curves, several as mean and histogram."""
+        for name, value in parameters.items():
+            values = value.detach().float().cpu()
+            self.writer.add_scalar(f"activation/{name}", values.mean().item(), step)
+            if values.numel() > 1:
+                self.writer.add_histogram(f"activation/{name}", values, step)
+
+    def close(self) -> None:
+        """Write out what is pending."""
+        self.writer.close()
+
+
+# ------------------------------------------------------------------------------------------------------------- console
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def start_banner(
+    *,
+    differs: Mapping[str, Any],
+    code: Mapping[str, Any],
+    device: str,
+    operator: Mapping[str, str],
+    census: str,
+    parameters: int,
+    gflops: float | None,
+    side: int,
+    folder: str | os.PathLike | None = None,
+    data: str | None = None,
+) -> str:
+    """The lines printed before a run: what differs from the base, code, device, Mish, activations, size."""
+    changes = ", ".join(f"{key}={_brief(value)}" for key, value in differs.items()) or "nothing"
+    commit = "no git repository" if not code.get("commit") else f"commit {code['commit'][:10]}"
+    state = ", with uncommitted changes" if code.get("dirty") else ""
+    cost = "" if gflops is None else f", {gflops:.1f} GFLOPs for one image of {side} x {side}"
+    entries = [
+        ("differs from yolo.yaml in", changes),
+        ("code", f"{commit}{state}, sources {str(code.get('source_sha256', ''))[:10]}"),
+        ("device", device),
+        ("Mish", f"{operator['implementation']} ({operator['reason']})"),
+        ("network", f"{parameters:,} parameters{cost}"),
+    ]
+    entries += [("data", data)] if data else []
+    entries += [("folder", os.fspath(folder))] if folder is not None else []
+    return "\n".join([*_columns(entries), "activations", *(f"  {line}" for line in census.splitlines())])
+
+
+def end_summary(
+    *,
+    stats: Mapping[str, float],
+    times: Mapping[str, float],
+    memory_mib: float,
+    device: str,
+    operator: Mapping[str, str],
+    folder: str | os.PathLike,
+    epoch: str,
+    next_command: str,
+) -> str:
+    """The lines printed after a run. `stats`: COCO's numbers by name; `times`: seconds for train, warmup, data,
+    validation, saving; `epoch`: which weights these numbers belong to, in words."""
+    folder = Path(folder)
+    train, wait = times.get("train", 0.0), times.get("data", 0.0)
+    others = ", ".join(
+        f"{name} {format_duration(times[name])}" for name in ("warmup", "data", "validation", "saving") if name in times
+    )
+    pictures = sorted(path.name for path in folder.glob("*.png")) or ["none"]
+    entries = [
+        ("mAP50-95", f"{_number(stats.get('mAP50-95'))}   mAP50 {_number(stats.get('mAP50'))}   ({epoch})"),
+        ("training time", format_duration(train) + (f"   (apart from it: {others})" if others else "")),
+        ("peak memory", f"{memory_mib:.0f} MiB ({device})"),
+        ("Mish", f"{operator['implementation']} ({operator['reason']})"),
+        ("weights", ", ".join(str(folder / "weights" / name) for name in ("best.pt", "last.pt"))),
+        ("pictures", f"{folder}{os.sep}: {', '.join(pictures)}"),
+        ("try next", next_command),
+    ]
+    lines = _columns(entries)
+    if train > 0 and wait > DATA_WAIT_SHARE * train:
+        lines.append(
+            f"The training waited for data {wait / train:.0%} of its step time: its time says little about the "
+            "network. More --workers or --cache ram may help."
+        )
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) or value < 0 else f"{value:.3f}"
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str) if not isinstance(value, str) else value
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _columns(entries: Sequence[tuple[str, str]]) -> list[str]:
+    """Names and texts as aligned lines."""
+    width = max(len(name) for name, _ in entries)
+    return [f"{name:<{width}}  {text}" for name, text in entries]
