@@ -223,6 +223,16 @@ class Config(Frozen):
     augment: Augment = Augment()
     run: Run = Run()
 
+    def as_yaml(self) -> str:
+        """Return the configuration as YAML from which ``load`` gives the same configuration back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def difference(self, base: str = "yolo.yaml") -> dict[str, Any]:
+        """Return the dotted keys in which this differs from the configuration at ``base``, with its values."""
+        reference = flatten(load(base).model_dump(mode="json"))
+        own = flatten(self.model_dump(mode="json"))
+        return {key: value for key, value in own.items() if reference.get(key) != value}
+
     @model_validator(mode="after")
     def _lengths_fit(self) -> "Config":
         for key in ("warmup", "close_mosaic"):
@@ -250,18 +260,6 @@ def load(path: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) ->
     elif isinstance(tree.get("data"), dict):
         tree["data"] = absolute(tree["data"], file.parent)
     return _resolve(_validate(tree, origins, file))
-
-
-def difference(config: Config, base: str | Path = "yolo.yaml") -> dict[str, Any]:
-    """Return the dotted keys in which ``config`` differs from the configuration at ``base``, with its values."""
-    reference = flatten(load(base).model_dump(mode="json"))
-    own = flatten(config.model_dump(mode="json"))
-    return {key: value for key, value in own.items() if reference.get(key) != value}
-
-
-def dump(config: Config) -> str:
-    """Return the configuration as YAML from which ``load`` gives the same configuration back."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def _refuse_hidden(tree: Mapping[str, Any], command: Mapping[str, Any], origins: Mapping[str, str]) -> None:

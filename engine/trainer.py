@@ -64,8 +64,12 @@ class Trainer:
         """The network whose mAP counts: the moving average, or the model itself without one."""
         return self.ema.model if self.ema is not None else self.model
 
-    def one_epoch(self, loader: Any, *, title: str) -> dict[str, float] | None:
+    def one_epoch(
+        self, loader: Any, *, title: str, watch: Callable[[int, Any], None] | None = None
+    ) -> dict[str, float] | None:
         """Train the open epoch from the batch where it stands to its end; return the mean of each loss term.
+
+        ``watch`` is shown each batch and its number before the step.
 
         Returns None where a signal asked to stop: then the state stands behind a whole optimiser step. Raises
         FloatingPointError when a loss is not finite.
@@ -80,6 +84,8 @@ class Trainer:
         batches, count = self._timed(iter(loader)), len(loader)
         with Progress(count, title=title, initial=state.batch) as progress:
             for batch in batches:
+                if watch is not None:
+                    watch(state.batch, batch)
                 first = state.batch - state.batch % self.accumulate
                 group = min(self.accumulate, count - first)
                 last = state.batch + 1 - first == group
@@ -133,7 +139,7 @@ class Trainer:
         targets = batch.targets.to(device, non_blocking=True)
         side = self.side()
         if side != self.imgsz:
-            targets.boxes = targets.boxes * (side / self.imgsz)
+            targets = targets.scaled(side / self.imgsz, side / self.imgsz)
             images = functional.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
         return images, targets
 

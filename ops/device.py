@@ -1,5 +1,6 @@
 """Which device, precision and memory format a run gets: static rules, printed and recorded, never a probe."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,3 +96,12 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done all it was given; nothing to wait for on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def set_deterministic(wanted: bool) -> None:
+    """Ask PyTorch for deterministic algorithms, an error where a GPU has none; without filling new tensors."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it only
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over every new tensor

@@ -7,13 +7,13 @@ import yaml
 from pydantic import ValidationError
 
 from configs.files import CONFIGS, flatten
-from configs.schema import Config, difference, dump, load
+from configs.schema import Config, load
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.name)
 def test_every_shipped_config_loads_and_survives_a_round_trip(file: Path, tmp_path: Path) -> None:
     config = load(file)
-    (tmp_path / "config.yaml").write_text(dump(config))
+    (tmp_path / "config.yaml").write_text(config.as_yaml())
     assert load(tmp_path / "config.yaml") == config
 
 
@@ -51,7 +51,7 @@ def test_a_bare_name_is_found_with_and_without_suffix() -> None:
     ],
 )
 def test_configs_differ_from_the_base_in_their_activations_only(name: str, expected: dict) -> None:
-    assert difference(load(name)) == expected
+    assert load(name).difference() == expected
 
 
 def test_overrides_are_typed_and_frozen() -> None:

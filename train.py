@@ -1,0 +1,162 @@
+"""Train a detector: ``python train.py --cfg yolo-mish.yaml --data my.yaml --img 640 --epochs 100``.
+
+Without --data it trains on the embedded data set, which it draws first. Results go to runs/train/exp*/;
+``--resume`` goes on with the newest run, ``--resume runs/train/exp/weights/last.pt`` with that one.
+"""
+
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.flags import Parser, add_config_flags, overrides, run_script
+
+NEWEST = "newest"
+MAY_CHANGE_ON_RESUME = ("train.device", "train.workers")  # neither changes the result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as the command line says; returns the exit code."""
+    arguments = parse(argv)
+    config, checkpoint = configure(arguments)
+
+    from engine.evaluate import evaluate
+    from engine.run import TrainingRun, row_of
+
+    run = TrainingRun(config, **build(config), checkpoint=checkpoint, folder=resumed_folder(arguments))
+    trainer, state, clock = run.trainer, run.trainer.state, run.trainer.clock
+    print(run.banner(), flush=True)
+    with trainer.stops_on_signals():
+        while state.epoch < config.train.epochs and not run.out_of_patience():
+            losses = trainer.one_epoch(run.train_loader, title=run.title(), watch=run.draw_train_batch)
+            if losses is None:
+                return run.stopped()
+            result = None
+            if config.train.val or state.epoch == config.train.epochs:
+                with clock.span("validation"):
+                    result = evaluate(trainer.evaluated, run.val_loader, truth=run.truth, **run.val_options, loss=True)
+            row = row_of(trainer, losses, result, images=len(run.train_loader.dataset), memory=run.memory.mib())
+            with clock.span("saving"):
+                run.keep(row, result)
+            print(run.line(row), flush=True)
+    print(run.finish(next_command(config, run.folder)), flush=True)
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> Namespace:
+    """Read the command line."""
+    parser = Parser(prog="train.py", description=__doc__)
+    parser.add_argument(
+        "--resume", nargs="?", const=NEWEST, metavar="LAST.PT", help="go on with a run that was cut off"
+    )
+    add_config_flags(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.cfg is None and arguments.resume is None:
+        parser.error("--cfg is needed, as in --cfg yolo-mish.yaml (or --resume to go on with a run)")
+    if arguments.cfg is not None and arguments.resume is not None:
+        parser.error("--resume takes the config from the checkpoint; leave --cfg out")
+    return arguments
+
+
+def configure(arguments: Namespace) -> tuple[Any, dict[str, Any] | None]:
+    """Return the configuration and, for a run that is resumed, its checkpoint."""
+    from configs import schema
+
+    given = overrides(arguments)
+    if arguments.resume is None:
+        return schema.load(arguments.cfg, given), None
+
+    from engine.checkpoint import load_checkpoint
+
+    path = last_checkpoint(arguments.resume)
+    checkpoint = load_checkpoint(path, kind="training")
+    kept = schema.Config.model_validate(checkpoint["config"])
+    if checkpoint["state"]["epoch"] >= (kept.train.epochs or 0):
+        raise ValueError(f"{path}: the run is finished ({kept.train.epochs} epochs), there is nothing to resume")
+    own = schema.flatten(checkpoint["config"])
+    wrong = {key: value for key, value in given.items() if key not in MAY_CHANGE_ON_RESUME and own.get(key) != value}
+    if wrong:
+        listed = ", ".join(f"{key}={value} (the run has {own.get(key)})" for key, value in wrong.items())
+        raise ValueError(f"--resume goes on with the run as it was; it cannot be changed to {listed}")
+    changes = {key.removeprefix("train."): value for key, value in given.items() if key in MAY_CHANGE_ON_RESUME}
+    return kept.model_copy(update={"train": kept.train.model_copy(update=changes)}), checkpoint
+
+
+def last_checkpoint(resume: str) -> Path:
+    """Return the checkpoint that ``--resume`` names, or the newest last.pt below runs/train."""
+    if resume != NEWEST:
+        path = Path(resume)
+        return path / "weights" / "last.pt" if path.is_dir() else path
+    found = sorted(Path("runs/train").glob("*/weights/last.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError("--resume: no runs/train/*/weights/last.pt; name the checkpoint to go on with")
+    return found[-1]
+
+
+def resumed_folder(arguments: Namespace) -> Path | None:
+    """Return the run folder that is gone on with, None for a new run."""
+    return None if arguments.resume is None else last_checkpoint(arguments.resume).resolve().parents[1]
+
+
+def build(config: Any) -> dict[str, Any]:
+    """Build device, network and loaders; nothing of a run is written yet, so what is refused here leaves no trace."""
+    import torch
+
+    from data import build_loaders, load_dataset
+    from models import build_model, census, flops, format_census
+    from models.activations import activation_parameters
+    from ops.device import place, set_deterministic
+    from ops.mish import plan
+
+    train = config.train
+    placement = place(train.device, amp=train.amp, channels_last=train.channels_last)
+    set_deterministic(train.deterministic)
+    torch.manual_seed(train.seed)
+    build_model(config.model, num_classes=1)  # a wrong activation is refused before the data are read
+    splits = {
+        split: load_dataset(config.data, split, strict=train.strict_data, single_cls=train.single_cls)
+        for split in ("train", "val")
+    }
+    names = splits["train"].classes
+    if splits["val"].classes != names:
+        raise ValueError(f"classes differ: training has {names}, validation {splits['val'].classes}")
+    model = build_model(config.model, names=names, seed=train.seed)
+    loaders = build_loaders(config, splits, preprocess=model.preprocess, pin=placement.device.type == "cuda")
+    rows = census(model)
+    mish = plan(placement.device, placement.amp_dtype or torch.float32)
+    used = any(row.activation == "mish" for row in rows)
+    return {
+        "model": model,
+        "placement": placement,
+        "splits": splits,
+        "train_loader": loaders[0],
+        "val_loader": loaders[1],
+        "census": rows,
+        "census_text": format_census(rows),
+        "gflops": flops(model, train.imgsz),
+        "operator": {
+            "implementation": mish.implementation if used else "none",
+            "reason": mish.reason if used else "no site uses it",
+        },
+        "learnable": [name for name, _ in activation_parameters(model)],
+    }
+
+
+def next_command(config: Any, folder: Path) -> str:
+    """Return the detect.py line to try after the run."""
+    images = sorted(path for path in Path(config.data.val.images).rglob("*") if path.is_file())[:1]
+    source = images[0] if images else Path(config.data.val.images)
+    parts = [relative(path) for path in (folder / "weights" / "best.pt", source)]
+    return f"{Path(sys.executable).name} detect.py --weights {shlex.quote(parts[0])} --source {shlex.quote(parts[1])}"
+
+
+def relative(path: Path) -> str:
+    """Return a path as seen from here where it lies below."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+if __name__ == "__main__":
+    run_script(main)
