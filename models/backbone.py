@@ -11,6 +11,11 @@ class Backbone(nn.Module):
     """Image to features at strides 8, 16 and 32. Stage names are levels: P1 has stride 2, P5 has stride 32."""
 
     STAGES = ("P1", "P2", "P3", "P4", "P5")
+    P1: nn.Module
+    P2: nn.Module
+    P3: nn.Module
+    P4: nn.Module
+    P5: nn.Module
 
     def __init__(self, channels: Sequence[int], repeats: Sequence[int], *, convs: Mapping[str, ConvFactory]):
         """`channels` of the five stages, `repeats` of the CSP blocks of P2 to P5, a conv factory a stage."""

@@ -31,8 +31,8 @@ class ConvNormAct(nn.Module):
     def folded(self) -> "ConvAct":
         """The same function in evaluation, with the norm's scale and shift inside the convolution."""
         conv, norm = self.conv, self.norm
-        scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()  # (outputs,)
-        shift = norm.bias.double() - norm.running_mean.double() * scale
+        scale = norm.weight.double() * (norm.get_buffer("running_var").double() + norm.eps).rsqrt()  # (outputs,)
+        shift = norm.bias.double() - norm.get_buffer("running_mean").double() * scale
         folded = nn.utils.skip_init(
             nn.Conv2d,
             conv.in_channels,

@@ -37,6 +37,9 @@ class Head(nn.Module):
     """One HeadLevel a level. The widths of the branches follow the finest level's, and the number of classes."""
 
     STAGES = ("P3", "P4", "P5")
+    P3: HeadLevel
+    P4: HeadLevel
+    P5: HeadLevel
 
     def __init__(
         self,
@@ -64,11 +67,11 @@ class Head(nn.Module):
 
         A cell's chance is PRIOR_OBJECTS over the cells of the level (Lin et al., arXiv 1708.02002, sec. 4.1).
         """
-        for name, stride in zip(self.STAGES, self.strides, strict=True):
-            level = self.get_submodule(name)
+        for level, stride in zip((self.P3, self.P4, self.P5), self.strides, strict=True):
             cells = (PRIOR_SIDE / stride) ** 2
-            nn.init.constant_(level.box[-1].bias, 1.0)
-            nn.init.constant_(level.classes[-1].bias, math.log(PRIOR_OBJECTS / self.num_classes / cells))
+            nn.init.constant_(level.box.get_parameter("2.bias"), 1.0)
+            prior = math.log(PRIOR_OBJECTS / self.num_classes / cells)
+            nn.init.constant_(level.classes.get_parameter("2.bias"), prior)
 
     def forward(self, n3: Tensor, n4: Tensor, n5: Tensor) -> list[Tensor]:
         """Three levels of features to three maps (B, 4 * reg_max + classes, H, W), the box distributions first."""
