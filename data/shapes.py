@@ -221,7 +221,9 @@ def _draw_distractor(image: np.ndarray, rng: np.random.Generator) -> None:
     height, width = image.shape[:2]
     if rng.random() < 0.5:
         turn = np.linspace(0, 2 * math.pi, 40, endpoint=False)
-        waves = sum(rng.uniform(-0.22, 0.22) * np.cos(k * turn + rng.uniform(0, 6.28)) for k in (2, 3, 4, 5))
+        waves = np.sum(
+            [rng.uniform(-0.22, 0.22) * np.cos(k * turn + rng.uniform(0, 6.28)) for k in (2, 3, 4, 5)], axis=0
+        )
         contour = np.stack([np.cos(turn), np.sin(turn)], axis=1) * (1 + waves)[:, None]
     else:
         corners = int(rng.integers(6, 9))  # fewer would often look like a triangle or a square
@@ -275,7 +277,8 @@ def draw_split(root: Path, split: str, count: int, *, side: int, seed: int, prog
     folder = root / "images" / split
     folder.mkdir(parents=True)
     (root / "annotations").mkdir(exist_ok=True)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in tqdm(range(count), desc=f"drawing {split}", unit="image", disable=not progress, leave=False):
         image, figures = draw_image(side, seed, split, index)
         name = f"{index:06d}.jpg"
@@ -317,8 +320,8 @@ def draw(root: str | Path, *, train: int, val: int, test: int, side: int, seed: 
         return False
     if root.exists() and read_stamp(root) is None and any(root.iterdir() if root.is_dir() else [root]):
         raise ValueError(
-            f"{root}: exists and holds no {STAMP}, so it is not an embedded data set; expected no such folder, or one drawn"
-            " by data.shapes: choose another root or move it away"
+            f"{root}: exists and holds no {STAMP}, so it is not an embedded data set; expected no such folder, or one"
+            " drawn by data.shapes: choose another root or move it away"
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     _sweep(root)

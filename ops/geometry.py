@@ -28,27 +28,27 @@ class Geometry:
     def to_network(self, boxes: Array) -> Array:
         """Boxes (..., 4) xyxy from original image pixels to network pixels."""
         scale, pad = self._vectors(boxes)
-        return boxes * scale + pad
+        moved: Any = boxes * scale + pad
+        return moved
 
     def to_image(self, boxes: Array) -> Array:
         """Boxes (..., 4) xyxy from network pixels to original image pixels, clipped to the image."""
         scale, pad = self._vectors(boxes)
-        moved = (boxes - pad) / scale
+        moved: Any = (boxes - pad) / scale
+        clipped: Any
         if isinstance(moved, torch.Tensor):
             upper = moved.new_tensor([self.width, self.height, self.width, self.height])
-            return torch.minimum(moved.clamp(min=0), upper)
-        upper = np.asarray([self.width, self.height, self.width, self.height], dtype=moved.dtype)
-        return np.minimum(np.maximum(moved, 0), upper)
+            clipped = torch.minimum(moved.clamp(min=0), upper)
+            return clipped
+        clipped = np.clip(moved, 0, np.asarray([self.width, self.height, self.width, self.height], moved.dtype))
+        return clipped
 
     def _vectors(self, boxes: Any) -> tuple[Any, Any]:
         scale = [self.scale_x, self.scale_y, self.scale_x, self.scale_y]
         pad = [self.pad_x, self.pad_y, self.pad_x, self.pad_y]
         if isinstance(boxes, torch.Tensor):
-            kind = boxes.dtype if boxes.dtype.is_floating_point else torch.float32
-            return (
-                torch.tensor(scale, dtype=kind, device=boxes.device),
-                torch.tensor(pad, dtype=kind, device=boxes.device),
-            )
+            like = boxes if boxes.dtype.is_floating_point else boxes.float()
+            return like.new_tensor(scale), like.new_tensor(pad)
         kind = boxes.dtype if np.issubdtype(boxes.dtype, np.floating) else np.dtype(np.float32)
         return np.asarray(scale, dtype=kind), np.asarray(pad, dtype=kind)
 

@@ -1,0 +1,57 @@
+"""Where things made from the data are kept between runs, and how a file is written so that it is never half there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from tqdm import tqdm
+
+CHUNK = 8 << 20
+
+
+def cache_folder(beside: str | Path) -> Path:
+    """The folder for caches of an annotation file: `.cache` beside it, or in the user's cache folder if that is not
+    writable."""
+    near = Path(beside).absolute().parent / ".cache"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolo-mish"
+    for folder in (near, home):
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    return Path(tempfile.gettempdir()) / "yolo-mish"
+
+
+@contextlib.contextmanager
+def written_whole(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary file that appears under `path` only when it was written to its end."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield cast(BinaryIO, file)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def content_hash(path: str | Path, *, progress: bool = False) -> str:
+    """SHA-256 of a file's content in hexadecimal."""
+    digest = hashlib.sha256()
+    size = os.path.getsize(path)
+    shown = progress and size > 64 << 20
+    with open(path, "rb") as file, tqdm(total=size, unit="B", unit_scale=True, disable=not shown, leave=False) as bar:
+        bar.set_description(f"reading {Path(path).name}")
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    return digest.hexdigest()

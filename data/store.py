@@ -1,0 +1,146 @@
+"""Decoded images kept in one buffer that all workers see: in memory, or in a file on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+MOST_AUTOMATIC_BYTES = 4 << 30
+FREE_SHARE = 4  # `auto` takes at most this part of the free memory: a quarter
+
+
+def available_memory() -> int:
+    """Bytes of memory that can be taken without swapping, the limit of a container counted in; 0 if unknown."""
+    free = 0
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        if limit.isdigit():
+            used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+            free = min(free, max(0, int(limit) - used))
+    except (OSError, KeyError, ValueError):
+        if not free and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return free
+
+
+class ImageStore:
+    """Images of known shapes in one uint8 buffer. Reading gives a view; a forked worker shares the pages."""
+
+    def __init__(self, shapes: Sequence[tuple[int, int]], *, path: Path | None = None):
+        """`shapes` are (height, width); `path` is a file to hold the buffer, or None for memory."""
+        self.shapes = np.asarray(shapes, np.int64).reshape(-1, 2)
+        self.starts = np.concatenate([[0], np.cumsum(self.shapes.prod(axis=1) * 3)])
+        self.path = path
+        self._temporary = False
+        if path is None and sys.platform != "linux":  # workers are spawned there: a file is what they can share
+            handle, name = tempfile.mkstemp(prefix="yolo-mish-images-")
+            os.close(handle)
+            self.path, self._temporary = Path(name), True
+        if self.path is not None and self._file_size() != self.nbytes:
+            with open(self.path, "wb") as file:
+                file.truncate(max(self.nbytes, 1))
+        self._buffer = self._map()
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all images."""
+        return int(self.starts[-1])
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Image (H, W, 3) uint8, a view that must not be written."""
+        height, width = self.shapes[index]
+        return self._buffer[self.starts[index] : self.starts[index + 1]].reshape(height, width, 3)
+
+    def fill(self, produce: Callable[[int], np.ndarray], *, title: str, progress: bool = True) -> None:
+        """Fill every image by `produce(index)`, in threads: decoding leaves Python's lock."""
+
+        def put(index: int) -> None:
+            image = produce(index)
+            if image.shape[:2] != tuple(self.shapes[index]):
+                raise ValueError(f"image {index} became {image.shape[:2]}, expected {tuple(self.shapes[index])}")
+            self[index][:] = image
+
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            done = pool.map(put, range(len(self)))
+            shown = progress and len(self) >= 200
+            for _ in tqdm(done, total=len(self), desc=title, unit="image", leave=False, disable=not shown):
+                pass
+
+    def close(self) -> None:
+        """Remove a temporary file behind the buffer."""
+        if self._temporary and self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _file_size(self) -> int:
+        return self.path.stat().st_size if self.path is not None and self.path.exists() else -1
+
+    def _map(self) -> np.ndarray:
+        if self.path is not None:
+            return np.memmap(self.path, np.uint8, mode="r+")
+        # Anonymous shared memory: forked workers see it, and it is not bounded by the small /dev/shm of containers.
+        return np.frombuffer(mmap.mmap(-1, max(self.nbytes, 1)), np.uint8)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.path is None:
+            raise ValueError("images cached in memory are shared with forked workers only; use workers=0 or cache=disk")
+        return {key: value for key, value in self.__dict__.items() if key != "_buffer"} | {"_temporary": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._buffer = self._map()
+
+
+def disk_store(
+    shapes: Sequence[tuple[int, int]],
+    produce: Callable[[int], np.ndarray],
+    *,
+    folder: Path,
+    key: Sequence[object],
+    progress: bool = True,
+) -> ImageStore:
+    """A store in a file of `folder` whose name holds a hash of `key`, filled if it is not there yet.
+
+    It is filled under another name and renamed: a killed filling leaves no file that is taken for whole.
+    """
+    name = f"images-{hashlib.sha256(repr(list(key)).encode()).hexdigest()[:32]}.bin"
+    path = folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = int(np.asarray(shapes, np.int64).reshape(-1, 2).prod(axis=1).sum() * 3)
+    if not (path.exists() and path.stat().st_size == wanted):
+        handle, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=folder)
+        os.close(handle)
+        try:
+            store = ImageStore(shapes, path=Path(temporary))
+            store.fill(produce, title="caching images on disk", progress=progress)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    return ImageStore(shapes, path=path)
+
+
+def choose_cache(cache: str | None, nbytes: int) -> str:
+    """`ram`, `disk` or `off`, as asked; `auto` is ram where the images fit in a quarter of the free memory and 4 GB."""
+    if cache in ("ram", "disk"):
+        return cache
+    if cache in (None, "off"):
+        return "off"
+    if cache != "auto":
+        raise ValueError(f"cache: {cache!r}, expected auto, ram, disk or off")
+    return "ram" if nbytes <= min(available_memory() // FREE_SHARE, MOST_AUTOMATIC_BYTES) else "off"

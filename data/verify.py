@@ -1,0 +1,82 @@
+"""Every image is decoded once to its end before a training starts: what is skipped never depends on a worker's timing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+from tqdm import tqdm
+
+from data.annotations import Annotations
+from data.image import ImageProblem, verify_image
+from data.ledger import Problem, refuse
+from data.storage import cache_folder, content_hash, written_whole
+
+SMALLEST_CACHED = 1000  # images; fewer are decoded again in seconds
+
+
+def verify_images(annotations: Annotations, *, strict: bool = False, progress: bool = True) -> Annotations:
+    """The annotations without the images that cannot be used, each in the ledger, and with all sizes known.
+
+    An image whose size and modification time are those of an earlier verification is not decoded again.
+    Raises ValueError where `strict` and there is a problem, or where no usable image is left.
+    """
+    cached, known = None, np.zeros((len(annotations), 4), np.int64)
+    if len(annotations) >= SMALLEST_CACHED:
+        cached = cache_folder(annotations.json_path) / f"verified-{content_hash(annotations.json_path)[:32]}.npy"
+        known = _read_known(cached, len(annotations))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        tasks = pool.map(lambda index: _examine(annotations, index, known[index]), range(len(annotations)))
+        title = f"checking images of {os.path.basename(annotations.json_path)}"
+        shown = progress and len(annotations) >= 200
+        results = list(tqdm(tasks, total=len(annotations), desc=title, unit="image", leave=False, disable=not shown))
+    problems = [each for each in results if isinstance(each, Problem)]
+    if strict:
+        refuse([*annotations.ledger, *problems])
+    rows = np.array([[0, 0, 0, 0] if isinstance(each, Problem) else each for each in results], np.int64)
+    if cached is not None and not np.array_equal(rows, known):
+        with contextlib.suppress(OSError), written_whole(cached) as file:
+            np.save(file, rows)
+    bad = [index for index, each in enumerate(results) if isinstance(each, Problem)]
+    if len(bad) == len(annotations):
+        raise ValueError(
+            f"{annotations.image_folder}: none of the {len(annotations)} images that {annotations.json_path} lists can "
+            f"be used, expected at least one; the first: {problems[0]}"
+        )
+    sized = replace(annotations, sizes=rows[:, 2:].astype(np.int32), ledger=[*annotations.ledger, *problems])
+    return sized.without(bad) if bad else sized
+
+
+def _examine(annotations: Annotations, index: int, known: np.ndarray) -> Problem | tuple[int, int, int, int]:
+    """(bytes, modification time in ns, width, height) of a good image, or its problem."""
+    name, path = annotations.file_names[index], annotations.path(index)
+    where = f"{os.path.basename(annotations.json_path)}, image id {annotations.image_id(index)!r}"
+    try:
+        status = os.stat(path)
+        if known[2] and (status.st_size, status.st_mtime_ns) == (known[0], known[1]):
+            width, height = int(known[2]), int(known[3])
+        else:
+            width, height = verify_image(path)
+    except ImageProblem as problem:
+        return Problem(name, problem.kind, problem.what, where)
+    except OSError as error:
+        return Problem(name, "missing", f"{path} cannot be read: {error.strerror}", where)
+    listed = tuple(int(side) for side in annotations.sizes[index])
+    if listed[0] and listed != (width, height):
+        what = f"is {width} x {height} pixels upright, the annotation file says {listed[0]} x {listed[1]}"
+        return Problem(name, "wrong-size", what, where)
+    return status.st_size, status.st_mtime_ns, width, height
+
+
+def _read_known(path: os.PathLike[str], count: int) -> np.ndarray:
+    try:
+        known = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        known = None
+    if not isinstance(known, np.ndarray) or known.shape != (count, 4) or known.dtype != np.int64:
+        return np.zeros((count, 4), np.int64)
+    return known
