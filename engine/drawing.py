@@ -21,7 +21,7 @@ HUES = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E4
 SHADES = (0.0, 0.4, -0.4, 0.65, -0.6, 0.2, -0.2, 0.52, -0.5, 0.3)
 
 SMALLEST_SIDE = 200  # images with a shorter long side are enlarged before drawing: labels would cover them
-GREY = 114
+LABEL_SHARE = 0.2  # of the image that labels may cover
 HEADER = (38, 38, 38)
 
 
@@ -75,8 +75,9 @@ def line_width(height: int, width: int) -> int:
 
 def font_size(height: int, width: int, count: int = 0) -> int:
     """Font height in pixels for an image with `count` boxes; crowded images get smaller labels."""
-    crowding = 1.0 if count <= 25 else 0.8
-    return max(10, round((height + width) / 2 * 0.022 * crowding))
+    crowding = 1.0 if count <= 25 else 0.8 if count <= 60 else 0.65
+    wished = min((height + width) / 2 * 0.022, min(height, width) * 0.06)  # a strip of an image is no large image
+    return max(10, round(wished * crowding))
 
 
 def draw_detections(
@@ -88,6 +89,7 @@ def draw_detections(
 ) -> np.ndarray:
     """A copy of an RGB image (H, W, 3) uint8 with boxes (n, 4) xyxy pixels, class names and scores drawn in.
 
+    All boxes are drawn; in a crowd the surest get a label, the others keep the colour of their class.
     Images with a long side under 200 pixels come back enlarged by a whole factor, all others at their own size.
     """
     canvas = np.ascontiguousarray(image).copy()
@@ -105,13 +107,18 @@ def draw_detections(
         _draw_box(canvas, corners[k], class_color(int(labels[k])))
     maker = LabelMaker(font_size(height, width, len(boxes)), width)
     taken: list[tuple[int, int, int, int]] = []
-    placed = []
+    placed: list[np.ndarray] = []
+    room = LABEL_SHARE * height * width
     for k in order:  # surest first, so that it gets the best place
         label = maker.make(_text(int(labels[k]), None if scores is None else scores[k], names), class_color(labels[k]))
-        place = _place(corners[k], label.shape[1], label.shape[0], (height, width), taken)
+        place, covered = _place(corners[k], label.shape[1], label.shape[0], (height, width), taken)
+        area = label.shape[0] * label.shape[1]
+        if taken and (covered > 0.25 * area or area > room):
+            continue  # in a crowd the colour must do: a heap of labels says nothing and hides the image
+        room -= area
         taken.append(place)
-        placed.append((place, label))
-    for (left, top, right, bottom), label in reversed(placed):
+        placed.append(label)
+    for (left, top, right, bottom), label in zip(reversed(taken), reversed(placed), strict=True):  # surest on top
         canvas[top:bottom, left:right] = label[: bottom - top, : right - left]
     return canvas
 
@@ -132,8 +139,8 @@ def _draw_box(canvas: np.ndarray, box: np.ndarray, color: tuple[int, int, int]) 
 
 def _place(
     box: np.ndarray, width: int, height: int, limits: tuple[int, int], taken: list[tuple[int, int, int, int]]
-) -> tuple[int, int, int, int]:
-    """Where a label goes: by its box, inside the image, where it covers other labels least. Returns xyxy."""
+) -> tuple[tuple[int, int, int, int], int]:
+    """Where a label goes (xyxy): by its box, inside the image, where it covers other labels least; and how much."""
     left, top, right, bottom = (int(value) for value in box)
     spots = [
         (left, top - height),  # above
@@ -143,7 +150,7 @@ def _place(
         (right - width, bottom - height),  # inside, at the bottom right
         (right - width, bottom),
     ]
-    best, least = None, math.inf
+    best, hidden, least = (0, 0, 0, 0), 0, math.inf
     for x, y in spots:
         inside_x = min(max(x, 0), max(limits[1] - width, 0))
         inside_y = min(max(y, 0), max(limits[0] - height, 0))
@@ -155,11 +162,10 @@ def _place(
         )
         moved = abs(inside_y - y) * width  # pushed away from its box: only where the others are worse
         if covered + moved < least:
-            best, least = place, covered + moved
+            best, hidden, least = place, covered, covered + moved
         if least == 0:
             break
-    assert best is not None
-    return best
+    return best, hidden
 
 
 def mosaic(

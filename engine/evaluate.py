@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,47 +48,59 @@ class Truth:
         """`source`: a COCO dictionary or the path of its JSON; `image_ids`: the images to keep (default all)."""
         content = _read_coco(source)
         wanted = None if image_ids is None else set(image_ids)
-        images = [image for image in content["images"] if wanted is None or image["id"] in wanted]
-        if wanted is not None and len({image["id"] for image in images}) < len(wanted):
-            missing = sorted(wanted - {image["id"] for image in images}, key=str)[:5]
+        identities = dict.fromkeys(image["id"] for image in content["images"] if "id" in image)
+        self.image_ids: list[Any] = [identity for identity in identities if wanted is None or identity in wanted]
+        if wanted is not None and len(self.image_ids) < len(wanted):
+            missing = sorted(wanted - set(self.image_ids), key=str)[:5]
             raise ValueError(f"image ids {missing} are not in the ground truth; expected ids of its 'images' list")
-        self.image_ids: list = [image["id"] for image in images]
         plain = all(isinstance(identity, int) for identity in self.image_ids)
-        ranked = sorted(set(self.image_ids), key=str)
+        ranked = sorted(self.image_ids, key=str)
         self.key_of: dict[Any, int] = {identity: int(identity) if plain else k for k, identity in enumerate(ranked)}
         self.id_of: dict[int, Any] = {key: identity for identity, key in self.key_of.items()}
         self.categories: list[dict[str, Any]] = [
-            {"id": int(c["id"]), "name": str(c["name"])} for c in content["categories"]
+            {"id": int(category["id"]), "name": str(category.get("name", category["id"]))}
+            for category in content["categories"]
         ]
         self.notes: list[str] = []
-        kept = [a for a in content.get("annotations", []) if a["image_id"] in self.key_of]
-        self._fill(kept)
+        self._fill([a for a in content.get("annotations", []) if a.get("image_id") in self.key_of])
 
     @classmethod
     def from_annotations(cls, annotations: Any, *, single_cls: bool = False) -> Truth:
-        """The JSON behind a loaded data set, minus the images it skipped; `single_cls`: all objects as one class."""
+        """The JSON behind a loaded data set, minus the images it skipped, with its classes in its order.
+
+        All objects become one class with `single_cls`, or where the data set has merged its classes already.
+        """
         truth = cls(annotations.json_path, image_ids=annotations.image_ids)
-        if single_cls:
-            identity = int(annotations.category_ids[0])
-            truth.categories = [{"id": identity, "name": str(annotations.classes[0])}]
-            truth.category_id = np.full_like(truth.category_id, identity)
-        else:  # class positions as the data set numbers them
-            position = {int(identity): k for k, identity in enumerate(annotations.category_ids)}
-            truth.categories.sort(key=lambda category: position.get(category["id"], len(position)))
+        listed = len(truth.categories)
+        classes = zip(annotations.category_ids, annotations.classes, strict=True)
+        truth.categories = [{"id": int(identity), "name": str(name)} for identity, name in classes]
+        if single_cls or (len(truth.categories) == 1 < listed):
+            truth.categories = truth.categories[:1]
+            truth.category_id = np.full_like(truth.category_id, truth.categories[0]["id"])
         return truth
 
     def _fill(self, annotations: list[dict[str, Any]]) -> None:
-        count = len(annotations)
-        self.image_key = np.array([self.key_of[a["image_id"]] for a in annotations], np.int64)
-        self.category_id = np.array([a["category_id"] for a in annotations], np.int64)
-        self.boxes = np.array([a["bbox"] for a in annotations], np.float64).reshape(count, 4)
+        """Take what pycocotools can evaluate: a box of four finite numbers, an id that did not occur before."""
+        kept: dict[Any, dict[str, Any]] = {}
+        for position, annotation in enumerate(annotations):
+            box = annotation.get("bbox")
+            if isinstance(box, list) and len(box) == 4 and _finite(*box) and _finite(annotation.get("category_id")):
+                kept.setdefault(annotation.get("id", ("without", position)), annotation)
+        if len(kept) < len(annotations):
+            self.notes.append(
+                f"{len(annotations) - len(kept)} annotations with no usable box or a repeated id left out"
+            )
+        used = list(kept.values())
+        self.image_key = np.array([self.key_of[a["image_id"]] for a in used], np.int64)
+        self.category_id = np.array([a["category_id"] for a in used], np.int64)
+        self.boxes = np.array([a["bbox"] for a in used], np.float64).reshape(len(used), 4)
         # pycocotools cannot read annotations without these two; COCO's meaning of their absence is plain.
-        self.area = np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in annotations], np.float64)
-        self.crowd = np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool)
-        self.annotation_id = np.array([a.get("id", k + 1) for k, a in enumerate(annotations)], np.int64)
-        if len(np.unique(self.annotation_id)) < count:
-            self.annotation_id = np.arange(1, count + 1)
-            self.notes.append("annotation ids occur twice in the ground truth; they were numbered anew")
+        self.area = np.array(
+            [a["area"] if _finite(a.get("area")) else a["bbox"][2] * a["bbox"][3] for a in used], float
+        )
+        self.crowd = np.array([bool(a.get("iscrowd", 0)) for a in used], bool)
+        numbered = all(type(identity) is int for identity in kept)
+        self.annotation_id = np.array(list(kept) if numbered else range(1, len(used) + 1), np.int64)
         if (self.annotation_id == 0).any():
             self.notes.append(
                 "an annotation of the ground truth has the id 0, which pycocotools takes for 'not matched': that "
@@ -136,6 +149,10 @@ class Truth:
         }
 
 
+def _finite(*values: Any) -> bool:
+    return all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+
+
 def _read_coco(source: dict[str, Any] | str | os.PathLike) -> dict[str, Any]:
     """The dictionary itself or the content of the file, checked to be COCO detection ground truth."""
     content, where = source, "the given dictionary"
@@ -143,8 +160,10 @@ def _read_coco(source: dict[str, Any] | str | os.PathLike) -> dict[str, Any]:
         where = os.fspath(source)
         if not os.path.isfile(where):
             raise FileNotFoundError(f"{where}: no such file; expected COCO ground truth (JSON)")
-        with open(where, encoding="utf-8") as file:
-            content = json.load(file)
+        try:
+            content = json.loads(Path(where).read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{where}: not JSON ({error})") from error
     if not isinstance(content, dict) or not {"images", "categories"} <= content.keys():
         raise ValueError(f"{where}: expected a COCO dictionary with 'images', 'annotations' and 'categories'")
     return content

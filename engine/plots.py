@@ -20,6 +20,7 @@ __all__ = [
     "draw_detections",
     "mosaic",
     "plot_confusion",
+    "plot_dataset",
     "plot_evaluation",
     "plot_f1_curve",
     "plot_labels",
@@ -186,8 +187,27 @@ def plot_labels(
         axis.set_major_locator(MaxNLocator(integer=True))
     none = int((counts == 0).sum())
     head = f"{title}: " if title else ""
-    figure.suptitle(f"{head}{len(boxes)} objects in {len(counts)} images, {none} of them without objects")
+    figure.suptitle(f"{head}{len(labels)} objects in {len(counts)} images, {none} of them without objects")
     _save(figure, path)
+
+
+def plot_dataset(path: str | os.PathLike, annotations: Any, *, title: str = "") -> None:
+    """labels.png of a loaded split (compact arrays: boxes xywh pixels, labels, crowd, starts, sizes, classes)."""
+    counts = np.diff(annotations.starts)
+    image = np.repeat(np.arange(len(counts)), counts)
+    single = ~np.asarray(annotations.crowd, bool)
+    sizes = np.asarray(annotations.sizes, float)[image]
+    shown = single & (sizes > 0).all(axis=1)  # the size of an image may be unknown until it is opened
+    low = np.clip(annotations.boxes[:, :2], 0, sizes)[shown]
+    high = np.clip(annotations.boxes[:, :2] + annotations.boxes[:, 2:], 0, sizes)[shown]
+    plot_labels(
+        path,
+        boxes=np.concatenate([(low + high) / 2, high - low], axis=1) / np.tile(sizes[shown], 2),
+        labels=annotations.labels[single],
+        boxes_per_image=np.bincount(image[single], minlength=len(counts)),
+        names=annotations.classes,
+        title=title,
+    )
 
 
 def _class_bars(axis: Axes, counts: np.ndarray, names: Sequence[str]) -> None:

@@ -116,7 +116,8 @@ def test_nothing_found_and_nothing_to_find(backend):
 def random_case(seed: int, images: int = 12) -> tuple[dict, np.ndarray]:
     """Objects of three classes with crowds and ties, and detections scattered round them."""
     generator = np.random.default_rng(seed)
-    annotations, rows = [], []
+    annotations: list[dict] = []
+    rows: list[list[float]] = []
     for image in range(1, images + 1):
         for _ in range(generator.integers(0, 9)):
             corner, side = generator.integers(0, 200, 2), generator.integers(6, 120, 2)
@@ -379,10 +380,46 @@ def test_single_class(tmp_path):
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(tiny_truth()))
     merged = SimpleNamespace(json_path=path, image_ids=[10, 20], category_ids=[1], classes=["item"])
+    assert Truth.from_annotations(merged).names == ["item"]  # merged when loaded
     truth = Truth.from_annotations(merged, single_cls=True)
     stats = coco_stats(truth, np.array([[10, 60, 60, 20, 20, 0.9, 1]]))
     assert [(row.name, row.instances) for row in stats.per_class] == [("item", 3)]
     assert stats.per_class[0].recall == pytest.approx(1 / 3)
+
+
+def test_unusable_annotations_are_left_out_with_a_note(tmp_path):
+    """Broken records, which the data set lists among its problems, do not stop the evaluation."""
+    content = tiny_truth()
+    content["images"].append({"id": 20, "file_name": "again.jpg"})
+    content["annotations"] += [
+        annotation(5, 10, 3, [1, 2, 3]),
+        annotation(6, 10, 3, [1, float("nan"), 3, 3]),
+        annotation(1, 10, 3, [0, 0, 9, 9]),
+        annotation(7, 99, 3, [0, 0, 9, 9]),
+        {"id": 8, "image_id": 10, "category_id": 3},
+        annotation(9, 10, 3, [0, 0, 9, 9], area=float("nan")),
+    ]
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(content))
+    truth = Truth(path)
+    assert truth.annotation_id.tolist() == [1, 2, 3, 4, 9] and truth.area[-1] == 81 and truth.image_ids == [10, 20]
+    stats = official_stats(truth, np.array([[10, 10, 10, 40, 40, 0.9, 3]]))
+    assert stats.instances == 4 and stats.notes == ["4 annotations with no usable box or a repeated id left out"]
+    path.write_text("{")
+    with pytest.raises(ValueError, match="truth.json"):
+        Truth(path)
+
+
+def test_classes_of_another_split(tmp_path):
+    """A split without one of the classes: detections of it count in the confusion matrix, not in the means."""
+    content = tiny_truth(categories=[{"id": 3, "name": "cat"}])
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(content))
+    loaded = SimpleNamespace(json_path=path, image_ids=[10, 20], category_ids=[3, 7], classes=["cat", "dog"])
+    truth = Truth.from_annotations(loaded)
+    assert truth.names == ["cat", "dog"]
+    truth = Truth.from_annotations(SimpleNamespace(**{**vars(loaded), "category_ids": [3], "classes": ["cat"]}))
+    assert (truth.category_id == 3).sum() == 2  # one class listed, one class loaded: nothing was merged
 
 
 def test_skipped_images_do_not_count(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from engine.drawing import class_color, draw_detections, font_size, line_width, mosaic, text_color
 from engine.evaluate import Sample, Truth, coco_stats
-from engine.plots import plot_confusion, plot_evaluation, plot_labels, plot_results, plot_train_batch
+from engine.plots import plot_confusion, plot_dataset, plot_evaluation, plot_labels, plot_results, plot_train_batch
 from ops.targets import Targets
 
 
@@ -61,6 +62,19 @@ def test_drawing_nothing_and_without_names():
     assert draw_detections(image, np.full((1, 4), np.nan), np.array([0])).shape == image.shape
 
 
+def test_labels_leave_a_crowded_image_visible():
+    """With 300 boxes every box is drawn, and labels cover a fifth of the image at most."""
+    generator = np.random.default_rng(0)
+    corner = generator.uniform(0, 500, (300, 2))
+    boxes = np.concatenate([corner, corner + 4], axis=1)
+    image = np.full((600, 600, 3), 77, np.uint8)
+    drawn = draw_detections(image, boxes, np.zeros(300, int), generator.random(300), ["person"])
+    changed = np.any(drawn != 77, axis=2)
+    assert 0.05 < changed.mean() < 0.35
+    centres = (corner + 2).astype(int)
+    assert changed[centres[:, 1] - 2, centres[:, 0]].all()
+
+
 def test_mosaic_keeps_boxes_on_their_objects():
     """White squares in black tiles: the outline in the class colour surrounds each square of the mosaic."""
     images = np.zeros((5, 3, 100, 100), np.uint8)
@@ -68,8 +82,8 @@ def test_mosaic_keeps_boxes_on_their_objects():
     boxes = [np.array([[30, 40, 70, 80]], np.float32)] * 4 + [np.zeros((0, 4), np.float32)]
     labels = [np.array([0])] * 4 + [np.zeros(0, np.int64)]
     picture = mosaic(images, boxes, labels, names=["square"])
-    colored = (picture == class_color(0)).all(axis=2)
-    white = (picture > 250).all(axis=2)
+    colored = np.all(picture == class_color(0), axis=2)
+    white = np.all(picture > 250, axis=2)
     assert colored.any()
     height, width = picture.shape[0] // 2, picture.shape[1] // 3
     for row, column in ((0, 0), (0, 1), (0, 2), (1, 0)):
@@ -96,7 +110,7 @@ def synthetic(classes: int) -> tuple[Truth, np.ndarray]:
     return Truth({"images": images, "categories": categories, "annotations": annotations}), np.array(rows)
 
 
-def written(folder) -> dict[str, np.ndarray]:
+def written(folder) -> dict[str, Any]:
     return {path.name: cv2.imread(str(path)) for path in folder.iterdir()}
 
 
@@ -132,13 +146,15 @@ def test_pictures_where_there_is_nothing(tmp_path):
     stats = coco_stats(truth, np.zeros((0, 7)), backend="fast")
     empty = SimpleNamespace(stats=stats, confusion=np.zeros((2, 2), int), names=["x"], samples=[])
     plot_evaluation(tmp_path, empty)
-    plot_labels(tmp_path / "labels.png", boxes=np.zeros((0, 4)), labels=[], boxes_per_image=[0, 0], names=["x"])
+    plot_labels(
+        tmp_path / "labels.png", boxes=np.zeros((0, 4)), labels=np.zeros(0), boxes_per_image=np.zeros(2), names=["x"]
+    )
     plot_confusion(tmp_path / "again.png", np.zeros((2, 2), int), ["x"], normalise=True)
     assert all(picture is not None for picture in written(tmp_path).values())
 
 
 def test_results_and_labels(tmp_path):
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"epoch": 1, "train/box_loss": "1.5", "lr": "0.01", "metrics/mAP50-95": "", "time_train_s": "2.0"},
         {"epoch": 2, "train/box_loss": 1.2, "lr": 0.01, "metrics/mAP50-95": 0.3, "metrics/AP_small": -1},
     ]
@@ -154,12 +170,22 @@ def test_results_and_labels(tmp_path):
         names=[f"class {k}" for k in range(80)],
         title="train",
     )
+    split = SimpleNamespace(
+        starts=np.array([0, 2, 2, 3]),
+        sizes=np.array([[100, 50], [10, 10], [0, 0]]),
+        boxes=np.array([[-10, 0, 60, 50], [0, 0, 9, 9], [1, 1, 2, 2]], float),
+        labels=np.array([0, 1, 1]),
+        crowd=np.array([False, True, False]),
+        classes=["a", "b"],
+    )
+    plot_dataset(tmp_path / "split.png", split)
     batch = SimpleNamespace(
         images=torch.zeros(3, 3, 32, 32, dtype=torch.uint8),
         targets=Targets.collate(
-            [np.array([[2, 2, 9, 9]], np.float32)] + [np.zeros((0, 4), np.float32)] * 2, [[1], [], []]
+            [np.array([[2, 2, 9, 9]], np.float32)] + [np.zeros((0, 4), np.float32)] * 2,
+            [np.array([1]), np.zeros(0), np.zeros(0)],
         ),
         paths=["a", "b", "c"],
     )
     plot_train_batch(tmp_path / "train_batch0.jpg", batch, ["a", "b"])
-    assert set(written(tmp_path)) == {"results.png", "one.png", "labels.png", "train_batch0.jpg"}
+    assert set(written(tmp_path)) == {"results.png", "one.png", "labels.png", "split.png", "train_batch0.jpg"}
