@@ -1,4 +1,4 @@
-"""Every image is decoded once to its end before a training starts: what is skipped never depends on a worker's timing."""
+"""Every image is decoded to its end before a training starts: what is skipped never depends on workers' timing."""
 
 from __future__ import annotations
 

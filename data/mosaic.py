@@ -1,0 +1,186 @@
+"""Images laid out on one canvas by matrices: a single one, or a mosaic of four, with their boxes.
+
+A mosaic is YOLOv4's (Bochkovskiy et al. 2020, section 3.3): four images meet at a random point of a canvas twice as
+large as the output, which is then scaled, moved and cropped. Here each image is warped straight to where it ends in the
+output; the large canvas never exists, and flips, rotation and scaling cost nothing on top. Matrices work in
+pixel-edge coordinates, in which a box is (left, top, right, bottom) and an image spans (0, 0) to (width, height).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ops.geometry import PADDING_GREY
+
+LEAST_SIDE = 2.0  # pixels; a box cut to less is dropped
+LEAST_SHARE = 0.15  # of its area; a box that keeps less inside the canvas is dropped
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image with its training boxes, in its own pixels."""
+
+    image: np.ndarray  # (H, W, 3) uint8
+    boxes: np.ndarray  # (n, 4) float32 xyxy
+    labels: np.ndarray  # (n,) int64
+    outlines: Sequence[list[np.ndarray]]  # per box, its polygons (k, 2), maybe none
+
+
+def move(x: float, y: float) -> np.ndarray:
+    """Matrix (3, 3) of a shift."""
+    return np.array([[1.0, 0, x], [0, 1, y], [0, 0, 1]])
+
+
+def random_pose(
+    size: int,
+    rng: np.random.Generator,
+    *,
+    degrees: float = 0.0,
+    translate: float = 0.0,
+    scale: float = 0.0,
+    shear: float = 0.0,
+    perspective: float = 0.0,
+    flip_lr: float = 0.0,
+    flip_ud: float = 0.0,
+) -> np.ndarray:
+    """Matrix (3, 3) from coordinates around the centre of the scene to the output of `size`.
+
+    The same number of random values is drawn whatever the ranges are, so that changing one leaves the others alone.
+    """
+    turn, gain, lean_x, lean_y, tilt_x, tilt_y, shift_x, shift_y = rng.uniform(-1, 1, 8)
+    mirror_x, mirror_y = rng.random(2)
+    angle, grow = math.radians(degrees * turn), 1 + scale * gain
+    rotation = grow * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    lean = np.array([[1, math.tan(math.radians(shear * lean_x))], [math.tan(math.radians(shear * lean_y)), 1]])
+    pose = np.eye(3)
+    pose[:2, :2] = lean @ rotation
+    tilt = np.eye(3)
+    tilt[2, :2] = perspective * tilt_x, perspective * tilt_y
+    mirror = np.diag([-1.0 if mirror_x < flip_lr else 1.0, -1.0 if mirror_y < flip_ud else 1.0, 1.0])
+    return move(size * (0.5 + translate * shift_x), size * (0.5 + translate * shift_y)) @ mirror @ pose @ tilt
+
+
+def mosaic_places(tiles: Sequence[Tile], size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Matrices that bring four images to a common corner, a random point within half a `size` of the scene's centre."""
+    x, y = rng.uniform(-size / 2, size / 2, 2)
+    places = []
+    for (right, below), tile in zip(((0, 0), (1, 0), (0, 1), (1, 1)), tiles, strict=True):
+        height, width = tile.image.shape[:2]
+        places.append(move(x - (1 - right) * width, y - (1 - below) * height))
+    return places
+
+
+def centre_place(tile: Tile) -> np.ndarray:
+    """Matrix that brings the centre of one image to the centre of the scene."""
+    height, width = tile.image.shape[:2]
+    return move(-width / 2, -height / 2)
+
+
+def lay_out(
+    tiles: Sequence[Tile], matrices: Sequence[np.ndarray], size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Canvas (size, size, 3), boxes (n, 4) float32 xyxy in it and labels (n,), of images each moved by its matrix."""
+    canvas = np.full((size, size, 3), PADDING_GREY, np.uint8)
+    boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
+    for tile, matrix in zip(tiles, matrices, strict=True):
+        paint(canvas, tile.image, matrix)
+        moved, kept = move_boxes(tile.boxes, tile.outlines, matrix, size)
+        boxes.append(moved[kept])
+        labels.append(tile.labels[kept])
+    return canvas, np.concatenate(boxes), np.concatenate(labels)
+
+
+def keeps_axes(matrix: np.ndarray) -> bool:
+    """Whether a matrix only scales, mirrors and shifts."""
+    return not (matrix[0, 1] or matrix[1, 0] or matrix[2, 0] or matrix[2, 1])
+
+
+def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray) -> None:
+    """Warp an image onto a canvas, where it covers it."""
+    height, width = image.shape[:2]
+    corners = project(np.array([[0, 0], [width, 0], [width, height], [0, height]], float), matrix)
+    straight = keeps_axes(matrix)
+    low = np.round(corners.min(0)) if straight else np.floor(corners.min(0))
+    high = np.round(corners.max(0)) if straight else np.ceil(corners.max(0))
+    limits = [canvas.shape[1], canvas.shape[0]]
+    (left, top), (right, bottom) = np.clip(low, 0, limits).astype(int), np.clip(high, 0, limits).astype(int)
+    if right <= left or bottom <= top:
+        return
+    # OpenCV's coordinates are those of pixel centres, half a pixel from the edges.
+    centred = move(-left - 0.5, -top - 0.5) @ matrix @ move(0.5, 0.5)
+    part = canvas[top:bottom, left:right]
+    # A straight tile fills its rectangle to the last pixel; a turned one leaves the canvas alone outside of itself.
+    border = cv2.BORDER_REPLICATE if straight else cv2.BORDER_TRANSPARENT
+    options = {"flags": cv2.INTER_LINEAR, "borderMode": border}
+    if straight or not (matrix[2, 0] or matrix[2, 1]):
+        cv2.warpAffine(image, centred[:2], (right - left, bottom - top), dst=part, **options)
+    else:
+        cv2.warpPerspective(image, centred, (right - left, bottom - top), dst=part, **options)
+
+
+def project(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Points (..., 2) moved by a matrix (3, 3)."""
+    moved = points @ matrix[:2, :2].T + matrix[:2, 2]
+    if matrix[2, 0] or matrix[2, 1]:
+        moved = moved / np.maximum(points @ matrix[2, :2] + matrix[2, 2], 1e-6)[..., None]
+    return moved
+
+
+def move_boxes(
+    boxes: np.ndarray, outlines: Sequence[list[np.ndarray]], matrix: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (n, 4) xyxy moved and clipped to the canvas, and a mask (n,) of those of which enough is left.
+
+    Where a box has outlines and is turned or cut, it becomes the box of what is left of the outlines: the box around a
+    turned box, or a cut box, is larger than the object.
+    """
+    if not len(boxes):
+        return np.zeros((0, 4), np.float32), np.zeros(0, bool)
+    corners = project(boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].astype(np.float64), matrix)  # (n, 4, 2)
+    whole = np.concatenate([corners.min(1), corners.max(1)], axis=1)
+    clipped = np.clip(whole, 0, size)
+    loose = ~np.isclose(clipped, whole).all(1) if keeps_axes(matrix) else np.ones(len(boxes), bool)
+    for row in np.flatnonzero(loose).tolist():
+        if row < len(outlines) and outlines[row]:
+            shapes = [project(outline, matrix) for outline in outlines[row]]
+            points = np.concatenate(shapes)
+            whole[row] = _meet(whole[row], np.concatenate([points.min(0), points.max(0)]))
+            inside = [cut for cut in (clip_polygon(shape, size) for shape in shapes) if len(cut)]
+            if not inside:
+                clipped[row] = 0
+                continue
+            points = np.concatenate(inside)
+            clipped[row] = _meet(clipped[row], np.concatenate([points.min(0), points.max(0)]))
+    sides = np.maximum(clipped[:, 2:] - clipped[:, :2], 0)
+    full = np.maximum((whole[:, 2:] - whole[:, :2]).prod(1), 1e-9)
+    kept = (sides >= LEAST_SIDE).all(1) & (sides.prod(1) / full >= LEAST_SHARE)
+    return clipped.astype(np.float32), kept
+
+
+def _meet(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The intersection of two boxes."""
+    return np.concatenate([np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])])
+
+
+def clip_polygon(points: np.ndarray, size: int) -> np.ndarray:
+    """A polygon (n, 2) cut to the square 0..size by Sutherland and Hodgman's algorithm (1974); (0, 2) if outside."""
+    for axis, bound, sign in ((0, 0.0, 1.0), (0, float(size), -1.0), (1, 0.0, 1.0), (1, float(size), -1.0)):
+        if not len(points):
+            break
+        distance = (points[:, axis] - bound) * sign
+        if (distance >= 0).all():
+            continue
+        following, next_distance = np.roll(points, -1, axis=0), np.roll(distance, -1)
+        crosses = (distance >= 0) != (next_distance >= 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = distance / (distance - next_distance)
+        crossing = points + np.where(crosses, share, 0)[:, None] * (following - points)
+        # Each vertex that is inside, followed by the crossing of its edge, if it has one: the order along the outline.
+        both = np.stack([points, crossing], axis=1).reshape(-1, 2)
+        points = both[np.stack([distance >= 0, crosses], axis=1).reshape(-1)]
+    return points
