@@ -58,6 +58,7 @@ class _Item:
     kind: str  # image, video, camera, stream, array
     path: str
     array: np.ndarray | None = None
+    address: str = ""  # of a stream, with the password that `path` leaves out: it is for no file, line or message
 
 
 class Source:
@@ -129,9 +130,9 @@ def open_source(source: Any, *, bgr: bool = False, vid_stride: int = 1) -> Sourc
         return Source(f"list of {len(items)}", items, vid_stride=vid_stride)
     if isinstance(source, bool) or not isinstance(source, str | os.PathLike | int):
         return Source("array", [_array(source, 0, bgr=bgr)], vid_stride=vid_stride)
-    return Source(
-        str(source), _find(os.fspath(source) if not isinstance(source, int) else str(source)), vid_stride=vid_stride
-    )
+    items = _find(str(source) if isinstance(source, int) else os.fspath(source))
+    description = items[0].path if len(items) == 1 else str(source)
+    return Source(description, items, vid_stride=vid_stride)
 
 
 def _element(element: Any, place: int, *, bgr: bool) -> list[_Item]:
@@ -171,7 +172,7 @@ def _find(source: str) -> list[_Item]:
     if "\0" in source:
         raise ValueError(f"source {source!r}: a path holds no zero bytes")
     if source.lower().startswith(SCHEMES):
-        return [_Item("stream", source)]
+        return [_Item("stream", re.sub(r"://[^/]*@", "://", source), address=source)]
     path = Path(source).expanduser()
     if path.is_dir():
         return _folder(path)
@@ -261,8 +262,7 @@ def _free_name(item: _Item, taken: set[str]) -> str:
     elif item.kind == "camera":
         stem = f"camera_{item.path}"
     else:
-        # An address may hold a password before the @; it is not for file names.
-        text = item.path.split("@")[-1].split("://")[-1] if item.kind == "stream" else Path(item.path).stem
+        text = item.path.split("://")[-1] if item.kind == "stream" else Path(item.path).stem
         stem = re.sub(r"[^\w.\- ()+,=@]", "_", text).strip(". ")[:120] or "image"
     name, number = stem, 1
     while name in taken:
@@ -304,7 +304,9 @@ def _open_video(item: _Item) -> cv2.VideoCapture:
             expected = "no camera of this number opens"
         elif item.kind == "stream":
             timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC]
-            capture = cv2.VideoCapture(item.path, cv2.CAP_FFMPEG, [v for t in timeouts for v in (t, STREAM_TIMEOUT_MS)])
+            capture = cv2.VideoCapture(
+                item.address, cv2.CAP_FFMPEG, [v for t in timeouts for v in (t, STREAM_TIMEOUT_MS)]
+            )
             expected = (
                 f"the stream does not open within {STREAM_TIMEOUT_MS // 1000} s; an address of a video is expected"
             )

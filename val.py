@@ -1,0 +1,148 @@
+"""Evaluate a detector: ``python val.py --weights runs/train/exp/weights/best.pt``, on its own data or on --data.
+
+The headline is COCO's twelve numbers by pycocotools. Results go to runs/val/exp*/: predictions.json, metrics.json,
+curves, the confusion matrix, and pictures with labels and predictions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from configs.flags import Parser, run_script
+from configs.weights import add_refusals, require_weights
+
+if TYPE_CHECKING:
+    from engine.evaluate import EvalResult
+
+SHOWN_CLASSES = 20
+INSTEAD = {
+    "--augment": "there is no test-time augmentation; leave it out",
+    "--task": "use --split val, test or train",
+    "--save-json": "predictions.json is always written; leave it out",
+    "--save-txt": "detect.py --save-txt writes labels; predictions.json is always written",
+    "--save-hybrid": "leave it out",
+    "--save-conf": "predictions.json has the scores; leave it out",
+    "--plots": "pictures are always drawn; leave it out",
+    "--dnn": "leave it out",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate as the command line says; returns the exit code."""
+    arguments = parse(argv)
+
+    from engine.evaluate import write_predictions
+    from engine.plots import plot_evaluation
+    from engine.record import increment_path, write_text
+    from yolo import YOLO
+
+    model = YOLO(arguments.weights, device=arguments.device, half=arguments.half)
+    print(model.describe(), flush=True)
+    result = model.val(
+        arguments.data,
+        split=arguments.split,
+        batch=arguments.batch,
+        imgsz=arguments.imgsz,
+        conf=arguments.conf,
+        iou=arguments.iou,
+        max_det=arguments.max_det,
+        rect=arguments.rect,
+        workers=arguments.workers,
+        single_cls=arguments.single_cls or None,
+    )
+    print(report(result, verbose=arguments.verbose), flush=True)
+    folder = increment_path(arguments.project, arguments.name, arguments.exist_ok)
+    write_predictions(folder / "predictions.json", result.predictions, result.truth)
+    write_text(folder / "metrics.json", json.dumps(metrics(result, arguments), indent=1) + "\n")
+    plot_evaluation(folder, result)
+    print(f"results in {folder}", flush=True)
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> Namespace:
+    """Read the command line."""
+    parser = Parser(prog="val.py", description=__doc__)
+    add = parser.add_argument
+    add("--weights", metavar="BEST.PT", help="checkpoint of a training run")
+    add("--data", metavar="YAML", help="data YAML, by path or by its name in configs/data/; None: the training's own")
+    add("--split", default="val", choices=("val", "test", "train"), help="which images")
+    add("--imgsz", "--img", "--img-size", type=int, metavar="PIXELS", help="long side of the input; None: as trained")
+    add("--batch", "--batch-size", type=int, default=16, help="images a step; the numbers are the same for any")
+    add("--conf", "--conf-thres", type=float, default=0.001, help="lowest score that counts")
+    add("--iou", "--iou-thres", type=float, default=0.7, help="overlap from which two boxes of a class are one")
+    add("--max-det", type=int, default=300, help="most detections an image")
+    add("--rect", action="store_true", default=True, help="pad images to a multiple of the stride, not to a square")
+    add("--no-rect", dest="rect", action="store_false", default=True, help="pad images to a square")
+    add("--single-cls", action="store_true", help="all classes as one")
+    add("--device", default="auto", help="auto, cpu, cuda, or the number of a GPU")
+    add("--half", action="store_true", help="compute in fp16, on a GPU only")
+    add("--workers", type=int, default=0, help="loader processes; 0: load in this one")
+    add("--verbose", action="store_true", help=f"list all classes where there are more than {SHOWN_CLASSES}")
+    add("--project", default="runs/val", help="folder of the runs")
+    add("--name", default="exp", help="name of the run; a number is added where it is taken")
+    add("--exist-ok", action="store_true", help="write into an existing run folder")
+    add_refusals(parser, INSTEAD)
+    arguments = parser.parse_args(argv)
+    arguments.weights = require_weights(parser, arguments.weights)
+    return arguments
+
+
+def report(result: EvalResult, *, verbose: bool) -> str:
+    """What is printed: the twelve numbers, the table by class, the speed, and what a reader must know."""
+    stats = result.stats
+    lines = [f"COCO's numbers by {stats.backend}, {stats.images} images, {stats.instances} objects"]
+    lines += [f"  {name:<10}{number(value)}" for name, value in stats.numbers.items()]
+    lines.append(f"precision {stats.precision:.3f}, recall {stats.recall:.3f} at confidence {stats.confidence:.3f}")
+    lines += ["", *table(result, len(stats.per_class) if verbose else SHOWN_CLASSES), ""]
+    lines.append("an image takes " + ", ".join(f"{value:.2f} ms {part}" for part, value in result.speed.items()))
+    return "\n".join([*lines, *(f"note: {note}" for note in stats.notes)])
+
+
+def table(result: EvalResult, most: int) -> list[str]:
+    """A line a class, those of most objects first where not all are shown."""
+    rows = result.stats.per_class
+    width = max(5, *(len(row.name) for row in rows)) if rows else 5
+    lines = [f"{'class':<{width}}  images  objects  mAP50-95   mAP50  precision  recall"]
+    shown = rows if len(rows) <= most else sorted(rows, key=lambda row: -row.instances)[:most]
+    for row in shown:
+        name = "".join(letter if letter.isprintable() else "?" for letter in row.name)
+        values = f"{number(row.ap):>8}  {number(row.ap50):>6}  {number(row.precision):>9}  {number(row.recall):>6}"
+        lines.append(f"{name:<{width}}  {row.images:>6}  {row.instances:>7}  {values}")
+    if len(shown) < len(rows):
+        lines.append(f"and {len(rows) - len(shown)} classes more: --verbose lists all")
+    return lines
+
+
+def number(value: float) -> str:
+    """Four decimals, or a dash where COCO has nothing to average (-1)."""
+    return f"{value:.4f}" if value >= 0 else "-"
+
+
+def metrics(result: EvalResult, arguments: Namespace) -> dict[str, object]:
+    """The content of metrics.json: numbers, classes, speed and how they were made; null where undefined."""
+    stats = result.stats
+
+    def defined(value: object) -> object:
+        return None if isinstance(value, float) and not value >= 0 else value
+
+    return {
+        "numbers": {name: defined(value) for name, value in stats.numbers.items()},
+        "precision": defined(stats.precision),
+        "recall": defined(stats.recall),
+        "confidence": stats.confidence,
+        "images": stats.images,
+        "objects": stats.instances,
+        "classes": [{key: defined(value) for key, value in dataclasses.asdict(row).items()} for row in stats.per_class],
+        "speed_ms": {part: defined(value) for part, value in result.speed.items()},
+        "backend": stats.backend,
+        "notes": list(stats.notes),
+        "arguments": vars(arguments),
+    }
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,505 @@
+"""The Python door: ``YOLO("runs/train/exp/weights/best.pt").predict("image.jpg")`` and ``.val()``.
+
+val.py and detect.py stand on it. Arrays are RGB unless ``bgr=True`` says that they come from OpenCV.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torchvision.ops import nms as nms_of_all
+
+from configs.files import load_data
+from configs.schema import Config, Data
+from data import build_eval_loader, load_dataset
+from data.image import read_image
+from data.sources import Frame, Source, open_source
+from engine.checkpoint import inference_weights, load_checkpoint
+from engine.drawing import draw_detections, save_image
+from engine.evaluate import EvalResult, evaluate
+from models import CensusRow, Detector, build_model, census
+from models.decode import Detections, nms
+from ops.device import pick_device, synchronize
+from ops.geometry import Geometry
+
+CENSUS_KEYS = ("part", "stage", "activation", "parameters", "sites")  # what depends on the network, not on the machine
+MOST_PIXELS = 8192  # longest side of the network's input
+TIMED_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found in one picture, best first."""
+
+    boxes: np.ndarray  # (n, 4) float32, xyxy in pixels of the picture
+    scores: np.ndarray  # (n,) float32
+    labels: np.ndarray  # (n,) int64, positions in `names`
+    names: list[str]
+    frame: Frame  # the picture itself (frame.image, RGB) and where it came from
+    speed: dict[str, float]  # milliseconds for preprocess, inference and nms
+    shape: tuple[int, int]  # height and width of the network's input
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def image(self) -> np.ndarray:
+        """The picture (H, W, 3) uint8 RGB as it was read."""
+        return self.frame.image
+
+    @property
+    def path(self) -> str:
+        """File, address or camera of the picture; "array 0" for an array."""
+        return self.frame.path
+
+    @property
+    def name(self) -> str:
+        """Stem for files about this picture; frames of a video are numbered."""
+        return f"{self.frame.name}_{self.frame.frame_index:06d}" if self.frame.is_video else self.frame.name
+
+    def summary(self) -> str:
+        """Counts by class, as in "2 circles, 1 star"."""
+        counts = Counter(self.labels.tolist())
+        parts = [f"{counts[k]} {printable(self.names[k])}{'s' if counts[k] > 1 else ''}" for k in sorted(counts)]
+        return ", ".join(parts) or "(no detections)"
+
+    def plot(self) -> np.ndarray:
+        """A copy of the picture, RGB, with boxes, class names and scores drawn in; small pictures come enlarged."""
+        return draw_detections(self.image, self.boxes, self.labels, self.scores, self.names)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A plain dict a detection: image, (frame,) label, name, score and bbox: left, top, width, height in pixels."""
+        where: dict[str, Any] = {"image": self.path}
+        if self.frame.is_video:
+            where["frame"] = self.frame.frame_index
+        return [
+            {
+                **where,
+                "label": label,
+                "name": self.names[label],
+                "score": round(score, 5),
+                "bbox": [round(value, 3) for value in (left, top, right - left, bottom - top)],
+            }
+            for (left, top, right, bottom), score, label in zip(
+                self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
+            )
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it but the pixels as plain values."""
+        width, height = self.frame.size
+        return {
+            "image": self.path,
+            "width": width,
+            "height": height,
+            "speed": dict(self.speed),
+            "detections": self.records(),
+        }
+
+    def to_txt(self, *, save_conf: bool = False) -> str:
+        """YOLO's text form, a line a detection: label, centre x, centre y, width, height as shares of the picture."""
+        width, height = self.frame.size
+        lines = []
+        for box, score, label in zip(self.boxes.astype(float), self.scores, self.labels, strict=True):
+            left, top, right, bottom = box / (width, height, width, height)
+            values = [
+                (left + right) / 2,
+                (top + bottom) / 2,
+                right - left,
+                bottom - top,
+                *([score] if save_conf else []),
+            ]
+            lines.append(f"{label} " + " ".join(f"{value:.6g}" for value in values) + "\n")
+        return "".join(lines)
+
+    def save_txt(self, path: str | os.PathLike, *, save_conf: bool = False) -> None:
+        """Write ``to_txt``; nothing found gives an empty file."""
+        Path(path).write_text(self.to_txt(save_conf=save_conf), encoding="utf-8")
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write ``plot()``; the suffix names the format."""
+        save_image(path, self.plot())
+
+    def save_crops(self, folder: str | os.PathLike) -> list[Path]:
+        """Write each detection's part of the picture to folder/CLASS/NAME.jpg; return the paths.
+
+        Class names become safe folder names: none leads out of ``folder``.
+        """
+        written: list[Path] = []
+        counts: Counter[int] = Counter()
+        for box, label in zip(self.boxes, self.labels.tolist(), strict=True):
+            left, top = np.floor(box[:2]).astype(int)
+            right, bottom = np.ceil(box[2:]).astype(int)
+            part = self.image[top:bottom, left:right]
+            if not part.size:
+                continue
+            counts[label] += 1
+            number = f"_{counts[label]}" if counts[label] > 1 else ""
+            path = Path(folder) / safe_name(self.names[label], label) / f"{self.name}{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_image(path, part)
+            written.append(path)
+        return written
+
+
+def printable(text: str) -> str:
+    """The text on one line and without control characters, which a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def safe_name(name: str, label: int) -> str:
+    """A class name as the name of a folder: letters, digits, space, dash; two classes never share one."""
+    safe = re.sub(r"[^\w\- ]", "_", name).strip()[:80]
+    return name if safe == name else f"{safe}_{label}"
+
+
+class YOLO:
+    """A trained detector, from the checkpoint of a run: best.pt or last.pt."""
+
+    def __init__(
+        self, weights: str | os.PathLike, *, device: str | None = None, half: bool = False, fuse: bool = True
+    ) -> None:
+        """Build the network that the checkpoint describes and load its weights, the moving average where it has one.
+
+        ``device``: auto (None), cpu, cuda, cuda:N, N. ``half``: compute in fp16, on a GPU only. ``fuse``: fold batch
+        norm into the convolutions. FileNotFoundError or ValueError where the checkpoint is missing or not as it should
+        be, or where the device is not there.
+        """
+        self.device, self.device_text = pick_device(device or "auto")
+        if half and self.device.type == "cpu":
+            raise ValueError("half: fp16 needs a GPU, and the device is the CPU; leave it out")
+        self.weights = Path(weights)
+        content = load_checkpoint(self.weights)
+        self.config = _config(self.weights, content["config"])
+        self.names = _names(self.weights, content["names"])
+        model = build_model(self.config.model, names=self.names, seed=0)
+        self.census: list[CensusRow] = census(model)
+        _refuse_other_activations(self.weights, self.census, content["census"])
+        _load(model, inference_weights(content), self.weights)
+        model = (model.fused() if fuse else model.eval()).to(self.device)
+        self.model: Detector = model.half() if half else model
+
+    @property
+    def imgsz(self) -> int:
+        """The side in pixels that the network was trained at."""
+        return self.config.train.imgsz or 640
+
+    def describe(self) -> str:
+        """One line: weights, network, classes, side, device."""
+        activations = ", ".join(dict.fromkeys(row.activation for row in self.census))
+        precision = "fp16" if next(self.model.parameters()).dtype == torch.float16 else "fp32"
+        return (
+            f"{self.weights}: {self.config.model.kind} {self.config.model.size} with {activations}, "
+            f"{len(self.names)} classes, {self.imgsz} pixels; {self.device_text}, {precision}"
+        )
+
+    def predict(
+        self,
+        source: Any,
+        *,
+        conf: float = 0.25,
+        iou: float = 0.7,
+        max_det: int = 300,
+        classes: Sequence[int | str] | None = None,
+        imgsz: int | None = None,
+        batch: int = 1,
+        rect: bool = True,
+        agnostic: bool = False,
+        bgr: bool = False,
+    ) -> list[Result]:
+        """Detect in everything that ``source`` holds (data/sources.py: path, folder, glob, video, array, list, ...).
+
+        ``conf``: lowest score; ``iou``: overlap from which two boxes of a class are one (of any class where
+        ``agnostic``); ``max_det``: most detections a picture; ``classes``: keep these labels or names only;
+        ``imgsz``: long side of the network's input, by default that of training; ``rect``: pad to the next multiple
+        of the stride instead of a square. The results do not depend on ``batch``.
+        A camera or stream never ends: for these take ``stream``.
+        """
+        frames = source if isinstance(source, Source) else open_source(source, bgr=bgr)
+        if frames.is_live:
+            raise ValueError(f"source {frames.description}: a camera or stream has no end; take YOLO.stream instead")
+        options: dict[str, Any] = {"conf": conf, "iou": iou, "max_det": max_det, "classes": classes, "imgsz": imgsz}
+        return list(self.stream(frames, batch=batch, rect=rect, agnostic=agnostic, **options))
+
+    def stream(
+        self,
+        source: Any,
+        *,
+        conf: float = 0.25,
+        iou: float = 0.7,
+        max_det: int = 300,
+        classes: Sequence[int | str] | None = None,
+        imgsz: int | None = None,
+        batch: int = 1,
+        rect: bool = True,
+        agnostic: bool = False,
+        bgr: bool = False,
+    ) -> Iterator[Result]:
+        """As ``predict``, one result after the other, holding no more than ``batch`` pictures."""
+        check_thresholds(conf=conf, iou=iou, max_det=max_det)
+        side = self._side(imgsz)
+        if batch < 1:
+            raise ValueError(f"batch: found {batch}; a whole number from 1 on is expected")
+        suppress = {"conf": conf, "iou": iou, "max_det": max_det, "wanted": self.labels(classes), "agnostic": agnostic}
+        frames = source if isinstance(source, Source) else open_source(source, bgr=bgr)
+        return self._stream(frames, side, batch, rect, suppress)
+
+    def _stream(
+        self, frames: Source, side: int, batch: int, rect: bool, suppress: Mapping[str, Any]
+    ) -> Iterator[Result]:
+        waiting: list[Frame] = []
+        for frame in frames:
+            waiting.append(frame)
+            if len(waiting) == batch:
+                yield from self._detect_all(waiting, side, rect, suppress)
+                waiting = []
+        if waiting:
+            yield from self._detect_all(waiting, side, rect, suppress)
+
+    def _detect_all(self, frames: Sequence[Frame], side: int, rect: bool, suppress: Mapping[str, Any]) -> list[Result]:
+        """Detect in some frames, those of one shape together: padding them alike would change what is found."""
+        results: dict[int, Result] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}
+        inputs: list[tuple[np.ndarray, Geometry, float]] = []
+        for place, frame in enumerate(frames):
+            start = time.perf_counter()
+            fitted, geometry = self.model.preprocess(frame.image, side, rect=rect)
+            inputs.append((fitted, geometry, (time.perf_counter() - start) * 1e3))
+            groups.setdefault(fitted.shape, []).append(place)
+        for shape, places in groups.items():
+            images = np.stack([inputs[place][0] for place in places])
+            found, spent = self._detect(images, suppress)
+            for place, one in zip(places, found, strict=True):
+                geometry, before = inputs[place][1:]
+                speed = {"preprocess": before} | {part: value / len(places) for part, value in spent.items()}
+                boxes, scores, labels = (
+                    value.cpu().numpy() for value in (geometry.to_image(one.boxes), one.scores, one.labels)
+                )
+                results[place] = Result(boxes, scores, labels, self.names, frames[place], speed, (shape[0], shape[1]))
+        return [results[place] for place in range(len(frames))]
+
+    @torch.inference_mode()
+    def _detect(self, images: np.ndarray, suppress: Mapping[str, Any]) -> tuple[list[Detections], dict[str, float]]:
+        """Pictures (B, H, W, 3) uint8 to each one's detections in network pixels, and the milliseconds by part."""
+        start = time.perf_counter()
+        tensor = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
+        weight = next(self.model.parameters())
+        boxes, scores = self.model.decode(self.model(tensor.to(weight.dtype).contiguous() / 255))
+        synchronize(self.device)
+        middle = time.perf_counter()
+        found = _suppress(boxes, scores, **suppress)
+        synchronize(self.device)
+        return found, {"inference": (middle - start) * 1e3, "nms": (time.perf_counter() - middle) * 1e3}
+
+    def val(
+        self,
+        data: str | os.PathLike | None = None,
+        *,
+        split: str = "val",
+        batch: int = 16,
+        imgsz: int | None = None,
+        conf: float = 0.001,
+        iou: float = 0.7,
+        max_det: int = 300,
+        rect: bool = True,
+        workers: int = 0,
+        single_cls: bool | None = None,
+        progress: bool = True,
+    ) -> EvalResult:
+        """Evaluate on a split of a data set with pycocotools; the numbers do not depend on ``batch``.
+
+        ``data``: a data YAML, by default the data that the network was trained on. ``single_cls``: all objects and
+        detections as of one class, by default as in training. ValueError where the classes of the data are not those
+        of the weights.
+        """
+        check_thresholds(conf=conf, iou=iou, max_det=max_det)
+        side = self._side(imgsz)
+        for name, value, least in (("batch", batch, 1), ("workers", workers, 0)):
+            if value < least:
+                raise ValueError(f"{name}: found {value}; a whole number from {least} on is expected")
+        single = self.config.train.single_cls if single_cls is None else single_cls
+        truth = load_dataset(self._data(data), split, single_cls=single, progress=progress)
+        if not single:
+            self._require_classes(truth.classes, f"the {split} split of {truth.json_path}")
+        loader = build_eval_loader(
+            truth,
+            imgsz=side,
+            batch=batch,
+            workers=workers,
+            preprocess=self.model.preprocess,
+            rect=rect,
+            progress=progress,
+            pin_memory=self.device.type == "cuda",
+        )
+        result = evaluate(
+            _OneClass(self.model) if single else self.model,
+            loader,
+            device=self.device,
+            truth=truth,
+            conf=conf,
+            iou=iou,
+            max_det=max_det,
+            progress=progress,
+            official=True,
+            single_cls=single,
+            suppress=nms,
+        )
+        if not np.isfinite(result.speed["preprocess"]):  # it happened in the loader's processes
+            speed = result.speed | {"preprocess": self._preprocess_ms(truth.paths, side, rect)}
+            result = dataclasses.replace(result, speed=speed)
+        return result
+
+    def _data(self, data: str | os.PathLike | None) -> Data:
+        if data is None:
+            return self.config.data
+        try:
+            return Data.model_validate(load_data(Path(data)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{data}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+
+    def _require_classes(self, classes: Sequence[str], where: str) -> None:
+        if list(classes) == self.names:
+            return
+        message = f"{where} has {len(classes)} classes, the weights {self.weights} have {len(self.names)}"
+        for place, (theirs, own) in enumerate(zip(classes, self.names, strict=False)):
+            if theirs != own:
+                raise ValueError(f"{message}; class {place} is {theirs!r} there and {own!r} in the weights")
+        raise ValueError(f"{message}; expected the same names in the same order")
+
+    def _preprocess_ms(self, paths: Sequence[str | os.PathLike], side: int, rect: bool) -> float:
+        """Milliseconds of fitting an image into the network's input, decoding left out, as a mean over some."""
+        spent = []
+        for path in list(paths)[:TIMED_IMAGES]:
+            image = read_image(path)
+            start = time.perf_counter()
+            self.model.preprocess(image, side, rect=rect)
+            spent.append(time.perf_counter() - start)
+        return sum(spent) / len(spent) * 1e3 if spent else float("nan")
+
+    def labels(self, classes: Sequence[int | str] | None) -> list[int] | None:
+        """Positions of classes that are given by position or by name; ValueError for one that there is not."""
+        if classes is None:
+            return None
+        found = []
+        for each in classes:
+            if isinstance(each, str) and each in self.names:
+                found.append(self.names.index(each))
+            elif str(each).isdecimal() and int(each) < len(self.names):
+                found.append(int(each))
+            else:
+                known = ", ".join(f"{k} {name}" for k, name in enumerate(self.names[:20]))
+                more = f", ... ({len(self.names)} in all)" if len(self.names) > 20 else ""
+                raise ValueError(f"classes: found {each!r}; the weights know {known}{more}")
+        if not found:
+            raise ValueError("classes: an empty list; expected labels or names, or nothing for all")
+        return found
+
+    def _side(self, imgsz: int | None) -> int:
+        side = self.imgsz if imgsz is None else imgsz
+        stride = self.model.stride
+        if side % stride or not 0 < side <= MOST_PIXELS:
+            near = min(max(stride, round(side / stride) * stride), MOST_PIXELS)
+            raise ValueError(
+                f"imgsz: found {side}; a multiple of the stride {stride} up to {MOST_PIXELS} is expected, as {near}"
+            )
+        return side
+
+
+class _OneClass(nn.Module):
+    """A detector whose classes count as one: a box's score is its best."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.detector(images)
+
+    def decode(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        boxes, scores = self.detector.decode(outputs)
+        return boxes, scores.amax(dim=-1, keepdim=True)
+
+
+def check_thresholds(*, conf: float, iou: float, max_det: int) -> None:
+    """ValueError where a threshold is no share or the number of detections not positive."""
+    for name, value in (("conf", conf), ("iou", iou)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}: found {value}; a number from 0 to 1 is expected")
+    if max_det < 1:
+        raise ValueError(f"max_det: found {max_det}; a whole number from 1 on is expected")
+
+
+def _suppress(
+    boxes: Tensor, scores: Tensor, *, conf: float, iou: float, max_det: int, wanted: list[int] | None, agnostic: bool
+) -> list[Detections]:
+    """Each box for its best class only; boxes whose best class is not ``wanted`` are no rivals of the others."""
+    best, labels = scores.max(dim=-1)  # (B, A)
+    if wanted is not None:
+        kept = torch.isin(labels, torch.tensor(wanted, device=labels.device))
+        best, scores = best * kept, scores * kept[..., None]
+    if not agnostic:
+        return nms(boxes, scores, conf=conf, iou=iou, max_det=max_det, multi_label=False)
+    found = []
+    for image_boxes, image_scores, image_labels in zip(boxes, best, labels, strict=True):
+        rows = (image_scores > conf).nonzero().squeeze(-1)
+        rows = rows[nms_of_all(image_boxes[rows], image_scores[rows], iou)[:max_det]]
+        found.append(Detections(image_boxes[rows], image_scores[rows], image_labels[rows]))
+    return found
+
+
+def _config(path: Path, tree: Any) -> Config:
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "config"
+        raise ValueError(f"{path}: the checkpoint's config is not of this version: {key}: {first['msg']}") from error
+
+
+def _names(path: Path, names: Any) -> list[str]:
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: the checkpoint's class names are not a list of names")
+    return names
+
+
+def _refuse_other_activations(path: Path, built: Sequence[CensusRow], trained: Any) -> None:
+    """ValueError where the weights were trained with other activations than the checkpoint's config builds."""
+    own = [tuple(dataclasses.asdict(row)[key] for key in CENSUS_KEYS) for row in built]
+    rows = trained if isinstance(trained, list) and all(isinstance(row, dict) for row in trained) else []
+    theirs = [tuple(row.get(key) for key in CENSUS_KEYS) for row in rows]
+    different = [row for row in theirs if row not in own] or [row for row in own if row not in theirs]
+    if different:
+        part, stage, name = different[0][:3]
+        raise ValueError(
+            f"{path}: the weights were trained with other activations than the config in the checkpoint "
+            f"builds: {len(different)} stages differ, as {part}.{stage}: {name}"
+        )
+
+
+def _load(model: nn.Module, weights: Any, path: Path) -> None:
+    """Load weights that must fit one for one; ValueError naming the first that does not."""
+    own = model.state_dict()
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"{path}: the checkpoint's weights are {type(weights).__name__}, expected tensors by name")
+    for name in [*own, *weights]:
+        here, there = own.get(name), weights.get(name)
+        if not isinstance(here, Tensor) or not isinstance(there, Tensor) or here.shape != there.shape:
+            found = "missing" if there is None else f"{tuple(getattr(there, 'shape', ()))}"
+            expected = "nothing of this name" if here is None else f"{tuple(here.shape)}"
+            raise ValueError(
+                f"{path}: the weights do not fit the checkpoint's own config: {name} is {found}, expected {expected}"
+            )
+    model.load_state_dict(weights)
