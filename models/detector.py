@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.backbone import Backbone
 from models.blocks import ConvNormAct
-from models.decode import decode
+from models.decode import Detections, decode, nms
 from models.head import Head
 from models.loss import detection_loss
 from models.neck import Neck
@@ -74,6 +74,10 @@ class Detector(nn.Module):
         """Boxes (B, A, 4) xyxy in network pixels and scores (B, A, classes), float32."""
         return decode(outputs, strides=self.strides, num_classes=self.num_classes)
 
+    def nms(self, boxes: Tensor, scores: Tensor, **options: Any) -> list[Detections]:
+        """The detections of each image; `models.decode.nms` says what the options are."""
+        return nms(boxes, scores, **options)
+
     @torch.no_grad()
     def fused(self) -> "Detector":
         """A copy for inference with every batch norm folded into its convolution."""
@@ -96,9 +100,13 @@ def initialise(detector: Detector, *, seed: int) -> None:
         if isinstance(module, nn.Conv2d):
             bound = 1 / math.sqrt(module.weight[0].numel())
             for name, parameter in module.named_parameters(recurse=False):
-                if not parameter.is_meta:
-                    draw = torch.empty(parameter.shape, device="cpu")
-                    parameter.copy_(draw.uniform_(-bound, bound, generator=_stream(seed, f"{path}.{name}")))
+                if parameter.is_meta:
+                    continue
+                # The same numbers wherever the network stands; on the CPU they are drawn where they belong.
+                draw = parameter if parameter.is_cpu else torch.empty(parameter.shape, device="cpu")
+                draw.uniform_(-bound, bound, generator=_stream(seed, f"{path}.{name}"))
+                if draw is not parameter:
+                    parameter.copy_(draw)
     detector.head.set_biases()
 
 
