@@ -4,6 +4,7 @@ Without --data it trains on the embedded data set, which it draws first. Results
 ``--resume`` goes on with the newest run, ``--resume runs/train/exp/weights/last.pt`` with that one.
 """
 
+import os
 import shlex
 import sys
 from argparse import Namespace
@@ -104,7 +105,8 @@ def build(config: Any) -> dict[str, Any]:
     """Build device, network and loaders; nothing of a run is written yet, so what is refused here leaves no trace."""
     import torch
 
-    from data import build_loaders, load_dataset
+    from data import build_eval_loader, build_train_loader, load_dataset
+    from data.storage import content_hash
     from models import build_model, census, flops, format_census
     from models.activations import activation_parameters
     from ops.device import place, set_deterministic
@@ -115,15 +117,29 @@ def build(config: Any) -> dict[str, Any]:
     set_deterministic(train.deterministic)
     torch.manual_seed(train.seed)
     build_model(config.model, num_classes=1)  # a wrong activation is refused before the data are read
-    splits = {
-        split: load_dataset(config.data, split, strict=train.strict_data, single_cls=train.single_cls)
-        for split in ("train", "val")
-    }
+    options = {"strict": train.strict_data, "single_cls": train.single_cls}
+    splits = {split: load_dataset(config.data, split, **options) for split in ("train", "val")}
     names = splits["train"].classes
-    if splits["val"].classes != names:
-        raise ValueError(f"classes differ: training has {names}, validation {splits['val'].classes}")
+    splits["val"] = splits["val"].relabelled(names, splits["train"].category_ids)
     model = build_model(config.model, names=names, seed=train.seed)
-    loaders = build_loaders(config, splits, preprocess=model.preprocess, pin=placement.device.type == "cuda")
+    shared = {
+        "imgsz": train.imgsz,
+        "cache": train.cache,
+        "workers": loader_workers(train.workers),
+        "pin_memory": placement.device.type == "cuda",
+    }
+    train_loader = build_train_loader(
+        splits["train"],
+        batch=train.batch,
+        seed=train.seed,
+        augment=config.augment,
+        mosaic_until=train.epochs - closing_epochs(train.close_mosaic, train.epochs),
+        **shared,
+    )
+    val_batch = config.val.batch or 2 * train.batch
+    val_loader = build_eval_loader(
+        splits["val"], batch=val_batch, preprocess=model.preprocess, rect=config.val.rect, **shared
+    )
     rows = census(model)
     mish = plan(placement.device, placement.amp_dtype or torch.float32)
     used = any(row.activation == "mish" for row in rows)
@@ -131,8 +147,9 @@ def build(config: Any) -> dict[str, Any]:
         "model": model,
         "placement": placement,
         "splits": splits,
-        "train_loader": loaders[0],
-        "val_loader": loaders[1],
+        "data_sha256": {split: content_hash(annotations.json_path) for split, annotations in splits.items()},
+        "train_loader": train_loader,
+        "val_loader": val_loader,
         "census": rows,
         "census_text": format_census(rows),
         "gflops": flops(model, train.imgsz),
@@ -142,6 +159,17 @@ def build(config: Any) -> dict[str, Any]:
         },
         "learnable": [name for name, _ in activation_parameters(model)],
     }
+
+
+def loader_workers(asked: int | None) -> int:
+    """Return the number of loader processes: as asked, or one a usable core, at most 8."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, usable) if asked is None else asked
+
+
+def closing_epochs(length: float, epochs: int) -> int:
+    """Return how many epochs at the end have no mosaic: below 1 a fraction of the run, from 1 on that many."""
+    return min(epochs, round(length if length >= 1 else length * epochs))
 
 
 def next_command(config: Any, folder: Path) -> str:

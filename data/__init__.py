@@ -18,7 +18,16 @@ from data.store import ImageStore, choose_cache, disk_store
 from data.verify import verify_images
 from ops.geometry import fit, letterbox
 
-__all__ = ["Annotations", "Batch", "EvalLoader", "TrainLoader", "build_eval_loader", "build_loaders", "load_dataset"]
+__all__ = [
+    "Annotations",
+    "Batch",
+    "EvalLoader",
+    "TrainLoader",
+    "build_eval_loader",
+    "build_loaders",
+    "build_train_loader",
+    "load_dataset",
+]
 
 STRIDE = 32
 
@@ -81,16 +90,18 @@ def build_loaders(
     train = load_dataset(cfg_data, "train", strict=strict, progress=progress, single_cls=single_cls)
     evaluated = load_dataset(cfg_data, val_split, strict=strict, progress=progress, single_cls=single_cls)
     evaluated = evaluated.relabelled(train.classes, train.category_ids)
-    store = _train_store(train, imgsz, cache, progress)
-    samples = TrainSamples(
+    train_loader = build_train_loader(
         train,
         imgsz=imgsz,
+        batch=batch,
+        workers=workers,
         seed=seed,
-        augmentation=_augmentation(augment),
+        augment=augment,
+        cache=cache,
         mosaic_until=mosaic_until,
-        store=store,
+        progress=progress,
+        pin_memory=pin_memory,
     )
-    train_loader = TrainLoader(samples, batch=batch, workers=workers, pin_memory=pin_memory)
     eval_loader = build_eval_loader(
         evaluated,
         imgsz=imgsz,
@@ -103,6 +114,31 @@ def build_loaders(
         pin_memory=pin_memory,
     )
     return train_loader, eval_loader
+
+
+def build_train_loader(
+    annotations: Annotations,
+    *,
+    imgsz: int,
+    batch: int,
+    workers: int = 0,
+    seed: int = 0,
+    augment: Any = None,
+    cache: str | None = "auto",
+    mosaic_until: int | None = None,
+    progress: bool = True,
+    pin_memory: bool = False,
+) -> TrainLoader:
+    """The loader of training; `augment` is the config's section, None for no augmentation."""
+    samples = TrainSamples(
+        annotations,
+        imgsz=imgsz,
+        seed=seed,
+        augmentation=_augmentation(augment),
+        mosaic_until=mosaic_until,
+        store=_train_store(annotations, imgsz, cache, progress),
+    )
+    return TrainLoader(samples, batch=batch, workers=workers, pin_memory=pin_memory)
 
 
 def build_eval_loader(

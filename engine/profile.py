@@ -31,7 +31,7 @@ def profile_steps(trainer: Trainer, loader: Any, count: int) -> str:
         with trainer.placement.autocast():
             outputs = model(images)
         moment = lap("forward", moment)
-        loss, _ = model.loss(outputs, targets)
+        loss, _ = model.loss(outputs, targets)  # type: ignore[operator]
         moment = lap("loss", moment)
         loss.backward()
         moment = lap("backward", moment)

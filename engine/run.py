@@ -52,12 +52,14 @@ class TrainingRun:
         gflops: float,
         operator: Mapping[str, str],
         learnable: list[str],
+        data_sha256: Mapping[str, str],
         checkpoint: Mapping[str, Any] | None,
         folder: Path | None,
     ) -> None:
         self.config, self.placement, self.operator = config, placement, operator
         self.splits, self.train_loader, self.val_loader = splits, train_loader, val_loader
         self.census, self.census_text, self.gflops, self.learnable = census, census_text, gflops, learnable
+        self.data_sha256 = dict(data_sha256)
         self.truth = Truth.from_annotations(splits["val"], single_cls=config.train.single_cls)
         self.notes: list[str] = []
         if config.weights and checkpoint is None:
@@ -125,7 +127,7 @@ class TrainingRun:
 
     def _resume(self, checkpoint: Mapping[str, Any]) -> None:
         trainer = self.trainer
-        if checkpoint["data_sha256"] != self._data_hashes():
+        if checkpoint["data_sha256"] != self.data_sha256:
             raise ValueError("--resume: the annotations are not those that the run was started with")
         trainer.model.load_state_dict(checkpoint["model"])
         trainer.optimizer.load_state_dict(checkpoint["optimizer"])
@@ -136,9 +138,6 @@ class TrainingRun:
         trainer.clock.load_state_dict(checkpoint["clock"])
         set_rng_state(checkpoint["rng"])
         self.notes.append(f"resumed at epoch {trainer.state.epoch + 1}, batch {trainer.state.batch + 1}")
-
-    def _data_hashes(self) -> dict[str, str]:
-        return {split: annotations.sha256 for split, annotations in self.splits.items()}
 
     def _start_files(self) -> None:
         record.write_text(self.folder / "config.yaml", self.config.as_yaml())
@@ -155,16 +154,14 @@ class TrainingRun:
             record.run_record(
                 config=self.config.model_dump(mode="json"),
                 differs=self.config.difference(),
-                data_hash=self._data_hashes(),
+                data_hash=self.data_sha256,
                 census=self.census,
                 operator=self.operator,
                 device=self.placement.describe(),
                 batches_per_epoch=len(self.train_loader),
             ),
         )
-        plots.plot_labels(
-            self.folder / "labels.png", names=self.splits["train"].classes, **self.splits["train"].layout()
-        )
+        plots.plot_dataset(self.folder / "labels.png", self.splits["train"])
         self._save_last()
 
     # ------------------------------------------------------------------------------------------------- the loop
@@ -304,7 +301,7 @@ class TrainingRun:
             "state": trainer.state.state_dict(),
             "clock": trainer.clock.state_dict(),
             "rng": rng_state(),
-            "data_sha256": self._data_hashes(),
+            "data_sha256": self.data_sha256,
         }
 
     def _inference_content(self, result: EvalResult) -> dict[str, Any]:
