@@ -72,12 +72,13 @@ class Result:
     def summary(self) -> str:
         """Counts by class, as in "2 circles, 1 star"."""
         counts = Counter(self.labels.tolist())
-        parts = [f"{counts[k]} {printable(self.names[k])}{'s' if counts[k] > 1 else ''}" for k in sorted(counts)]
+        parts = [f"{counts[k]} {printable(_plural(self.names[k], counts[k]))}" for k in sorted(counts)]
         return ", ".join(parts) or "(no detections)"
 
     def plot(self) -> np.ndarray:
         """A copy of the picture, RGB, with boxes, class names and scores drawn in; small pictures come enlarged."""
-        return draw_detections(self.image, self.boxes, self.labels, self.scores, self.names)
+        names = [printable(name) for name in self.names]
+        return draw_detections(self.image, self.boxes, self.labels, self.scores, names)
 
     def records(self) -> list[dict[str, Any]]:
         """A plain dict a detection: image, (frame,) label, name, score and bbox: left, top, width, height in pixels."""
@@ -154,6 +155,12 @@ class Result:
         return written
 
 
+def _plural(name: str, count: int) -> str:
+    if count == 1:
+        return name
+    return f"{name}es" if name.endswith(("s", "x", "ch", "sh")) else f"{name}s"
+
+
 def printable(text: str) -> str:
     """The text on one line and without control characters, which a terminal would obey."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
@@ -161,8 +168,8 @@ def printable(text: str) -> str:
 
 def safe_name(name: str, label: int) -> str:
     """A class name as the name of a folder: letters, digits, space, dash; two classes never share one."""
-    safe = re.sub(r"[^\w\- ]", "_", name).strip()[:80]
-    return name if safe == name else f"{safe}_{label}"
+    safe = re.sub(r"[^\w\- ]", "_", name).strip()[:60]
+    return name if safe and safe == name else f"{safe} ({label})"
 
 
 class YOLO:

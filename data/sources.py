@@ -28,6 +28,7 @@ SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "t
 ACCEPTED = f"images ({' '.join(IMAGE_SUFFIXES)}), videos ({' '.join(VIDEO_SUFFIXES)}) or a list of them (.txt)"
 STREAM_TIMEOUT_MS = 10_000
 LARGEST_LIST = 64 * 2**20  # bytes
+LONGEST_NAME = 200  # bytes; file systems take 255, and numbers and a suffix are added
 
 Pictures = Generator[tuple[int, np.ndarray], None, None]  # (position, BGR picture)
 
@@ -263,7 +264,8 @@ def _free_name(item: _Item, taken: set[str]) -> str:
         stem = f"camera_{item.path}"
     else:
         text = item.path.split("://")[-1] if item.kind == "stream" else Path(item.path).stem
-        stem = re.sub(r"[^\w.\- ()+,=@]", "_", text).strip(". ")[:120] or "image"
+        safe = re.sub(r"[^\w.\- ()+,=@]", "_", text).strip(". ")
+        stem = safe.encode()[:LONGEST_NAME].decode(errors="ignore") or "image"
     name, number = stem, 1
     while name in taken:
         number += 1
@@ -282,7 +284,10 @@ def _read(path: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep OpenCV and FFmpeg from writing their own warnings to stderr: what fails is said by our message."""
+    """Keep OpenCV and FFmpeg from writing their own warnings to stderr: what fails is said by our message.
+
+    OpenCV reads FFmpeg's level once a process, with the first video.
+    """
     level = cv2.utils.logging.getLogLevel()
     before = os.environ.get("OPENCV_FFMPEG_LOGLEVEL")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

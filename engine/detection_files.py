@@ -90,7 +90,7 @@ class DetectionFiles:
             self._json = open(self.folder / "detections.json", "w", encoding="utf-8")  # noqa: SIM115 closed by close
             self._json.write("[")
         for record in records:
-            self._json.write((",\n" if self._written else "\n") + json.dumps(record, ensure_ascii=False))
+            self._json.write((",\n" if self._written else "\n") + json.dumps(record))
             self._written += 1
         self._json.flush()
 

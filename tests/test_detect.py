@@ -1,0 +1,232 @@
+"""detect.py: what it writes for each kind of source, and how it refuses bad input."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import detect
+from data.image import read_image
+from data.sources import Frame, Source
+from tests.checkpoints import write_checkpoint, write_data
+from tests.scripts import run, tree
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("detect")
+    data = write_data(folder)
+    categories = json.loads((folder / "shapes/annotations/val.json").read_text())["categories"]
+    write_checkpoint(folder / "best.pt", data, [category["name"] for category in categories])
+    write_checkpoint(folder / "hostile.pt", data, ["../../out", "/etc", "a/b", "a\x1b[31mb", "..", "", "~", "n\nl"])
+    writer = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 12.0, (320, 240))
+    for value in range(5):
+        writer.write(np.full((240, 320, 3), 40 * value, np.uint8))
+    writer.release()
+    return folder
+
+
+@pytest.fixture
+def here(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_with_everything_saved(place: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--weights", place / "best.pt", "--source", place / "shapes/images/test", "--conf-thres", 0.6]
+    arguments += ["--save-txt", "--save-conf", "--save-crop", "--save_json", "--max-det", 20, "--iou-thres", 0.5]
+    assert run(detect.main, "detect.py", *arguments) == 0
+    out, err = capsys.readouterr()
+    folder = here / "runs/detect/exp"
+    stems = [path.stem for path in sorted((place / "shapes/images/test").iterdir())]
+    lines = [line for line in out.splitlines() if line.startswith("image ")]
+    assert len(lines) == 3 and err == "" and "image 1/3 " in lines[0] and lines[0].endswith(" ms")
+    assert "results in runs/detect/exp" in out
+    found = json.loads((folder / "detections.json").read_text())
+    for stem in stems:
+        original = read_image(place / f"shapes/images/test/{stem}.jpg")
+        drawn = read_image(folder / f"{stem}.jpg")
+        assert drawn.shape[0] % original.shape[0] == 0 and drawn.shape[1] % original.shape[1] == 0
+        rows = np.loadtxt(folder / f"labels/{stem}.txt", ndmin=2)
+        records = [record for record in found if Path(record["image"]).stem == stem]
+        assert rows.shape == (len(records), 6) and 0 < len(records) <= 20
+        assert (rows[:, 1:] >= 0).all() and (rows[:, 1:5] <= 1.0001).all() and (rows[:, 5] > 0.6).all()
+    assert set(found[0]) == {"image", "label", "name", "score", "bbox"}
+    assert len(list((folder / "crops").rglob("*.jpg"))) == len(found)
+    assert {path.name for path in (folder / "crops").iterdir()} == {record["name"] for record in found}
+
+
+def test_runs_are_numbered_and_flags_have_two_spellings(place: Path, here: Path) -> None:
+    image = next((place / "shapes/images/test").iterdir())
+    common = ["--weights", place / "best.pt", "--source", image, "--project", "out", "--name", "a", "--save-json"]
+    spellings = (["--img", 64, "--conf", 0.7, "--iou", 0.4], ["--imgsz", 64, "--conf-thres", 0.7, "--iou-thres", 0.4])
+    for options in spellings:
+        assert run(detect.main, "detect.py", *common, *options) == 0
+    assert sorted(path.name for path in (here / "out").iterdir()) == ["a", "a2"]
+    assert (here / "out/a/detections.json").read_text() == (here / "out/a2/detections.json").read_text()
+    assert run(detect.main, "detect.py", *common, "--exist-ok", "--classes", "star", "0") == 0
+    assert sorted(path.name for path in (here / "out").iterdir()) == ["a", "a2"]
+    assert {record["name"] for record in json.loads((here / "out/a/detections.json").read_text())} <= {"star", "circle"}
+
+
+def test_a_video_becomes_a_video(place: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--weights", place / "best.pt", "--source", place / "clip.mp4", "--save-txt", "--save-json"]
+    assert run(detect.main, "detect.py", *arguments, "--vid-stride", 2, "--conf", 0.01) == 0
+    folder = here / "runs/detect/exp"
+    video = cv2.VideoCapture(str(folder / "clip.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(6) and video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert (video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (320, 240)
+    labels = sorted(path.name for path in (folder / "labels").iterdir())
+    assert labels == ["clip_000000.txt", "clip_000002.txt", "clip_000004.txt"]
+    assert {record["frame"] for record in json.loads((folder / "detections.json").read_text())} == {0, 2, 4}
+    assert "video 1/1 (frame 5/5) " in capsys.readouterr().out
+
+
+def test_nothing_to_save_makes_no_folder(place: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = next((place / "shapes/images/test").iterdir())
+    assert run(detect.main, "detect.py", "--weights", place / "best.pt", "--source", image, "--nosave") == 0
+    assert list(here.iterdir()) == [] and "results in" not in capsys.readouterr().out
+
+
+def test_class_names_lead_nowhere_and_obey_no_terminal(
+    place: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--weights", place / "hostile.pt", "--source", place / "shapes/images/test", "--save-crop"]
+    assert run(detect.main, "detect.py", *arguments, "--save-txt", "--project", "deep/er") == 0
+    assert [path.name for path in here.iterdir()] == ["deep"] and [p.name for p in (here / "deep").iterdir()] == ["er"]
+    assert {path.name for path in (here / "deep/er/exp").iterdir()} >= {"crops", "labels"}
+    assert all(path.parent.parent.name == "crops" for path in (here / "deep/er/exp/crops").rglob("*.jpg"))
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_damaged_picture_is_passed_over_and_counted(
+    place: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "shapes/images/test", here / "in")
+    (here / "in/000001.jpg").write_bytes(b"broken")
+    assert run(detect.main, "detect.py", "--weights", place / "best.pt", "--source", "in") == 0
+    out, err = capsys.readouterr()
+    assert "2 pictures, 1 skipped" in out and err.count("\n") == 1 and "000001.jpg" in err
+    assert sorted(path.name for path in (here / "runs/detect/exp").iterdir()) == ["000000.jpg", "000002.jpg"]
+
+
+def test_an_interruption_leaves_whole_files(
+    place: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = Source.__iter__
+
+    def interrupted(self: Source) -> Iterator[Frame]:
+        for number, frame in enumerate(whole(self)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield frame
+
+    monkeypatch.setattr(Source, "__iter__", interrupted)
+    arguments = ["--weights", place / "best.pt", "--source", place / "clip.mp4", "--save-json", "--conf", 0.01]
+    assert run(detect.main, "detect.py", *arguments) == 130
+    assert "stopped after 3 pictures" in capsys.readouterr().out
+    folder = here / "runs/detect/exp"
+    assert {record["frame"] for record in json.loads((folder / "detections.json").read_text())} == {0, 1, 2}
+    assert cv2.VideoCapture(str(folder / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+def test_help_answers_at_once() -> None:
+    start = time.perf_counter()
+    command = [sys.executable, "-X", "importtime", str(ROOT / "detect.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--source" in done.stdout and time.perf_counter() - start < 5
+    assert not {"torch", "cv2", "pydantic"} & {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+
+
+CASES = {
+    "no weights": ("--source a.jpg", "--weights is needed.*train.py"),
+    "no source": ("--weights W", "--source is needed"),
+    "weights missing": ("--weights none.pt --source a.jpg", "none.pt"),
+    "weights are a folder": ("--weights . --source a.jpg", "no such checkpoint"),
+    "weights truncated": ("--weights short.pt --source a.jpg", "short.pt"),
+    "weights are text": ("--weights notes.txt --source a.jpg", "notes.txt"),
+    "weights are empty": ("--weights empty.pt --source a.jpg", "empty.pt"),
+    "source missing": ("--weights W --source none.jpg", "none.jpg"),
+    "source of another kind": ("--weights W --source notes.xyz", "notes.xyz.*.jpg"),
+    "source an empty folder": ("--weights W --source vacant", "vacant.*no image"),
+    "source glob without a match": ("--weights W --source *.bmp", "no file matches"),
+    "source list of missing files": ("--weights W --source list.txt", "1 of 2 files are missing.*gone.jpg"),
+    "image damaged": ("--weights W --source broken.jpg", "broken.jpg"),
+    "image empty": ("--weights W --source hollow.jpg", "hollow.jpg.*empty"),
+    "camera missing": ("--weights W --source 97", "97.*camera"),
+    "address of another kind": ("--weights W --source ftp://host/a.jpg", "ftp"),
+    "side not divisible": ("--weights W --source a.jpg --imgsz 100", "imgsz.*100.*96"),
+    "side not a number": ("--weights W --source a.jpg --img big", "big"),
+    "conf above one": ("--weights W --source a.jpg --conf 25", "conf.*25"),
+    "iou negative": ("--weights W --source a.jpg --iou-thres=-0.1", "iou.*-0.1"),
+    "max-det zero": ("--weights W --source a.jpg --max-det 0", "max_det"),
+    "batch zero": ("--weights W --source a.jpg --batch 0", "batch"),
+    "stride zero": ("--weights W --source a.jpg --vid-stride 0", "vid_stride"),
+    "class unknown": ("--weights W --source a.jpg --classes stars", "stars.*star"),
+    "device not there": ("--weights W --source a.jpg --device 9", "device.*9"),
+    "device misspelt": ("--weights W --source a.jpg --device gpu", "gpu"),
+    "half on a CPU": ("--weights W --source a.jpg --half --device cpu", "half.*GPU"),
+    "flag misspelt": ("--weights W --source a.jpg --sorce b", "--sorce"),
+    "flag without a window": ("--weights W --source a.jpg --view-img", "--view-img.*windows"),
+    "scores without text": ("--weights W --source a.jpg --save-conf", "--save-txt"),
+    "name leads out": ("--weights W --source a.jpg --name ../up", "../up"),
+    "project is a file": ("--weights W --source a.jpg --project notes.txt", "notes.txt"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input(
+    case: str, place: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    weights = (place / "best.pt").read_bytes()
+    shutil.copy(next((place / "shapes/images/test").iterdir()), here / "a.jpg")
+    (here / "vacant").mkdir()
+    for name, content in {
+        "short.pt": weights[: len(weights) // 2],
+        "empty.pt": b"",
+        "notes.txt": b"a.jpg is a picture",
+        "notes.xyz": b"?",
+        "list.txt": b"a.jpg\ngone.jpg\n",
+        "broken.jpg": b"\xff\xd8\xff broken",
+        "hollow.jpg": b"",
+    }.items():
+        (here / name).write_bytes(content)
+    before = tree(here)
+    line, expected = CASES[case]
+    arguments = [str(place / "best.pt") if word == "W" else word for word in line.split()]
+    assert run(detect.main, "detect.py", *arguments) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("detect.py: error: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert re.search(expected, err), err
+    assert tree(here) == before
+
+
+@pytest.mark.parametrize("source", ["broken.mp4", "http://me:secret@127.0.0.1:9/a.mp4"])
+def test_videos_that_do_not_open(source: str, place: Path, here: Path) -> None:
+    """In a process of its own: FFmpeg writes to stderr itself, and is told not to with the first video of a process."""
+    (here / "broken.mp4").write_bytes(b"\0\0\0\x20ftypisom broken")
+    command = [sys.executable, str(ROOT / "detect.py"), "--weights", str(place / "best.pt"), "--source", source]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "does not open" in done.stderr
+    assert source.replace("me:secret@", "") in done.stderr
+    assert [path.name for path in here.iterdir()] == ["broken.mp4"]
+
+
+def test_the_newest_weights_are_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for run_name in ("exp", "exp2"):
+        (here / "runs/train" / run_name / "weights").mkdir(parents=True)
+        (here / "runs/train" / run_name / "weights/best.pt").touch()
+        time.sleep(0.02)
+    assert run(detect.main, "detect.py", "--source", "a.jpg") == 2
+    assert "--weights runs/train/exp2/weights/best.pt" in capsys.readouterr().err
