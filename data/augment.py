@@ -97,7 +97,7 @@ class Appearance:
         for position, entry in enumerate(settings.extra):
             probability, transform = _by_name(library, entry, f"augment.extra[{position}]")
             alone = _alone(library, transform)
-            _try_out(alone, size, f"augment.extra[{position}] ({entry['name']})")
+            _try_out(library, alone, size, f"augment.extra[{position}] ({entry['name']})")
             self._extra.append((probability, alone))
 
     def __call__(
@@ -169,13 +169,14 @@ def _by_name(library: Any, entry: Mapping[str, Any], where: str) -> tuple[float,
         raise ValueError(f"{where}: {name} does not take {arguments}: {' '.join(str(error).split())}") from error
 
 
-def _try_out(transform: Any, size: int, where: str) -> None:
+def _try_out(library: Any, transform: Any, size: int, where: str) -> None:
     """Run a transform once on a dummy, so that what cannot work is refused before a training starts."""
     image = np.full((size, size, 3), 114, np.uint8)
     box, label = np.array([[0, 0, size / 2, size / 2]], np.float32), np.zeros(1, np.int64)
+    own = library.augmentations.crops.transforms.CropSizeError
     try:
         changed, _, _ = _apply(transform, image, box, label, 0)
-    except (TypeError, ValueError, KeyError, NotImplementedError, cv2.error) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, cv2.error, own) as error:
         raise ValueError(f"{where}: fails on an image of {size} x {size} with a box: {error}") from error
     if changed.shape != image.shape or changed.dtype != np.uint8:
         raise ValueError(f"{where}: turns {image.shape} uint8 into {changed.shape} {changed.dtype}, expected no change")

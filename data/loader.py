@@ -135,7 +135,10 @@ class TrainSamples(Dataset):
         boxes, labels, rows = self.annotations.training_boxes(index)
         width, height = self.annotations.sizes[index]
         scale = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
-        outlines = [[outline * scale for outline in self.annotations.polygons(row)] for row in rows]
+
+        def outlines(position: int) -> list[np.ndarray]:
+            return [outline * scale for outline in self.annotations.polygons(rows[position])]
+
         return Tile(image, boxes * np.tile(scale, 2), labels, outlines)
 
 

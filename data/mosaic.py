@@ -9,7 +9,7 @@ pixel-edge coordinates, in which a box is (left, top, right, bottom) and an imag
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -28,7 +28,7 @@ class Tile:
     image: np.ndarray  # (H, W, 3) uint8
     boxes: np.ndarray  # (n, 4) float32 xyxy
     labels: np.ndarray  # (n,) int64
-    outlines: Sequence[list[np.ndarray]]  # per box, its polygons (k, 2), maybe none
+    outlines: Callable[[int], list[np.ndarray]] | None = None  # of a box (position), its polygons (k, 2), maybe none
 
 
 def move(x: float, y: float) -> np.ndarray:
@@ -76,9 +76,9 @@ def mosaic_places(tiles: Sequence[Tile], size: int, rng: np.random.Generator) ->
 
 
 def centre_place(tile: Tile) -> np.ndarray:
-    """Matrix that brings the centre of one image to the centre of the scene."""
+    """Matrix that brings the centre of one image to the centre of the scene, on whole pixels as letterboxing does."""
     height, width = tile.image.shape[:2]
-    return move(-width / 2, -height / 2)
+    return move(-math.ceil(width / 2), -math.ceil(height / 2))
 
 
 def lay_out(
@@ -132,7 +132,7 @@ def project(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def move_boxes(
-    boxes: np.ndarray, outlines: Sequence[list[np.ndarray]], matrix: np.ndarray, size: int
+    boxes: np.ndarray, outlines: Callable[[int], list[np.ndarray]] | None, matrix: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (n, 4) xyxy moved and clipped to the canvas, and a mask (n,) of those of which enough is left.
 
@@ -145,9 +145,10 @@ def move_boxes(
     whole = np.concatenate([corners.min(1), corners.max(1)], axis=1)
     clipped = np.clip(whole, 0, size)
     loose = ~np.isclose(clipped, whole).all(1) if keeps_axes(matrix) else np.ones(len(boxes), bool)
+    loose &= (clipped[:, 2:] - clipped[:, :2] >= LEAST_SIDE).all(1)  # the others are dropped anyway
     for row in np.flatnonzero(loose).tolist():
-        if row < len(outlines) and outlines[row]:
-            shapes = [project(outline, matrix) for outline in outlines[row]]
+        shapes = [project(outline, matrix) for outline in outlines(row)] if outlines is not None else []
+        if shapes:
             points = np.concatenate(shapes)
             whole[row] = _meet(whole[row], np.concatenate([points.min(0), points.max(0)]))
             inside = [cut for cut in (clip_polygon(shape, size) for shape in shapes) if len(cut)]
@@ -170,17 +171,20 @@ def _meet(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def clip_polygon(points: np.ndarray, size: int) -> np.ndarray:
     """A polygon (n, 2) cut to the square 0..size by Sutherland and Hodgman's algorithm (1974); (0, 2) if outside."""
     for axis, bound, sign in ((0, 0.0, 1.0), (0, float(size), -1.0), (1, 0.0, 1.0), (1, float(size), -1.0)):
-        if not len(points):
-            break
         distance = (points[:, axis] - bound) * sign
-        if (distance >= 0).all():
+        if distance.min() >= 0:
             continue
-        following, next_distance = np.roll(points, -1, axis=0), np.roll(distance, -1)
-        crosses = (distance >= 0) != (next_distance >= 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = distance / (distance - next_distance)
-        crossing = points + np.where(crosses, share, 0)[:, None] * (following - points)
+        if distance.max() < 0:
+            return points[:0]
+        inside = distance >= 0
+        after = np.concatenate([np.arange(1, len(points)), [0]])
+        crosses = inside != inside[after]
+        drop = distance - distance[after]
+        share = distance / np.where(crosses, drop, 1)  # where an edge crosses the bound, its ends differ
         # Each vertex that is inside, followed by the crossing of its edge, if it has one: the order along the outline.
-        both = np.stack([points, crossing], axis=1).reshape(-1, 2)
-        points = both[np.stack([distance >= 0, crosses], axis=1).reshape(-1)]
+        both = np.empty((2 * len(points), 2))
+        both[0::2], both[1::2] = points, points + share[:, None] * (points[after] - points)
+        kept = np.empty(2 * len(points), bool)
+        kept[0::2], kept[1::2] = inside, crosses
+        points = both[kept]
     return points

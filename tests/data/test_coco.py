@@ -1,0 +1,241 @@
+"""Reading COCO annotations, against pycocotools and against files damaged by hand."""
+
+import contextlib
+import io
+import json
+import pickle
+
+import numpy as np
+import pytest
+from small_sets import box, shared_data, write_coco
+
+from data import coco
+from data.coco import read_coco
+from data.verify import verify_images
+
+
+def read(path, **options):
+    return read_coco(path, path.parent / "images", progress=False, **options)
+
+
+@pytest.mark.parametrize("name", ["coco128", "coco100", "bccd"])
+def test_everything_as_pycocotools_reads_it(name):
+    from pycocotools.coco import COCO
+
+    folder = shared_data(name)
+    path = folder / "annotations" / "train.json"
+    with contextlib.redirect_stdout(io.StringIO()):
+        oracle = COCO(str(path))
+    found = read_coco(path, folder / "images", progress=False)
+    assert found.ledger == [] and len(found) == len(oracle.imgs)
+    assert found.category_ids == sorted(oracle.cats)
+    assert found.classes == [oracle.cats[identity]["name"] for identity in found.category_ids]
+    for index, identity in enumerate(found.image_ids):
+        assert found.file_names[index] == oracle.imgs[identity]["file_name"]
+        assert tuple(found.sizes[index]) == (oracle.imgs[identity]["width"], oracle.imgs[identity]["height"])
+        records = oracle.imgToAnns[identity]
+        rows = slice(found.starts[index], found.starts[index + 1])
+        np.testing.assert_array_equal(found.boxes[rows], np.array([r["bbox"] for r in records]).reshape(-1, 4))
+        np.testing.assert_array_equal(found.areas[rows], [r["area"] for r in records])
+        np.testing.assert_array_equal(found.crowd[rows], [r["iscrowd"] for r in records])
+        assert [found.category_ids[label] for label in found.labels[rows]] == [r["category_id"] for r in records]
+        for row, record in zip(range(rows.start, rows.stop), records, strict=True):
+            for mine, theirs in zip(found.polygons(row), record.get("segmentation") or [], strict=False):
+                np.testing.assert_allclose(mine.ravel(), np.float32(theirs))
+
+
+def test_labels_follow_sorted_ids_and_boxes_are_clipped_for_training(tmp_path):
+    path = write_coco(
+        tmp_path,
+        {"a.png": (40, 30), "b.png": (20, 20)},
+        [
+            box(1, 1, [-5, -5, 20, 20], 7),
+            box(2, 1, [30, 20, 30, 30], 3),
+            box(3, 1, [0, 0, 9, 9], 3, iscrowd=1),
+        ],
+    )
+    found = read(path)
+    assert found.classes == ["dog", "cat"] and found.category_ids == [3, 7]
+    boxes, labels, _ = found.training_boxes(0)
+    np.testing.assert_array_equal(boxes, [[0, 0, 15, 15], [30, 20, 40, 30]])
+    assert labels.tolist() == [1, 0]
+    assert found.crowd.tolist() == [False, False, True]  # kept for evaluation
+    np.testing.assert_array_equal(found.boxes[0], [-5, -5, 20, 20])  # as the file says
+    assert len(found.training_boxes(1)[0]) == 0
+
+
+BAD = {
+    "bad-box": [
+        box(90, 1, [1, 1, float("nan"), 5]),
+        box(91, 1, [1, 1, 0, 5]),
+        box(92, 1, [1, 1, -4, 5]),
+        box(93, 1, [1, 1, float("inf"), 5]),
+        box(94, 1, [1, 1, 5]),
+        box(95, 1, [1, "x", 5, 5]),
+        box(96, 1, [1, 1, 1e300, 5]),
+    ],
+    "outside": [box(97, 1, [50, 1, 5, 5])],
+    "orphan": [box(98, 1000, [1, 1, 5, 5])],
+    "unknown-category": [box(99, 1, [1, 1, 5, 5], 5)],
+    "duplicate-annotation": [box(1, 1, [2, 2, 5, 5])],
+    "bad-record": [{"id": 100, "category_id": 3, "bbox": [1, 1, 5, 5]}, 17, None, box(101, 1, [1, 1, 5, 5], None)],
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_damaged_annotations_are_skipped_named_and_refused_if_strict(tmp_path, kind):
+    path = write_coco(tmp_path, {"a.png": (40, 30)}, [box(1, 1, [1, 2, 3, 4]), *BAD[kind]])
+    found = read(path)
+    np.testing.assert_array_equal(found.boxes, [[1, 2, 3, 4]])
+    assert [problem.kind for problem in found.ledger] == [kind] * len(BAD[kind])
+    assert all("annotations[" in problem.where for problem in found.ledger)
+    with pytest.raises(ValueError):
+        read(path, strict=True)
+
+
+def test_file_names_that_lead_out_and_duplicate_images_are_skipped(tmp_path):
+    path = write_coco(tmp_path, {"a.png": (40, 30)}, [])
+    content = json.loads(path.read_text())
+    names = ["../a.png", "/etc/a.png", "x/../../a.png", "C:\\a.png", "..\\a.png", "", "a\0.png"]
+    content["images"] += [{"id": 10 + k, "file_name": name, "width": 1, "height": 1} for k, name in enumerate(names)]
+    content["images"].append({"id": 1, "file_name": "b.png", "width": 1, "height": 1})
+    path.write_text(json.dumps(content))
+    found = read(path)
+    assert found.file_names[:] == ["a.png"]
+    assert [problem.kind for problem in found.ledger] == ["unsafe-path"] * len(names) + ["duplicate-image"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        '"x"',
+        "null",
+        "{}",
+        '{"images": []}',
+        '{"images": {}, "categories": []}',
+        '{"images": [], "categories": [{"id": 1, "name": "a"}]}',
+        '{"images": [{"id": 1, "file_name": "a"}], "categories": []}',
+        '{"images": [{"id": 1, "file_name": "a"}], "categories": [{"id": 1, "name": "a"}], "annotations": 3}',
+        '{"images": ' + "[" * 100_000,
+        "\xff\xfe",
+        '[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]',
+    ],
+)
+def test_what_is_not_coco_is_refused_in_one_line(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match="a.json"):
+        read(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing.json"):
+        read(tmp_path / "nothing.json")
+
+
+def test_text_ids_no_sizes_no_annotations(tmp_path):
+    path = tmp_path / "a.json"
+    content = {"images": [{"id": "x", "file_name": "ü.png"}], "categories": [{"id": 1, "name": "a"}]}
+    path.write_text(json.dumps(content))
+    found = read(path)
+    assert found.image_ids == ["x"] and found.file_names[0] == "ü.png" and len(found.boxes) == 0
+    assert found.sizes.tolist() == [[0, 0]]
+
+
+def test_cache_gives_the_same_and_is_never_stale(tmp_path, monkeypatch):
+    monkeypatch.setattr(coco, "SMALLEST_CACHED", 0)
+    outline = [[1, 2, 4, 2, 4, 6]]
+    path = write_coco(tmp_path, {"a.png": (40, 30)}, [box(1, 1, [1, 2, 3, 4], segmentation=outline), *BAD["orphan"]])
+    fresh = read(path)
+    (cache,) = (tmp_path / ".cache").glob("coco-*.npz")
+    monkeypatch.setattr(coco, "_decode", None)  # from here on only the cache can answer
+    again = read(path)
+    assert again.ledger == fresh.ledger and again.classes == fresh.classes and again.image_ids == fresh.image_ids
+    np.testing.assert_array_equal(again.boxes, fresh.boxes)
+    np.testing.assert_array_equal(again.polygons(0)[0], np.float32(outline[0]).reshape(-1, 2))
+    monkeypatch.undo()
+    monkeypatch.setattr(coco, "SMALLEST_CACHED", 0)
+    cache.write_bytes(b"damaged")
+    assert len(read(path).boxes) == 1
+    path.write_text(path.read_text().replace("[1, 2, 3, 4]", "[1, 2, 3, 5]"))
+    assert read(path).boxes[0, 3] == 5
+
+
+def test_damaged_images_are_found_before_training(tmp_path):
+    path = write_coco(
+        tmp_path, {f"{k}.png": (40, 30) for k in range(6)}, [box(k, k, [1, 1, 5, 5]) for k in range(1, 7)]
+    )
+    folder = tmp_path / "images"
+    (folder / "0.png").write_bytes(b"")
+    (folder / "1.png").write_bytes(b"not an image")
+    (folder / "2.png").unlink()
+    data = (folder / "3.png").read_bytes()
+    (folder / "3.png").write_bytes(data[: len(data) // 3])
+    content = json.loads(path.read_text())
+    content["images"][4]["width"] = 41
+    path.write_text(json.dumps(content))
+    found = read(path)
+    with pytest.raises(ValueError):
+        verify_images(found, strict=True, progress=False)
+    whole = verify_images(found, progress=False)
+    assert [problem.kind for problem in whole.ledger] == ["empty", "not-an-image", "missing", "damaged", "wrong-size"]
+    assert [problem.file for problem in whole.ledger] == [f"{k}.png" for k in range(5)]
+    assert whole.image_ids == [6] and len(whole.boxes) == 1
+    (folder / "5.png").unlink()
+    with pytest.raises(ValueError, match="none of the 6 images"):
+        verify_images(found, progress=False)
+
+
+def test_taking_images_away_keeps_the_rest(tmp_path):
+    folder = shared_data("coco128")
+    full = read_coco(folder / "annotations" / "train.json", folder / "images", progress=False)
+    gone = [0, 3, 127]
+    rest = full.without(gone)
+    kept = [index for index in range(len(full)) if index not in gone]
+    assert rest.image_ids == [full.image_ids[index] for index in kept]
+    for new, old in enumerate(kept):
+        np.testing.assert_array_equal(rest.training_boxes(new)[0], full.training_boxes(old)[0])
+        for mine, theirs in zip(rest.rows(new), full.rows(old), strict=True):
+            assert len(rest.polygons(mine)) == len(full.polygons(theirs))
+            for a, b in zip(rest.polygons(mine), full.polygons(theirs), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_pickled_annotations_are_the_same(tmp_path):
+    path = write_coco(tmp_path, {"a.png": (40, 30)}, [box(1, 1, [1, 2, 3, 4])])
+    found = pickle.loads(pickle.dumps(read(path)))
+    assert found.file_names[0] == "a.png" and found.boxes.tolist() == [[1, 2, 3, 4]]
+
+
+def test_splits_must_have_the_same_classes(tmp_path):
+    path = write_coco(tmp_path, {"a.png": (40, 30)}, [box(1, 1, [1, 2, 3, 4], 7)])
+    found = read(path)
+    wider = found.relabelled(["bird", "dog", "cat"], [1, 3, 7])
+    assert wider.labels.tolist() == [2] and wider.classes == ["bird", "dog", "cat"]
+    with pytest.raises(ValueError, match="dog"):
+        found.relabelled(["cat"], [7])
+    assert found.as_single_class().labels.tolist() == [0]
+
+
+def test_mutated_files_never_crash(tmp_path):
+    """Seeded damage to a good file: a clear refusal or a correct reading."""
+    rng = np.random.default_rng(0)
+    path = write_coco(
+        tmp_path, {"a.png": (40, 30), "b.png": (30, 30)}, [box(k, 1 + k % 2, [1, 2, 3, 4]) for k in range(4)]
+    )
+    good = path.read_bytes()
+    tokens = [b"NaN", b"null", b"-1", b"1e999", b"{}", b"[]", b'"x"', b"99999999999999999999", b"", b",", b"true"]
+    for _ in range(400):
+        data = bytearray(good)
+        start = int(rng.integers(0, len(data)))
+        data[start : start + int(rng.integers(0, 12))] = tokens[rng.integers(len(tokens))]
+        path.write_bytes(bytes(data))
+        try:
+            found = read(path)
+        except ValueError:
+            continue
+        assert np.isfinite(found.boxes).all() and len(found) >= 1

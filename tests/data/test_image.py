@@ -1,0 +1,131 @@
+"""Images load as a viewer shows them; files that are no whole image are named."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.image import ImageProblem, decode_image, read_image, verify_image
+
+PIXELS = np.zeros((40, 60, 3), np.uint8)
+PIXELS[:20, :30], PIXELS[:20, 30:], PIXELS[20:, :30] = (200, 30, 40), (20, 180, 60), (30, 60, 220)
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_exif_orientation(orientation, kind):
+    """The stored pixels are those that a camera held otherwise writes; Pillow's own transposition is the oracle."""
+    from PIL import ImageOps
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(Image.fromarray(PIXELS), kind, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    found = decode_image(data)
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 3
+    assert found.flags["C_CONTIGUOUS"]
+
+
+def test_verify_gives_the_upright_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.jpg"
+    path.write_bytes(saved(Image.fromarray(PIXELS), "JPEG", exif=exif))
+    assert verify_image(path) == (40, 60)
+    assert read_image(path).shape == (60, 40, 3)
+
+
+def test_grey_becomes_three_equal_channels():
+    found = decode_image(saved(Image.fromarray(PIXELS).convert("L"), "PNG"))
+    assert found.shape == (40, 60, 3) and (found[..., 0] == found[..., 2]).all()
+
+
+def test_transparency_lies_on_white():
+    layer = np.dstack([PIXELS, np.full((40, 60), 255, np.uint8)])
+    layer[:20, :30, 3], layer[20:, :30, 3] = 0, 128
+    found = decode_image(saved(Image.fromarray(layer), "PNG"))
+    assert (found[5, 5] == 255).all()
+    np.testing.assert_allclose(found[30, 5], 128 / 255 * np.array([30, 60, 220]) + 127 / 255 * 255, atol=1.5)
+    np.testing.assert_array_equal(found[5, 40], PIXELS[5, 40])
+
+
+def test_palette_with_a_transparent_entry():
+    palette = Image.fromarray(PIXELS).quantize(4)
+    index = palette.getpixel((5, 5))
+    found = decode_image(saved(palette, "PNG", transparency=index))
+    assert (found[5, 5] == 255).all() and np.abs(found[5, 40].astype(int) - PIXELS[5, 40]).max() < 8
+
+
+def test_sixteen_bits_are_scaled():
+    ramp = np.linspace(0, 65535, 2400).reshape(40, 60).astype(np.uint16)
+    found = decode_image(saved(Image.fromarray(ramp), "PNG"))
+    np.testing.assert_allclose(found[..., 0], ramp / 257, atol=0.51)
+
+
+def test_cmyk_as_pillow_shows_it():
+    data = saved(Image.fromarray(PIXELS).convert("CMYK"), "JPEG", quality=100, subsampling=0)
+    assert np.abs(decode_image(data)[5:15, 5:25].astype(int) - PIXELS[5:15, 5:25]).max() <= 6
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
+
+
+JPEG = saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)), "JPEG")
+PNG = saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)), "PNG")
+
+
+@pytest.mark.filterwarnings("ignore:Image size")  # Pillow warns of large images before we refuse them
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"", "empty"),
+        (b"not an image", "not-an-image"),
+        (JPEG[: len(JPEG) // 3], "damaged"),
+        (JPEG[:-40], "damaged"),
+        (PNG[: len(PNG) // 2], "damaged"),
+        (png_claiming(20_000, 20_000), "too-large"),
+        (png_claiming(12_500, 12_500), "too-large"),
+        (png_claiming(60_000, 60_000), "too-large"),
+        (png_claiming(0, 10), "damaged"),
+        (None, "missing"),
+    ],
+)
+def test_what_is_no_whole_image_is_named(tmp_path, data, kind):
+    path = tmp_path / "image"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(ImageProblem) as caught:
+        verify_image(path)
+    assert caught.value.kind in (kind, "not-an-image") if kind == "damaged" else caught.value.kind == kind
+    assert isinstance(caught.value, ValueError)
+
+
+def test_random_bytes_never_crash():
+    rng = np.random.default_rng(0)
+    for data in (JPEG, PNG):
+        for _ in range(150):
+            broken = bytearray(data)
+            for place in rng.integers(0, len(data), rng.integers(1, 8)):
+                broken[place] = rng.integers(256)
+            try:
+                image = decode_image(bytes(broken))
+            except ImageProblem:
+                continue
+            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3

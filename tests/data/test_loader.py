@@ -1,0 +1,207 @@
+"""Batches do not depend on workers, history or caches; evaluation does not depend on the batch size."""
+
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from data import build_eval_loader, build_loaders, load_dataset
+from data.image import read_image
+from ops.geometry import letterbox
+
+
+def augment(**changes):
+    """The config's section, everything on."""
+    values = {
+        "mosaic": 0.8,
+        "mixup": 0.5,
+        "hsv_h": 0.015,
+        "hsv_s": 0.7,
+        "hsv_v": 0.4,
+        "flip_lr": 0.5,
+        "flip_ud": 0.2,
+        "degrees": 5.0,
+    }
+    values |= {"translate": 0.1, "scale": 0.5, "shear": 1.0, "perspective": 0.0, "blur": 0.2, "gray": 0.2, "clahe": 0.2}
+    return SimpleNamespace(**{**values, "extra": [{"name": "GaussNoise", "p": 0.3}], **changes})
+
+
+def loaders(tiny, **options):
+    given = {"imgsz": 64, "batch": 5, "augment": augment(), "mosaic_until": 2, "cache": "off", "progress": False}
+    return build_loaders(tiny, **{**given, **options})
+
+
+def content(loader, epochs):
+    """All that a loader gives in some epochs, as bytes and lists."""
+    found = []
+    for epoch in epochs:
+        loader.set_position(epoch)
+        for batch in loader:
+            targets = batch.targets
+            found.append((batch.images.numpy().tobytes(), targets.boxes.numpy().tobytes(), targets.labels.tolist()))
+            found[-1] += (targets.mask.tolist(), batch.indices.tolist(), batch.image_ids, batch.paths)
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    from small_sets import box, write_coco
+
+    images = {f"{k}.png": (60 + 4 * k, 90 - 3 * k) for k in range(12)}
+    annotations = [box(2 * k + j, k + 1, [5 + j * 20, 6, 18, 30], (3, 7)[j]) for k in range(12) for j in (0, 1)]
+    path = write_coco(tmp_path_factory.mktemp("reference"), images, annotations)
+    split = SimpleNamespace(images=str(path.parent / "images"), annotations=str(path))
+    section = SimpleNamespace(root=str(path.parent), train=split, val=split, test=None, embedded=None)
+    return section, content(loaders(section)[0], range(4))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers_gives_the_same_batches(reference, workers):
+    section, expected = reference
+    assert content(loaders(section, workers=workers)[0], range(4)) == expected
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk", "auto"])
+def test_caches_change_nothing(reference, cache):
+    section, expected = reference
+    for _ in range(2):  # the second time, the disk's cache is there
+        assert content(loaders(section, cache=cache)[0], range(4)) == expected
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_position_is_exact(reference, workers):
+    section, expected = reference
+    loader, _ = loaders(section, workers=workers)
+    assert len(loader) == 3
+    loader.set_position(0)
+    iterator = iter(loader)
+    next(iterator)  # left in the middle of an epoch
+    del iterator
+    loader.set_position(2, 1)
+    found = [batch.images.numpy().tobytes() for batch in loader]
+    assert found == [row[0] for row in expected[7:9]]
+    assert [batch.images.numpy().tobytes() for batch in loader] == [row[0] for row in expected[9:12]]  # moved on
+    loader.set_position(1, 3)
+    assert list(loader) == []
+    with pytest.raises(ValueError, match="position"):
+        loader.set_position(0, 4)
+
+
+def test_epochs_and_seeds_differ_and_each_image_comes_once(reference):
+    section, expected = reference
+    orders = [sum((row[4] for row in expected[3 * epoch : 3 * epoch + 3]), []) for epoch in range(4)]
+    assert all(sorted(order) == list(range(12)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert content(loaders(section, seed=1)[0], [0]) != expected[:3]
+
+
+def test_global_random_states_have_no_say(reference):
+    section, expected = reference
+    np.random.seed(5)
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    assert content(loaders(section)[0], [0]) == expected[:3]
+    assert torch.equal(before, torch.get_rng_state())  # and are left as they were
+
+
+def test_mosaic_and_mixup_close(tiny):
+    """After the closing epoch, without other augmentation, samples are the plain letterboxed images."""
+    quiet = augment(**dict.fromkeys(("hsv_h", "hsv_s", "hsv_v", "flip_lr", "flip_ud", "degrees"), 0.0))
+    for name in ("translate", "scale", "shear", "blur", "gray", "clahe"):
+        setattr(quiet, name, 0.0)
+    quiet.extra, quiet.mosaic = [], 1.0
+    loader, _ = loaders(tiny, augment=quiet, mosaic_until=1)
+    for epoch, plain in ((0, False), (1, True)):
+        loader.set_position(epoch)
+        batch = next(iter(loader))
+        for image, path in zip(batch.images, batch.paths, strict=True):
+            expected = letterbox(read_image(path), 64)[0]
+            assert np.array_equal(image.permute(1, 2, 0).numpy(), expected) == plain
+
+
+def test_training_boxes_are_where_the_letterbox_puts_them(tiny):
+    loader, _ = loaders(tiny, augment=None)
+    batch = next(iter(loader))
+    for row, index in enumerate(batch.indices.tolist()):
+        width, height = loader.annotations.sizes[index]
+        _, geometry = letterbox(np.zeros((height, width, 3), np.uint8), 64)
+        expected = geometry.to_network(loader.annotations.training_boxes(index)[0])
+        np.testing.assert_allclose(batch.targets.boxes[row][batch.targets.mask[row]].numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("rect", [True, False])
+def test_evaluation_is_the_same_for_any_batch_and_leads_back(tiny, rect):
+    annotations = load_dataset(tiny, "val", progress=False)
+    seen: dict[int, bytes] = {}
+    for batch_size, cache, workers in ((1, "off", 0), (4, "ram", 0), (7, "off", 2)):
+        loader = build_eval_loader(annotations, imgsz=64, batch=batch_size, rect=rect, cache=cache, workers=workers)
+        indices = []
+        for batch in loader:
+            assert len(batch.images) <= batch_size
+            assert batch.images.shape[2] % 32 == 0 and batch.images.shape[3] % 32 == 0
+            for row, index in enumerate(batch.indices.tolist()):
+                indices.append(index)
+                assert (
+                    seen.setdefault(index, batch.images[row].numpy().tobytes()) == batch.images[row].numpy().tobytes()
+                )
+                boxes = batch.targets.boxes[row][batch.targets.mask[row]]
+                back = batch.geometries[row].to_image(boxes).numpy()
+                np.testing.assert_allclose(back, annotations.training_boxes(index)[0], atol=1e-3)
+                assert batch.image_ids[row] == annotations.image_id(index)
+        assert sorted(indices) == list(range(12))
+
+
+def test_a_file_that_vanishes_in_mid_run_is_one_clear_error(tiny):
+    for workers in (0, 1):
+        loader, _ = loaders(tiny, workers=workers)
+        victim = loader.annotations.path(0)
+        os.rename(victim, victim + ".gone")
+        with pytest.raises(ValueError, match=r"0\.png does not exist"):
+            list(loader)
+        os.rename(victim + ".gone", victim)
+
+
+def test_missing_things_are_named(tiny, tmp_path):
+    with pytest.raises(ValueError, match="test"):
+        load_dataset(tiny, "test")
+    with pytest.raises(ValueError, match="cache"):
+        build_eval_loader(load_dataset(tiny, "val", progress=False), imgsz=64, batch=1, cache="gpu")
+    tiny.train.images = str(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_dataset(tiny, "train")
+
+
+def test_embedded_set_is_drawn_on_first_use(tmp_path):
+    root = tmp_path / "shapes"
+    names = ("train", "val", "test")
+    splits = {
+        n: SimpleNamespace(images=str(root / "images" / n), annotations=str(root / "annotations" / f"{n}.json"))
+        for n in names
+    }
+    embedded = SimpleNamespace(train=4, val=2, test=1, side=64, seed=0, epochs=1)
+    section = SimpleNamespace(root=str(root), embedded=embedded, **splits)
+    assert len(load_dataset(section, "val", progress=False)) == 2
+    assert len(load_dataset(section, "train", progress=False, single_cls=True).classes) == 1
+
+
+def test_a_thousand_batches_hold_memory_and_files(tiny):
+    """No growth of open files, and none of memory beyond noise."""
+    descriptors = "/proc/self/fd"
+    if not os.path.isdir(descriptors):
+        pytest.skip("no /proc/self/fd here")
+    loader, _ = loaders(tiny, cache="ram", augment=augment(extra=[]))
+
+    def epochs(count):
+        for epoch in range(count):
+            loader.set_position(epoch)
+            for _ in loader:
+                pass
+        with open("/proc/self/statm") as file:
+            return len(os.listdir(descriptors)), int(file.read().split()[1]) * 4096
+
+    files, memory = epochs(20)
+    files_later, memory_later = epochs(150)
+    assert files_later <= files and memory_later - memory < 16 << 20
