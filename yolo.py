@@ -21,8 +21,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torchvision.ops import nms as nms_of_all
 
-from configs.files import load_data
-from configs.schema import Config, Data
+from configs.schema import Config, Data, load
 from data import build_eval_loader, load_dataset
 from data.image import read_image
 from data.sources import Frame, Source, open_source
@@ -369,13 +368,7 @@ class YOLO:
         return result
 
     def _data(self, data: str | os.PathLike | None) -> Data:
-        if data is None:
-            return self.config.data
-        try:
-            return Data.model_validate(load_data(Path(data)))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"{data}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+        return self.config.data if data is None else load("yolo.yaml", {"data": os.fspath(data)}).data
 
     def _require_classes(self, classes: Sequence[str], where: str) -> None:
         if list(classes) == self.names:

@@ -1,5 +1,6 @@
 """A small data set and an untrained detector that finds plenty in it, for the tests of what stands on checkpoints."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from configs.schema import Config, load
 from data.shapes import draw
 from engine.checkpoint import save_checkpoint
 from models import Detector, build_model, census
+
+# Read by OpenCV once a process, with the first video, which in the tests need not be one that data/sources.py opens.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 COUNTS = {"train": 2, "val": 6, "test": 3}
 SIDE = 96

@@ -1,5 +1,8 @@
 """Sources of frames: what is accepted, in which order it comes, and what is said about the rest."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -8,6 +11,8 @@ import pytest
 from PIL import Image
 
 from data.sources import Frame, Source, open_source
+
+ROOT = Path(__file__).parents[2]
 
 
 def picture(value: int, height: int = 40, width: int = 60) -> np.ndarray:
@@ -173,6 +178,20 @@ def test_a_camera_that_is_not_there_is_an_error(capfd: pytest.CaptureFixture[str
     with pytest.raises(ValueError, match="98"):
         list(open_source(98))
     assert capfd.readouterr().err == ""
+
+
+def test_ffmpeg_itself_says_nothing(tmp_path: Path) -> None:
+    """In a process of its own, as FFmpeg is told so with the first video of a process."""
+    (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x20ftypisom broken")
+    (tmp_path / "b.mp4").write_bytes(b"broken")
+    code = "from data.sources import open_source; open_source('clip.avi'); print(len(list(open_source('.'))))"
+    write_video(tmp_path / "clip.avi", 2)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("OPENCV_FFMPEG_LOGLEVEL", None)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "2\n"
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["a.mp4", "b.mp4"]
 
 
 def refusals(folder: Path) -> list[tuple[object, type[Exception], str]]:
