@@ -147,7 +147,8 @@ class Annotations:
         """The same data with the classes of another split; ValueError if it has a class that the other lacks."""
         if list(classes) == self.classes and list(category_ids) == self.category_ids:
             return self
-        place = {(int(identity), name): label for label, (identity, name) in enumerate(zip(category_ids, classes))}  # noqa: B905
+        keys = zip(map(int, category_ids), classes, strict=True)
+        place = {key: label for label, key in enumerate(keys)}
         table = np.zeros(len(self.classes), np.int64)
         for label, key in enumerate(zip(self.category_ids, self.classes, strict=True)):
             if key not in place:

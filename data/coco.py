@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
-from tqdm import tqdm
 
 from data.annotations import Annotations, TextColumn
 from data.ledger import Problem, refuse
+from data.progress import shown
 from data.storage import cache_folder, content_hash, written_whole
 
 FORMAT = 1  # raise it when the arrays or the checks change: caches of another format are not read
@@ -250,9 +250,8 @@ class _Builder:
         seen: set[int | str] = set()
         kept = []
         records = self.content.annotations
-        shown = self.progress and len(records) >= 200_000
-        title = f"checking {self.path.name}"
-        for position, record in enumerate(tqdm(records, desc=title, unit="box", leave=False, disable=not shown)):
+        show = self.progress and len(records) >= 200_000
+        for position, record in enumerate(shown(records, f"checking {self.path.name}", unit="box", show=show)):
             image = position_of.get(record.image_id)
             fault = self._fault(record, None if image is None else images[image], label_of, seen)
             if fault is None and image is not None:
@@ -309,8 +308,8 @@ def _pack_polygons(records: Iterable[AnnotationRecord], boxes: np.ndarray, progr
     point_counts, polygon_counts = array.array("q"), np.zeros(len(boxes), np.int64)
     decode: Callable[[Any], list[list[float]]] = msgspec.json.Decoder(list[list[float]]).decode
     records = list(records)
-    shown = progress and len(records) >= 200_000
-    for row, record in enumerate(tqdm(records, desc="reading polygons", unit="box", leave=False, disable=not shown)):
+    show = progress and len(records) >= 200_000
+    for row, record in enumerate(shown(records, "reading polygons", unit="box", show=show)):
         if record.iscrowd:  # its mask is run-length coded
             continue
         try:

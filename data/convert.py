@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tqdm import tqdm
 
 from data.image import ImageProblem, verify_image
 from data.ledger import Problem, refuse, summary
+from data.progress import shown
 from data.storage import written_whole
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -191,7 +191,7 @@ def convert_split(source: Source, split: str, *, progress: bool = True) -> tuple
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     problems: list[Problem] = []
-    for path in tqdm(source.images[split], desc=f"converting {split}", unit="image", leave=False, disable=not progress):
+    for path in shown(source.images[split], f"converting {split}", show=progress):
         name = Path(os.path.relpath(path.resolve(), source.root)).as_posix()
         if name.startswith("../"):
             raise ValueError(

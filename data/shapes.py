@@ -4,7 +4,7 @@
 
 Eight classes that differ in shape alone: colour, size, rotation, stretch and filling are drawn independently of the
 class. Figures overlap, leave the image, and stand among blobs, polygons and strokes that are no objects. Boxes are
-tight around what is *visible*, as in COCO; a figure is placed only where at least 35 % of it and of each figure
+tight around what is *visible*, as in COCO; a figure is placed only where enough of it and of each figure
 below it stays visible. Image i of a split depends on (seed, split, i) alone.
 """
 
@@ -25,18 +25,23 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
+
+from data.progress import shown
 
 CLASSES = ("circle", "ring", "crescent", "triangle", "square", "cross", "star", "arrow")
 SPLITS = ("train", "val", "test")
-DRAWING_VERSION = 1  # raise it with every change of what is drawn: stamped folders of another version are redrawn
+DRAWING_VERSION = 2  # raise it with every change of what is drawn: stamped folders of another version are redrawn
 STAMP = "shapes.json"
 
+# How hard the set is. Each of these moves mAP by several points; docs/benchmarks.md says what they were chosen for.
 EMPTY_SHARE = 0.05
-MOST_FIGURES = 7
-SMALLEST, LARGEST = 0.075, 0.42  # diameter of a figure as a fraction of the image's long side
-LEAST_VISIBLE = 0.35
-LEAST_CONTRAST = 38.0  # Euclidean distance in RGB between a figure and the ground it stands on
+MOST_FIGURES = 5
+MOST_DISTRACTORS = 2
+SMALLEST, LARGEST = 0.11, 0.5  # diameter of a figure as a fraction of the image's long side
+LEAST_VISIBLE = 0.4  # of a figure, to be drawn at all
+LEAST_CONTRAST = 60.0  # Euclidean distance in RGB between a figure and the ground it stands on
+STRETCH = 0.18  # largest logarithm of the stretch along an axis
+TEXTURE = 0.7  # strength of clouds and stripes
 SUBPIXEL = 4  # OpenCV draws on a grid of 1/16 pixel
 
 
@@ -107,7 +112,7 @@ def draw_image(side: int, seed: int, split: str, index: int) -> tuple[np.ndarray
     short_side = int(round(long_side * rng.uniform(0.66, 1.0)))
     width, height = (long_side, short_side) if rng.random() < 0.5 else (short_side, long_side)
     image = _ground(width, height, rng)
-    for _ in range(rng.integers(1, 6)):
+    for _ in range(rng.integers(0, MOST_DISTRACTORS + 1)):
         _draw_distractor(image, rng)
     figures: list[Figure] = []
     if rng.random() >= EMPTY_SHARE:
@@ -126,16 +131,16 @@ def _ground(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
     first, second = rng.uniform(30, 225, (2, 3))
     ground = first + (second - first) * rng.uniform(0.2, 1.0) * (along[..., None] - along.min())
     for cells, strength in ((4, 28), (12, 18), (40, 12)):
-        noise = rng.normal(0, strength * rng.uniform(0.3, 1.0), (cells, cells, 3)).astype(np.float32)
+        noise = rng.normal(0, TEXTURE * strength * rng.uniform(0.3, 1.0), (cells, cells, 3)).astype(np.float32)
         ground += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
     kind = rng.integers(4)
     period, turn = rng.uniform(6, 40), rng.uniform(0, math.pi)
     wave = np.sin((xx * math.cos(turn) + yy * math.sin(turn)) * (2 * math.pi / period))
     if kind == 1:
-        ground += (wave * rng.uniform(8, 26))[..., None]
+        ground += (wave * TEXTURE * rng.uniform(8, 26))[..., None]
     elif kind == 2:
         across = np.sin((yy * math.cos(turn) - xx * math.sin(turn)) * (2 * math.pi / period))
-        ground += (np.sign(wave * across) * rng.uniform(6, 18))[..., None]
+        ground += (np.sign(wave * across) * TEXTURE * rng.uniform(6, 18))[..., None]
     return np.ascontiguousarray(ground, dtype=np.float32)
 
 
@@ -180,7 +185,7 @@ def _fill_mask(contours: list[np.ndarray], width: int, height: int) -> np.ndarra
 def _posed(contours: list[np.ndarray], width: int, height: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Contours of random size (log-uniform), stretch, rotation and place, in pixels."""
     radius = 0.5 * max(width, height) * math.exp(rng.uniform(math.log(SMALLEST), math.log(LARGEST)))
-    stretch = math.exp(rng.uniform(-0.22, 0.22))
+    stretch = math.exp(rng.uniform(-STRETCH, STRETCH))
     lean, turn = rng.uniform(0, math.pi), rng.uniform(0, 2 * math.pi)
     pose = _rotation(turn) @ np.diag([stretch, 1 / stretch]) @ _rotation(lean) * radius
     margin = min(0.7 * radius, 0.4 * min(width, height))  # some reach beyond the border, few by much
@@ -279,7 +284,7 @@ def draw_split(root: Path, split: str, count: int, *, side: int, seed: int, prog
     (root / "annotations").mkdir(exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for index in tqdm(range(count), desc=f"drawing {split}", unit="image", disable=not progress, leave=False):
+    for index in shown(range(count), f"drawing {split}", show=progress):
         image, figures = draw_image(side, seed, split, index)
         name = f"{index:06d}.jpg"
         if not cv2.imwrite(str(folder / name), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tqdm import tqdm
+from data.progress import shown
 
 CHUNK = 8 << 20
 
@@ -49,9 +49,8 @@ def content_hash(path: str | Path, *, progress: bool = False) -> str:
     """SHA-256 of a file's content in hexadecimal."""
     digest = hashlib.sha256()
     size = os.path.getsize(path)
-    shown = progress and size > 64 << 20
-    with open(path, "rb") as file, tqdm(total=size, unit="B", unit_scale=True, disable=not shown, leave=False) as bar:
-        bar.set_description(f"reading {Path(path).name}")
+    bar = shown(None, f"reading {Path(path).name}", total=size, unit="B", show=progress and size > 64 << 20)
+    with open(path, "rb") as file, bar:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
             bar.update(len(chunk))

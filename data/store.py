@@ -7,13 +7,14 @@ import mmap
 import os
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+
+from data.progress import in_threads
 
 MOST_AUTOMATIC_BYTES = 4 << 30
 FREE_SHARE = 4  # `auto` takes at most this part of the free memory: a quarter
@@ -44,11 +45,11 @@ class ImageStore:
         self.shapes = np.asarray(shapes, np.int64).reshape(-1, 2)
         self.starts = np.concatenate([[0], np.cumsum(self.shapes.prod(axis=1) * 3)])
         self.path = path
-        self._temporary = False
         if path is None and sys.platform != "linux":  # workers are spawned there: a file is what they can share
             handle, name = tempfile.mkstemp(prefix="yolo-mish-images-")
             os.close(handle)
-            self.path, self._temporary = Path(name), True
+            self.path = Path(name)
+            weakref.finalize(self, self.path.unlink, missing_ok=True)
         if self.path is not None and self._file_size() != self.nbytes:
             with open(self.path, "wb") as file:
                 file.truncate(max(self.nbytes, 1))
@@ -76,16 +77,8 @@ class ImageStore:
                 raise ValueError(f"image {index} became {image.shape[:2]}, expected {tuple(self.shapes[index])}")
             self[index][:] = image
 
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            done = pool.map(put, range(len(self)))
-            shown = progress and len(self) >= 200
-            for _ in tqdm(done, total=len(self), desc=title, unit="image", leave=False, disable=not shown):
-                pass
-
-    def close(self) -> None:
-        """Remove a temporary file behind the buffer."""
-        if self._temporary and self.path is not None:
-            self.path.unlink(missing_ok=True)
+        for _ in in_threads(put, len(self), title, show=progress and len(self) >= 200):
+            pass
 
     def _file_size(self) -> int:
         return self.path.stat().st_size if self.path is not None and self.path.exists() else -1
@@ -99,7 +92,7 @@ class ImageStore:
     def __getstate__(self) -> dict[str, Any]:
         if self.path is None:
             raise ValueError("images cached in memory are shared with forked workers only; use workers=0 or cache=disk")
-        return {key: value for key, value in self.__dict__.items() if key != "_buffer"} | {"_temporary": False}
+        return {key: value for key, value in self.__dict__.items() if key != "_buffer"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -128,6 +121,7 @@ def disk_store(
         try:
             store = ImageStore(shapes, path=Path(temporary))
             store.fill(produce, title="caching images on disk", progress=progress)
+            del store  # some systems rename no file that is mapped
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-from tqdm import tqdm
 
 from data.annotations import Annotations
 from data.image import ImageProblem, verify_image
 from data.ledger import Problem, refuse
+from data.progress import in_threads
 from data.storage import cache_folder, content_hash, written_whole
 
 SMALLEST_CACHED = 1000  # images; fewer are decoded again in seconds
@@ -29,11 +28,9 @@ def verify_images(annotations: Annotations, *, strict: bool = False, progress: b
     if len(annotations) >= SMALLEST_CACHED:
         cached = cache_folder(annotations.json_path) / f"verified-{content_hash(annotations.json_path)[:32]}.npy"
         known = _read_known(cached, len(annotations))
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        tasks = pool.map(lambda index: _examine(annotations, index, known[index]), range(len(annotations)))
-        title = f"checking images of {os.path.basename(annotations.json_path)}"
-        shown = progress and len(annotations) >= 200
-        results = list(tqdm(tasks, total=len(annotations), desc=title, unit="image", leave=False, disable=not shown))
+    title = f"checking images of {os.path.basename(annotations.json_path)}"
+    show = progress and len(annotations) >= 200
+    results = list(in_threads(lambda i: _examine(annotations, i, known[i]), len(annotations), title, show=show))
     problems = [each for each in results if isinstance(each, Problem)]
     if strict:
         refuse([*annotations.ledger, *problems])
