@@ -16,7 +16,7 @@ from configs.flags import Parser, run_script
 from configs.weights import add_refusals, require_weights
 
 if TYPE_CHECKING:
-    from yolo import Result
+    from engine.result import Result
 
 INSTEAD = {
     "--view-img": "OpenCV is installed without windows; open the pictures in the run folder",
@@ -120,7 +120,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 def line(result: Result, items: int) -> str:
     """The line that is printed about one picture or frame."""
-    from yolo import printable
+    from engine.result import printable
 
     frame = result.frame
     kind, of = ("video", f"/{frame.frame_count}" if frame.frame_count else "") if frame.is_video else ("image", "")

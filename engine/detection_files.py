@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 
 from engine.record import increment_path
+from engine.result import Result
 
 FPS_WHERE_UNKNOWN = 25.0
 
 
 class DetectionFiles:
-    """Writes results (yolo.Result) into a run folder, which is made with the first of them: a run that fails before
+    """Writes results into a run folder, which is made with the first of them: a run that fails before
     leaves nothing. ``close`` ends the files that are open, after an interruption too; use it as a context manager.
     """
 
@@ -49,7 +50,7 @@ class DetectionFiles:
         """Whether nothing was asked to be written."""
         return not (self.pictures or self.txt or self.crops or self.records)
 
-    def add(self, result: Any) -> None:
+    def add(self, result: Result) -> None:
         """Write all that was asked for about one result."""
         if self.idle:
             return
@@ -67,7 +68,7 @@ class DetectionFiles:
         if self.records:
             self._add_records(result.records())
 
-    def _add_frame(self, result: Any) -> None:
+    def _add_frame(self, result: Result) -> None:
         """Write a frame to the video of its item; one whose size changes on the way keeps that of its first frame."""
         picture = cv2.cvtColor(np.ascontiguousarray(result.plot()), cv2.COLOR_RGB2BGR)
         size = (picture.shape[1], picture.shape[0])
