@@ -40,6 +40,7 @@ MOST_DISTRACTORS = 2
 SMALLEST, LARGEST = 0.11, 0.5  # diameter of a figure as a fraction of the image's long side
 LEAST_VISIBLE = 0.4  # of a figure, to be drawn at all
 LEAST_CONTRAST = 60.0  # Euclidean distance in RGB between a figure and the ground it stands on
+MOST_TURN = 180.0  # degrees to either side
 STRETCH = 0.18  # largest logarithm of the stretch along an axis
 TEXTURE = 0.7  # strength of clouds and stripes
 SUBPIXEL = 4  # OpenCV draws on a grid of 1/16 pixel
@@ -187,6 +188,7 @@ def _posed(contours: list[np.ndarray], width: int, height: int, rng: np.random.G
     radius = 0.5 * max(width, height) * math.exp(rng.uniform(math.log(SMALLEST), math.log(LARGEST)))
     stretch = math.exp(rng.uniform(-STRETCH, STRETCH))
     lean, turn = rng.uniform(0, math.pi), rng.uniform(0, 2 * math.pi)
+    turn = math.pi + (turn - math.pi) * MOST_TURN / 180
     pose = _rotation(turn) @ np.diag([stretch, 1 / stretch]) @ _rotation(lean) * radius
     margin = min(0.7 * radius, 0.4 * min(width, height))  # some reach beyond the border, few by much
     centre = rng.uniform([margin, margin], [width - margin, height - margin])
