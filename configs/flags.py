@@ -50,8 +50,15 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     except (ValueError, OSError) as error:
         if os.environ.get(DEBUG, "0") != "0":
             raise
-        print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(error)
         sys.exit(2)
+    except FloatingPointError as error:  # a training that has diverged
+        _complain(error)
+        sys.exit(1)
+
+
+def _complain(error: Exception) -> None:
+    print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,183 @@
+"""train.py: what a run leaves behind, that it goes on bit for bit, and that bad input is one line and leaves no trace."""
+
+import csv
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train
+from configs.schema import load
+from engine.checkpoint import load_checkpoint
+from engine.trainer import Trainer
+from tests.checkpoints import write_data
+from tests.scripts import run, tree
+
+FEW = ("--imgsz", 64, "--batch", 2, "--workers", 0, "--no-amp", "--seed", 3)
+TIMES = ("time_", "images_per_s", "step_median_s", "peak_memory")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("train"))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def start(data: Path, *more: object) -> int:
+    return run(train.main, "train.py", "--cfg", "yolo-mish.yaml", "--data", data, *FEW, *more)
+
+
+def differing(one: Any, other: Any, path: str = "") -> list[str]:
+    """Where two checkpoints differ, wall-clock times apart."""
+    if isinstance(one, torch.Tensor):
+        return [] if torch.equal(one, other) else [path]
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        return [d for key in one for d in differing(one[key], other[key], f"{path}.{key}") if not timing(str(key))]
+    if isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        pairs = enumerate(zip(one, other, strict=True))
+        return [d for number, (a, b) in pairs for d in differing(a, b, f"{path}[{number}]")]
+    return [] if one == other or (one != one and other != other) else [path]
+
+
+def timing(key: str) -> bool:
+    return key in ("clock", "run") or key.startswith(TIMES)
+
+
+def test_a_run_leaves_the_folder_that_users_know(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert start(data, "--epochs", 2, "--set", "model.head.act={name: swish, learnable: true}") == 0
+    folder = here / "runs/train/exp"
+    expected = {
+        "weights/best.pt", "weights/last.pt", "results.csv", "results.png", "labels.png", "train_batch0.jpg",
+        "val_batch0_labels.jpg", "val_batch0_pred.jpg", "PR_curve.png", "confusion_matrix.png", "config.yaml",
+        "run.json", "predictions.json",
+    }  # fmt: skip
+    files = tree(folder)
+    assert expected <= set(files) and any("tfevents" in name for name in files)
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(row["train/box_loss"]) > 0 and float(row["time_val_s"]) > 0 for row in rows)
+    learned = [column for column in rows[0] if column.startswith("act/head.")]
+    assert len(learned) == 12 and any(rows[0][column] != rows[1][column] for column in learned)
+    summary = capsys.readouterr().out
+    assert all(word in summary for word in ("mAP50-95", "peak memory", "detect.py --weights", "best.pt"))
+    assert {row["activation"] for row in load_checkpoint(folder / "weights/best.pt")["census"]} == {"mish", "swish"}
+
+
+def test_the_resolved_config_alone_gives_the_same_run(data: Path, here: Path) -> None:
+    assert start(data, "--epochs", 1, "--name", "one") == 0
+    config = here / "runs/train/one/config.yaml"
+    assert load(config).train.imgsz == 64
+    assert run(train.main, "train.py", "--cfg", config, "--name", "two") == 0
+    one, two = (load_checkpoint(here / f"runs/train/{name}/weights/last.pt") for name in ("one", "two"))
+    assert differing(one, two) == []
+
+
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped by a signal in the middle of an epoch, then resumed with another number of workers."""
+    options = (
+        "--epochs",
+        3,
+        "--multi-scale",
+        0.5,
+        "--close-mosaic",
+        1,
+        "--set",
+        "model.neck.act=rrelu",
+        "train.batch=1",
+    )
+    assert start(data, *options, "--name", "whole") == 0
+    step, steps = Trainer.one_step, []
+
+    def interrupted(self: Trainer, *arguments: Any, **named: Any) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) == 3:  # of two an epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *arguments, **named)
+
+    monkeypatch.setattr(Trainer, "one_step", interrupted)
+    assert start(data, *options, "--name", "cut") == 128 + signal.SIGTERM
+    assert "--resume" in capsys.readouterr().out
+    monkeypatch.setattr(Trainer, "one_step", step)
+    last = here / "runs/train/cut/weights/last.pt"
+    assert load_checkpoint(last)["state"]["batch"] == 1
+    assert run(train.main, "train.py", "--resume", last, "--workers", 1) == 0
+    whole, cut = (load_checkpoint(here / f"runs/train/{name}/weights/last.pt") for name in ("whole", "cut"))
+    assert differing(whole, cut) in ([], [".config.train.workers"])
+    assert run(train.main, "train.py", "--resume", last) == 2  # finished
+
+
+def test_accumulated_gradients_step_once_for_the_nominal_batch(data: Path, here: Path) -> None:
+    assert start(data, "--epochs", 1, "--set", "train.batch=1", "--nbs", 2) == 0
+    state = load_checkpoint(here / "runs/train/exp/weights/last.pt")["state"]
+    assert (state["epoch"], state["step"]) == (1, 1)
+
+
+def test_weights_of_other_classes_and_activations_are_taken_where_they_fit(
+    data: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(data, "--epochs", 1) == 0
+    weights = here / "runs/train/exp/weights/best.pt"
+    assert start(data, "--epochs", 1, "--weights", weights, "--single-cls", "--set", "model.act=relu") == 0
+    out = capsys.readouterr().out
+    assert "head.P3.classes" in out and "mish -> relu" in out
+
+
+REFUSED = [
+    (["--cfg", "no-such.yaml"], "no-such.yaml"),
+    ([], "--cfg"),
+    (["--cfg", "yolo-mish.yaml", "--set", "model.backbone.act=mich"], "mich"),
+    (["--cfg", "yolo-mish.yaml", "--set", "model.act={name: swish, betta: 2}"], "betta"),
+    (["--cfg", "yolo-mish.yaml", "--set", "model.bakbone.act=mish"], "model.bakbone"),
+    (["--cfg", "yolo-mish.yaml", "--set", "train.epochs=many"], "train.epochs"),
+    (["--cfg", "yolo-mish.yaml", "--epochs", "ten"], "--epochs"),
+    (["--cfg", "yolo-mish.yaml", "--seed", "x"], "--seed"),
+    (["--cfg", "yolo-mish.yaml", "--data", "no-such-data.yaml"], "no-such-data.yaml"),
+    (["--cfg", "yolo-mish.yaml", "--data", "DATA", "--weights", "no-such.pt"], "no-such.pt"),
+    (["--cfg", "yolo-mish.yaml", "--data", "DATA", "--imgsz", "100"], "32"),
+    (["--cfg", "yolo-mish.yaml", "--data", "DATA", "--device", "cuda:9"], "cuda:9"),
+    (["--cfg", "yolo-mish.yaml", "--data", "DATA", "--freeze", "bakbone"], "bakbone"),
+    (["--cfg", "yolo-mish.yaml", "--data", "DATA", "--name", "../out"], "../out"),
+    (["--cfg", "yolo-mish.yaml", "--half"], "--half"),
+    (["--resume", "no-such.pt"], "no-such.pt"),
+    (["--resume"], "--resume"),
+    (["--cfg", "yolo-mish.yaml", "--resume"], "--resume"),
+]
+
+
+@pytest.mark.parametrize(("words", "named"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+def test_bad_input_is_one_line_and_leaves_no_trace(
+    words: list[str], named: str, data: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(data) if word == "DATA" else word for word in words]
+    assert run(train.main, "train.py", *arguments) == 2
+    error = capsys.readouterr().err
+    assert named in error and error.count("\n") == 1 and "Traceback" not in error
+    assert tree(here) == {}
+
+
+def test_resume_does_not_change_the_run(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert start(data, "--epochs", 2, "--save-period", 1) == 0
+    first = here / "runs/train/exp/weights/epoch1.pt"
+    capsys.readouterr()
+    assert run(train.main, "train.py", "--resume", first, "--epochs", 5) == 2
+    assert "train.epochs" in capsys.readouterr().err
+    assert run(train.main, "train.py", "--resume", first) == 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert start(data, "--epochs", 1, "--set", "train.lr=1e30", "train.clip=0", "train.batch=1", "train.warmup=0") == 1
+    error = capsys.readouterr().err
+    assert "not finite" in error and error.count("\n") == 1
+    assert load_checkpoint(here / "runs/train/exp/weights/last.pt")["state"]["step"] == 0
