@@ -226,7 +226,6 @@ class YOLO:
             progress=progress,
             official=True,
             single_cls=single,
-            suppress=nms,
         )
         if not np.isfinite(result.speed["preprocess"]):  # it happened in the loader's processes
             speed = result.speed | {"preprocess": self._preprocess_ms(truth.paths, side, rect)}
@@ -297,6 +296,9 @@ class _OneClass(nn.Module):
     def decode(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         boxes, scores = self.detector.decode(outputs)
         return boxes, scores.amax(dim=-1, keepdim=True)
+
+    def nms(self, boxes: Tensor, scores: Tensor, **options: Any) -> list[Detections]:
+        return self.detector.nms(boxes, scores, **options)
 
 
 def check_thresholds(*, conf: float, iou: float, max_det: int) -> None:

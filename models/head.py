@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from models.blocks import ConvFactory
 
-# The image side and the number of objects an image for which the class biases start out right.
-PRIOR_SIDE, PRIOR_OBJECTS = 640, 5
+PRIOR = 0.01  # score of every class at every cell before training
+DECAY = 0.3  # of the odds of a distance from one bin to the next before training: 2.7 strides are expected
 
 
 class HeadLevel(nn.Module):
@@ -55,7 +55,7 @@ class Head(nn.Module):
         if reg_max < 2:
             raise ValueError(f"model.reg_max is {reg_max}, expected 2 or more: a distance lies between two bins")
         self.strides = tuple(strides)
-        self.num_classes = num_classes
+        self.num_classes, self.reg_max = num_classes, reg_max
         box_width = max(16, channels[0] // 4, 4 * reg_max)
         class_width = max(channels[0], min(num_classes, 100))
         for name, inputs in zip(self.STAGES, channels, strict=True):
@@ -63,15 +63,15 @@ class Head(nn.Module):
             self.add_module(name, level)
 
     def set_biases(self) -> None:
-        """Start with even distributions of distances, and with class scores as rare as objects are (RetinaNet's prior).
+        """Start with boxes some cells wide and class scores of PRIOR (Lin et al., arXiv 1708.02002, sec. 4.1).
 
-        A cell's chance is PRIOR_OBJECTS over the cells of the level (Lin et al., arXiv 1708.02002, sec. 4.1).
+        An optimiser moves a bias by about its learning rate a step, so that where a bias starts is where a short run
+        spends its first epochs. Even distributions would mean boxes of reg_max cells, which overlap hardly any object.
         """
-        for level, stride in zip((self.P3, self.P4, self.P5), self.strides, strict=True):
-            cells = (PRIOR_SIDE / stride) ** 2
-            nn.init.constant_(level.box.get_parameter("2.bias"), 1.0)
-            prior = math.log(PRIOR_OBJECTS / self.num_classes / cells)
-            nn.init.constant_(level.classes.get_parameter("2.bias"), prior)
+        bins = -DECAY * torch.arange(self.reg_max, dtype=torch.float32)
+        for level in (self.P3, self.P4, self.P5):
+            level.box.get_parameter("2.bias").data.copy_(bins.repeat(4))
+            nn.init.constant_(level.classes.get_parameter("2.bias"), math.log(PRIOR / (1 - PRIOR)))
 
     def forward(self, n3: Tensor, n4: Tensor, n5: Tensor) -> list[Tensor]:
         """Three levels of features to three maps (B, 4 * reg_max + classes, H, W), the box distributions first."""

@@ -1,4 +1,4 @@
-"""train.py: what a run leaves behind, that it goes on bit for bit, and that bad input is one line and leaves no trace."""
+"""train.py: what a run leaves behind, exact resume, bad input in one line without a trace."""
 
 import csv
 import os
