@@ -1,5 +1,6 @@
 """Reading the files of a configuration: where a name is looked up, the ``base:`` chain, absolute paths."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,21 @@ import yaml
 CONFIGS = Path(__file__).resolve().parent
 MAX_CONFIG_BYTES = 1 << 20
 MAX_BASE_DEPTH = 8
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-3 for a text; people mean the number."""
+
+
+_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """Read plain YAML values, numbers as people write them; raises yaml.YAMLError."""
+    return yaml.load(text, Loader=_Loader)
 
 
 def find(path: str | Path, folder: Path) -> Path:
@@ -34,7 +50,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         # An alias lets a few lines stand for gigabytes ("billion laughs"); no configuration needs one.
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise ValueError(f"{file}: YAML aliases (*name) are not accepted")
-        tree = yaml.safe_load(text)
+        tree = parse_yaml(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     except UnicodeDecodeError as error:

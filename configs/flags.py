@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 import yaml
 
+from configs.files import parse_yaml
+
 DEBUG = "YOLO_MISH_DEBUG"
 
 
@@ -212,7 +214,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise ValueError(f"--set {text}: expected KEY=VALUE, as in model.neck.act=relu")
     try:
-        return key.strip(), yaml.safe_load(value)
+        return key.strip(), parse_yaml(value)
     except yaml.YAMLError as error:
         raise ValueError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from error
 
@@ -223,7 +225,7 @@ def read_hyperparameters(path: str) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"--hyp {path}: no such file")
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        tree = parse_yaml(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"--hyp {path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):

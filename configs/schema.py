@@ -164,7 +164,7 @@ class Train(Frozen):
     """The schedule and the means of training. Lengths below 1 are a fraction of the run, from 1 on that many epochs."""
 
     epochs: AtLeastOne | None = None
-    imgsz: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] | None = None
+    imgsz: Annotated[int, Field(ge=64, le=4096, multiple_of=32)] | None = None
     batch: AtLeastOne = 16
     nominal_batch: AtLeastOne | None = None
     optimizer: Literal["sgd", "adamw"] = "adamw"

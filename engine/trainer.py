@@ -150,7 +150,7 @@ class Trainer:
         random = np.random.default_rng([self.seed, self.state.epoch, self.state.batch])
         scale = random.uniform(1 - self.multi_scale, 1 + self.multi_scale)
         stride = int(self.model.stride)  # type: ignore[arg-type]
-        return max(stride, round(self.imgsz * scale / stride) * stride)
+        return max(2 * stride, round(self.imgsz * scale / stride) * stride)  # one cell has no batch statistics
 
     @contextmanager
     def stops_on_signals(self) -> Iterator[None]:

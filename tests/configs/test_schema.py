@@ -55,6 +55,7 @@ def test_configs_differ_from_the_base_in_their_activations_only(name: str, expec
 
 
 def test_overrides_are_typed_and_frozen() -> None:
+    assert load("yolo.yaml", ["train.lr=1e-3", "train.weight_decay=5E-4"]).train.lr == 0.001
     config = load("yolo.yaml", ["train.lr=0.5", "model.neck.stages.N4.act={name: swish, beta: 2.0}"])
     assert config.train.lr == 0.5
     assert config.model.neck.stages["N4"].act == {"name": "swish", "beta": 2.0}
