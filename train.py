@@ -140,7 +140,7 @@ def build(config: Any) -> dict[str, Any]:
     val_loader = build_eval_loader(
         splits["val"], batch=val_batch, preprocess=model.preprocess, rect=config.val.rect, **shared
     )
-    rows = census(model)
+    rows = census(model, device=placement.device, dtype=placement.amp_dtype)
     mish = plan(placement.device, placement.amp_dtype or torch.float32)
     used = any(row.activation == "mish" for row in rows)
     return {

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from models.activations import KINDS, TABLE, implementation
@@ -33,16 +34,20 @@ class CensusRow:
     implementation: str
 
 
-def census(model: Detector) -> list[CensusRow]:
-    """The activations that stand in the network now, read from its modules; a row a stage, for each kind it holds."""
+def census(model: Detector, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> list[CensusRow]:
+    """The activations that stand in the network now, read from its modules; a row a stage, for each kind it holds.
+
+    `device` and `dtype` are those in which activations will be computed, under autocast its type; the weights' else.
+    """
     weight = next(model.parameters())
+    place = (device or weight.device, dtype or weight.dtype)
     counts: Counter[tuple[str, str, str, tuple[tuple[str, Any], ...]]] = Counter()
     for path, module in _sites(model):
         part, stage = path.split(".")[:2]
         asked = tuple((key, value) for key, value in _spec(module).items() if key != "name")
         counts[part, stage, KINDS.get(type(module), type(module).__name__), asked] += 1
     return [
-        CensusRow(part, stage, name, dict(asked), sites, _implementation(name, weight))
+        CensusRow(part, stage, name, dict(asked), sites, _implementation(name, *place))
         for (part, stage, name, asked), sites in counts.items()
     ]
 
@@ -93,5 +98,5 @@ def _spec(module: nn.Module) -> dict[str, Any]:
     return getattr(module, "spec", {})
 
 
-def _implementation(name: str, weight: nn.Parameter) -> str:
-    return implementation(name, weight.device, weight.dtype) if name in TABLE else "not in the table"
+def _implementation(name: str, device: torch.device, dtype: torch.dtype) -> str:
+    return implementation(name, device, dtype) if name in TABLE else "not in the table"
