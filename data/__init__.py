@@ -24,7 +24,6 @@ __all__ = [
     "EvalLoader",
     "TrainLoader",
     "build_eval_loader",
-    "build_loaders",
     "build_train_loader",
     "load_dataset",
 ]
@@ -60,60 +59,6 @@ def load_dataset(
     if verify:
         annotations = verify_images(annotations, strict=strict, progress=progress)
     return annotations.as_single_class() if single_cls else annotations
-
-
-def build_loaders(
-    cfg_data: Any,
-    *,
-    imgsz: int,
-    batch: int,
-    val_batch: int | None = None,
-    workers: int = 0,
-    seed: int = 0,
-    augment: Any = None,
-    preprocess: Callable[..., Any] = letterbox,
-    cache: str | None = "auto",
-    rect: bool = True,
-    mosaic_until: int | None = None,
-    strict: bool = False,
-    single_cls: bool = False,
-    progress: bool = True,
-    pin_memory: bool = False,
-    val_split: str = "val",
-) -> tuple[TrainLoader, EvalLoader]:
-    """The loaders of training and validation.
-
-    `preprocess(image, size)` is the detector's, called with `rect=True` too where images are to be padded to the next
-    multiple of the stride only. `mosaic_until` is the first epoch without mosaic and mixup. Cached images do not
-    change what is loaded, only how fast.
-    """
-    train = load_dataset(cfg_data, "train", strict=strict, progress=progress, single_cls=single_cls)
-    evaluated = load_dataset(cfg_data, val_split, strict=strict, progress=progress, single_cls=single_cls)
-    evaluated = evaluated.relabelled(train.classes, train.category_ids)
-    train_loader = build_train_loader(
-        train,
-        imgsz=imgsz,
-        batch=batch,
-        workers=workers,
-        seed=seed,
-        augment=augment,
-        cache=cache,
-        mosaic_until=mosaic_until,
-        progress=progress,
-        pin_memory=pin_memory,
-    )
-    eval_loader = build_eval_loader(
-        evaluated,
-        imgsz=imgsz,
-        batch=val_batch or batch,
-        workers=workers,
-        preprocess=preprocess,
-        cache=cache,
-        rect=rect,
-        progress=progress,
-        pin_memory=pin_memory,
-    )
-    return train_loader, eval_loader
 
 
 def build_train_loader(

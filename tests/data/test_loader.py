@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import build_eval_loader, build_loaders, load_dataset
+from data import build_eval_loader, build_train_loader, load_dataset
 from data.image import read_image
 from ops.geometry import letterbox
 
@@ -28,9 +28,9 @@ def augment(**changes):
     return SimpleNamespace(**{**values, "extra": [{"name": "GaussNoise", "p": 0.3}], **changes})
 
 
-def loaders(tiny, **options):
+def train_loader(tiny, **options):
     given = {"imgsz": 64, "batch": 5, "augment": augment(), "mosaic_until": 2, "cache": "off", "progress": False}
-    return build_loaders(tiny, **{**given, **options})
+    return build_train_loader(load_dataset(tiny, "train", progress=False), **{**given, **options})
 
 
 def content(loader, epochs):
@@ -54,27 +54,27 @@ def reference(tmp_path_factory):
     path = write_coco(tmp_path_factory.mktemp("reference"), images, annotations)
     split = SimpleNamespace(images=str(path.parent / "images"), annotations=str(path))
     section = SimpleNamespace(root=str(path.parent), train=split, val=split, test=None, embedded=None)
-    return section, content(loaders(section)[0], range(4))
+    return section, content(train_loader(section), range(4))
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_gives_the_same_batches(reference, workers):
     section, expected = reference
-    assert content(loaders(section, workers=workers)[0], range(4)) == expected
+    assert content(train_loader(section, workers=workers), range(4)) == expected
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk", "auto"])
 def test_caches_change_nothing(reference, cache):
     section, expected = reference
     for _ in range(2):  # the second time, the disk's cache is there
-        assert content(loaders(section, cache=cache)[0], range(4)) == expected
+        assert content(train_loader(section, cache=cache), range(4)) == expected
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_position_is_exact(reference, workers):
     section, expected = reference
-    loader, _ = loaders(section, workers=workers)
+    loader = train_loader(section, workers=workers)
     assert len(loader) == 3
     loader.set_position(0)
     iterator = iter(loader)
@@ -95,7 +95,7 @@ def test_epochs_and_seeds_differ_and_each_image_comes_once(reference):
     orders = [sum((row[4] for row in expected[3 * epoch : 3 * epoch + 3]), []) for epoch in range(4)]
     assert all(sorted(order) == list(range(12)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
-    assert content(loaders(section, seed=1)[0], [0]) != expected[:3]
+    assert content(train_loader(section, seed=1), [0]) != expected[:3]
 
 
 def test_global_random_states_have_no_say(reference):
@@ -103,7 +103,7 @@ def test_global_random_states_have_no_say(reference):
     np.random.seed(5)
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    assert content(loaders(section)[0], [0]) == expected[:3]
+    assert content(train_loader(section), [0]) == expected[:3]
     assert torch.equal(before, torch.get_rng_state())  # and are left as they were
 
 
@@ -113,7 +113,7 @@ def test_mosaic_and_mixup_close(tiny):
     for name in ("translate", "scale", "shear", "blur", "gray", "clahe"):
         setattr(quiet, name, 0.0)
     quiet.extra, quiet.mosaic = [], 1.0
-    loader, _ = loaders(tiny, augment=quiet, mosaic_until=1)
+    loader = train_loader(tiny, augment=quiet, mosaic_until=1)
     for epoch, plain in ((0, False), (1, True)):
         loader.set_position(epoch)
         batch = next(iter(loader))
@@ -123,7 +123,7 @@ def test_mosaic_and_mixup_close(tiny):
 
 
 def test_training_boxes_are_where_the_letterbox_puts_them(tiny):
-    loader, _ = loaders(tiny, augment=None)
+    loader = train_loader(tiny, augment=None)
     batch = next(iter(loader))
     for row, index in enumerate(batch.indices.tolist()):
         width, height = loader.annotations.sizes[index]
@@ -156,7 +156,7 @@ def test_evaluation_is_the_same_for_any_batch_and_leads_back(tiny, rect):
 
 def test_a_file_that_vanishes_in_mid_run_is_one_clear_error(tiny):
     for workers in (0, 1):
-        loader, _ = loaders(tiny, workers=workers)
+        loader = train_loader(tiny, workers=workers)
         victim = loader.annotations.path(0)
         os.rename(victim, victim + ".gone")
         with pytest.raises(ValueError, match=r"0\.png does not exist"):
@@ -192,7 +192,7 @@ def test_a_thousand_batches_hold_memory_and_files(tiny):
     descriptors = "/proc/self/fd"
     if not os.path.isdir(descriptors):
         pytest.skip("no /proc/self/fd here")
-    loader, _ = loaders(tiny, cache="ram", augment=augment(extra=[]))
+    loader = train_loader(tiny, cache="ram", augment=augment(extra=[]))
 
     def epochs(count):
         for epoch in range(count):
