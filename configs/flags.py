@@ -75,14 +75,6 @@ class Flag:
     const: Any = None  # the value of the flag given bare
 
 
-def _whole(text: str) -> int:
-    return int(text)
-
-
-def _epochs_or_fraction(text: str) -> float:
-    return float(text)
-
-
 def _freeze(text: str) -> list[str]:
     return [part for part in text.replace(",", " ").split() if part]
 
@@ -90,22 +82,22 @@ def _freeze(text: str) -> list[str]:
 TRAIN = (
     Flag(("--data",), "data", "data YAML, by path or by its name in configs/data/"),
     Flag(("--weights",), "weights", "start from these weights; what fits by name and shape is loaded"),
-    Flag(("--epochs",), "train.epochs", "passes over the training images", _whole),
-    Flag(("--batch", "--batch-size"), "train.batch", "images a step", _whole),
-    Flag(("--img", "--imgsz", "--img-size"), "train.imgsz", "side of the training images in pixels", _whole),
-    Flag(("--nbs",), "train.nominal_batch", "accumulate gradients up to this many images", _whole),
+    Flag(("--epochs",), "train.epochs", "passes over the training images", int),
+    Flag(("--batch", "--batch-size"), "train.batch", "images a step", int),
+    Flag(("--img", "--imgsz", "--img-size"), "train.imgsz", "side of the training images in pixels", int),
+    Flag(("--nbs",), "train.nominal_batch", "accumulate gradients up to this many images", int),
     Flag(("--optimizer",), "train.optimizer", "optimizer", str.lower, ("sgd", "adamw")),
     Flag(("--lr0", "--lr"), "train.lr", "peak learning rate", float),
     Flag(("--cos-lr",), "train.schedule", "cosine schedule", None, const="cosine"),
     Flag(("--linear-lr",), "train.schedule", "linear schedule", None, const="linear"),
-    Flag(("--patience",), "train.patience", "stop after so many epochs without a better mAP; 0: never", _whole),
+    Flag(("--patience",), "train.patience", "stop after so many epochs without a better mAP; 0: never", int),
     Flag(("--freeze",), "train.freeze", "parts kept as they are, as in backbone,neck.N3", _freeze),
     Flag(("--multi-scale",), "train.multi_scale", "vary the side of the images by this fraction", float, const=0.5),
-    Flag(("--close-mosaic",), "train.close_mosaic", "last epochs without mosaic and mixup", _epochs_or_fraction),
-    Flag(("--seed",), "train.seed", "seed of weights, order and augmentation", _whole),
+    Flag(("--close-mosaic",), "train.close_mosaic", "last epochs without mosaic and mixup", float),
+    Flag(("--seed",), "train.seed", "seed of weights, order and augmentation", int),
     Flag(("--deterministic",), "train.deterministic", "deterministic GPU kernels or an error", None, const=True),
     Flag(("--device",), "train.device", "cpu, cuda, or the number of a GPU"),
-    Flag(("--workers",), "train.workers", "loader processes", _whole),
+    Flag(("--workers",), "train.workers", "loader processes", int),
     Flag(
         ("--cache",), "train.cache", "keep decoded images in ram or on disk", str, ("auto", "ram", "disk", "off"), "ram"
     ),
@@ -113,9 +105,9 @@ TRAIN = (
     Flag(("--no-amp",), "train.amp", "single precision throughout", None, const="off"),
     Flag(("--single-cls",), "train.single_cls", "treat all classes as one", None, const=True),
     Flag(("--strict-data",), "train.strict_data", "stop at the first damaged image or annotation", None, const=True),
-    Flag(("--save-period",), "train.save_period", "also keep the checkpoint of every so many epochs", _whole),
+    Flag(("--save-period",), "train.save_period", "also keep the checkpoint of every so many epochs", int),
     Flag(("--noval",), "train.val", "evaluate after the last epoch only", None, const=False),
-    Flag(("--profile",), "train.profile", "print the split of so many steps by part", _whole, const=20),
+    Flag(("--profile",), "train.profile", "print the split of so many steps by part", int, const=20),
     Flag(("--project",), "run.project", "folder of the runs"),
     Flag(("--name",), "run.name", "name of the run"),
     Flag(("--exist-ok",), "run.exist_ok", "write into an existing run folder", None, const=True),
