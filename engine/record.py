@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE_FOLDERS = ("configs", "data", "engine", "models", "ops")  # with the scripts beside them: what a run is made of
@@ -338,11 +337,6 @@ def _plain(value: Any) -> Any:
 
 
 # --------------------------------------------------------------------------------------------------------- TensorBoard
-
-
-def activation_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The learnable parameters of activations, by name: those of modules that stand as `act` in a block."""
-    return {name: value.detach() for name, value in model.named_parameters() if "act" in name.split(".")[:-1]}
 
 
 class TensorBoard:
