@@ -1,6 +1,6 @@
 """What a run leaves behind: its folder, results.csv, run.json, TensorBoard events, and the lines on the console.
 
-Files are written beside their place and renamed, so a killed run leaves none of them half written.
+Files are written beside their place and renamed (engine/files.py).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from engine.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE_FOLDERS = ("configs", "data", "engine", "models", "ops")  # with the scripts beside them: what a run is made of
@@ -69,20 +71,6 @@ def increment_path(project: str | os.PathLike, name: str = "exp", exist_ok: bool
             number += 1
             continue
         return folder
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text file in one step: under another name first, on the disk, then renamed."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- results
