@@ -87,12 +87,12 @@ def one_line(capsys: pytest.CaptureFixture[str], *words: str) -> None:
 def test_a_full_disk(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    limits = []
-    before_step(4, lambda: limits.append(limited(resource.RLIMIT_FSIZE, 8 << 20).__enter__()), monkeypatch)
-    with limited(resource.RLIMIT_FSIZE, resource.RLIM_INFINITY):
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, resource.RLIM_INFINITY))
+
+    with monkeypatch.context() as patch, limited(resource.RLIMIT_FSIZE, resource.RLIM_INFINITY):
+        before_step(4, fill, patch)
         assert start(data) == 1
-    monkeypatch.undo()
-    monkeypatch.chdir(here)
     one_line(capsys, "last.pt", "cannot be written", "too large", "--resume")
     assert not [path for path in (here / "runs/train/exp").rglob(".*") if path.name != ".lock"]
     goes_on(data, here / "runs/train/exp/weights/last.pt", epoch=1)
