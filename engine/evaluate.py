@@ -62,15 +62,19 @@ class Truth:
             for category in content["categories"]
         ]
         self.notes: list[str] = []
+        self.ledger: list[Any] = []  # what the data set has skipped
         self._fill([a for a in content.get("annotations", []) if a.get("image_id") in self.key_of])
 
     @classmethod
     def from_annotations(cls, annotations: Any, *, single_cls: bool = False) -> Truth:
-        """The JSON behind a loaded data set, minus the images it skipped, with its classes in its order.
+        """The JSON behind a loaded data set, or what it kept of that where it skipped anything; classes in its order.
 
         All objects become one class with `single_cls`, or where the data set has merged its classes already.
         """
-        truth = cls(annotations.json_path, image_ids=annotations.image_ids)
+        ledger = list(getattr(annotations, "ledger", ()))
+        # What the data set skipped is no object to find, so it must not stand in the file that is evaluated against.
+        truth = cls(annotations.coco_dict() if ledger else annotations.json_path, image_ids=annotations.image_ids)
+        truth.ledger = ledger
         listed = len(truth.categories)
         classes = zip(annotations.category_ids, annotations.classes, strict=True)
         truth.categories = [{"id": int(identity), "name": str(name)} for identity, name in classes]
