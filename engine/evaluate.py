@@ -72,8 +72,10 @@ class Truth:
         All objects become one class with `single_cls`, or where the data set has merged its classes already.
         """
         ledger = list(getattr(annotations, "ledger", ()))
-        # What the data set skipped is no object to find, so it must not stand in the file that is evaluated against.
-        truth = cls(annotations.coco_dict() if ledger else annotations.json_path, image_ids=annotations.image_ids)
+        # What the data set skipped is no object to find, and ids of which some are texts have all become texts: then
+        # the file does not say what was loaded.
+        changed = ledger or any(isinstance(identity, str) for identity in annotations.image_ids[:1])
+        truth = cls(annotations.coco_dict() if changed else annotations.json_path, image_ids=annotations.image_ids)
         truth.ledger = ledger
         listed = len(truth.categories)
         classes = zip(annotations.category_ids, annotations.classes, strict=True)
