@@ -113,7 +113,7 @@ class Check:
         """Classes without objects, by split."""
         notes = []
         for name, data in self.splits.items():
-            empty = [data.classes[k] for k in np.flatnonzero(data.class_counts() == 0)]
+            empty = [data.classes[k][:40] for k in np.flatnonzero(data.class_counts() == 0)]
             if empty:
                 more = f" and {len(empty) - 8} more" if len(empty) > 8 else ""
                 notes.append(f"no object in {name} of {', '.join(empty[:8])}{more}")

@@ -29,6 +29,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73")  # of the splits
 GROUND = (90, 90, 90)  # what lies outside an image
 FRAMES = ((255, 140, 0), (0, 200, 255))  # of the first box in question and of the second
 TILE = 250
+LONGEST = 120  # letters of a caption; measuring a text takes time
 GAP = 6
 
 
@@ -199,7 +200,7 @@ def save_sheet(path: str | os.PathLike, rows: Iterable[Sequence[Tile]], *, colum
             top, left = GAP + row * step_y, GAP + column * (TILE + GAP)
             sheet[top : top + 2 * maker.height, left : left + TILE] = HEADER
             for number, text in enumerate((_tail(tile.head, maker), tile.line)):
-                label = maker.make(legible(text), HEADER)[:, :TILE]
+                label = maker.make(legible(text[:LONGEST]), HEADER)[:, :TILE]
                 y = top + number * maker.height
                 sheet[y : y + maker.height, left : left + label.shape[1]] = label
             y = top + 2 * maker.height
@@ -209,7 +210,7 @@ def save_sheet(path: str | os.PathLike, rows: Iterable[Sequence[Tile]], *, colum
 
 def _tail(text: str, maker: LabelMaker) -> str:
     """The end of a text that is too wide: of a path that is where names differ."""
-    text = legible(text)
+    text = legible(text[-LONGEST:])
     while len(text) > 2 and maker.font.getlength(text) > maker.width:
         text = "…" + text[2:]
     return text

@@ -60,7 +60,7 @@ def test_training_names_counts_and_skips_all_and_the_check_says_the_same_before(
     record = json.loads((folder / "run.json").read_text())
     assert record["skipped"] == {split: dict(sorted(each.kinds.items())) for split, each in planted.items()}
 
-    assert run(check.main, "check.py", data) == 0
+    assert run(check.main, "check.py", data, "--strict") == 1
     report = here / "runs/check/exp"
     assert (report / "data_problems.json").read_bytes() == (folder / "data_problems.json").read_bytes()
     findings, out = json.loads((report / "findings.json").read_text()), capsys.readouterr().out
@@ -69,7 +69,6 @@ def test_training_names_counts_and_skips_all_and_the_check_says_the_same_before(
         assert findings["splits"][split]["images"] == each.good_images
         assert findings["splits"][split]["boxes"] == each.good_boxes
         assert f"{len(each.problems)} skipped" in out
-    assert run(check.main, "check.py", data, "--strict") == 1
 
 
 def test_strict_data_stops_with_one_line(

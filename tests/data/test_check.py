@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import time
+from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
@@ -36,6 +37,17 @@ def findings(folder: Path) -> dict:
     return json.loads((folder / "findings.json").read_text())
 
 
+class Tags(HTMLParser):
+    """The tags of a page as a browser would read them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
 def two_splits(here: Path, **more: object) -> Path:
     train = write_coco(here / "t", {f"{k}.png": (60 + k, 50) for k in range(4)}, [box(1, 1, [5, 5, 20, 20])])
     val = write_coco(here / "v", {"x.png": (50, 40)}, [box(1, 1, [5, 5, 20, 20], 7)], **more)
@@ -52,10 +64,14 @@ def test_the_page_holds_its_pictures_and_loads_nothing(here: Path) -> None:
     assert run(check.main, "check.py", write_yaml(here / "data.yaml", train=train, val=val)) == 0
     folder = here / "runs/check/exp"
     page = (folder / "report.html").read_text()
-    assert "<script" not in page and "<i>" not in page and "&lt;i&gt;a.png" in page
-    sources = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"'\s>)]{0,30})""", re.sub(r"&\w+;", "", page))
-    assert all(source.startswith("data:image/") for source in sources if source != "http://x/")
-    held = re.findall(r'<img src="data:image/(?:png|jpeg);base64,([^"]+)"', page)
+    tags = Tags()
+    tags.feed(page)
+    assert not {"script", "i", "link", "iframe", "object"} & {tag for tag, _ in tags.found}
+    assert all(set(attributes) <= {"src", "alt", "class", "lang", "charset"} for _, attributes in tags.found)
+    sources = [attributes["src"] for _, attributes in tags.found if "src" in attributes]
+    assert all(source.startswith("data:image/") for source in sources)
+    assert "url(" not in page.split("</style>")[0] and "&lt;i&gt;a.png" in page
+    held = [source.split("base64,")[1] for source in sources]
     files = {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".png", ".jpg")}
     assert {base64.b64decode(each) for each in held} == set(files.values())
     assert set(files) == {
@@ -73,28 +89,24 @@ def test_leakage_is_said_first_and_reports_are_never_overwritten(
     content = json.loads((here / "v/annotations.json").read_text())
     content["images"][0] |= {"width": 62, "height": 50}
     (here / "v/annotations.json").write_text(json.dumps(content))
-    for name in ("exp", "exp2"):
-        assert run(check.main, "check.py", data) == 0
-        assert "LEAKAGE  1 of the 1 images of val" in capsys.readouterr().out
-        found = findings(here / "runs/check" / name)
-        assert found["overlaps"] == [{"one": "train", "other": "val", "exact": 1, "near": 0, "images": 1}]
-        assert found["duplicates"][0]["images"] == [
-            {"split": "train", "file": "2.png"},
-            {"split": "val", "file": "x.png"},
-        ]
+    (here / "runs/check/exp").mkdir(parents=True)
+    assert run(check.main, "check.py", data) == 0
+    assert "LEAKAGE  1 of the 1 images of val" in capsys.readouterr().out
+    found = findings(here / "runs/check/exp2")
+    assert found["overlaps"] == [{"one": "train", "other": "val", "exact": 1, "near": 0, "images": 1}]
+    assert found["duplicates"][0]["images"] == [
+        {"split": "train", "file": "2.png"},
+        {"split": "val", "file": "x.png"},
+    ]
+    assert list((here / "runs/check/exp").iterdir()) == []
 
 
-def test_coco128_is_one_split_twice(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_coco128_is_one_split_twice() -> None:
     folder = shared_data("coco128")
-    part = json.loads((folder / "annotations/train.json").read_text())
-    part["images"] = part["images"][:12]
-    kept = {image["id"] for image in part["images"]}
-    part["annotations"] = [each for each in part["annotations"] if each["image_id"] in kept]
-    (here / "part.json").write_text(json.dumps(part))
-    split = {"images": str(folder / "images"), "annotations": str(here / "part.json")}
-    (here / "data.yaml").write_text(json.dumps({"train": split, "val": split}))
-    assert run(check.main, "check.py", here / "data.yaml") == 0
-    assert "LEAKAGE  12 of the 12 images of val are also in train" in capsys.readouterr().out
+    data = read_coco(folder / "annotations/train.json", folder / "images", progress=False)
+    data = verify_images(data.without(range(10, len(data))), progress=False)
+    (said,) = check.Check({"train": data, "val": data}, progress=False).leakage()
+    assert said.startswith("10 of the 10 images of val are also in train")
 
 
 def test_classes_that_training_would_refuse_are_reported_and_end_with_two(
@@ -144,15 +156,15 @@ def test_bad_input(case: str, here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert tree(here) == before
 
 
-def test_a_hundred_thousand_records_are_read_leniently_in_seconds(tmp_path: Path) -> None:
+def test_many_records_are_read_leniently_in_seconds(tmp_path: Path) -> None:
     """One NaN sends the whole file record by record; with every tenth record bad, time grows no faster than length."""
-    annotations = [box(k, 1 + k % 40, [1, 1, 5, 0 if k % 10 == 0 else 5]) for k in range(100_000)]
+    annotations = [box(k, 1 + k % 40, [1, 1, 5, 0 if k % 10 == 0 else 5]) for k in range(30_000)]
     annotations[1]["bbox"] = [1, 1, float("nan"), 5]
     path = write_coco(tmp_path, {f"{k}.png": (40, 30) for k in range(40)}, annotations)
     start = time.process_time()
     data = verify_images(read_coco(path, tmp_path / "images", progress=False), progress=False)
     assert time.process_time() - start < 20  # comparing all with all would take hours
-    assert len(data.boxes) == 89_999 and len(data.ledger) == 10_001
+    assert len(data.boxes) == 26_999 and len(data.ledger) == 3_001
 
 
 def test_boxes_outside_images_of_unsaid_size_are_named(tmp_path: Path) -> None:
