@@ -110,13 +110,16 @@ class Check:
         return found
 
     def class_notes(self) -> list[str]:
-        """Classes without objects, by split."""
-        notes = []
-        for name, data in self.splits.items():
-            empty = [data.classes[k][:40] for k in np.flatnonzero(data.class_counts() == 0)]
-            if empty:
-                more = f" and {len(empty) - 8} more" if len(empty) > 8 else ""
-                notes.append(f"no object in {name} of {', '.join(empty[:8])}{more}")
+        """Classes without objects in the first split, and those of them that another split asks for."""
+        splits = self._same_classes()
+        train, *others = splits
+        names = splits[train].classes
+        untrained = splits[train].class_counts() == 0
+        notes = [f"no object in {train} of {_some(names, untrained)}"] if untrained.any() else []
+        for name in others:
+            asked = untrained & (splits[name].class_counts() > 0)
+            if asked.any():
+                notes.append(f"{name} asks for what {train} does not show: {_some(names, asked)}")
         return notes
 
     def _suspicious_counts(self) -> Counter[str]:
@@ -279,6 +282,11 @@ def _empty_images(data: Annotations) -> int:
 
 def _categories(data: Annotations) -> list[tuple[int, str]]:
     return list(zip(data.category_ids, data.classes, strict=True))
+
+
+def _some(names: Sequence[str], chosen: np.ndarray) -> str:
+    found = [names[k][:40] for k in np.flatnonzero(chosen)]
+    return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
 
 
 def _values(counts: Mapping[str, Counter[str]]) -> list[list[int]]:

@@ -4,7 +4,8 @@ Near duplicates follow one rule. Each image is made grey and reduced twice by th
 the 64 signs of the differences between neighbours are its difference hash (dHash), and to a thumbnail of 16 x 16. Two
 images are nearly the same where at most DISTANCE of the 64 bits differ and the thumbnails correlate by CORRELATION or
 more; the second condition refuses what only shares its layout of light and dark. Images without contrast are left out.
-Groups are what such pairs link.
+Groups are what such pairs link. Found are copies that were coded anew, reduced, stretched, lightened or made grey, and
+most crops of a few per cent; not larger crops, nor mirror images.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from data.annotations import Annotations
 from data.image import ImageProblem, decode_image
 from data.progress import in_threads
 
-DISTANCE = 4
-CORRELATION = 0.98
+DISTANCE = 6
+CORRELATION = 0.95
 LEAST_CONTRAST = 2.0  # standard deviation of the thumbnail in grey levels
 THUMBNAIL = 16
 RULE = (

@@ -98,12 +98,16 @@ def plot_image_sizes(path: str | os.PathLike, sizes: Mapping[str, np.ndarray]) -
         for axis, column, side in zip(row, (0, 1), ("width", "height"), strict=True):
             axis.hist(values[:, column], bins.tolist(), color=color)
             found = values[:, column]
-            range_text = f"{found.min()} to {found.max()}, median {np.median(found):.0f}" if len(found) else "none"
-            axis.set(title=f"{split}: {side} {range_text}", ylabel="images", xlim=(bins[0], bins[-1]))
+            axis.set(title=f"{split}: {side} {_span(found)}", ylabel="images", xlim=(bins[0], bins[-1]))
             axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     for axis, side in zip(axes[-1], ("width", "height"), strict=True):
         axis.set_xlabel(f"{side} in pixels")
     _save(figure, path)
+
+
+def _span(values: np.ndarray) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low}" if low == high else f"{low} to {high}, median {np.median(values):.0f}"
 
 
 def _panels(rows: int, columns: int) -> tuple[np.ndarray, Figure]:
@@ -160,10 +164,11 @@ def box_tile(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         part = _pasted(image, -corner, pixels)
         picture = cv2.resize(part, (TILE, TILE), interpolation=cv2.INTER_NEAREST if scale > 4 else cv2.INTER_CUBIC)
     boxes = boxes.clip(-2 * max(height, width), 3 * max(height, width))  # OpenCV counts in 32 bits
-    for box, color in zip(boxes[::-1], FRAMES[: len(boxes)][::-1], strict=False):
+    for number, (box, color) in enumerate(zip(boxes, FRAMES, strict=False)):
         first, second = ((box.reshape(2, 2) - corner) * scale).round().astype(int).tolist()
-        cv2.rectangle(picture, first, second, (0, 0, 0), 4 if color == FRAMES[0] else 3, cv2.LINE_4)
-        cv2.rectangle(picture, first, second, color, 2 if color == FRAMES[0] else 1, cv2.LINE_4)
+        if not number:  # a rim that shows on any ground; the second box is a thin line over the first
+            cv2.rectangle(picture, first, second, (0, 0, 0), 5, cv2.LINE_4)
+        cv2.rectangle(picture, first, second, color, 1 if number else 3, cv2.LINE_4)
     return picture
 
 
