@@ -140,7 +140,7 @@ class Check:
             data_report.plot_classes(folder / "classes.png", counts, next(iter(self.splits.values())).classes)
         data_report.plot_box_sizes(folder / "box_sizes.png", {n: _box_sides(data) for n, data in self.splits.items()})
         data_report.plot_image_sizes(folder / "image_sizes.png", {n: data.sizes for n, data in self.splits.items()})
-        sections = [self._counts(), *self._leaks(), self._skipped(), self._boxes(folder), self._duplicates(folder)]
+        sections = [*self._leaks(), self._counts(), self._skipped(), self._boxes(folder), self._duplicates(folder)]
         histograms = {"classes.png": "objects by class", "box_sizes.png": "sizes of boxes"}
         histograms["image_sizes.png"] = "sizes of images"
         pictures = [(folder / name, caption) for name, caption in histograms.items() if (folder / name).is_file()]
@@ -234,7 +234,7 @@ class Check:
         boxes[:, 2:] += boxes[:, :2]
         names = " / ".join(dict.fromkeys(data.classes[label] for label in data.labels[rows]))
         picture = data_report.box_tile(read_image(data.path(suspicion.image)), boxes)
-        return Tile(picture, f"{split}: {data.file_names[suspicion.image]}", f"{names}, {suspicion.what}")
+        return Tile(picture, split, data.file_names[suspicion.image], f"{names}, {suspicion.what}")
 
     def _duplicates(self, folder: Path) -> Section:
         if not self.groups:
@@ -251,11 +251,11 @@ class Check:
             table.append([kind, len(found), sum(len(group.members) for group in found), across, rule])
             path = folder / f"duplicates_{kind.replace('-', '_')}.jpg"
             data_report.save_sheet(path, [self._group_tiles(group) for group in found[:MOST_GROUPS]])
-            pictures.append((path, f"{kind}: {_first(min(len(found), MOST_GROUPS), len(found))} groups, one a row"))
+            pictures.append((path, f"{kind}: {_first(min(len(found), MOST_GROUPS), len(found))}, a group a row"))
             rows: list[list[object]] = [["group", "split", "file"]]
             rows += [[number, m.split, m.file] for number, group in enumerate(found, 1) for m in group.members]
             details.append((f"{kind}: {_first(min(len(rows) - 1, MOST_ROWS), len(rows) - 1)}", rows[: MOST_ROWS + 1]))
-        return Section(f"Duplicate images: {len(self.groups):,} groups", [], [table], pictures, details)
+        return Section(f"Groups of duplicate images: {len(self.groups):,}", [], [table], pictures, details)
 
     def _group_tiles(self, group: Group) -> list[Tile]:
         tiles = []
@@ -263,7 +263,7 @@ class Check:
             data = self.splits[member.split]
             objects = len(data.rows(member.index))
             picture = data_report.image_tile(read_image(data.path(member.index)))
-            tiles.append(Tile(picture, f"{member.split}: {member.file}", f"{objects} boxes"))
+            tiles.append(Tile(picture, member.split, member.file, f"{objects} {'box' if objects == 1 else 'boxes'}"))
         return tiles
 
 
@@ -285,7 +285,7 @@ def _categories(data: Annotations) -> list[tuple[int, str]]:
 
 
 def _some(names: Sequence[str], chosen: np.ndarray) -> str:
-    found = [names[k][:40] for k in np.flatnonzero(chosen)]
+    found = [names[k][:40] for k in np.flatnonzero(chosen).tolist()]
     return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
 
 

@@ -156,25 +156,26 @@ def near_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> list[tuple[int, in
     links: list[tuple[int, int]] = []
     apart: list[int] = []  # one image for all that are linked under one hash
     for alike in _buckets(hashes[usable]):
-        leaders = [int(usable[alike[0]])]
-        for image in usable[alike[1:]].tolist():
-            similarity = _correlation(thumbnails[leaders], thumbnails[image])
-            if similarity.max() >= CORRELATION:
+        leaders: list[int] = []
+        table = np.empty((len(alike), thumbnails.shape[1]), np.float32)  # standardised, of the leaders
+        for image, own in zip(usable[alike].tolist(), _standardised(thumbnails[usable[alike]]), strict=True):
+            similarity = table[: len(leaders)] @ own
+            if len(leaders) and similarity.max() >= CORRELATION:
                 links.append((leaders[int(similarity.argmax())], image))
             else:
+                table[len(leaders)] = own
                 leaders.append(image)
         apart += leaders
     images = np.array(sorted(apart), np.int64)
-    bits = np.unpackbits(hashes[images], axis=1)
+    bits, units = np.unpackbits(hashes[images], axis=1), _standardised(thumbnails[images])
     for band in np.array_split(np.arange(64), DISTANCE + 1):
         for bucket in _buckets(np.packbits(bits[:, band], axis=1)):
             for place, position in enumerate(bucket[:-1]):
                 rest = bucket[place + 1 :]
-                rest = rest[(bits[rest] != bits[position]).sum(axis=1) <= DISTANCE]
-                if len(rest):
-                    similarity = _correlation(thumbnails[images[rest]], thumbnails[images[position]])
-                    close = images[rest[similarity >= CORRELATION]]
-                    links += [(int(images[position]), int(other)) for other in close]
+                distance = (bits[rest] != bits[position]).sum(axis=1)
+                rest = rest[(distance > 0) & (distance <= DISTANCE)]  # those of one hash were compared above
+                close = images[rest[units[rest] @ units[position] >= CORRELATION]]
+                links += [(int(images[position]), int(other)) for other in close]
     return links
 
 
@@ -188,11 +189,11 @@ def _buckets(keys: np.ndarray) -> Iterator[np.ndarray]:
     yield from np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
 
 
-def _correlation(many: np.ndarray, one: np.ndarray) -> np.ndarray:
-    """Pearson's coefficient of each row of (n, k) with (k,), of uint8 that are not constant."""
-    many, one = many.astype(np.float32), one.astype(np.float32)
-    many, one = many - many.mean(axis=1, keepdims=True), one - one.mean()
-    return (many @ one) / (np.linalg.norm(many, axis=1) * np.linalg.norm(one))
+def _standardised(thumbnails: np.ndarray) -> np.ndarray:
+    """Rows (n, k) uint8, none constant, as float32 of mean 0 and length 1: products are Pearson's coefficients."""
+    rows = thumbnails.astype(np.float32)
+    rows -= rows.mean(axis=1, keepdims=True)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def _components(links: list[tuple[int, int]]) -> list[list[int]]:

@@ -27,7 +27,7 @@ SMALL, LARGE = 32, 96  # COCO's bounds of small and large objects, square roots 
 MOST_CLASSES = 100  # bars in one picture
 COLORS = ("#0072B2", "#D55E00", "#009E73")  # of the splits
 GROUND = (90, 90, 90)  # what lies outside an image
-FRAMES = ((255, 140, 0), (0, 200, 255))  # of the first box in question and of the second
+FRAMES = ((255, 140, 0), (0, 40, 255))  # of the first box in question and of the second
 TILE = 250
 LONGEST = 120  # letters of a caption; measuring a text takes time
 GAP = 6
@@ -58,7 +58,9 @@ def plot_classes(path: str | os.PathLike, counts: Mapping[str, np.ndarray], name
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     # A dollar sign would begin a formula.
-    axes[0].set_yticks(range(len(shown)), [legible(names[k])[:30].replace("$", r"\$") for k in shown], fontsize=8)
+    axes[0].set_yticks(
+        range(len(shown)), [legible(names[k])[:30].replace("$", r"\$") for k in shown.tolist()], fontsize=8
+    )
     if len(shown) < len(names):
         figure.suptitle(f"the {len(shown)} most frequent of {len(names)} classes")
     _save(figure, path)
@@ -135,10 +137,11 @@ def _save(figure: Figure, path: str | os.PathLike) -> None:
 
 @dataclass(frozen=True)
 class Tile:
-    """A square picture RGB (TILE, TILE, 3) with two lines of text above."""
+    """A square picture RGB (TILE, TILE, 3) with two lines of text above: split and file, and what is to be seen."""
 
     picture: np.ndarray
-    head: str
+    split: str
+    file: str
     line: str
 
 
@@ -204,7 +207,7 @@ def save_sheet(path: str | os.PathLike, rows: Iterable[Sequence[Tile]], *, colum
         for column, tile in enumerate(line):
             top, left = GAP + row * step_y, GAP + column * (TILE + GAP)
             sheet[top : top + 2 * maker.height, left : left + TILE] = HEADER
-            for number, text in enumerate((_tail(tile.head, maker), tile.line)):
+            for number, text in enumerate((_head(tile, maker), tile.line)):
                 label = maker.make(legible(text[:LONGEST]), HEADER)[:, :TILE]
                 y = top + number * maker.height
                 sheet[y : y + maker.height, left : left + label.shape[1]] = label
@@ -213,11 +216,13 @@ def save_sheet(path: str | os.PathLike, rows: Iterable[Sequence[Tile]], *, colum
     save_image(path, sheet)
 
 
-def _tail(text: str, maker: LabelMaker) -> str:
-    """The end of a text that is too wide: of a path that is where names differ."""
-    text = legible(text[-LONGEST:])
-    while len(text) > 2 and maker.font.getlength(text) > maker.width:
-        text = "…" + text[2:]
+def _head(tile: Tile, maker: LabelMaker) -> str:
+    """Split and file name; of a name that is too long the end, where names differ."""
+    name, cut = legible(tile.file[-LONGEST:]), len(tile.file) > LONGEST
+    text = f"{tile.split}: {'…' if cut else ''}{name}"
+    while len(name) > 1 and maker.font.getlength(text) > maker.width:
+        name = name[1:]
+        text = f"{tile.split}: …{name}"
     return text
 
 
