@@ -62,15 +62,21 @@ class Truth:
             for category in content["categories"]
         ]
         self.notes: list[str] = []
+        self.ledger: list[Any] = []  # what the data set has skipped
         self._fill([a for a in content.get("annotations", []) if a.get("image_id") in self.key_of])
 
     @classmethod
     def from_annotations(cls, annotations: Any, *, single_cls: bool = False) -> Truth:
-        """The JSON behind a loaded data set, minus the images it skipped, with its classes in its order.
+        """The JSON behind a loaded data set, or what it kept of that where it skipped anything; classes in its order.
 
         All objects become one class with `single_cls`, or where the data set has merged its classes already.
         """
-        truth = cls(annotations.json_path, image_ids=annotations.image_ids)
+        ledger = list(getattr(annotations, "ledger", ()))
+        # What the data set skipped is no object to find, and ids of which some are texts have all become texts: then
+        # the file does not say what was loaded.
+        changed = ledger or any(isinstance(identity, str) for identity in annotations.image_ids[:1])
+        truth = cls(annotations.coco_dict() if changed else annotations.json_path, image_ids=annotations.image_ids)
+        truth.ledger = ledger
         listed = len(truth.categories)
         classes = zip(annotations.category_ids, annotations.classes, strict=True)
         truth.categories = [{"id": int(identity), "name": str(name)} for identity, name in classes]

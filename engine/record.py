@@ -407,9 +407,11 @@ def end_summary(
     folder: str | os.PathLike,
     epoch: str,
     next_command: str,
+    skipped: str = "",
 ) -> str:
     """The lines printed after a run. `stats`: COCO's numbers by name; `times`: seconds for train, warmup, data,
-    validation, saving; `epoch`: which weights these numbers belong to, in words."""
+    validation, saving; `epoch`: which weights these numbers belong to, `skipped`: what of the data was not used, in
+    words."""
     folder = Path(folder)
     train, wait = times.get("train", 0.0), times.get("data", 0.0)
     others = ", ".join(
@@ -423,6 +425,7 @@ def end_summary(
         ("Mish", f"{operator['implementation']} ({operator['reason']})"),
         ("weights", ", ".join(str(folder / "weights" / name) for name in ("best.pt", "last.pt"))),
         ("pictures", f"{folder}{os.sep}: {', '.join(pictures)}"),
+        *([("data", skipped)] if skipped else []),
         ("try next", next_command),
     ]
     lines = _columns(entries)

@@ -1,7 +1,6 @@
 """A training run: what is built, kept, drawn, printed and resumed around the loop of train.py."""
 
 import errno
-import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine import plots, record
+from engine import plots, problems, record
 from engine.checkpoint import (
     inference_weights,
     load_checkpoint,
@@ -64,8 +63,9 @@ class TrainingRun:
         self.splits, self.train_loader, self.val_loader = splits, train_loader, val_loader
         self.census, self.census_text, self.gflops, self.learnable = census, census_text, gflops, learnable
         self.data_sha256 = dict(data_sha256)
+        self.problems = problems.listed(splits)
         self.truth = Truth.from_annotations(splits["val"], single_cls=config.train.single_cls)
-        self.notes: list[str] = []
+        self.notes: list[str] = [problems.counted(self.problems)] if self.problems else []
         if config.weights and checkpoint is None:
             self.notes += start_from(model, config.weights, census)
         model.to(placement.device, memory_format=placement.memory_format)  # type: ignore[call-overload]
@@ -150,14 +150,7 @@ class TrainingRun:
     def _start_files(self) -> None:
         self.save_last()
         write_text(self.folder / "config.yaml", self.config.as_yaml())
-        problems = [
-            {"split": split, **problem.as_dict()}
-            for split, annotations in self.splits.items()
-            for problem in annotations.ledger
-        ]
-        if problems:
-            write_text(self.folder / "data_problems.json", json.dumps(problems, indent=1) + "\n")
-            self.notes.append(f"{len(problems)} images or annotations skipped, listed in data_problems.json")
+        problems.write_ledger(self.folder, self.problems)
         record.write_run(
             self.folder / "run.json",
             record.run_record(
@@ -168,6 +161,7 @@ class TrainingRun:
                 operator=self.operator,
                 device=self.placement.describe(),
                 batches_per_epoch=len(self.train_loader),
+                skipped=problems.counts(self.problems),
             ),
         )
         plots.plot_dataset(self.folder / "labels.png", self.splits["train"])
@@ -317,6 +311,7 @@ class TrainingRun:
             operator=self.operator,
             folder=folder,
             epoch=f"{scored}, by pycocotools; last epoch {last:.3f}",
+            skipped=problems.counted(self.problems) if self.problems else "",
             next_command=next_command,
         )
 

@@ -82,7 +82,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(record.os, "fsync", broken)
     with pytest.raises(OSError, match="disk full"):
-        record.write_text(path, "new")
+        write_text(path, "new")
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
