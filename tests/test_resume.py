@@ -38,7 +38,7 @@ def server() -> Iterator[Server]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
 def test_runs_killed_at_any_moment_end_as_the_one_never_stopped(server: Server, tmp_path: Path) -> None:
-    done = soak(server, tmp_path, kills=KILLS, seed=1, chain=7)
+    done = soak(server, tmp_path, kills=KILLS, seed=1, chain=10)
     assert sum(done.values()) == KILLS and len(done) >= 5
 
 
