@@ -1,0 +1,305 @@
+// Batch norm and activation in one pass each over memory, on the processor; plain C functions as in mish_cpu.cpp.
+//
+//   y  = act(z),  z = (x - mean) scale + shift,  scale = weight / sqrt(variance + eps)
+//   dx = scale (g - k1 - (x - mean) k2),  g = dy act'(z),  k1 and k2 from the sums of g and of g (x - mean)
+//
+// x is either contiguous, seen as planes [outer][channels][inner], or channels_last, seen as rows [outer][channels] with
+// inner = 1. Sums do not depend on the number of threads: who adds what follows from the shape alone.
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "mish_math.h"
+#include "parallel.h"
+
+namespace {
+
+enum { MISH, RELU, SILU, LEAKY_RELU };  // as in ops/norm_act.py
+
+struct Shape { int64_t outer, channels, inner; };
+struct Affine { const float *mean, *scale, *shift; };  // one value a channel
+struct Pair { float first, second; };
+
+FN float sigmoid(float z) { return reciprocal(1 + exponential<false>(-clamped(z, -88.0f, 88.0f))); }
+
+template <int Act> FN float activate(float z, float slope) {
+  if constexpr (Act == MISH) return mish<false>(z);
+  else if constexpr (Act == RELU) return z < 0 ? 0 : z;
+  else if constexpr (Act == SILU) return z * sigmoid(z);
+  else return z < 0 ? z * slope : z;
+}
+
+template <int Act> FN float through(float dy, float z, float slope) {
+  if constexpr (Act == MISH) return dy * mish_first<false>(z);
+  else if constexpr (Act == RELU) return z <= 0 ? 0 : dy;
+  else if constexpr (Act == SILU) {
+    const float s = sigmoid(z);
+    return dy * (s * (1 + z * (1 - s)));
+  } else return z > 0 ? dy : dy * slope;
+}
+
+// ---------------------------------------------------------------------------------------------------- elementwise
+// Values of a channel repeated, so that rows of few channels still make long loops.
+struct Repeated {
+  int64_t length;
+  std::vector<float> values;
+  Repeated(int64_t channels, std::initializer_list<const float*> arrays)
+      : length(channels * std::max<int64_t>(1, 1024 / channels)) {
+    for (const float* array : arrays)
+      for (int64_t i = 0; i < length; i++) values.push_back(array[i % channels]);
+  }
+  const float* operator[](int64_t array) const { return values.data() + array * length; }
+};
+
+template <int Act, typename S>
+int32_t forward(Shape shape, const S* x, Affine a, float slope, S* y, ParallelFor parallel_for) {
+  if (shape.inner == 1) {
+    const Repeated r(shape.channels, {a.mean, a.scale, a.shift});
+    const int64_t total = shape.outer * shape.channels, tiles = (total + r.length - 1) / r.length;
+    return in_parallel(parallel_for, tiles, std::max<int64_t>(1, GRAIN / r.length), [&](int64_t begin, int64_t end) {
+      for (int64_t tile = begin; tile < end; tile++) {
+        const int64_t start = tile * r.length, length = std::min(r.length, total - start);
+        const S* __restrict from = x + start;
+        S* __restrict to = y + start;
+        const float *__restrict mean = r[0], *__restrict scale = r[1], *__restrict shift = r[2];
+        for (int64_t i = 0; i < length; i++)
+          store(to[i], activate<Act>((widen(from[i]) - mean[i]) * scale[i] + shift[i], slope));
+      }
+    });
+  }
+  const int64_t planes = shape.outer * shape.channels;
+  return in_parallel(parallel_for, planes, std::max<int64_t>(1, GRAIN / shape.inner), [&](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; plane++) {
+      const int64_t c = plane % shape.channels;
+      const S* __restrict from = x + plane * shape.inner;
+      S* __restrict to = y + plane * shape.inner;
+      const float mean = a.mean[c], scale = a.scale[c], shift = a.shift[c];
+      for (int64_t i = 0; i < shape.inner; i++)
+        store(to[i], activate<Act>((widen(from[i]) - mean) * scale + shift, slope));
+    }
+  });
+}
+
+template <int Act>
+FN float input_gradient(float x, float dy, float mean, float scale, float shift, float k1, float k2, float slope) {
+  const float d = x - mean;
+  return scale * (through<Act>(dy, d * scale + shift, slope) - k1 - d * k2);
+}
+
+template <int Act, typename S>
+int32_t backward(
+    Shape shape, const S* x, const S* dy, Affine a, const float* k1, const float* k2, float slope, S* dx,
+    ParallelFor parallel_for) {
+  if (shape.inner == 1) {
+    const Repeated r(shape.channels, {a.mean, a.scale, a.shift, k1, k2});
+    const int64_t total = shape.outer * shape.channels, tiles = (total + r.length - 1) / r.length;
+    return in_parallel(parallel_for, tiles, std::max<int64_t>(1, GRAIN / r.length), [&](int64_t begin, int64_t end) {
+      for (int64_t tile = begin; tile < end; tile++) {
+        const int64_t start = tile * r.length, length = std::min(r.length, total - start);
+        const S *__restrict from = x + start, *__restrict grad = dy + start;
+        S* __restrict to = dx + start;
+        const float *__restrict mean = r[0], *__restrict scale = r[1], *__restrict shift = r[2];
+        const float *__restrict first = r[3], *__restrict second = r[4];
+        for (int64_t i = 0; i < length; i++)
+          store(to[i], input_gradient<Act>(
+              widen(from[i]), widen(grad[i]), mean[i], scale[i], shift[i], first[i], second[i], slope));
+      }
+    });
+  }
+  const int64_t planes = shape.outer * shape.channels;
+  return in_parallel(parallel_for, planes, std::max<int64_t>(1, GRAIN / shape.inner), [&](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; plane++) {
+      const int64_t c = plane % shape.channels;
+      const S *__restrict from = x + plane * shape.inner, *__restrict grad = dy + plane * shape.inner;
+      S* __restrict to = dx + plane * shape.inner;
+      const float mean = a.mean[c], scale = a.scale[c], shift = a.shift[c], first = k1[c], second = k2[c];
+      for (int64_t i = 0; i < shape.inner; i++)
+        store(to[i], input_gradient<Act>(
+            widen(from[i]), widen(grad[i]), mean, scale, shift, first, second, slope));
+    }
+  });
+}
+
+// ----------------------------------------------------------------------------------------------------------- sums
+// What an element adds to the two sums of its channel.
+struct Moments {
+  FN Pair of(float x, float, float mean, float, float, float) {
+    const float d = x - mean;
+    return {d, d * d};
+  }
+};
+
+template <int Act> struct Gradients {
+  FN Pair of(float x, float dy, float mean, float scale, float shift, float slope) {
+    const float d = x - mean, g = through<Act>(dy, d * scale + shift, slope);
+    return {g, g * d};
+  }
+};
+
+// Planes: a channel is one thread's; 4096 elements are summed in fp32, the rest in fp64.
+template <typename Term, typename S>
+int32_t sum_planes(
+    Shape shape, const S* x, const S* dy, Affine a, float slope, double* sums, ParallelFor parallel_for) {
+  const int64_t grain = std::max<int64_t>(1, GRAIN / (shape.outer * shape.inner));
+  return in_parallel(parallel_for, shape.channels, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; c++) {
+      const float mean = a.mean[c], scale = a.scale[c], shift = a.shift[c];
+      double first = 0, second = 0;
+      for (int64_t o = 0; o < shape.outer; o++) {
+        const S *from = x + (o * shape.channels + c) * shape.inner, *grad = dy + (o * shape.channels + c) * shape.inner;
+        for (int64_t start = 0; start < shape.inner; start += 4096) {
+          const int64_t stop = std::min<int64_t>(shape.inner, start + 4096);
+          float p = 0, q = 0;
+#pragma omp simd reduction(+ : p, q)
+          for (int64_t i = start; i < stop; i++) {
+            const Pair pair = Term::of(widen(from[i]), widen(grad[i]), mean, scale, shift, slope);
+            p += pair.first;
+            q += pair.second;
+          }
+          first += p;
+          second += q;
+        }
+      }
+      sums[c] = first;
+      sums[shape.channels + c] = second;
+    }
+  });
+}
+
+// Rows: blocks of rows are summed lane by lane in fp32, then folded to channels and added in fp64, in their order.
+template <typename Term, typename S>
+int32_t sum_rows(Shape shape, const S* x, const S* dy, Affine a, float slope, double* sums, ParallelFor parallel_for) {
+  const Repeated r(shape.channels, {a.mean, a.scale, a.shift});
+  const int64_t total = shape.outer * shape.channels, tiles = (total + r.length - 1) / r.length;
+  const int64_t in_block = std::clamp<int64_t>(tiles / 64, 1, 256), blocks = (tiles + in_block - 1) / in_block;
+  std::vector<double> partial(blocks * 2 * shape.channels, 0.0);
+  const int64_t grain = std::max<int64_t>(1, GRAIN / (in_block * r.length));
+  const int32_t failed = in_parallel(parallel_for, blocks, grain, [&](int64_t begin, int64_t end) {
+    std::vector<float> lanes(2 * r.length);
+    float *__restrict p = lanes.data(), *__restrict q = lanes.data() + r.length;
+    const float *__restrict mean = r[0], *__restrict scale = r[1], *__restrict shift = r[2];
+    for (int64_t block = begin; block < end; block++) {
+      std::fill(lanes.begin(), lanes.end(), 0.0f);
+      for (int64_t tile = block * in_block; tile < std::min(tiles, (block + 1) * in_block); tile++) {
+        const int64_t start = tile * r.length, length = std::min(r.length, total - start);
+        const S *__restrict from = x + start, *__restrict grad = dy + start;
+        for (int64_t i = 0; i < length; i++) {
+          const Pair pair = Term::of(widen(from[i]), widen(grad[i]), mean[i], scale[i], shift[i], slope);
+          p[i] += pair.first;
+          q[i] += pair.second;
+        }
+      }
+      double* own = partial.data() + block * 2 * shape.channels;
+      for (int64_t i = 0; i < r.length; i++) {
+        own[i % shape.channels] += p[i];
+        own[shape.channels + i % shape.channels] += q[i];
+      }
+    }
+  });
+  std::fill(sums, sums + 2 * shape.channels, 0.0);
+  for (size_t i = 0; i < partial.size(); i++) sums[i % (2 * shape.channels)] += partial[i];
+  return failed;
+}
+
+template <typename Term, typename S>
+int32_t sum(Shape shape, const S* x, const S* dy, Affine a, float slope, double* sums, ParallelFor parallel_for) {
+  return shape.inner == 1 ? sum_rows<Term>(shape, x, dy, a, slope, sums, parallel_for)
+                          : sum_planes<Term>(shape, x, dy, a, slope, sums, parallel_for);
+}
+
+// A first guess of each channel's mean, from the first 64 of its values: subtracting it keeps the squares small.
+template <typename S> std::vector<float> guessed_means(Shape shape, const S* x) {
+  std::vector<float> means(shape.channels);
+  const int64_t step = shape.inner == 1 ? shape.channels : 1, count = shape.inner == 1 ? shape.outer : shape.inner;
+  const int64_t sample = std::min<int64_t>(64, count);
+  for (int64_t c = 0; c < shape.channels; c++) {
+    for (int64_t i = 0; i < sample; i++) means[c] += widen(x[c * shape.inner + i * step]);
+    means[c] /= sample;
+  }
+  return means;
+}
+
+template <typename S>
+int32_t statistics(Shape shape, const S* x, float* mean, float* variance, ParallelFor parallel_for) {
+  const std::vector<float> guess = guessed_means(shape, x);
+  const Affine a{guess.data(), guess.data(), guess.data()};
+  std::vector<double> sums(2 * shape.channels);
+  const int32_t failed = sum<Moments>(shape, x, x, a, 0, sums.data(), parallel_for);
+  const double count = double(shape.outer) * shape.inner;
+  for (int64_t c = 0; c < shape.channels; c++) {
+    const double shifted = sums[c] / count;
+    mean[c] = float(guess[c] + shifted);
+    variance[c] = float(std::max(0.0, sums[shape.channels + c] / count - shifted * shifted));
+  }
+  return failed;
+}
+
+// ------------------------------------------------------------------------------------------------- choice of types
+template <typename Body> int32_t with_type(int type, const Body& body) {
+  return type == 0 ? body(float{}) : type == 3 ? body(bf16{}) : -1;
+}
+
+template <typename Body> int32_t with_type_and_act(int type, int act, const Body& body) {
+  return with_type(type, [&](auto element) {
+    switch (act) {
+      case MISH: return body(element, std::integral_constant<int, MISH>{});
+      case RELU: return body(element, std::integral_constant<int, RELU>{});
+      case SILU: return body(element, std::integral_constant<int, SILU>{});
+      case LEAKY_RELU: return body(element, std::integral_constant<int, LEAKY_RELU>{});
+      default: return int32_t(-1);
+    }
+  });
+}
+
+}  // namespace
+
+// All return 0, what torch_parallel_for returned, or -1 for a type or activation that is not there.
+// `type`: 0 for fp32, 3 for bf16, as in ops/backend.py. Channel arrays are fp32.
+
+extern "C" int32_t norm_statistics(
+    int type, int64_t outer, int64_t channels, int64_t inner, const void* x, float* mean, float* variance,
+    ParallelFor parallel_for) {
+  return with_type(type, [&](auto element) {
+    using S = decltype(element);
+    return statistics(Shape{outer, channels, inner}, static_cast<const S*>(x), mean, variance, parallel_for);
+  });
+}
+
+extern "C" int32_t norm_act_forward(
+    int type, int act, float slope, int64_t outer, int64_t channels, int64_t inner, const void* x, const float* mean,
+    const float* scale, const float* shift, void* y, ParallelFor parallel_for) {
+  return with_type_and_act(type, act, [&](auto element, auto chosen) {
+    using S = decltype(element);
+    return forward<chosen.value>(
+        Shape{outer, channels, inner}, static_cast<const S*>(x), Affine{mean, scale, shift}, slope,
+        static_cast<S*>(y), parallel_for);
+  });
+}
+
+// sums: of g, then of g (x - mean), a value a channel each.
+extern "C" int32_t norm_act_reduce(
+    int type, int act, float slope, int64_t outer, int64_t channels, int64_t inner, const void* x, const void* dy,
+    const float* mean, const float* scale, const float* shift, float* sums, ParallelFor parallel_for) {
+  std::vector<double> wide(2 * channels);
+  const int32_t failed = with_type_and_act(type, act, [&](auto element, auto chosen) {
+    using S = decltype(element);
+    return sum<Gradients<chosen.value>>(
+        Shape{outer, channels, inner}, static_cast<const S*>(x), static_cast<const S*>(dy),
+        Affine{mean, scale, shift}, slope, wide.data(), parallel_for);
+  });
+  for (int64_t i = 0; i < 2 * channels; i++) sums[i] = float(wide[i]);
+  return failed;
+}
+
+extern "C" int32_t norm_act_backward(
+    int type, int act, float slope, int64_t outer, int64_t channels, int64_t inner, const void* x, const void* dy,
+    const float* mean, const float* scale, const float* shift, const float* k1, const float* k2, void* dx,
+    ParallelFor parallel_for) {
+  return with_type_and_act(type, act, [&](auto element, auto chosen) {
+    using S = decltype(element);
+    return backward<chosen.value>(
+        Shape{outer, channels, inner}, static_cast<const S*>(x), static_cast<const S*>(dy),
+        Affine{mean, scale, shift}, k1, k2, slope, static_cast<S*>(dx), parallel_for);
+  });
+}

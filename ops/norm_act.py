@@ -1,0 +1,238 @@
+"""Batch norm and activation in one: `norm_act(x, norm, act)` is `act(norm(x))` for two ordinary modules.
+
+Where a fused kernel serves them (csrc/norm_act_cpu.cpp), memory is passed over 3 times forward and 5 times backward
+instead of 5 and 8 times, and one tensor is kept for the backward pass, the input. Which pairs are fused is a static
+rule, `fusion`; all others run as they stand and give the same numbers. Parameters, buffers and state_dict are the
+modules' own.
+
+Training is four operators, so that a SyncBatchNorm could exchange its sums between them: `norm_statistics`,
+`norm_act_forward`; `norm_act_reduce`, `norm_act_backward`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
+
+from ops.backend import TYPES, CpuKernels, choose, expect, forced
+from ops.mish import Mish, Plan
+
+ACTIVATIONS: dict[type[nn.Module], int] = {Mish: 0, nn.ReLU: 1, nn.SiLU: 2, nn.LeakyReLU: 3}  # csrc/norm_act_cpu.cpp
+FUSED_TYPES = (torch.float32, torch.bfloat16)
+
+
+def fusion(norm: nn.Module, act: nn.Module, device: torch.device | str, dtype: torch.dtype) -> Plan | None:
+    """What runs the pair as one on tensors of this device and type in eager code; None where it is not fused.
+
+    A static rule: these classes exactly, fp32 or bf16 on a CPU, fp32 parameters. Nothing is built or run.
+    """
+    device = torch.device(device)
+    if not _may_fuse(norm, act, device.type, dtype):
+        return None
+    choice = expect(device)
+    if not choice.implementation.startswith("ops.mish, CPU kernel"):
+        return None
+    return Plan(choice.implementation.replace("ops.mish", "ops.norm_act"), choice.reason)
+
+
+def _may_fuse(norm: nn.Module, act: nn.Module, device: str, dtype: torch.dtype) -> bool:
+    if type(norm) is not nn.BatchNorm2d or type(act) not in ACTIVATIONS or device != "cpu" or dtype not in FUSED_TYPES:
+        return False
+    if type(act) is Mish and forced() in ("eager", "torch"):
+        return False  # the pair would hide what was asked for
+    return norm.weight is None or norm.weight.dtype == torch.float32
+
+
+def norm_act(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
+    """act(norm(x)) for x (B, C, H, W), fused where `fusion` says so and nothing looks into the modules' calls."""
+    if _is_plain(x, norm, act):
+        return act(norm(x))
+    use_batch = norm.training or norm.running_mean is None
+    factor = 0.0
+    if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        factor = 1.0 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    running = (norm.running_mean, norm.running_var)
+    slope = act.negative_slope if type(act) is nn.LeakyReLU else 0.0
+    options = (use_batch, factor, norm.eps, ACTIVATIONS[type(act)], slope)
+    return _NormAct.apply(x, norm.weight, norm.bias, *running, *options)
+
+
+def _is_plain(x: Tensor, norm: nn.Module, act: nn.Module) -> bool:
+    """Whether the two modules run one after the other: not a fused pair, or somebody watches or traces them."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor or x.dim() != 4:
+        return True
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0 or _has_any_global_hook():
+        return True
+    if _is_hooked(norm) or _is_hooked(act) or not _may_fuse(norm, act, x.device.type, x.dtype):
+        return True
+    if x.numel() <= x.shape[1] or x.shape[1] != norm.num_features:
+        return True  # too few values or wrong channels: the error is PyTorch's to give
+    return not isinstance(choose(x.device).kernels, CpuKernels)
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks)
+
+
+# ------------------------------------------------------------------------------------------------------------ operators
+
+_LIBRARY = torch.library.Library("yolo", "FRAGMENT")
+_PAIR = "Tensor mean, Tensor scale, Tensor shift, int act, float slope"
+for _schema in (
+    "norm_statistics(Tensor x) -> (Tensor, Tensor)",
+    f"norm_act_forward(Tensor x, {_PAIR}) -> Tensor",
+    f"norm_act_reduce(Tensor grad, Tensor x, {_PAIR}) -> Tensor",
+    f"norm_act_backward(Tensor grad, Tensor x, Tensor k1, Tensor k2, {_PAIR}) -> Tensor",
+):
+    _LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
+
+
+def _layout(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+    """x in a layout of the kernels, itself where it has one, and that as (outer, channels, inner)."""
+    batch, channels, height, width = x.shape
+    if x.is_contiguous():
+        return x, (batch, channels, height * width)
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return x.contiguous(), (batch, channels, height * width)
+    return x, (batch * height * width, channels, 1)
+
+
+def _like(grad: Tensor, x: Tensor) -> Tensor:
+    """grad in the layout of x."""
+    return grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
+
+
+def _call(name: str, x: Tensor, *arguments: Any) -> None:
+    kernels = choose(x.device).kernels
+    if not isinstance(kernels, CpuKernels):
+        raise RuntimeError(f"yolo::{name} has no kernel on {x.device}")
+    kernels.call(name, TYPES[x.dtype], *arguments)
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    x, shape = _layout(x)
+    mean, variance = _channels(x), _channels(x)
+    _call("norm_statistics", x, *shape, x, mean, variance)
+    return mean, variance
+
+
+def _forward(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, act: int, slope: float) -> Tensor:
+    x, shape = _layout(x)
+    y = torch.empty_like(x)
+    _call("norm_act_forward", x, act, slope, *shape, x, mean, scale, shift, y)
+    return y
+
+
+def _reduce(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, act: int, slope: float) -> Tensor:
+    x, shape = _layout(x)
+    sums = mean.new_empty((2, x.shape[1]))
+    _call("norm_act_reduce", x, act, slope, *shape, x, _like(grad, x), mean, scale, shift, sums)
+    return sums
+
+
+def _backward(
+    grad: Tensor, x: Tensor, k1: Tensor, k2: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, act: int, slope: float
+) -> Tensor:
+    x, shape = _layout(x)
+    dx = torch.empty_like(x)
+    _call("norm_act_backward", x, act, slope, *shape, x, _like(grad, x), mean, scale, shift, k1, k2, dx)
+    return dx
+
+
+def _fake_of(x: Tensor) -> Tensor:
+    return torch.empty_like(_layout(x)[0])
+
+
+def _channels(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[1], dtype=torch.float32)
+
+
+for _name, _kernel, _fake in (
+    ("norm_statistics", _statistics, lambda x: (_channels(x), _channels(x))),
+    ("norm_act_forward", _forward, lambda x, *_: _fake_of(x)),
+    ("norm_act_reduce", _reduce, lambda grad, x, *_: x.new_empty((2, x.shape[1]), dtype=torch.float32)),
+    ("norm_act_backward", _backward, lambda grad, x, *_: _fake_of(x)),
+):
+    _LIBRARY.impl(_name, _kernel, "CPU")
+    torch.library.register_fake(f"yolo::{_name}", _fake, lib=_LIBRARY)
+
+
+# ------------------------------------------------------------------------------------------------------------- autograd
+
+
+class _NormAct(torch.autograd.Function):
+    """The fused pair; keeps x and six vectors of one value a channel."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        use_batch: bool,
+        factor: float,
+        eps: float,
+        act: int,
+        slope: float,
+    ) -> Tensor:
+        """`use_batch`: normalise by x's own statistics, and move the running ones towards them by `factor`."""
+        x, _ = _layout(x)
+        ops = torch.ops.yolo
+        if use_batch:
+            mean, variance = ops.norm_statistics.default(x)
+            if factor and running_mean is not None and running_var is not None:
+                count = x.numel() // x.shape[1]
+                running_mean.lerp_(mean.to(running_mean.dtype), factor)
+                running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), factor)
+        else:
+            assert running_mean is not None and running_var is not None
+            mean, variance = running_mean.float().clone(), running_var.float()
+        inverse = torch.rsqrt(variance + eps)
+        scale = inverse if weight is None else inverse * weight
+        shift = torch.zeros_like(mean) if bias is None else bias.detach()
+        ctx.save_for_backward(x, weight, bias, mean, inverse, scale, shift)
+        ctx.options = (use_batch, eps, act, slope)
+        return ops.norm_act_forward.default(x, mean, scale, shift, act, slope)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, mean, inverse, scale, shift = ctx.saved_tensors
+        use_batch, eps, act, slope = ctx.options
+        if torch.is_grad_enabled():  # a derivative of this derivative is wanted: by PyTorch's operators
+            return *_plain_gradients(ctx, grad, x, weight, bias, mean, inverse), *[None] * 7
+        pair = (mean, scale, shift, act, slope)
+        by_x = by_weight = by_bias = None
+        if use_batch or any(ctx.needs_input_grad[1:3]):
+            by_bias, with_x = torch.ops.yolo.norm_act_reduce.default(grad, x, *pair).unbind()
+            by_weight = with_x * inverse
+        if ctx.needs_input_grad[0]:
+            if use_batch:
+                count = x.numel() // x.shape[1]
+                k1, k2 = by_bias / count, by_weight * inverse / count
+            else:
+                k1 = k2 = torch.zeros_like(mean)
+            by_x = torch.ops.yolo.norm_act_backward.default(grad, x, k1, k2, *pair)
+        by_weight = by_weight if ctx.needs_input_grad[1] else None
+        return by_x, by_weight, by_bias if ctx.needs_input_grad[2] else None, *[None] * 7
+
+
+_PLAIN = {0: nn.functional.mish, 1: nn.functional.relu, 2: nn.functional.silu}
+
+
+def _plain_gradients(
+    ctx: Any, grad: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inverse: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The gradients of x, weight and bias by PyTorch's own operators, which can be derived again."""
+    use_batch, eps, act, slope = ctx.options
+    variance = None if use_batch else inverse**-2 - eps
+    z = nn.functional.batch_norm(x, None if use_batch else mean, variance, weight, bias, use_batch, 0.0, eps)
+    y = nn.functional.leaky_relu(z, slope) if act == 3 else _PLAIN[act](z)
+    asked = [each for each, wanted in zip((x, weight, bias), ctx.needs_input_grad, strict=False) if wanted]
+    found = iter(torch.autograd.grad(y, asked, grad, create_graph=True))
+    return tuple(next(found) if wanted else None for wanted in ctx.needs_input_grad[:3])
