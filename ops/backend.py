@@ -125,8 +125,8 @@ class CpuKernels:
             "mish_map": (kind, ctypes.c_int, number, *[pointer] * 3),
             "norm_statistics": (kind, *shape, *[pointer] * 3),
             "norm_act_forward": (kind, *act, *shape, *[pointer] * 5),
-            "norm_act_reduce": (kind, *act, *shape, *[pointer] * 6),
-            "norm_act_backward": (kind, *act, *shape, *[pointer] * 8),
+            "norm_act_reduce": (kind, *act, *shape, *[pointer] * 7),
+            "norm_act_backward": (kind, *shape, *[pointer] * 6),
         }.items():
             getattr(self.library, name).argtypes = (*arguments, pointer)
             getattr(self.library, name).restype = ctypes.c_int32

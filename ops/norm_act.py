@@ -57,7 +57,7 @@ def norm_act(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     running = (norm.running_mean, norm.running_var)
     slope = act.negative_slope if type(act) is nn.LeakyReLU else 0.0
     options = (use_batch, factor, norm.eps, ACTIVATIONS[type(act)], slope)
-    return _NormAct.apply(x, norm.weight, norm.bias, *running, *options)
+    return _NormAct.apply(_layout(x)[0], norm.weight, norm.bias, *running, *options)
 
 
 def _is_plain(x: Tensor, norm: nn.Module, act: nn.Module) -> bool:
@@ -85,8 +85,8 @@ _PAIR = "Tensor mean, Tensor scale, Tensor shift, int act, float slope"
 for _schema in (
     "norm_statistics(Tensor x) -> (Tensor, Tensor)",
     f"norm_act_forward(Tensor x, {_PAIR}) -> Tensor",
-    f"norm_act_reduce(Tensor grad, Tensor x, {_PAIR}) -> Tensor",
-    f"norm_act_backward(Tensor grad, Tensor x, Tensor k1, Tensor k2, {_PAIR}) -> Tensor",
+    f"norm_act_reduce(Tensor grad, Tensor x, {_PAIR}) -> (Tensor g, Tensor sums)",
+    "norm_act_backward(Tensor(a!) g, Tensor x, Tensor mean, Tensor scale, Tensor k1, Tensor k2) -> ()",
 ):
     _LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
@@ -127,20 +127,20 @@ def _forward(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, act: int, sl
     return y
 
 
-def _reduce(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, act: int, slope: float) -> Tensor:
+def _reduce(
+    grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, act: int, slope: float
+) -> tuple[Tensor, Tensor]:
+    """grad act'(z), and its sums and those of its products with x - mean, (2, C)."""
     x, shape = _layout(x)
-    sums = mean.new_empty((2, x.shape[1]))
-    _call("norm_act_reduce", x, act, slope, *shape, x, _like(grad, x), mean, scale, shift, sums)
-    return sums
+    g, sums = torch.empty_like(x), mean.new_empty((2, x.shape[1]))
+    _call("norm_act_reduce", x, act, slope, *shape, x, _like(grad, x), mean, scale, shift, g, sums)
+    return g, sums
 
 
-def _backward(
-    grad: Tensor, x: Tensor, k1: Tensor, k2: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, act: int, slope: float
-) -> Tensor:
+def _backward(g: Tensor, x: Tensor, mean: Tensor, scale: Tensor, k1: Tensor, k2: Tensor) -> None:
+    """Make of g the gradient of x: scale (g - k1 - (x - mean) k2). Both in one layout, that of `_reduce`."""
     x, shape = _layout(x)
-    dx = torch.empty_like(x)
-    _call("norm_act_backward", x, act, slope, *shape, x, _like(grad, x), mean, scale, shift, k1, k2, dx)
-    return dx
+    _call("norm_act_backward", x, *shape, x, mean, scale, k1, k2, g)
 
 
 def _fake_of(x: Tensor) -> Tensor:
@@ -154,8 +154,8 @@ def _channels(x: Tensor) -> Tensor:
 for _name, _kernel, _fake in (
     ("norm_statistics", _statistics, lambda x: (_channels(x), _channels(x))),
     ("norm_act_forward", _forward, lambda x, *_: _fake_of(x)),
-    ("norm_act_reduce", _reduce, lambda grad, x, *_: x.new_empty((2, x.shape[1]), dtype=torch.float32)),
-    ("norm_act_backward", _backward, lambda grad, x, *_: _fake_of(x)),
+    ("norm_act_reduce", _reduce, lambda grad, x, mean, *_: (_fake_of(x), mean.new_empty((2, x.shape[1])))),
+    ("norm_act_backward", _backward, lambda *_: None),
 ):
     _LIBRARY.impl(_name, _kernel, "CPU")
     torch.library.register_fake(f"yolo::{_name}", _fake, lib=_LIBRARY)
@@ -182,7 +182,6 @@ class _NormAct(torch.autograd.Function):
         slope: float,
     ) -> Tensor:
         """`use_batch`: normalise by x's own statistics, and move the running ones towards them by `factor`."""
-        x, _ = _layout(x)
         ops = torch.ops.yolo
         if use_batch:
             mean, variance = ops.norm_statistics.default(x)
@@ -206,20 +205,15 @@ class _NormAct(torch.autograd.Function):
         use_batch, eps, act, slope = ctx.options
         if torch.is_grad_enabled():  # a derivative of this derivative is wanted: by PyTorch's operators
             return *_plain_gradients(ctx, grad, x, weight, bias, mean, inverse), *[None] * 7
-        pair = (mean, scale, shift, act, slope)
-        by_x = by_weight = by_bias = None
-        if use_batch or any(ctx.needs_input_grad[1:3]):
-            by_bias, with_x = torch.ops.yolo.norm_act_reduce.default(grad, x, *pair).unbind()
-            by_weight = with_x * inverse
+        by_x, (by_bias, by_weight) = torch.ops.yolo.norm_act_reduce.default(grad, x, mean, scale, shift, act, slope)
+        by_weight = by_weight * inverse
         if ctx.needs_input_grad[0]:
-            if use_batch:
-                count = x.numel() // x.shape[1]
-                k1, k2 = by_bias / count, by_weight * inverse / count
-            else:
-                k1 = k2 = torch.zeros_like(mean)
-            by_x = torch.ops.yolo.norm_act_backward.default(grad, x, k1, k2, *pair)
-        by_weight = by_weight if ctx.needs_input_grad[1] else None
-        return by_x, by_weight, by_bias if ctx.needs_input_grad[2] else None, *[None] * 7
+            count = x.numel() // x.shape[1]
+            k1, k2 = (by_bias / count, by_weight * inverse / count) if use_batch else (torch.zeros_like(mean),) * 2
+            torch.ops.yolo.norm_act_backward.default(by_x, x, mean, scale, k1, k2)
+        found = (by_x, by_weight, by_bias)
+        wanted = zip(found, ctx.needs_input_grad, strict=False)
+        return *(each if wants else None for each, wants in wanted), *[None] * 7
 
 
 _PLAIN = {0: nn.functional.mish, 1: nn.functional.relu, 2: nn.functional.silu}

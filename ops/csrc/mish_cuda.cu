@@ -13,10 +13,29 @@ template <typename S> union Piece {
 };
 
 
+template <typename S, typename T> FN void store_pair(S* place, T low, T high) {
+  store(place[0], low);
+  store(place[1], high);
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800  // which round two at once
+FN void store_pair(bf16* place, float low, float high) {
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(*reinterpret_cast<unsigned int*>(place)) : "f"(high), "f"(low));
+}
+
+FN void store_pair(f16* place, float low, float high) {
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(*reinterpret_cast<unsigned int*>(place)) : "f"(high), "f"(low));
+}
+#endif
+
 template <int Order, typename S> FN Piece<S> map_piece(const Piece<S>& x, const Piece<S>& g) {
   Piece<S> result;
 #pragma unroll
-  for (int i = 0; i < int(16 / sizeof(S)); i++) result.elements[i] = mish_element<Order>(x.elements[i], g.elements[i]);
+  for (int i = 0; i < int(16 / sizeof(S)); i += 2) {
+    const auto low = mish_wide<Order>(x.elements[i], g.elements[i]);
+    const auto high = mish_wide<Order>(x.elements[i + 1], g.elements[i + 1]);
+    store_pair(result.elements + i, low, high);
+  }
   return result;
 }
 
@@ -36,12 +55,10 @@ template <int Order, typename S> FN void map_vectors(const S* x, const S* g, S* 
 #pragma unroll
   for (int piece = 0; piece < PIECES; piece++) {
     const long long at = first + piece * THREADS;
-    if (at < whole) {
-      reinterpret_cast<uint4*>(out)[at] = map_piece<Order>(a[piece], b[piece]).raw;
-    } else if (at == whole) {  // the thread after the last whole piece does what is left
-      for (long long i = whole * WIDTH; i < count; i++) out[i] = mish_element<Order>(x[i], Order ? g[i] : x[i]);
-    }
+    if (at < whole) reinterpret_cast<uint4*>(out)[at] = map_piece<Order>(a[piece], b[piece]).raw;
   }
+  const long long i = whole * WIDTH + threadIdx.x;  // what is left is less than a piece
+  if (blockIdx.x == gridDim.x - 1 && i < count) out[i] = mish_element<Order>(x[i], Order ? g[i] : x[i]);
 }
 
 template <int Order, typename S> FN void map_scalars(const S* x, const S* g, S* out, long long count) {

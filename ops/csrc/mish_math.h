@@ -6,7 +6,7 @@
 //   mish''(x) = 4 e r^2 (2 (e + 1) + x (1 - 2 e + 4 e r))
 // n and n + 2 are sums of positive terms, so nothing cancels in them, as it does in (u^2 - 1) / (u^2 + 1) or in
 // 1 - exp(-softplus(x)). x is clamped to where e^2 is finite; beyond the upper bound n r rounds to 1, beyond the lower
-// one e is zero. NaN passes through: each comparison is written so that a NaN takes the branch that keeps it.
+// one e is zero. NaN passes through: the last comparison of each is written so that NaN takes the branch of x.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -59,7 +59,13 @@ FN unsigned long long as_bits(double value) {
 #endif
 }
 
-// 16 bits are computed in fp32, with one rounding at the end.
+// Binary digits of a type's significand. 16 bits are computed in fp32, with one rounding at the end.
+template <typename S> struct Digits;
+template <> struct Digits<double> { static constexpr int value = 53; };
+template <> struct Digits<float> { static constexpr int value = 24; };
+template <> struct Digits<f16> { static constexpr int value = 11; };
+template <> struct Digits<bf16> { static constexpr int value = 8; };
+
 FN double widen(double value) { return value; }
 FN float widen(float value) { return value; }
 FN float widen(bf16 value) { return as_float((unsigned int)value.bits << 16); }
@@ -114,24 +120,22 @@ template <> struct Bounds<double> {
   static constexpr double lower = -709.0, upper = 40.0, logistic = 709.0;
 };
 
-// exp(c) for c between the bounds, 0 at the lower one. `Narrow`: the result will be rounded to 16 bits.
-template <bool Narrow> FN float exponential(float c) {
+// exp(c) for c between the bounds, 0 at the lower one, for a result that will be rounded to so many digits.
+template <int D> FN float exponential(float c) {
   const float log2e = 1.44269504f;
 #if defined(__CUDA_ARCH__)
   float e, t = c * log2e;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(t));
-  if (Narrow) return e;
+  if (D <= 11) return e;
   // The rounding of c log2(e) to t would cost |c| units of the last place: what it lost is multiplied back.
   const float lost = fmaf(c, 1.92596303e-8f, fmaf(c, log2e, -t));
   return fmaf(e, lost * 0.693147181f, e);
 #else
-  // exp(c) = 2^k exp(r), |r| <= ln(2) / 2, by Taylor to r^7, which is right to 5e-9.
+  // exp(c) = 2^k exp(r), |r| <= ln(2) / 2, by Taylor to r^7, which is right to 5e-9; to r^5, right to 2e-6, for bf16.
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which stands in the low bits
   const float shifted = c * log2e + magic, k = shifted - magic;
   const float r = (c - k * 0.693359375f) + k * 2.12194440e-4f;  // ln(2) in two parts, the first exact in 10 bits
-  float p = 1.0f / 5040;
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
+  float p = D <= 8 ? 1.0f / 120 : (r * (1.0f / 5040) + 1.0f / 720) * r + 1.0f / 120;
   p = p * r + 1.0f / 24;
   p = p * r + 1.0f / 6;
   p = p * r + 0.5f;
@@ -141,7 +145,7 @@ template <bool Narrow> FN float exponential(float c) {
 #endif
 }
 
-template <bool Narrow> FN double exponential(double c) {
+template <int D> FN double exponential(double c) {
 #if defined(__CUDA_ARCH__)
   return c > Bounds<double>::lower ? exp(c) : c == c ? 0.0 : c;
 #else
@@ -178,46 +182,79 @@ FN float reciprocal(float value) {
 
 FN double reciprocal(double value) { return 1.0 / value; }
 
-template <typename T> FN T clamped(T x, T lower, T upper) {
-  const T raised = x < lower ? lower : x;
+// x between a negative and a positive bound. The processor's form loses NaN, so that whoever calls it brings that back.
+FN double clamped(double x, double lower, double upper) {
+  const double raised = x < lower ? lower : x;
   return raised > upper ? upper : raised;
+}
+
+FN float clamped(float x, float lower, float upper) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  float raised, result;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(raised) : "f"(x), "f"(lower));
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(raised), "f"(upper));
+  return result;
+#elif defined(__CUDA_ARCH__)
+  const float raised = x < lower ? lower : x;
+  return raised > upper ? upper : raised;
+#else
+  // On the bits, two instructions: as unsigned numbers negative floats lie above all others, the lowest highest; as
+  // signed numbers positive floats are in order, and negative ones below them.
+  const unsigned int bits = as_bits(x), low = as_bits(lower);
+  const int raised = (int)(bits > low ? low : bits), high = (int)as_bits(upper);
+  return as_float((unsigned int)(raised > high ? high : raised));
+#endif
+}
+
+// y, but NaN where x is: what the processor's form of `clamped` has lost.
+template <typename T> FN T keep_nan(T x, T y) {
+#if defined(__CUDA_ARCH__)
+  return y;
+#else
+  return x == x ? y : x;
+#endif
 }
 
 // --------------------------------------------------------------------------------------------------------------- Mish
 template <typename T> struct Terms { T c, e, n, r; };
 
-template <bool Narrow, typename T> FN Terms<T> terms(T x) {
+template <int D, typename T> FN Terms<T> terms(T x) {
   Terms<T> t;
   t.c = clamped(x, Bounds<T>::lower, Bounds<T>::upper);
-  t.e = exponential<Narrow>(t.c);
+  t.e = exponential<D>(t.c);
   t.n = t.e * t.e + 2 * t.e;
   t.r = reciprocal(t.n + 2);
   return t;
 }
 
-template <bool Narrow, typename T> FN T mish(T x) {
-  const Terms<T> t = terms<Narrow>(x);
+template <int D, typename T> FN T mish(T x) {
+  const Terms<T> t = terms<D>(x);
   const T y = t.c * (t.n * t.r);
-  return x > Bounds<T>::upper ? x : y;
+  return x <= Bounds<T>::upper ? y : x;  // NaN takes x
 }
 
-template <bool Narrow, typename T> FN T mish_first(T x) {
-  const Terms<T> t = terms<Narrow>(x);
-  return t.r * (4 * t.c * ((t.e * t.e + t.e) * t.r) + t.n);
+template <int D, typename T> FN T mish_first(T x) {
+  const Terms<T> t = terms<D>(x);
+  const T y = t.r * (4 * t.c * ((t.e * t.e + t.e) * t.r) + t.n);
+  return keep_nan(x, y);
 }
 
-template <bool Narrow, typename T> FN T mish_second(T x) {
-  const Terms<T> t = terms<Narrow>(x);
-  return 4 * t.e * t.r * t.r * (2 * (t.e + 1) + t.c * (1 - 2 * t.e + 4 * t.e * t.r));
+template <int D, typename T> FN T mish_second(T x) {
+  const Terms<T> t = terms<D>(x);
+  const T y = 4 * t.e * t.r * t.r * (2 * (t.e + 1) + t.c * (1 - 2 * t.e + 4 * t.e * t.r));
+  return keep_nan(x, y);
 }
 
-// The operator for one element: mish(x), g mish'(x) or g mish''(x), computed wide and rounded once.
+// The operator for one element, not yet rounded to its storage: mish(x), g mish'(x) or g mish''(x).
+template <int Order, typename S> FN auto mish_wide(S x, S g) {
+  constexpr int D = Digits<S>::value;
+  if constexpr (Order == 0) return mish<D>(widen(x));
+  else if constexpr (Order == 1) return widen(g) * mish_first<D>(widen(x));
+  else return widen(g) * mish_second<D>(widen(x));
+}
+
 template <int Order, typename S> FN S mish_element(S x, S g) {
-  constexpr bool is_narrow = sizeof(S) == 2;
-  const auto wide = widen(x);
   S result;
-  if constexpr (Order == 0) store(result, mish<is_narrow>(wide));
-  else if constexpr (Order == 1) store(result, widen(g) * mish_first<is_narrow>(wide));
-  else store(result, widen(g) * mish_second<is_narrow>(wide));
+  store(result, mish_wide<Order>(x, g));
   return result;
 }

@@ -1,7 +1,7 @@
 // mish_cuda.cu as C++: what CUDA gives a kernel is given here, and a launch runs all its threads one after the other.
 struct uint4 { unsigned int x, y, z, w; };
 struct Index { unsigned int x; };
-static Index blockIdx, threadIdx;
+static Index blockIdx, threadIdx, gridDim;
 #define __global__
 #define __launch_bounds__(threads)
 
@@ -9,7 +9,8 @@ static Index blockIdx, threadIdx;
 
 #define LAUNCH(NAME, S)                                                                                \
   extern "C" void launch_##NAME(int blocks, const S* x, const S* g, S* out, long long count) {          \
-    for (blockIdx.x = 0; blockIdx.x < unsigned(blocks); blockIdx.x++)                                   \
+    gridDim.x = unsigned(blocks);                                                                       \
+    for (blockIdx.x = 0; blockIdx.x < gridDim.x; blockIdx.x++)                                          \
       for (threadIdx.x = 0; threadIdx.x < THREADS; threadIdx.x++) NAME(x, g, out, count);               \
   }
 #define BOTH(NAME, S) LAUNCH(mish_0_##NAME##_vector, S) LAUNCH(mish_0_##NAME##_scalar, S)

@@ -20,6 +20,7 @@ from ops import backend, build
 from ops.mish import reference
 
 ROOT = Path(__file__).parents[2]
+TOLERANCES = {torch.float32: 5e-7, torch.float64: 1e-14, torch.float16: 1e-3, torch.bfloat16: 4e-3}
 
 
 @pytest.fixture
@@ -29,6 +30,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(backend, "_chosen", {})
     build.version_of.cache_clear()
     yield tmp_path / "cache"
+    monkeypatch.undo()
     build.version_of.cache_clear()
 
 
@@ -133,29 +135,28 @@ def test_an_import_builds_and_writes_nothing(cache, compiler):
     assert not cache.exists() and not log.exists()
 
 
-def test_the_plainest_instruction_set_computes_the_same(cache):
-    if build.cpp_compiler() is None:
+def test_the_plainest_instruction_set_computes_the_same(tmp_path):
+    compiler = build.cpp_compiler()
+    if compiler is None:
         pytest.skip("no C++ compiler")
-    if build.instruction_set() == "baseline":
-        pytest.skip("this processor's own instruction set is the plainest")
-    kernels = backend.CpuKernels(build.cpu_library("baseline"), "baseline")
-    for dtype, tolerance in (
-        (torch.float32, 1e-6),
-        (torch.float64, 1e-14),
-        (torch.float16, 1e-3),
-        (torch.bfloat16, 8e-3),
-    ):
-        x = torch.linspace(-90, 30, 5001).to(dtype)
+    path = tmp_path / "baseline.so"
+    build.compile_with([compiler, *build.CPU_FLAGS, str(build.SOURCES / "mish_cpu.cpp"), "-o", str(path)])
+    run, threads = ctypes.CDLL(str(path)).mish_map, ctypes.c_void_p(backend._address_of_parallel_for())
+    for dtype, tolerance in TOLERANCES.items():
+        x = torch.linspace(-87.3, 30, 50_001).to(dtype)
         y = torch.empty_like(x)
-        kernels.map(0, x, x, y)
-        torch.testing.assert_close(y.double(), reference(x), rtol=tolerance, atol=1e-7)
+        pointers = (ctypes.c_void_p(each.data_ptr()) for each in (x, x, y))
+        assert run(backend.TYPES[dtype], 0, ctypes.c_int64(len(x)), *pointers, threads) == 0
+        torch.testing.assert_close(y.double(), reference(x), rtol=tolerance, atol=1e-37)
 
 
 # ------------------------------------------------------------------------------------------------------------ the GPUs
 # No GPU is needed to compile for one. What the kernels compute is checked by running them on the processor.
 
-MOST_REGISTERS = {"float32": 40, "bfloat16": 40, "float16": 40, "float64": 80}
-MOST_INSTRUCTIONS = {"float32": 40, "bfloat16": 32, "float16": 32}  # an element, in the vector kernels
+MOST_REGISTERS = 40  # of the 65,536 for 1,536 threads or more; sm_75 has at most 1,024, and 64 for each
+# Instructions an element in the vector kernels, forward and backward. PyTorch's own have 58 and 89 (bf16, sm_90).
+MOST_INSTRUCTIONS = {"float32": (28, 32), "bfloat16": (20, 25), "float16": (20, 25)}
+MOST_INSTRUCTIONS_75 = {"float32": (28, 32), "bfloat16": (30, 35), "float16": (24, 28)}  # which has no pairs to round
 
 
 def kernel_sizes(image: bytes) -> dict[str, int]:
@@ -179,10 +180,10 @@ def test_nvrtc_compiles_it_small(architecture, cache):
         pytest.skip(str(error))
     sizes = kernel_sizes(path.read_bytes())
     assert len(sizes) == 24
-    for kind, most in MOST_INSTRUCTIONS.items():
+    for kind, most in (MOST_INSTRUCTIONS_75 if architecture == "75" else MOST_INSTRUCTIONS).items():
+        elements = 2 * 16 // {"float32": 4}.get(kind, 2) + 1  # two pieces of 16 bytes, and one of the tail
         for order in (0, 1):
-            elements = 2 * 16 // {"float32": 4}.get(kind, 2) + 1  # two pieces of 16 bytes, and one of the tail
-            assert sizes[f"mish_{order}_{kind}_vector"] / 16 / elements <= most  # 16 bytes an instruction
+            assert sizes[f"mish_{order}_{kind}_vector"] / 16 / elements <= most[order]  # 16 bytes an instruction
 
 
 def test_nvcc_compiles_it_without_spills(cache):
@@ -198,12 +199,11 @@ def test_nvcc_compiles_it_without_spills(cache):
         capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     report = done.stderr + done.stdout
-    found = re.findall(
-        r"Compiling entry function 'mish_\d_(\w+?)_\w+' for 'sm_(\d+)'.*?Used (\d+) registers", report, re.S
-    )
+    found = re.findall(r"Compiling entry function 'mish_(\d)_\w+' for 'sm_(\d+)'.*?Used (\d+) registers", report, re.S)
     assert len(found) == 24 * len(architectures)
     assert not re.search(r"[1-9]\d* bytes spill", report)
-    assert all(int(registers) <= MOST_REGISTERS[kind] for kind, _, registers in found)
+    for order, architecture, registers in found:
+        assert int(registers) <= (64 if architecture == "75" or order == "2" else MOST_REGISTERS)
 
 
 def test_the_cuda_kernels_computed_on_the_processor(tmp_path):
@@ -217,12 +217,7 @@ def test_the_cuda_kernels_computed_on_the_processor(tmp_path):
         [compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-I", str(build.SOURCES), source, "-o", str(path)]
     )
     library = ctypes.CDLL(str(path))
-    for dtype, tolerance in (
-        (torch.float32, 1e-6),
-        (torch.float64, 1e-14),
-        (torch.float16, 1e-3),
-        (torch.bfloat16, 8e-3),
-    ):
+    for dtype, tolerance in TOLERANCES.items():
         name = str(dtype).removeprefix("torch.")
         for count in (1, 7, 8, 4096, 4099, 10_000):
             values = torch.linspace(-9, 9, count).to(dtype)

@@ -79,7 +79,7 @@ def points(dtype: torch.dtype) -> Tensor:
 
 
 @pytest.mark.parametrize("function", [mish, formula], ids=["eager", "formula"])
-@pytest.mark.parametrize("dtype, tolerance", zip(TYPES, (1e-14, 1e-6, 1e-3, 8e-3), strict=True), ids=str)
+@pytest.mark.parametrize("dtype, tolerance", list(zip(TYPES, (1e-14, 1e-6, 1e-3, 8e-3), strict=True)), ids=str)
 def test_value(function, dtype, tolerance):
     x = points(dtype)
     y = function(x)
