@@ -89,7 +89,7 @@ def expect(device: torch.device) -> Choice:
         return _choose(device.type, device.index, asked)
     name = f"ops.mish, CPU kernel, {build.instruction_set()}"
     try:
-        return Choice(name, f"built in {build.cpu_library(may_build=False).parent}")
+        return Choice(name, f"build {build.cpu_library(may_build=False).stem}")
     except Unavailable as error:
         if build.cpp_compiler() is None:
             return Choice("torch.nn.functional.mish", str(error))
@@ -113,7 +113,7 @@ class CpuKernels:
     def __init__(self, path: Path, instructions: str):
         """Load the library; Unavailable where that fails."""
         self.name = f"ops.mish, CPU kernel, {instructions}"
-        self.origin = f"built in {path.parent}"
+        self.origin = f"build {path.stem}"
         try:
             self.library = ctypes.CDLL(str(path))
             self.parallel_for = _address_of_parallel_for()
@@ -163,7 +163,7 @@ class CudaKernels:
     def __init__(self, image: Path, index: int, maker: str):
         """Load the image into the context that PyTorch uses on this GPU; Unavailable where that fails."""
         self.name = f"ops.mish, CUDA kernel by {maker}"
-        self.origin = f"{torch.cuda.get_device_name(index)}, built in {image.parent}"
+        self.origin = f"build {image.stem}"
         self.index = index
         try:
             self.driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")

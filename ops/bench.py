@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops.mish import Mish, formula, mish, prepare
+from ops.mish import Mish, mish, prepare
 from ops.norm_act import norm_act
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
@@ -167,8 +168,8 @@ def operator_rows(x: Tensor, name: str, arguments: argparse.Namespace) -> list[d
     """The figures of one type and size: milliseconds and ratios of each function, forward and backward."""
     functions = dict(FUNCTIONS)
     if arguments.compiled:
-        for key, function in (("ReLU", F.relu), ("SiLU", F.silu), ("F.mish", F.mish), ("ops.mish", formula)):
-            functions[f"{key}, compiled"] = torch.compile(function, fullgraph=True, dynamic=False)
+        for key in ("ReLU", "SiLU", "F.mish", "ops.mish"):
+            functions[f"{key}, compiled"] = torch.compile(FUNCTIONS[key], fullgraph=True, dynamic=False)
     g, out = torch.randn_like(x), torch.empty_like(x)
     forward: dict[str, Case] = {"copy": lambda: lambda: out.copy_(x)}
     backward: dict[str, Case] = {"copy": lambda: lambda: torch.add(x, g, out=out)}
@@ -218,7 +219,7 @@ def pair_rows(x: Tensor, name: str, rounds: int) -> list[dict[str, Any]]:
         "BatchNorm2d, ops.mish": lambda each: mish(norm(each)),
     }
     for act in (nn.ReLU(), nn.SiLU(), nn.LeakyReLU(0.1), Mish()):
-        functions[f"norm_act, {type(act).__name__}"] = lambda each, act=act: norm_act(each, norm, act)
+        functions[f"norm_act, {type(act).__name__}"] = partial(norm_act, norm=norm, act=act)
     taken = measure({key: both_case(function, x, g) for key, function in functions.items()}, rounds, x.device)
     layout = "contiguous" if x.is_contiguous() else "channels_last"
     return [

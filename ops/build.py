@@ -225,11 +225,11 @@ def nvrtc_image(architecture: str) -> Path:
     try:
         from cuda.bindings import nvrtc
 
-        error, major, minor = nvrtc.nvrtcVersion()
+        code, major, minor = nvrtc.nvrtcVersion()
     except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: the binding found no library to bind
         raise Unavailable(f"NVRTC through cuda.bindings is not to be had ({error})") from error
-    if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        raise Unavailable(f"NVRTC does not start ({error})")
+    if code != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise Unavailable(f"NVRTC does not start ({code})")
     identity = f"NVRTC {major}.{minor}"
     return build(
         f"cuda-{architecture}", cuda_key(architecture), identity, ".cubin",

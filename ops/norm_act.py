@@ -47,7 +47,7 @@ def _may_fuse(norm: nn.Module, act: nn.Module, device: str, dtype: torch.dtype) 
 
 def norm_act(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     """act(norm(x)) for x (B, C, H, W), fused where `fusion` says so and nothing looks into the modules' calls."""
-    if _is_plain(x, norm, act):
+    if not isinstance(norm, nn.BatchNorm2d) or _is_plain(x, norm, act):
         return act(norm(x))
     use_batch = norm.training or norm.running_mean is None
     factor = 0.0
@@ -55,7 +55,7 @@ def norm_act(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
         norm.num_batches_tracked.add_(1)
         factor = 1.0 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
     running = (norm.running_mean, norm.running_var)
-    slope = act.negative_slope if type(act) is nn.LeakyReLU else 0.0
+    slope = act.negative_slope if isinstance(act, nn.LeakyReLU) else 0.0
     options = (use_batch, factor, norm.eps, ACTIVATIONS[type(act)], slope)
     return _NormAct.apply(_layout(x)[0], norm.weight, norm.bias, *running, *options)
 
@@ -227,6 +227,7 @@ def _plain_gradients(
     variance = None if use_batch else inverse**-2 - eps
     z = nn.functional.batch_norm(x, None if use_batch else mean, variance, weight, bias, use_batch, 0.0, eps)
     y = nn.functional.leaky_relu(z, slope) if act == 3 else _PLAIN[act](z)
-    asked = [each for each, wanted in zip((x, weight, bias), ctx.needs_input_grad, strict=False) if wanted]
+    places = zip((x, weight, bias), ctx.needs_input_grad, strict=False)
+    asked = [each for each, wanted in places if wanted and each is not None]
     found = iter(torch.autograd.grad(y, asked, grad, create_graph=True))
     return tuple(next(found) if wanted else None for wanted in ctx.needs_input_grad[:3])
