@@ -147,7 +147,8 @@ def test_the_plainest_instruction_set_computes_the_same(tmp_path):
         y = torch.empty_like(x)
         pointers = (ctypes.c_void_p(each.data_ptr()) for each in (x, x, y))
         assert run(backend.TYPES[dtype], 0, ctypes.c_int64(len(x)), *pointers, threads) == 0
-        torch.testing.assert_close(y.double(), reference(x), rtol=tolerance, atol=1e-37)
+        smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+        torch.testing.assert_close(y.double(), reference(x), rtol=tolerance, atol=max(smallest, 1e-37))
 
 
 # ------------------------------------------------------------------------------------------------------------ the GPUs
