@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     pairs = []
     for name in [each for each in arguments.types if each in ("fp32", "bf16")]:
         for layout in (torch.contiguous_format, torch.channels_last):
-            x = torch.randn(16, 64, 80, 80, device=device).to(TYPES[name]).to(memory_format=layout)
+            side = max(arguments.sides)
+            x = torch.randn(16, 64, side, side, device=device).to(TYPES[name]).to(memory_format=layout)
             pairs += pair_rows(x, name, arguments.rounds)
     print("\n" + pair_table(pairs), flush=True)
     if arguments.json:

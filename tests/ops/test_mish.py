@@ -286,7 +286,7 @@ def test_onnx_has_an_operator_of_that_name(tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     x, path = torch.linspace(-9, 9, 40).reshape(4, 10), tmp_path / "mish.onnx"
-    program = torch.onnx.export(Mish(), (x,), dynamo=True, opset_version=18, verbose=False)
+    program = torch.onnx.export(Mish().eval(), (x,), dynamo=True, opset_version=18, verbose=False)
     program.save(path)
     assert [node.op_type for node in program.model.graph] == ["Mish"]
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
