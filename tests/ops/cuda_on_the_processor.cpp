@@ -13,7 +13,8 @@ static Index blockIdx, threadIdx, gridDim;
     for (blockIdx.x = 0; blockIdx.x < gridDim.x; blockIdx.x++)                                          \
       for (threadIdx.x = 0; threadIdx.x < THREADS; threadIdx.x++) NAME(x, g, out, count);               \
   }
-#define BOTH(NAME, S) LAUNCH(mish_0_##NAME##_vector, S) LAUNCH(mish_0_##NAME##_scalar, S)
+#define ORDERS(NAME, WAY, S) LAUNCH(mish_0_##NAME##_##WAY, S) LAUNCH(mish_1_##NAME##_##WAY, S) LAUNCH(mish_2_##NAME##_##WAY, S)
+#define BOTH(NAME, S) ORDERS(NAME, vector, S) ORDERS(NAME, scalar, S)
 
 BOTH(float32, float)
 BOTH(float64, double)

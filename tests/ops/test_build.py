@@ -18,6 +18,7 @@ import torch
 
 from ops import backend, build
 from ops.mish import reference
+from tests.ops.test_mish import derivative, second_derivative
 
 ROOT = Path(__file__).parents[2]
 TOLERANCES = {torch.float32: 5e-7, torch.float64: 1e-14, torch.float16: 1e-3, torch.bfloat16: 4e-3}
@@ -218,18 +219,20 @@ def test_the_cuda_kernels_computed_on_the_processor(tmp_path):
         [compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-I", str(build.SOURCES), source, "-o", str(path)]
     )
     library = ctypes.CDLL(str(path))
+    oracles = (reference, derivative, second_derivative)
     for dtype, tolerance in TOLERANCES.items():
-        name = str(dtype).removeprefix("torch.")
         for count in (1, 7, 8, 4096, 4099, 10_000):
             values = torch.linspace(-9, 9, count).to(dtype)
             for way, x in (("vector", values), ("scalar", torch.cat([values[:1], values])[1:])):
-                out = torch.full((count + 8,), 77.0, dtype=dtype)
-                launch = getattr(library, f"launch_mish_0_{name}_{way}")
                 in_block = 2 * 256 * 16 // x.element_size() if way == "vector" else 256
-                blocks = -(-count // in_block)
-                launch(blocks, *(ctypes.c_void_p(each.data_ptr()) for each in (x, x, out)), ctypes.c_longlong(count))
-                torch.testing.assert_close(out[:count].double(), reference(x), rtol=tolerance, atol=1e-7)
-                assert (out[count:] == 77).all()
+                for order, oracle in enumerate(oracles):
+                    g, out = torch.full_like(x, 0.5), torch.full((count + 8,), 77.0, dtype=dtype)
+                    launch = getattr(library, f"launch_mish_{order}_{str(dtype).removeprefix('torch.')}_{way}")
+                    pointers = (ctypes.c_void_p(each.data_ptr()) for each in (x, g, out))
+                    launch(-(-count // in_block), *pointers, ctypes.c_longlong(count))
+                    expected = oracle(x) * (0.5 if order else 1)
+                    torch.testing.assert_close(out[:count].double(), expected, rtol=tolerance, atol=3e-7)
+                    assert (out[count:] == 77).all()
 
 
 class Driver:
