@@ -41,15 +41,14 @@ def forced() -> str:
     return asked
 
 
-_chosen: dict[tuple[str, int | None, str], Choice] = {}  # once a process, device and wish
+_chosen: dict[torch.device, Choice] = {}  # once a process and device
 
 
 def choose(device: torch.device) -> Choice:
     """What runs Mish on this device; builds and loads it the first time. ValueError where the forced is not there."""
-    key = (device.type, device.index, forced())
-    choice = _chosen.get(key)
+    choice = _chosen.get(device)
     if choice is None:
-        choice = _chosen[key] = _choose(*key)
+        choice = _chosen[device] = _choose(device.type, device.index, forced())
     return choice
 
 
@@ -79,8 +78,7 @@ def _choose(kind: str, index: int | None, asked: str) -> Choice:
 
 def expect(device: torch.device) -> Choice:
     """What `choose` gives, or is to give by what lies ready: builds and loads nothing."""
-    asked = forced()
-    chosen = _chosen.get((device.type, device.index, asked))
+    asked, chosen = forced(), _chosen.get(device)
     if chosen is not None:
         return chosen
     if device.type == "cuda" and asked in ("", "cuda", "nvrtc"):
@@ -119,20 +117,21 @@ class CpuKernels:
             self.parallel_for = _address_of_parallel_for()
         except (OSError, AttributeError) as error:
             raise Unavailable(f"{path} cannot be loaded ({error})") from error
-        pointer, number = ctypes.c_void_p, ctypes.c_int64
-        kind, act, shape = ctypes.c_int, (ctypes.c_int, ctypes.c_float), (number, number, number)
+        pointer, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+        kind, shape = ctypes.c_int, (number, number, number)
+        norm, act = (*[pointer] * 4, real), (ctypes.c_int, real)
         for name, arguments in {
             "mish_map": (kind, ctypes.c_int, number, *[pointer] * 3),
-            "norm_statistics": (kind, *shape, *[pointer] * 3),
-            "norm_act_forward": (kind, *act, *shape, *[pointer] * 5),
-            "norm_act_reduce": (kind, *act, *shape, *[pointer] * 7),
-            "norm_act_backward": (kind, *shape, *[pointer] * 6),
+            "norm_statistics": (kind, *shape, *[pointer] * 5, real),
+            "norm_act_forward": (kind, *shape, pointer, *norm, *act, pointer),
+            "norm_act_reduce": (kind, *shape, *[pointer] * 2, *norm, *act, *[pointer] * 3),
+            "norm_act_backward": (kind, *shape, *[pointer] * 6, real, number, pointer),
         }.items():
             getattr(self.library, name).argtypes = (*arguments, pointer)
             getattr(self.library, name).restype = ctypes.c_int32
 
-    def call(self, name: str, *arguments: float | Tensor) -> None:
-        """Call a function of the library with numbers and tensors, which are dense and on the CPU."""
+    def call(self, name: str, *arguments: float | Tensor | None) -> None:
+        """Call a function of the library with numbers and tensors, which are dense and on the CPU; None is null."""
         plain = [each.data_ptr() if isinstance(each, Tensor) else each for each in arguments]
         code = getattr(self.library, name)(*plain, self.parallel_for)
         if code != 0:

@@ -5,7 +5,7 @@ derivatives in closed form; where there is none, PyTorch's own. Under torch.comp
 is traced instead, one exponential and one division, which the compiler fuses with what stands around it: it would not
 look into a kernel, and PyTorch's operator would lower to log1p and tanh. In a file of ONNX it is ONNX's own Mish.
 
-The way of a call: `mish` -> `_Mish` (autograd, vmap, forward mode) -> yolo::mish (the dispatcher, so that fake tensors
+The way of a call: `mish` -> `_mish` (autograd, vmap, forward mode) -> yolo::mish (the dispatcher, so that fake tensors
 and dispatch modes see it) -> `_run` -> the kernel.
 """
 
@@ -58,7 +58,7 @@ def mish(x: Tensor, inplace: bool = False) -> Tensor:
     choice = choose(x.device)
     if choice.eager:
         return x * torch.tanh(F.softplus(x)).to(x.dtype)
-    return F.mish(x) if choice.kernels is None else _Mish.apply(x)
+    return F.mish(x) if choice.kernels is None else _mish(x)
 
 
 class Mish(nn.Module):
@@ -127,6 +127,7 @@ def _run(order: int, x: Tensor, grad: Tensor | None = None) -> Tensor:
 for _key in ("CPU", "CUDA"):
     _LIBRARY.impl("mish", lambda x: _run(0, x), _key)
     _LIBRARY.impl("mish_backward", lambda grad, x, order: _run(order, x, grad), _key)
+_MISH, _MISH_BACKWARD = torch.ops.yolo.mish.default, torch.ops.yolo.mish_backward.default
 torch.library.register_fake("yolo::mish", torch.empty_like, lib=_LIBRARY)
 torch.library.register_fake("yolo::mish_backward", lambda grad, x, order: torch.empty_like(x), lib=_LIBRARY)
 
@@ -134,60 +135,93 @@ torch.library.register_fake("yolo::mish_backward", lambda grad, x, order: torch.
 # ------------------------------------------------------------------------------------------------------------- autograd
 
 
+# Each operator has two forms: PyTorch takes four times as long to call one with the `setup_context` and `vmap` that
+# torch.func needs, so that one is taken under its transforms only.
+
+
+def _below(operator: Any, *arguments: Any) -> Tensor:
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
+
+
+def _mish(x: Tensor) -> Tensor:
+    return (_TransformedMish if torch._C._are_functorch_transforms_active() else _Mish).apply(x)
+
+
+def _mish_backward(grad: Tensor, x: Tensor, order: int) -> Tensor:
+    transformed = torch._C._are_functorch_transforms_active()
+    return (_TransformedMishBackward if transformed else _MishBackward).apply(grad, x, order)
+
+
 class _Mish(torch.autograd.Function):
     """mish(x); only x is kept."""
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.yolo.mish.default(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0])
-        ctx.save_for_forward(inputs[0])
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
+        return _below(_MISH, x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _MishBackward.apply(grad, ctx.saved_tensors[0], 1)
+        return _mish_backward(grad, ctx.saved_tensors[0], 1)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return _MishBackward.apply(tangent, ctx.saved_tensors[0], 1)
+        return _mish_backward(tangent, ctx.saved_tensors[0], 1)
+
+
+class _TransformedMish(_Mish):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return _below(_MISH, x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None], x: Tensor) -> tuple[Tensor, int | None]:
-        return _Mish.apply(x), in_dims[0]
+        return _mish(x), in_dims[0]
 
 
 class _MishBackward(torch.autograd.Function):
     """grad mish'(x) for order 1, grad mish''(x) for order 2; differentiable once more, in both arguments."""
 
     @staticmethod
+    def forward(ctx: Any, grad: Tensor, x: Tensor, order: int) -> Tensor:
+        ctx.save_for_backward(grad, x)
+        ctx.save_for_forward(grad, x)
+        ctx.order = order
+        return _below(_MISH_BACKWARD, grad, x, order)
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        grad, x = ctx.saved_tensors
+        by_grad = _mish_backward(outer, x, ctx.order) if ctx.needs_input_grad[0] else None
+        by_x = _mish_backward(outer * grad, x, _next(ctx.order)) if ctx.needs_input_grad[1] else None
+        return by_grad, by_x, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor | None, x_tangent: Tensor | None, _: None) -> Tensor:
+        grad, x = ctx.saved_tensors
+        result = torch.zeros_like(x) if tangent is None else _mish_backward(tangent, x, ctx.order)
+        if x_tangent is None:
+            return result
+        return result + _mish_backward(x_tangent * grad, x, _next(ctx.order))
+
+
+class _TransformedMishBackward(_MishBackward):
+    @staticmethod
     def forward(grad: Tensor, x: Tensor, order: int) -> Tensor:
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.yolo.mish_backward.default(grad, x, order)
+        return _below(_MISH_BACKWARD, grad, x, order)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[:2])
         ctx.save_for_forward(*inputs[:2])
         ctx.order = inputs[2]
-
-    @staticmethod
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        grad, x = ctx.saved_tensors
-        by_grad = _MishBackward.apply(outer, x, ctx.order) if ctx.needs_input_grad[0] else None
-        by_x = _MishBackward.apply(outer * grad, x, _next(ctx.order)) if ctx.needs_input_grad[1] else None
-        return by_grad, by_x, None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor | None, x_tangent: Tensor | None, _: None) -> Tensor:
-        grad, x = ctx.saved_tensors
-        result = torch.zeros_like(x) if tangent is None else _MishBackward.apply(tangent, x, ctx.order)
-        if x_tangent is None:
-            return result
-        return result + _MishBackward.apply(x_tangent * grad, x, _next(ctx.order))
 
     @staticmethod
     def vmap(
@@ -197,8 +231,7 @@ class _MishBackward(torch.autograd.Function):
             each.unsqueeze(0) if dim is None else each.movedim(dim, 0)
             for each, dim in zip((grad, x), in_dims, strict=False)
         )
-        grad, x = torch.broadcast_tensors(grad, x)
-        return _MishBackward.apply(grad, x, order), 0
+        return _mish_backward(*torch.broadcast_tensors(grad, x), order), 0
 
 
 def _next(order: int) -> int:
@@ -209,5 +242,5 @@ def _next(order: int) -> int:
     return order + 1
 
 
-_LIBRARY.impl("mish", lambda x: _Mish.apply(x), "Autograd")
-_LIBRARY.impl("mish_backward", lambda grad, x, order: _MishBackward.apply(grad, x, order), "Autograd")
+_LIBRARY.impl("mish", _mish, "Autograd")
+_LIBRARY.impl("mish_backward", _mish_backward, "Autograd")

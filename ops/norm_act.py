@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
-from ops.backend import TYPES, CpuKernels, choose, expect, forced
+from ops.backend import TYPES, CpuKernels, choose, expect
 from ops.mish import Mish, Plan
 
 ACTIVATIONS: dict[type[nn.Module], int] = {Mish: 0, nn.ReLU: 1, nn.SiLU: 2, nn.LeakyReLU: 3}  # csrc/norm_act_cpu.cpp
@@ -40,9 +40,7 @@ def fusion(norm: nn.Module, act: nn.Module, device: torch.device | str, dtype: t
 def _may_fuse(norm: nn.Module, act: nn.Module, device: str, dtype: torch.dtype) -> bool:
     if type(norm) is not nn.BatchNorm2d or type(act) not in ACTIVATIONS or device != "cpu" or dtype not in FUSED_TYPES:
         return False
-    if type(act) is Mish and forced() in ("eager", "torch"):
-        return False  # the pair would hide what was asked for
-    return norm.weight is None or norm.weight.dtype == torch.float32
+    return all(each is None or each.dtype == torch.float32 for each in (norm.weight, norm.bias, norm.running_mean))
 
 
 def norm_act(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
@@ -81,12 +79,13 @@ def _is_hooked(module: nn.Module) -> bool:
 # ------------------------------------------------------------------------------------------------------------ operators
 
 _LIBRARY = torch.library.Library("yolo", "FRAGMENT")
-_PAIR = "Tensor mean, Tensor scale, Tensor shift, int act, float slope"
+_NORM = "Tensor mean, Tensor variance, Tensor? weight, Tensor? bias, float eps"
 for _schema in (
-    "norm_statistics(Tensor x) -> (Tensor, Tensor)",
-    f"norm_act_forward(Tensor x, {_PAIR}) -> Tensor",
-    f"norm_act_reduce(Tensor grad, Tensor x, {_PAIR}) -> (Tensor g, Tensor sums)",
-    "norm_act_backward(Tensor(a!) g, Tensor x, Tensor mean, Tensor scale, Tensor k1, Tensor k2) -> ()",
+    "norm_statistics(Tensor x, Tensor(a!)? running_mean, Tensor(b!)? running_var, float factor) -> (Tensor, Tensor)",
+    f"norm_act_forward(Tensor x, {_NORM}, int act, float slope) -> Tensor",
+    f"norm_act_reduce(Tensor grad, Tensor x, {_NORM}, int act, float slope) -> (Tensor, Tensor, Tensor)",
+    "norm_act_backward(Tensor(a!) g, Tensor x, Tensor mean, Tensor variance, Tensor? weight, Tensor by_weight, "
+    "Tensor by_bias, float eps, int count) -> ()",
 ):
     _LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
@@ -110,37 +109,73 @@ def _call(name: str, x: Tensor, *arguments: Any) -> None:
     kernels = choose(x.device).kernels
     if not isinstance(kernels, CpuKernels):
         raise RuntimeError(f"yolo::{name} has no kernel on {x.device}")
+    if not all(
+        each.is_cpu and each.is_contiguous() for each in arguments if isinstance(each, Tensor) and each.dim() == 1
+    ):
+        raise RuntimeError(f"yolo::{name} wants the arrays of a norm contiguous and on the CPU, as x is")
     kernels.call(name, TYPES[x.dtype], *arguments)
 
 
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+def _statistics(
+    x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, factor: float
+) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel; the running ones are moved towards them by `factor`."""
     x, shape = _layout(x)
     mean, variance = _channels(x), _channels(x)
-    _call("norm_statistics", x, *shape, x, mean, variance)
+    _call("norm_statistics", x, *shape, x, mean, variance, running_mean, running_var, factor)
     return mean, variance
 
 
-def _forward(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, act: int, slope: float) -> Tensor:
+def _forward(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    act: int,
+    slope: float,
+) -> Tensor:
+    """act((x - mean) / sqrt(variance + eps) weight + bias)."""
     x, shape = _layout(x)
     y = torch.empty_like(x)
-    _call("norm_act_forward", x, act, slope, *shape, x, mean, scale, shift, y)
+    _call("norm_act_forward", x, *shape, x, mean, variance, weight, bias, eps, act, slope, y)
     return y
 
 
 def _reduce(
-    grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, act: int, slope: float
-) -> tuple[Tensor, Tensor]:
-    """grad act'(z), and its sums and those of its products with x - mean, (2, C)."""
+    grad: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    act: int,
+    slope: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of what the activation got, of weight and of bias."""
     x, shape = _layout(x)
-    g, sums = torch.empty_like(x), mean.new_empty((2, x.shape[1]))
-    _call("norm_act_reduce", x, act, slope, *shape, x, _like(grad, x), mean, scale, shift, g, sums)
-    return g, sums
+    g, by_weight, by_bias = torch.empty_like(x), _channels(x), _channels(x)
+    norm = (mean, variance, weight, bias, eps)
+    _call("norm_act_reduce", x, *shape, x, _like(grad, x), *norm, act, slope, g, by_weight, by_bias)
+    return g, by_weight, by_bias
 
 
-def _backward(g: Tensor, x: Tensor, mean: Tensor, scale: Tensor, k1: Tensor, k2: Tensor) -> None:
-    """Make of g the gradient of x: scale (g - k1 - (x - mean) k2). Both in one layout, that of `_reduce`."""
+def _backward(
+    g: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None,
+    by_weight: Tensor,
+    by_bias: Tensor,
+    eps: float,
+    count: int,
+) -> None:
+    """Make of `_reduce`'s g the gradient of x. `count`: values a channel, 0 where the statistics are not x's own."""
     x, shape = _layout(x)
-    _call("norm_act_backward", x, *shape, x, mean, scale, k1, k2, g)
+    _call("norm_act_backward", x, *shape, x, mean, variance, weight, by_weight, by_bias, eps, count, g)
 
 
 def _fake_of(x: Tensor) -> Tensor:
@@ -152,20 +187,24 @@ def _channels(x: Tensor) -> Tensor:
 
 
 for _name, _kernel, _fake in (
-    ("norm_statistics", _statistics, lambda x: (_channels(x), _channels(x))),
+    ("norm_statistics", _statistics, lambda x, *_: (_channels(x), _channels(x))),
     ("norm_act_forward", _forward, lambda x, *_: _fake_of(x)),
-    ("norm_act_reduce", _reduce, lambda grad, x, mean, *_: (_fake_of(x), mean.new_empty((2, x.shape[1])))),
+    ("norm_act_reduce", _reduce, lambda grad, x, *_: (_fake_of(x), _channels(x), _channels(x))),
     ("norm_act_backward", _backward, lambda *_: None),
 ):
     _LIBRARY.impl(_name, _kernel, "CPU")
     torch.library.register_fake(f"yolo::{_name}", _fake, lib=_LIBRARY)
+_STATISTICS, _FORWARD, _REDUCE, _BACKWARD = (
+    getattr(torch.ops.yolo, _name).default
+    for _name in ("norm_statistics", "norm_act_forward", "norm_act_reduce", "norm_act_backward")
+)
 
 
 # ------------------------------------------------------------------------------------------------------------- autograd
 
 
 class _NormAct(torch.autograd.Function):
-    """The fused pair; keeps x and six vectors of one value a channel."""
+    """The fused pair; keeps x and four arrays of one value a channel."""
 
     @staticmethod
     def forward(
@@ -182,37 +221,26 @@ class _NormAct(torch.autograd.Function):
         slope: float,
     ) -> Tensor:
         """`use_batch`: normalise by x's own statistics, and move the running ones towards them by `factor`."""
-        ops = torch.ops.yolo
-        if use_batch:
-            mean, variance = ops.norm_statistics.default(x)
-            if factor and running_mean is not None and running_var is not None:
-                count = x.numel() // x.shape[1]
-                running_mean.lerp_(mean.to(running_mean.dtype), factor)
-                running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), factor)
+        if use_batch or running_mean is None or running_var is None:
+            running = (running_mean, running_var) if factor else (None, None)
+            mean, variance = _STATISTICS(x, *running, factor)
         else:
-            assert running_mean is not None and running_var is not None
-            mean, variance = running_mean.float().clone(), running_var.float()
-        inverse = torch.rsqrt(variance + eps)
-        scale = inverse if weight is None else inverse * weight
-        shift = torch.zeros_like(mean) if bias is None else bias.detach()
-        ctx.save_for_backward(x, weight, bias, mean, inverse, scale, shift)
+            mean, variance = running_mean.clone(), running_var.clone()
+        ctx.save_for_backward(x, mean, variance, weight, bias)
         ctx.options = (use_batch, eps, act, slope)
-        return ops.norm_act_forward.default(x, mean, scale, shift, act, slope)
+        return _FORWARD(x, mean, variance, weight, bias, eps, act, slope)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, mean, inverse, scale, shift = ctx.saved_tensors
+        x, mean, variance, weight, bias = ctx.saved_tensors
         use_batch, eps, act, slope = ctx.options
         if torch.is_grad_enabled():  # a derivative of this derivative is wanted: by PyTorch's operators
-            return *_plain_gradients(ctx, grad, x, weight, bias, mean, inverse), *[None] * 7
-        by_x, (by_bias, by_weight) = torch.ops.yolo.norm_act_reduce.default(grad, x, mean, scale, shift, act, slope)
-        by_weight = by_weight * inverse
+            return *_plain_gradients(ctx, grad, x, mean, variance, weight, bias), *[None] * 7
+        by_x, by_weight, by_bias = _REDUCE(grad, x, mean, variance, weight, bias, eps, act, slope)
         if ctx.needs_input_grad[0]:
-            count = x.numel() // x.shape[1]
-            k1, k2 = (by_bias / count, by_weight * inverse / count) if use_batch else (torch.zeros_like(mean),) * 2
-            torch.ops.yolo.norm_act_backward.default(by_x, x, mean, scale, k1, k2)
-        found = (by_x, by_weight, by_bias)
-        wanted = zip(found, ctx.needs_input_grad, strict=False)
+            count = x.numel() // x.shape[1] if use_batch else 0
+            _BACKWARD(by_x, x, mean, variance, weight, by_weight, by_bias, eps, count)
+        wanted = zip((by_x, by_weight, by_bias), ctx.needs_input_grad, strict=False)
         return *(each if wants else None for each, wants in wanted), *[None] * 7
 
 
@@ -220,12 +248,12 @@ _PLAIN = {0: nn.functional.mish, 1: nn.functional.relu, 2: nn.functional.silu}
 
 
 def _plain_gradients(
-    ctx: Any, grad: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inverse: Tensor
+    ctx: Any, grad: Tensor, x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     """The gradients of x, weight and bias by PyTorch's own operators, which can be derived again."""
     use_batch, eps, act, slope = ctx.options
-    variance = None if use_batch else inverse**-2 - eps
-    z = nn.functional.batch_norm(x, None if use_batch else mean, variance, weight, bias, use_batch, 0.0, eps)
+    running = (None, None) if use_batch else (mean, variance)
+    z = nn.functional.batch_norm(x, *running, weight, bias, use_batch, 0.0, eps)
     y = nn.functional.leaky_relu(z, slope) if act == 3 else _PLAIN[act](z)
     places = zip((x, weight, bias), ctx.needs_input_grad, strict=False)
     asked = [each for each, wanted in places if wanted and each is not None]

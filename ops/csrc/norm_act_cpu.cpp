@@ -1,13 +1,15 @@
 // Batch norm and activation in one pass each over memory, on the processor; plain C functions as in mish_cpu.cpp.
 //
-//   y  = act(z),  z = (x - mean) scale + shift,  scale = weight / sqrt(variance + eps)
-//   dx = scale (g - k1 - (x - mean) k2),  g = dy act'(z),  k1 and k2 from the sums of g and of g (x - mean)
+//   y  = act(z),  z = (x - mean) scale + bias,  scale = weight inverse,  inverse = 1 / sqrt(variance + eps)
+//   g  = dy act'(z),  dbias = sum of g,  dweight = inverse times the sum of g (x - mean)
+//   dx = scale (g - k1 - (x - mean) k2),  k1 = dbias / count,  k2 = dweight inverse / count
 //
 // The pass that sums g writes it where dx will be, so that act' is computed once.
 //
 // x is either contiguous, seen as planes [outer][channels][inner], or channels_last, seen as rows [outer][channels] with
 // inner = 1. Sums do not depend on the number of threads: who adds what follows from the shape alone.
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <type_traits>
 #include <vector>
@@ -41,6 +43,19 @@ template <int Act, int D> FN float through(float dy, float z, float slope) {
     return dy * (s * (1 + z * (1 - s)));
   } else return z > 0 ? dy : dy * slope;
 }
+
+// The arrays that the loops read, from those that a norm has; weight and bias may be absent.
+struct Folded {
+  std::vector<float> inverse, scale, shift;
+  Folded(int64_t channels, const float* variance, const float* weight, const float* bias, float eps)
+      : inverse(channels), scale(channels), shift(channels) {
+    for (int64_t c = 0; c < channels; c++) {
+      inverse[c] = 1 / std::sqrt(variance[c] + eps);
+      scale[c] = weight ? weight[c] * inverse[c] : inverse[c];
+      shift[c] = bias ? bias[c] : 0;
+    }
+  }
+};
 
 // ---------------------------------------------------------------------------------------------------- elementwise
 // Values of a channel repeated, so that rows of few channels still make long loops. The arrays do not lie a power of
@@ -239,7 +254,9 @@ template <typename S> std::vector<float> guessed_means(Shape shape, const S* x) 
 }
 
 template <typename S>
-int32_t statistics(Shape shape, const S* x, float* mean, float* variance, ParallelFor parallel_for) {
+int32_t statistics(
+    Shape shape, const S* x, float* mean, float* variance, float* running_mean, float* running_var, float factor,
+    ParallelFor parallel_for) {
   const std::vector<float> guess = guessed_means(shape, x);
   const Affine a{guess.data(), guess.data(), guess.data()};
   std::vector<double> sums(2 * shape.channels);
@@ -249,6 +266,10 @@ int32_t statistics(Shape shape, const S* x, float* mean, float* variance, Parall
     const double shifted = sums[c] / count;
     mean[c] = float(guess[c] + shifted);
     variance[c] = float(std::max(0.0, sums[shape.channels + c] / count - shifted * shifted));
+    if (running_mean) {
+      running_mean[c] += factor * (mean[c] - running_mean[c]);
+      running_var[c] += factor * (float(variance[c] * (count / (count - 1))) - running_var[c]);
+    }
   }
   return failed;
 }
@@ -273,51 +294,68 @@ template <typename Body> int32_t with_type_and_act(int type, int act, const Body
 }  // namespace
 
 // All return 0, what torch_parallel_for returned, or -1 for a type or activation that is not there.
-// `type`: 0 for fp32, 3 for bf16, as in ops/backend.py. Channel arrays are fp32.
+// `type`: 0 for fp32, 3 for bf16, as in ops/backend.py. Arrays of a value a channel are fp32; weight, bias and the
+// running statistics may be null.
 
+// Mean and biased variance; the running ones go towards them, the unbiased variance, by `factor`.
 extern "C" int32_t norm_statistics(
     int type, int64_t outer, int64_t channels, int64_t inner, const void* x, float* mean, float* variance,
-    ParallelFor parallel_for) {
+    float* running_mean, float* running_var, float factor, ParallelFor parallel_for) {
   return with_type(type, [&](auto element) {
     using S = decltype(element);
-    return statistics(Shape{outer, channels, inner}, static_cast<const S*>(x), mean, variance, parallel_for);
+    return statistics(
+        Shape{outer, channels, inner}, static_cast<const S*>(x), mean, variance, running_mean, running_var, factor,
+        parallel_for);
   });
 }
 
 extern "C" int32_t norm_act_forward(
-    int type, int act, float slope, int64_t outer, int64_t channels, int64_t inner, const void* x, const float* mean,
-    const float* scale, const float* shift, void* y, ParallelFor parallel_for) {
+    int type, int64_t outer, int64_t channels, int64_t inner, const void* x, const float* mean, const float* variance,
+    const float* weight, const float* bias, float eps, int act, float slope, void* y, ParallelFor parallel_for) {
+  const Folded f(channels, variance, weight, bias, eps);
   return with_type_and_act(type, act, [&](auto element, auto chosen) {
     using S = decltype(element);
     return forward<chosen.value>(
-        Shape{outer, channels, inner}, static_cast<const S*>(x), Affine{mean, scale, shift}, slope,
+        Shape{outer, channels, inner}, static_cast<const S*>(x), Affine{mean, f.scale.data(), f.shift.data()}, slope,
         static_cast<S*>(y), parallel_for);
   });
 }
 
-// g: dy act'(z). sums: of g, then of g (x - mean), a value a channel each.
+// g, dweight and dbias.
 extern "C" int32_t norm_act_reduce(
-    int type, int act, float slope, int64_t outer, int64_t channels, int64_t inner, const void* x, const void* dy,
-    const float* mean, const float* scale, const float* shift, void* g, float* sums, ParallelFor parallel_for) {
-  std::vector<double> wide(2 * channels);
+    int type, int64_t outer, int64_t channels, int64_t inner, const void* x, const void* dy, const float* mean,
+    const float* variance, const float* weight, const float* bias, float eps, int act, float slope, void* g,
+    float* dweight, float* dbias, ParallelFor parallel_for) {
+  const Folded f(channels, variance, weight, bias, eps);
+  std::vector<double> sums(2 * channels);
   const int32_t failed = with_type_and_act(type, act, [&](auto element, auto chosen) {
     using S = decltype(element);
     return sum<Gradients<chosen.value, Digits<S>::value>>(
         Shape{outer, channels, inner}, static_cast<const S*>(x), static_cast<const S*>(dy),
-        Affine{mean, scale, shift}, slope, static_cast<S*>(g), wide.data(), parallel_for);
+        Affine{mean, f.scale.data(), f.shift.data()}, slope, static_cast<S*>(g), sums.data(), parallel_for);
   });
-  for (int64_t i = 0; i < 2 * channels; i++) sums[i] = float(wide[i]);
+  for (int64_t c = 0; c < channels; c++) {
+    dbias[c] = float(sums[c]);
+    dweight[c] = float(sums[channels + c] * f.inverse[c]);
+  }
   return failed;
 }
 
-// g becomes dx.
+// g becomes dx. `count`: values a channel that the statistics were taken over, 0 where they are no function of x.
 extern "C" int32_t norm_act_backward(
-    int type, int64_t outer, int64_t channels, int64_t inner, const void* x, const float* mean, const float* scale,
-    const float* k1, const float* k2, void* g, ParallelFor parallel_for) {
+    int type, int64_t outer, int64_t channels, int64_t inner, const void* x, const float* mean, const float* variance,
+    const float* weight, const float* dweight, const float* dbias, float eps, int64_t count, void* g,
+    ParallelFor parallel_for) {
+  const Folded f(channels, variance, weight, nullptr, eps);
+  std::vector<float> k1(channels), k2(channels);
+  for (int64_t c = 0; c < channels && count; c++) {
+    k1[c] = dbias[c] / count;
+    k2[c] = dweight[c] * f.inverse[c] / count;
+  }
   return with_type(type, [&](auto element) {
     using S = decltype(element);
     return backward(
-        Shape{outer, channels, inner}, static_cast<const S*>(x), mean, scale, k1, k2, static_cast<S*>(g),
-        parallel_for);
+        Shape{outer, channels, inner}, static_cast<const S*>(x), mean, f.scale.data(), k1.data(), k2.data(),
+        static_cast<S*>(g), parallel_for);
   });
 }

@@ -113,7 +113,7 @@ def test_the_norms_options(options):
 def test_values_far_from_zero_keep_their_variance():
     for channels_last in (True, False):
         x = images(4, 8, 16, 16, channels_last=channels_last) * 0.01 + 100
-        mean, variance = torch.ops.yolo.norm_statistics(x)
+        mean, variance = torch.ops.yolo.norm_statistics(x, None, None, 0.0)
         torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=1e-6, atol=0)
         torch.testing.assert_close(variance.double(), x.double().var((0, 2, 3), unbiased=False), rtol=1e-4, atol=0)
 
@@ -165,6 +165,23 @@ def test_one_large_tensor_is_kept():
     assert sorted(sizes)[-2:] == [4, 2 * 4 * 8 * 8]
 
 
+def test_as_many_bytes_are_kept_as_with_relu_in_place():
+    def kept(function) -> int:
+        """Bytes of the different pieces of memory that two convolutions and what is between them keep."""
+        sizes = {}
+        pack = lambda each: sizes.update({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes()}) or each  # noqa: E731
+        first, second = nn.Conv2d(3, 16, 3, bias=False), nn.Conv2d(16, 8, 3, bias=False)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda each: each):
+            second(function(first(torch.randn(2, 3, 40, 40))))
+        return sum(sizes.values())
+
+    norm = norm_of(16)
+    in_place = kept(lambda x: nn.functional.relu_(norm(x)))
+    ours = kept(lambda x: norm_act.norm_act(x, norm, Mish()))
+    assert abs(ours - in_place) <= 8 * 4 * 16  # some vectors of one value a channel
+    assert kept(lambda x: nn.functional.mish(norm(x))) > ours + 4 * 2 * 16 * 38 * 38 - 512
+
+
 def test_it_stands_aside_where_it_is_not_for_the_case():
     x, norm = images(2, 4, 5, 5).requires_grad_(), norm_of(4)
 
@@ -196,12 +213,13 @@ def test_the_rule_says_beforehand_what_is_fused():
 
 
 def test_opcheck():
-    x = images(2, 4, 5, 5)
-    mean, scale, shift = torch.zeros(4), torch.ones(4), torch.zeros(4)
-    ops = torch.ops.yolo
+    x, ops = images(2, 4, 5, 5), torch.ops.yolo
+    mean, variance, weight, bias = torch.zeros(4), torch.ones(4), torch.full((4,), 2.0), torch.ones(4)
     for each in (x, x.to(memory_format=torch.channels_last), x.bfloat16()):
-        pair = (mean, scale, shift, 0, 0.0)
-        torch.library.opcheck(ops.norm_statistics.default, (each,))
-        torch.library.opcheck(ops.norm_act_forward.default, (each, *pair))
-        torch.library.opcheck(ops.norm_act_reduce.default, (each, each, *pair))
-        torch.library.opcheck(ops.norm_act_backward.default, (each.clone(), each, mean, scale, mean, mean))
+        norm = (mean, variance, weight, bias, 1e-5)
+        torch.library.opcheck(ops.norm_statistics.default, (each, mean.clone(), variance.clone(), 0.1))
+        torch.library.opcheck(ops.norm_act_forward.default, (each, *norm, 0, 0.0))
+        torch.library.opcheck(ops.norm_act_reduce.default, (each, each, *norm, 0, 0.0))
+        torch.library.opcheck(
+            ops.norm_act_backward.default, (each.clone(), each, mean, variance, None, mean, mean, 1e-5, 50)
+        )
