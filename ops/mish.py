@@ -173,7 +173,7 @@ class _Mish(torch.autograd.Function):
 
 class _TransformedMish(_Mish):
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
+    def forward(x: Tensor) -> Tensor:  # type: ignore[override]
         return _below(_MISH, x)
 
     @staticmethod
@@ -214,7 +214,7 @@ class _MishBackward(torch.autograd.Function):
 
 class _TransformedMishBackward(_MishBackward):
     @staticmethod
-    def forward(grad: Tensor, x: Tensor, order: int) -> Tensor:
+    def forward(grad: Tensor, x: Tensor, order: int) -> Tensor:  # type: ignore[override]
         return _below(_MISH_BACKWARD, grad, x, order)
 
     @staticmethod
@@ -231,7 +231,8 @@ class _TransformedMishBackward(_MishBackward):
             each.unsqueeze(0) if dim is None else each.movedim(dim, 0)
             for each, dim in zip((grad, x), in_dims, strict=False)
         )
-        return _mish_backward(*torch.broadcast_tensors(grad, x), order), 0
+        grad, x = torch.broadcast_tensors(grad, x)
+        return _mish_backward(grad, x, order), 0
 
 
 def _next(order: int) -> int:

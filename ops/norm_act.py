@@ -252,8 +252,8 @@ def _plain_gradients(
 ) -> tuple[Tensor | None, ...]:
     """The gradients of x, weight and bias by PyTorch's own operators, which can be derived again."""
     use_batch, eps, act, slope = ctx.options
-    running = (None, None) if use_batch else (mean, variance)
-    z = nn.functional.batch_norm(x, *running, weight, bias, use_batch, 0.0, eps)
+    running_mean, running_var = (None, None) if use_batch else (mean, variance)
+    z = nn.functional.batch_norm(x, running_mean, running_var, weight, bias, use_batch, 0.0, eps)
     y = nn.functional.leaky_relu(z, slope) if act == 3 else _PLAIN[act](z)
     places = zip((x, weight, bias), ctx.needs_input_grad, strict=False)
     asked = [each for each, wanted in places if wanted and each is not None]
