@@ -129,7 +129,7 @@ def build(config: Any) -> dict[str, Any]:
     from models import build_model, census, flops, format_census
     from models.activations import activation_parameters
     from ops.device import place, set_deterministic
-    from ops.mish import plan
+    from ops.mish import plan, prepare
 
     train = config.train
     placement = place(train.device, amp=train.amp, channels_last=train.channels_last)
@@ -159,9 +159,11 @@ def build(config: Any) -> dict[str, Any]:
     val_loader = build_eval_loader(
         splits["val"], batch=val_batch, preprocess=model.preprocess, rect=config.val.rect, **shared
     )
+    used = any(asked["name"] == "mish" for asked in model.activations.values())
+    if used or config.model.norm_act == "fused":
+        prepare(placement.device)  # kernels are built before any clock starts
     rows = census(model, device=placement.device, dtype=placement.amp_dtype)
     mish = plan(placement.device, placement.amp_dtype or torch.float32)
-    used = any(row.activation == "mish" for row in rows)
     return {
         "model": model,
         "placement": placement,

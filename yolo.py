@@ -29,6 +29,7 @@ from models import CensusRow, Detector, build_model, census
 from models.decode import Detections, nms
 from ops.device import pick_device, synchronize
 from ops.geometry import Geometry
+from ops.mish import prepare
 
 __all__ = ["YOLO", "Result"]
 
@@ -59,6 +60,8 @@ class YOLO:
         model = build_model(self.config.model, names=self.names, seed=0)
         self.census: list[CensusRow] = census(model)
         _refuse_other_activations(self.weights, self.census, content["census"])
+        if any(row.activation == "mish" for row in self.census):
+            prepare(self.device)  # its kernel is built before any clock starts
         _load(model, inference_weights(content), self.weights)
         model = (model.fused() if fuse else model.eval()).to(self.device)
         self.model: Detector = model.half() if half else model

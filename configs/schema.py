@@ -93,7 +93,7 @@ class YoloModel(Frozen):
     backbone: Backbone = Backbone()
     neck: Neck = Neck()
     head: Head = Head()
-    norm_act: Literal["plain"] = "plain"
+    norm_act: Literal["fused", "plain"] = "fused"
     reg_max: AtLeastOne = 16
     loss: LossGains = LossGains()
     assign: Assignment = Assignment()

@@ -43,7 +43,7 @@ def build_model(
     names = [str(index) for index in range(num_classes)] if names is None else names
     if num_classes < 1 or len(names) != num_classes:
         raise ValueError(f"num_classes is {num_classes} and there are {len(names)} names; expected as many, at least 1")
-    for key, there in (("kind", ("yolo",)), ("norm_act", ("plain",)), ("size", tuple(SIZES))):
+    for key, there in (("kind", ("yolo",)), ("norm_act", ("fused", "plain")), ("size", tuple(SIZES))):
         value = getattr(cfg_model, key, there[0])
         if value not in there:
             raise ValueError(
@@ -84,8 +84,9 @@ def _assemble(cfg_model: Any, activations: Mapping[str, dict[str, Any]], names: 
     depth, width, most = SIZES[cfg_model.size]
     channels = [_divisible(min(each, most) * width) for each in CHANNELS]
     repeats = [max(1, round(each * depth)) for each in REPEATS]
+    fuse = getattr(cfg_model, "norm_act", "plain") == "fused"
     convs = {
-        part: {stage: partial(ConvNormAct, act=activations[f"{part}.{stage}"]) for stage in stages}
+        part: {stage: partial(ConvNormAct, act=activations[f"{part}.{stage}"], fuse=fuse) for stage in stages}
         for part, stages in STAGES.items()
     }
     return Detector(

@@ -11,22 +11,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.activations import Spec, make_activation
+from ops.norm_act import norm_act
 
 ConvFactory = Callable[..., "ConvNormAct"]
 
 
 class ConvNormAct(nn.Module):
-    """Convolution without bias, batch norm, activation; the output's side is the input's divided by the stride."""
+    """Convolution without bias, batch norm, activation; the output's side is the input's divided by the stride.
 
-    def __init__(self, inputs: int, outputs: int, *, kernel: int = 1, stride: int = 1, act: Spec):
+    `fuse`: norm and activation may run as one operator, where ops/norm_act.py has one for them.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, kernel: int = 1, stride: int = 1, act: Spec, fuse: bool = False):
         super().__init__()
+        self.fuse = fuse
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03)
         self.act = make_activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
-        return self.act(self.norm(self.conv(x)))
+        x = self.conv(x)
+        return norm_act(x, self.norm, self.act) if self.fuse else self.act(self.norm(x))
 
     def folded(self) -> "ConvAct":
         """The same function in evaluation, with the norm's scale and shift inside the convolution."""

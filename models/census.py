@@ -14,6 +14,7 @@ from torch import nn
 from models.activations import KINDS, TABLE, implementation
 from models.blocks import ConvAct, ConvNormAct
 from models.detector import Detector
+from ops.norm_act import fusion
 
 # Classes of modules that shape values pointwise: one of these outside a site is an activation left unswitched.
 POINTWISE = (
@@ -41,14 +42,14 @@ def census(model: Detector, *, device: torch.device | None = None, dtype: torch.
     """
     weight = next(model.parameters())
     place = (device or weight.device, dtype or weight.dtype)
-    counts: Counter[tuple[str, str, str, tuple[tuple[str, Any], ...]]] = Counter()
-    for path, module in _sites(model):
+    counts: Counter[tuple[str, str, str, tuple[tuple[str, Any], ...], str]] = Counter()
+    for path, block in _blocks(model):
         part, stage = path.split(".")[:2]
-        asked = tuple((key, value) for key, value in _spec(module).items() if key != "name")
-        counts[part, stage, KINDS.get(type(module), type(module).__name__), asked] += 1
+        asked = tuple((key, value) for key, value in _spec(block.act).items() if key != "name")
+        name = KINDS.get(type(block.act), type(block.act).__name__)
+        counts[part, stage, name, asked, _implementation(name, block, *place)] += 1
     return [
-        CensusRow(part, stage, name, dict(asked), sites, _implementation(name, *place))
-        for (part, stage, name, asked), sites in counts.items()
+        CensusRow(part, stage, name, dict(asked), sites, by) for (part, stage, name, asked, by), sites in counts.items()
     ]
 
 
@@ -88,15 +89,24 @@ def verify_census(model: Detector) -> None:
             raise ValueError(f"{stage}: an activation was asked for, but the stage has no site for one")
 
 
-def _sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _blocks(model: nn.Module) -> Iterator[tuple[str, ConvNormAct | ConvAct]]:
     for path, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, ConvNormAct | ConvAct):
-            yield f"{path}.act", module.act
+            yield path, module
+
+
+def _sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for path, block in _blocks(model):
+        yield f"{path}.act", block.act
 
 
 def _spec(module: nn.Module) -> dict[str, Any]:
     return getattr(module, "spec", {})
 
 
-def _implementation(name: str, device: torch.device, dtype: torch.dtype) -> str:
+def _implementation(name: str, block: ConvNormAct | ConvAct, device: torch.device, dtype: torch.dtype) -> str:
+    if isinstance(block, ConvNormAct) and block.fuse:
+        fused = fusion(block.norm, block.act, device, dtype)
+        if fused is not None:
+            return f"{fused.implementation} ({fused.reason})"
     return implementation(name, device, dtype) if name in TABLE else "not in the table"

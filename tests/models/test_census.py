@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from models import build_model, census, format_census, verify_census
 from models.activations import TABLE, make_activation
 from models.blocks import ConvNormAct
+from ops.mish import plan
 from tests.models.configs import model_config, section
 
 # What one site of each activation runs: all its operators in the forward pass, and those of the backward pass that
@@ -98,6 +99,22 @@ def test_the_operators_executed_are_those_of_the_census(name, skeleton):
     prove(build_model(model_config(name), num_classes=2, seed=0), skeleton)
 
 
+@pytest.mark.parametrize("name", ["mish", "relu", "silu", "leaky_relu", "gelu"])
+def test_fused_sites_run_one_operator_for_two_and_the_census_says_which(name):
+    model = build_model(model_config(name, norm_act="fused"), num_classes=2, seed=0)
+    rows = census(model)
+    if name != "gelu" and plan("cpu", torch.float32).implementation.startswith("torch"):
+        pytest.skip(plan("cpu", torch.float32).reason)
+    assert all(("ops.norm_act" in row.implementation) == (name != "gelu") for row in rows)
+    forward, backward = executed(model)
+    sites = sum(row.sites for row in rows)
+    once = {"norm_statistics", "norm_act_forward"}, {"norm_act_reduce", "norm_act_backward"}
+    for counter, own, other, names in zip((forward, backward), OPERATORS[name], ("batch_norm",) * 2, once, strict=True):
+        plain = {key: count for key, count in counter.items() if key in own or other in key}
+        assert [counter[key] for key in names] == [0 if name == "gelu" else sites] * 2
+        assert not plain or name == "gelu"
+
+
 def test_every_activation_of_the_table_has_its_operators_written_down():
     assert set(OPERATORS) == set(TABLE)
 
@@ -167,7 +184,8 @@ def test_the_table_to_print_names_parts_activations_and_implementations():
     config = model_config({"name": "leaky_relu", "negative_slope": 0.1}, backbone=section("mish"))
     lines = format_census(census(build_model(config, num_classes=2, seed=0))).splitlines()
     assert len(lines) == 4
-    assert "P1 P2 P3 P4 P5" in lines[1] and "mish" in lines[1] and "torch.nn.functional.mish (" in lines[1]
+    assert "P1 P2 P3 P4 P5" in lines[1] and "mish" in lines[1]
+    assert plan("cpu", torch.float32).implementation in lines[1]
     assert "neck" in lines[2] and "negative_slope=0.1" in lines[2]
 
 

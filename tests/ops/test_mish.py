@@ -1,23 +1,85 @@
-"""Mish against its definition in float64, eager and traced, in all types."""
+"""Mish against its definition in float64: every 16-bit value, a sweep of fp32, all the ways a tensor can come in."""
+
+import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from ops.mish import Mish, formula, mish, plan, reference
+from ops import backend, build
+from ops.mish import Mish, formula, mish, plan, prepare, reference
+
+TYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
-def points(dtype: torch.dtype) -> torch.Tensor:
+@pytest.fixture
+def kernels():
+    """The CPU kernels; the test is skipped, with the reason, where they cannot be had."""
+    choice = backend.choose(torch.device("cpu"))
+    if choice.kernels is None:
+        pytest.skip(f"{choice.implementation}: {choice.reason}")
+    return choice.kernels
+
+
+@pytest.fixture
+def choosing(monkeypatch):
+    """A place to change the environment in: what was chosen before is forgotten, and remembered again afterwards."""
+    monkeypatch.setattr(backend, "_chosen", {})
+    return monkeypatch
+
+
+def derivative(x: Tensor) -> Tensor:
+    """Mish' in float64, from tanh and the logistic function."""
+    x = x.double()
+    t = torch.tanh(torch.logaddexp(x, torch.zeros_like(x)))
+    return t + x * torch.sigmoid(x) * (1 - t * t)
+
+
+def second_derivative(x: Tensor) -> Tensor:
+    """Mish'' in float64: the derivative of `derivative`, taken by autograd."""
+    x = x.double().clone().requires_grad_()
+    return torch.autograd.grad(derivative(x).sum(), x)[0]
+
+
+def first(x: Tensor) -> Tensor:
+    """The operator's derivative."""
+    x = x.detach().clone().requires_grad_()
+    return torch.autograd.grad(mish(x), x, torch.ones_like(x))[0]
+
+
+def ulps(found: Tensor, expected: Tensor) -> Tensor:
+    """How far `found` is from the float64 `expected`, in units of the last place that the type has there."""
+    info = torch.finfo(found.dtype)
+    exponent = torch.floor(torch.log2(expected.abs().clamp_min(info.tiny)))
+    return (found.double() - expected).abs() / (torch.exp2(exponent) * info.eps)
+
+
+def every_value(dtype: torch.dtype) -> Tensor:
+    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
+    x = bits.view(dtype)
+    return x[x.isfinite()]
+
+
+def sweep() -> Tensor:
+    """fp32: every exponent with 500 mantissas and both signs, and the range where Mish bends, densely."""
+    exponents, mantissas = torch.arange(1, 255), torch.linspace(0, 2**23 - 1, 500).long()
+    bits = (exponents[:, None] << 23) + mantissas
+    x = bits.flatten().int().view(torch.float32)
+    return torch.cat([x, -x, torch.linspace(-89, 25, 400_001)])
+
+
+def points(dtype: torch.dtype) -> Tensor:
     return torch.cat([torch.linspace(-30, 30, 2001), torch.tensor([-1e4, -100.0, -88.0, 0.0, 20.0, 20.5, 1e4])]).to(
         dtype
     )
 
 
+# ----------------------------------------------------------------------------------------------------------- its values
+
+
 @pytest.mark.parametrize("function", [mish, formula], ids=["eager", "formula"])
-@pytest.mark.parametrize(
-    "dtype, tolerance",
-    [(torch.float64, 1e-14), (torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 8e-3)],
-    ids=str,
-)
+@pytest.mark.parametrize("dtype, tolerance", list(zip(TYPES, (1e-14, 1e-6, 1e-3, 8e-3), strict=True)), ids=str)
 def test_value(function, dtype, tolerance):
     x = points(dtype)
     y = function(x)
@@ -30,9 +92,46 @@ def test_derivative(function):
     x = points(torch.float64)
     x = x[(x.abs() < 80)].requires_grad_()
     (found,) = torch.autograd.grad(function(x).sum(), x)
-    softplus = torch.log1p(x.exp())
-    expected = torch.tanh(softplus) + x * (1 - torch.tanh(softplus) ** 2) * torch.sigmoid(x)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found, derivative(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_every_16_bit_value_is_rounded_once(dtype, kernels):
+    x = every_value(dtype)
+    for found, expected in ((mish(x), reference(x)), (first(x), derivative(x))):
+        inside = x.double() > -87.3
+        finite = expected.abs() <= torch.finfo(dtype).max
+        assert ulps(found, expected)[inside & finite].max() <= 0.52
+        assert (found.double() - expected)[~inside].abs().max() <= 1.2e-36 if (~inside).any() else True
+
+
+def test_fp32_over_all_exponents(kernels):
+    x = sweep()
+    y, expected = mish(x), reference(x)
+    inside = x > -87.3
+    assert ulps(y, expected)[inside].max() <= 5
+    assert (y.double() - expected)[~inside].abs().max() <= 1.2e-36
+    assert (first(x).double() - derivative(x)).abs().max() <= 4e-7
+
+
+def test_second_derivative_in_all_types(kernels):
+    for dtype, tolerance in zip(TYPES, (1e-13, 1e-6, 1e-3, 8e-3), strict=True):
+        x = torch.linspace(-30, 30, 4001).to(dtype).requires_grad_()
+        (once,) = torch.autograd.grad(mish(x), x, torch.ones_like(x), create_graph=True)
+        (found,) = torch.autograd.grad(once, x, torch.ones_like(x))
+        torch.testing.assert_close(found.double(), second_derivative(x.detach()), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_special_values(dtype, kernels):
+    x = torch.tensor([-math.inf, math.inf, -0.0, 0.0, math.nan], dtype=dtype)
+    y, slope = mish(x), first(x)
+    assert y[:4].tolist() == [0, math.inf, 0, 0] and y[4].isnan() and slope[4].isnan()
+    assert torch.signbit(y[:4]).tolist() == [True, False, True, False]
+    torch.testing.assert_close(slope[:4], torch.tensor([0, 1, 0.6, 0.6], dtype=dtype))
+    smallest = torch.finfo(dtype).smallest_normal
+    tiny = torch.tensor([smallest / 2, smallest / 4, -smallest / 2], dtype=dtype)
+    torch.testing.assert_close(mish(tiny), tiny * 0.6, rtol=1e-2, atol=0)
 
 
 def test_the_formula_is_finite_everywhere_and_passes_nan_on():
@@ -43,12 +142,49 @@ def test_the_formula_is_finite_everywhere_and_passes_nan_on():
     assert torch.autograd.grad(formula(x).sum(), x)[0].isfinite().all()
 
 
-def test_export_traces_the_formula_and_eager_does_not():
-    program = torch.export.export(Mish(), (torch.randn(3, 4),))
-    names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
-    assert any("exp" in name for name in names) and not any("mish" in name for name in names)
-    x = torch.randn(3, 4)
-    torch.testing.assert_close(program.module()(x), mish(x))
+# ---------------------------------------------------------------------------------------------------- layouts and types
+
+
+def layouts(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Tensors of every kind of memory that a caller may have."""
+    base = torch.linspace(-5, 5, 2 * 3 * 8 * 8).to(dtype).reshape(2, 3, 8, 8)
+    return {
+        "contiguous": base,
+        "channels_last": base.to(memory_format=torch.channels_last),
+        "permuted": base.permute(3, 0, 2, 1),
+        "strided": base[:, :, ::2, 1::3],
+        "expanded": base[:1].expand(4, 3, 8, 8),
+        "unaligned": base.flatten()[1:],
+        "empty": base[:0],
+        "scalar": base[0, 0, 0, 0],
+        "flipped": base.transpose(0, 1).flip(2),
+    }
+
+
+@pytest.mark.parametrize("name", layouts())
+def test_layouts_are_those_of_pytorchs_operator(name):
+    x = layouts()[name]
+    y = mish(x)
+    assert y.shape == x.shape and y.stride() == F.mish(x).stride()
+    torch.testing.assert_close(y.double(), reference(x), rtol=1e-6, atol=1e-7)
+    leaf = x.detach().requires_grad_()
+    grad = torch.linspace(0, 1, x.numel()).reshape(x.shape)
+    (found,) = torch.autograd.grad(mish(leaf), leaf, grad)
+    torch.testing.assert_close(found.double(), grad.double() * derivative(x), rtol=1e-5, atol=1e-6)
+    (found,) = torch.autograd.grad(mish(leaf).sum(), leaf)
+    torch.testing.assert_close(found.double(), derivative(x), rtol=1e-5, atol=1e-6)
+
+
+def test_threads_change_nothing(kernels):
+    x = torch.linspace(-9, 9, 300_001)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = mish(x), first(x)
+        torch.set_num_threads(3)
+        assert torch.equal(mish(x), alone[0]) and torch.equal(first(x), alone[1])
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -58,7 +194,145 @@ def test_autocast_keeps_the_type(dtype):
         assert mish(x).dtype == dtype
 
 
-def test_plan_says_what_and_why():
-    eager, compiled = plan("cpu", torch.float32), plan("cpu", torch.float32, compiled=True)
-    assert eager.implementation == "torch.nn.functional.mish" and eager.reason
-    assert compiled.implementation != eager.implementation and compiled.reason
+def test_what_is_not_for_the_kernel_gets_pytorchs_operator():
+    assert mish(torch.empty(3, device="meta")).device.type == "meta"
+    with pytest.raises(RuntimeError):
+        mish(torch.tensor([1, 2]))
+    for refused in (lambda: mish(torch.ones(2), inplace=True), lambda: Mish(inplace=True)):
+        with pytest.raises(ValueError, match="in-place"):
+            refused()
+
+
+def test_only_the_input_is_kept():
+    kept = []
+    x = torch.randn(5, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each.data_ptr()) or each, lambda each: each):
+        mish(x)
+    assert set(kept) == {x.data_ptr()}
+
+
+# ---------------------------------------------------------------------------------------- autograd, transforms, tracing
+
+
+def test_gradients_by_finite_differences():
+    x = torch.linspace(-6, 6, 25, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(mish, (x,), check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(mish, (x,))
+
+
+def test_a_third_derivative_is_refused_with_the_way_out(kernels):
+    x = torch.tensor(0.5, requires_grad=True)
+    y = mish(x)
+    for _ in range(2):
+        (y,) = torch.autograd.grad(y, x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="YOLO_MISH=torch"):
+        torch.autograd.grad(y, x)
+
+
+def test_transforms_agree_with_pytorchs_operator():
+    x, v = torch.linspace(-3, 3, 12).reshape(3, 4), torch.linspace(1, 2, 12).reshape(3, 4)
+    func = torch.func
+    for transformed in (
+        lambda f: func.vmap(f)(x),
+        lambda f: func.vmap(f, in_dims=1, out_dims=1)(x),
+        lambda f: func.vmap(func.grad(lambda each: f(each).sum()))(x),
+        lambda f: func.jvp(f, (x,), (v,))[1],
+        lambda f: func.vjp(f, x)[1](v)[0],
+        lambda f: func.hessian(lambda each: f(each).sum())(x[0]),
+        lambda f: func.jacrev(func.jacfwd(f))(x[0]),
+        lambda f: func.vmap(lambda each, w: func.jvp(f, (each,), (w,))[1], in_dims=(0, None))(x, v[0]),
+    ):
+        torch.testing.assert_close(transformed(mish), transformed(F.mish), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_opcheck_over_types(dtype, kernels):
+    for x in (torch.linspace(-3, 3, 8).to(dtype), layouts(dtype)["permuted"]):
+        torch.library.opcheck(torch.ops.yolo.mish.default, (x.clone().requires_grad_(),))
+        torch.library.opcheck(torch.ops.yolo.mish_backward.default, (x.clone().requires_grad_(), x, 1))
+
+
+@pytest.mark.parametrize("name", layouts())
+def test_opcheck_over_layouts(name, kernels):
+    x = layouts()[name].detach().requires_grad_()
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.yolo.mish.default, (x,), test_utils=tests)
+    torch.library.opcheck(torch.ops.yolo.mish_backward.default, (torch.ones_like(x), x, 1), test_utils=tests)
+
+
+def test_compiled_it_is_the_formula_in_one_graph():
+    graphs = []
+
+    def keep(graph, example):
+        graphs.append(graph)
+        return graph
+
+    x = torch.randn(64, requires_grad=True)
+    y = torch.compile(lambda each: mish(each) * 2, fullgraph=True, backend=keep)(x)
+    torch.testing.assert_close(y, 2 * F.mish(x), rtol=1e-5, atol=1e-6)
+    names = [str(node.target) for graph in graphs for node in graph.graph.nodes]
+    assert any("exp" in name for name in names) and not any("mish" in name for name in names)
+
+
+def test_exported_it_is_the_formula_and_eager_is_not():
+    program = torch.export.export(Mish(), (torch.randn(3, 4),))
+    names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert any("exp" in name for name in names) and not any("mish" in name for name in names)
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(program.module()(x), mish(x))
+
+
+def test_onnx_has_an_operator_of_that_name(tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    x, path = torch.linspace(-9, 9, 40).reshape(4, 10), tmp_path / "mish.onnx"
+    program = torch.onnx.export(Mish().eval(), (x,), dynamo=True, opset_version=18, verbose=False)
+    program.save(path)
+    assert [node.op_type for node in program.model.graph] == ["Mish"]
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), mish(x), rtol=1e-5, atol=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------- what runs, and why
+
+
+def test_plan_says_what_and_why_and_keeps_its_word():
+    compiled = plan("cpu", torch.float32, compiled=True)
+    eager = plan("cpu", torch.float32)
+    assert compiled.implementation != eager.implementation and compiled.reason and eager.reason
+    assert prepare("cpu").implementation == eager.implementation
+    assert plan("cpu", torch.float32) == prepare("cpu")
+    assert plan("meta", torch.float32).implementation == "torch.nn.functional.mish"
+    assert plan("cpu", torch.float8_e5m2).implementation == "torch.nn.functional.mish"
+
+
+@pytest.mark.parametrize("asked", ["torch", "eager"])
+def test_an_implementation_can_be_asked_for(asked, choosing):
+    choosing.setenv("YOLO_MISH", asked)
+    x = points(torch.float32).requires_grad_()
+    y = mish(x)
+    torch.testing.assert_close(y.double(), reference(x.detach()), rtol=1e-5, atol=1e-6)
+    assert y.grad_fn.name() == {"torch": "MishBackward0", "eager": "MulBackward0"}[asked]
+    assert asked in plan("cpu", torch.float32).reason
+
+
+@pytest.mark.parametrize("asked", ["cuda", "nvrtc", "mihs"])
+def test_what_is_asked_for_and_cannot_be_had_is_an_error(asked, choosing):
+    choosing.setenv("YOLO_MISH", asked)
+    with pytest.raises(ValueError, match=asked):
+        mish(torch.ones(3))
+
+
+def test_without_a_compiler_pytorchs_operator_runs_and_says_so_once(choosing, tmp_path, capsys):
+    choosing.setattr(build, "version_of", lambda program: None)
+    choosing.setenv("YOLO_MISH_CACHE", str(tmp_path))
+    assert plan("cpu", torch.float32).implementation == "torch.nn.functional.mish"
+    x = torch.randn(4, requires_grad=True)
+    assert mish(x).grad_fn.name() == "MishBackward0" and mish(x).grad_fn.name() == "MishBackward0"
+    said = capsys.readouterr().err
+    assert said.count("torch.nn.functional.mish") == 1 and "compiler" in said
+    choosing.setattr(backend, "_chosen", {})
+    choosing.setenv("YOLO_MISH", "cpu")
+    with pytest.raises(ValueError, match="compiler"):
+        mish(x)

@@ -1,0 +1,117 @@
+"""What Mish costs in a whole training step: ``python -m benchmarks.activation_step --rounds 30``.
+
+Forward, loss, backward and optimiser of one network that differs in its activation and in how it is computed: fused
+Mish, fused ReLU, PyTorch's own batch norm with F.mish, and no activation at all. Steps are taken in turn, in an order
+that is turned round by round; a ratio is the geometric mean over the rounds of the quotient within a round, with the
+95 % bounds of Student's t. The share of the activation is 1 minus the step without one over the step with it.
+"""
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from configs.flags import run_script
+from configs.schema import load
+from engine.optim import build_optimizer
+from models import build_model
+from ops.device import place
+from ops.mish import prepare
+from ops.targets import Targets
+
+CLASSES, BOXES = 8, 8
+NETWORKS = {  # name: activation, norm_act
+    "mish, fused": ("mish", "fused"),
+    "relu, fused": ("relu", "fused"),
+    "F.mish, plain": ("mish_torch", "plain"),
+    "relu, plain": ("relu", "plain"),
+    "identity, plain": ("identity", "plain"),
+}
+PAIRS = (
+    ("mish, fused", "relu, fused"),
+    ("mish, fused", "F.mish, plain"),
+    ("mish, fused", "relu, plain"),
+    ("identity, plain", "F.mish, plain"),
+)
+STUDENT = {9: 2.262, 19: 2.093, 29: 2.045, 39: 2.023}  # 97.5 % quantiles by degrees of freedom
+
+
+def step_of(act: str, norm_act: str, arguments: argparse.Namespace) -> Callable[[], None]:
+    """A function that trains a network by one step on the same random images."""
+    placement = place(arguments.device, amp=arguments.amp, channels_last=arguments.channels_last)
+    overrides = [f"model.act={act}", f"model.norm_act={norm_act}", f"model.size={arguments.size}"]
+    model = build_model(load("yolo.yaml", overrides).model, num_classes=CLASSES, seed=0)
+    model.to(placement.device, memory_format=placement.memory_format).train()  # type: ignore[call-overload]
+    optimizer = build_optimizer(model, name="adamw", lr=0.001, momentum=0.9, weight_decay=0.0005)
+    generator = torch.Generator().manual_seed(0)
+    side, batch = arguments.imgsz, arguments.batch
+    images = torch.rand(batch, 3, side, side, generator=generator)
+    images = images.to(placement.device, memory_format=placement.memory_format)
+    corners = torch.rand(batch, BOXES, 2, generator=generator) * side * 0.7
+    boxes = torch.cat([corners, corners + torch.rand(batch, BOXES, 2, generator=generator) * side * 0.25 + 8], -1)
+    labels = torch.randint(0, CLASSES, (batch, BOXES), generator=generator)
+    targets = Targets(boxes, labels, torch.ones(batch, BOXES, dtype=torch.bool)).to(placement.device)
+
+    def step() -> None:
+        with placement.autocast():
+            outputs = model(images)
+        loss, _ = model.loss(outputs, targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def quotient(times: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
+    """Geometric mean of the quotients within a round, and its 95 % bounds."""
+    logs = [math.log(a / b) for a, b in zip(times, others, strict=True)]
+    mean, free = statistics.fmean(logs), len(logs) - 1
+    factor = STUDENT[max((each for each in STUDENT if each <= free), default=9)]
+    half = factor * statistics.stdev(logs) / math.sqrt(len(logs))
+    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+
+
+def main() -> int:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="n")
+    parser.add_argument("--imgsz", type=int, default=320)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=30, help="two more at the start do not count")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--amp", default="off", choices=("auto", "off", "bf16", "fp16"))
+    parser.add_argument("--channels-last", default="on", choices=("auto", "on", "off"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    chosen = prepare(arguments.device)
+    steps = {name: step_of(*kind, arguments) for name, kind in NETWORKS.items()}
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
+    for number in range(arguments.rounds + 2):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            start = time.perf_counter()
+            steps[name]()
+            if arguments.device != "cpu":
+                torch.cuda.synchronize()
+            taken[name].append(1e3 * (time.perf_counter() - start))
+    taken = {name: times[2:] for name, times in taken.items()}
+    print(f"{chosen.implementation} ({chosen.reason}); amp {arguments.amp}, channels_last {arguments.channels_last}")
+    print("| network | step, ms (median, least) |\n|---|---|")
+    for name, times in taken.items():
+        print(f"| {name} | {statistics.median(times):.1f}, {min(times):.1f} |")
+    print("\n| quotient | geometric mean | 95 % bounds |\n|---|---|---|")
+    for one, other in PAIRS:
+        mean, low, high = quotient(taken[one], taken[other])
+        print(f"| {one} by {other} | {mean:.3f} | {low:.3f} to {high:.3f} |")
+    share = 1 - quotient(taken["identity, plain"], taken["F.mish, plain"])[0]
+    print(f"\nshare of F.mish in the plain step: {100 * share:.0f} %")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

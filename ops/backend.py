@@ -1,0 +1,240 @@
+"""Which compiled kernels a device has, and how they are called: the only code that knows pointers, threads and streams.
+
+`choose(device)` decides once a process and device. In order: the CPU library (ops/build.py); on a GPU the image built
+ahead of time, one that nvcc builds now, one that NVRTC builds now; else PyTorch's own Mish, and a line says why.
+``YOLO_MISH=eager|torch|cpu|cuda|nvrtc`` forces one instead and is an error where that one cannot be had.
+"""
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ops import build
+from ops.build import Unavailable, say
+
+TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}  # as in csrc/mish_cpu.cpp
+FORCED = ("eager", "torch", "cpu", "cuda", "nvrtc")
+THREADS, PIECES = 256, 2  # as in csrc/mish_cuda.cu
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What runs on a device: `kernels` where they are ours, `eager` where the three-op formula was asked for."""
+
+    implementation: str
+    reason: str
+    kernels: "CpuKernels | CudaKernels | None" = None
+    eager: bool = False
+
+
+def forced() -> str:
+    """What $YOLO_MISH asks for, or an empty string; ValueError where there is no such thing."""
+    asked = os.environ.get("YOLO_MISH", "")
+    if asked and asked not in FORCED:
+        raise ValueError(f"YOLO_MISH={asked}: expected one of {', '.join(FORCED)}, or nothing")
+    return asked
+
+
+_chosen: dict[torch.device, Choice] = {}  # once a process and device
+
+
+def choose(device: torch.device) -> Choice:
+    """What runs Mish on this device; builds and loads it the first time. ValueError where the forced is not there."""
+    choice = _chosen.get(device)
+    if choice is None:
+        choice = _chosen[device] = _choose(device.type, device.index, forced())
+    return choice
+
+
+def _choose(kind: str, index: int | None, asked: str) -> Choice:
+    if asked == "eager":
+        return Choice("x tanh(softplus(x))", "YOLO_MISH=eager", eager=True)
+    if asked == "torch":
+        return Choice("torch.nn.functional.mish", "YOLO_MISH=torch")
+    ways = {"cpu": ("cpu",), "cuda": ("cuda", "nvrtc")}.get(kind, ())
+    if asked and asked not in ways:
+        raise ValueError(f"YOLO_MISH={asked}: the tensor is on {kind}; expected a tensor on {WAYS[asked][0]}")
+    reasons = []
+    for way in (asked,) if asked else ways:
+        try:
+            kernels = WAYS[way][1](index)
+        except Unavailable as error:
+            reasons.append(str(error))
+        else:
+            return Choice(kernels.name, f"YOLO_MISH={asked}" if asked else kernels.origin, kernels)
+    if asked:
+        raise ValueError(f"YOLO_MISH={asked}: {'; '.join(reasons)}")
+    reason = "; ".join(reasons) or f"no kernel of ours for {kind}"
+    if ways:
+        say(f"Mish runs as torch.nn.functional.mish on {kind}, slower: {reason}")
+    return Choice("torch.nn.functional.mish", reason)
+
+
+def expect(device: torch.device) -> Choice:
+    """What `choose` gives, or is to give by what lies ready: builds and loads nothing."""
+    asked, chosen = forced(), _chosen.get(device)
+    if chosen is not None:
+        return chosen
+    if device.type == "cuda" and asked in ("", "cuda", "nvrtc"):
+        return Choice("ops.mish, CUDA kernel", "nvcc or NVRTC builds it on first use")
+    if device.type != "cpu" or asked not in ("", "cpu"):
+        return _choose(device.type, device.index, asked)
+    name = f"ops.mish, CPU kernel, {build.instruction_set()}"
+    try:
+        return Choice(name, f"build {build.cpu_library(may_build=False).stem}")
+    except Unavailable as error:
+        if build.cpp_compiler() is None:
+            return Choice("torch.nn.functional.mish", str(error))
+        return Choice(name, f"{build.cpp_compiler()} builds it on first use")
+
+
+def dense(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The tensor in a layout without gaps, itself where it has one, and an empty one of the same layout."""
+    like = torch.empty_like(x)  # keeps the strides of dense tensors, permuted ones too, and of no others
+    if like.stride() != x.stride():
+        x = torch.empty_like(like).copy_(x)
+    return x, like
+
+
+# ------------------------------------------------------------------------------------------------------------- the CPU
+
+
+class CpuKernels:
+    """The CPU library, called through ctypes, which lets other Python threads run meanwhile."""
+
+    def __init__(self, path: Path, instructions: str):
+        """Load the library; Unavailable where that fails."""
+        self.name = f"ops.mish, CPU kernel, {instructions}"
+        self.origin = f"build {path.stem}"
+        try:
+            self.library = ctypes.CDLL(str(path))
+            self.parallel_for = _address_of_parallel_for()
+        except (OSError, AttributeError) as error:
+            raise Unavailable(f"{path} cannot be loaded ({error})") from error
+        pointer, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+        kind, shape = ctypes.c_int, (number, number, number)
+        norm, act = (*[pointer] * 4, real), (ctypes.c_int, real)
+        for name, arguments in {
+            "mish_map": (kind, ctypes.c_int, number, *[pointer] * 3),
+            "norm_statistics": (kind, *shape, *[pointer] * 5, real),
+            "norm_act_forward": (kind, *shape, pointer, *norm, *act, pointer),
+            "norm_act_reduce": (kind, *shape, *[pointer] * 2, *norm, *act, *[pointer] * 3),
+            "norm_act_backward": (kind, *shape, *[pointer] * 6, real, number, pointer),
+        }.items():
+            getattr(self.library, name).argtypes = (*arguments, pointer)
+            getattr(self.library, name).restype = ctypes.c_int32
+
+    def call(self, name: str, *arguments: float | Tensor | None) -> None:
+        """Call a function of the library with numbers and tensors, which are dense and on the CPU; None is null."""
+        plain = [each.data_ptr() if isinstance(each, Tensor) else each for each in arguments]
+        code = getattr(self.library, name)(*plain, self.parallel_for)
+        if code != 0:
+            raise RuntimeError(f"{name} of the CPU library failed with code {code}")
+
+    def map(self, order: int, x: Tensor, g: Tensor, out: Tensor) -> None:
+        """Write mish(x), g mish'(x) or g mish''(x) to `out`; all dense and of one layout and type."""
+        self.call("mish_map", TYPES[x.dtype], order, x.numel(), x, g, out)
+
+
+def _address_of_parallel_for() -> int | None:
+    """torch_parallel_for of PyTorch's stable C interface (2.10 and later): the threads that PyTorch itself uses."""
+    name = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}.get(sys.platform, "libtorch_cpu.so")
+    library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
+    return ctypes.cast(library.torch_parallel_for, ctypes.c_void_p).value
+
+
+def _cpu(index: int | None) -> CpuKernels:
+    return CpuKernels(build.cpu_library(), build.instruction_set())
+
+
+# ----------------------------------------------------------------------------------------------------------- the GPUs
+
+
+class CudaKernels:
+    """A GPU image, loaded and launched through the driver's own C interface, which every CUDA machine has."""
+
+    def __init__(self, image: Path, index: int, maker: str):
+        """Load the image into the context that PyTorch uses on this GPU; Unavailable where that fails."""
+        self.name = f"ops.mish, CUDA kernel by {maker}"
+        self.origin = f"build {image.stem}"
+        self.index = index
+        try:
+            self.driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        except OSError as error:
+            raise Unavailable(f"the CUDA driver cannot be loaded ({error})") from error
+        self.functions: dict[str, ctypes.c_void_p] = {}
+        self.context, self.module = ctypes.c_void_p(), ctypes.c_void_p()
+        device = ctypes.c_int()
+        with torch.cuda.device(index):
+            torch.cuda.current_stream(index)
+            self._call("cuDeviceGet", ctypes.byref(device), ctypes.c_int(index))
+            self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), device)
+            self._enter()
+            self._call("cuModuleLoadData", ctypes.byref(self.module), ctypes.c_char_p(image.read_bytes()))
+
+    def map(self, order: int, x: Tensor, g: Tensor, out: Tensor) -> None:
+        """As CpuKernels.map, in the current stream of the tensors' GPU."""
+        pointers, count = (x.data_ptr(), g.data_ptr(), out.data_ptr()), x.numel()
+        aligned = not any(pointer % 16 for pointer in pointers)
+        in_block = THREADS * PIECES * 16 // x.element_size() if aligned else THREADS  # elements
+        name = f"mish_{order}_{str(x.dtype).removeprefix('torch.')}_{'vector' if aligned else 'scalar'}"
+        self._launch(name, -(-count // in_block), (*map(ctypes.c_void_p, pointers), ctypes.c_longlong(count)))
+
+    def _launch(self, name: str, blocks: int, arguments: tuple) -> None:
+        with torch.cuda.device(self.index):
+            self._enter()
+            function = self.functions.get(name)
+            if function is None:
+                function = ctypes.c_void_p()
+                self._call("cuModuleGetFunction", ctypes.byref(function), self.module, name.encode())
+                self.functions[name] = function
+            places = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
+            stream = ctypes.c_void_p(torch.cuda.current_stream(self.index).cuda_stream)
+            grid, block, shared = (blocks, 1, 1), (THREADS, 1, 1), 0
+            self._call("cuLaunchKernel", function, *map(ctypes.c_uint, (*grid, *block, shared)), stream, places, None)
+
+    def _enter(self) -> None:
+        """Make PyTorch's context current: a thread of autograd's that has called nothing yet may have none."""
+        current = ctypes.c_void_p()
+        self._call("cuCtxGetCurrent", ctypes.byref(current))
+        if current.value != self.context.value:
+            self._call("cuCtxSetCurrent", self.context)
+
+    def _call(self, name: str, *arguments: object) -> None:
+        code = getattr(self.driver, name)(*arguments)
+        if code != 0:
+            text = ctypes.c_char_p()
+            self.driver.cuGetErrorString(code, ctypes.byref(text))
+            raise Unavailable(f"{name} failed: {(text.value or b'error %d' % code).decode()}")
+
+
+def _cuda(index: int | None) -> CudaKernels:
+    """Kernels by nvcc: from the image built ahead of time, or from one for this GPU that is built now."""
+    index = torch.cuda.current_device() if index is None else index
+    ahead = build.find_ahead()
+    if ahead is not None:
+        try:
+            return CudaKernels(ahead, index, "nvcc, ahead of time")
+        except Unavailable as error:
+            say(f"{ahead} does not serve this GPU ({error})")
+    return CudaKernels(build.nvcc_image([_architecture(index)]), index, "nvcc")
+
+
+def _nvrtc(index: int | None) -> CudaKernels:
+    index = torch.cuda.current_device() if index is None else index
+    return CudaKernels(build.nvrtc_image(_architecture(index)), index, "NVRTC")
+
+
+def _architecture(index: int) -> str:
+    major, minor = torch.cuda.get_device_capability(index)
+    return f"{major}{minor}"
+
+
+Loader = Callable[[int | None], "CpuKernels | CudaKernels"]
+WAYS: dict[str, tuple[str, Loader]] = {"cpu": ("cpu", _cpu), "cuda": ("cuda", _cuda), "nvrtc": ("cuda", _nvrtc)}

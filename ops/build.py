@@ -1,0 +1,287 @@
+"""Builds the kernels in csrc/ and keeps them: ``python -m ops.build`` ahead of time, or each on its first use.
+
+What is built knows nothing of PyTorch or Python (plain C functions, GPU images), so a build serves every version of
+both. Builds lie in one folder, ``$YOLO_MISH_CACHE`` or ``~/.cache/yolo-mish/ops``. A file's name holds two hashes: of
+what it was made from (sources, flags, instruction set or GPU, machine, system, PyTorch's major version) and of the
+compiler. Where there is no compiler, a build by any will do: so a machine without one can be given the folder.
+
+Nothing here runs at import.
+"""
+
+import argparse
+import contextlib
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+SOURCES = Path(__file__).parent / "csrc"
+CPU_SOURCES = ("mish_cpu.cpp", "norm_act_cpu.cpp")
+CPU_HEADERS = ("mish_math.h", "parallel.h")
+CUDA_SOURCES = ("mish_cuda.cu", "mish_math.h")
+
+# Instruction sets by PyTorch's own names for what its kernels use: exactly the features that PyTorch has checked for.
+INSTRUCTION_SETS = {
+    "AVX512": (
+        *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"),
+        "-mprefer-vector-width=512",
+    ),
+    "AVX2": ("-mavx2", "-mfma", "-mf16c"),
+    "baseline": (),
+}
+# No errno and no floating-point traps: both would keep loops from becoming vectors. NaN and infinity stay.
+CPU_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd")
+ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")  # compute capabilities that are built ahead of time
+SECONDS = 300  # longest that a compiler may take
+
+
+class Unavailable(RuntimeError):
+    """A kernel cannot be had; the message says why, in words for the user."""
+
+
+def say(text: str) -> None:
+    """Print a line for the user, beside what the program prints itself."""
+    print(f"ops: {text}", file=sys.stderr, flush=True)
+
+
+# --------------------------------------------------------------------------------------------------------------- cache
+
+
+def cache_folder() -> Path:
+    """The folder of builds."""
+    own = os.environ.get("YOLO_MISH_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolo-mish" / "ops"
+
+
+def fingerprint(*parts: object) -> str:
+    """A short hash of the words given and of what is under every build: machine, system, PyTorch's major version."""
+    ground = (platform.machine(), sys.platform, torch.__version__.split(".")[0])
+    return hashlib.sha256("\0".join(map(str, (*ground, *parts))).encode()).hexdigest()[:16]
+
+
+def source_text(names: Sequence[str]) -> str:
+    """The text of these files of csrc/, one after the other."""
+    return "\n".join((SOURCES / name).read_text(encoding="utf-8") for name in names)
+
+
+def find(stem: str, key: str, compiler: str | None, suffix: str) -> Path | None:
+    """The build of this name and key by this compiler, by any (the newest) where `compiler` is None; or None."""
+    folder = cache_folder()
+    if compiler is not None:
+        path = folder / f"{stem}-{key}-{fingerprint(compiler)}{suffix}"
+        return path if path.is_file() else None
+    there = sorted(folder.glob(f"{stem}-{key}-*{suffix}"), key=lambda path: path.stat().st_mtime)
+    return there[-1] if there else None
+
+
+def build(stem: str, key: str, compiler: str, suffix: str, make: Callable[[Path], None]) -> Path:
+    """Have `make` write the file unless it is there, and return its path. Several processes at once build it once.
+
+    Raises Unavailable where the folder cannot be written or `make` fails. A killed build leaves nothing in the way:
+    the lock goes with its process, and a half-written file has another name.
+    """
+    folder = cache_folder()
+    path = folder / f"{stem}-{key}-{fingerprint(compiler)}{suffix}"
+    if path.is_file():
+        return path
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock")):
+            if path.is_file():  # another process was first
+                return path
+            for left in folder.glob(f"{path.name}.*.part"):  # by a process that was killed: we hold the lock
+                left.unlink(missing_ok=True)
+            try:
+                say(f"building {stem} with {compiler} into {folder}; once, a few seconds")
+                make(part)
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise Unavailable(f"the cache {folder} cannot be used ({reason}); set YOLO_MISH_CACHE to another") from error
+    return path
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the file's lock, waiting for it; the system gives it back when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError as error:
+        raise Unavailable(f"building is not supported on {sys.platform}") from error
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def compile_with(command: Sequence[str]) -> None:
+    """Run a compiler; raises Unavailable with the end of what it wrote where it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"{command[0]} took more than {SECONDS} seconds") from error
+    if done.returncode != 0:
+        raise Unavailable(f"{command[0]} failed: {' '.join(done.stderr.split())[-400:]}")
+
+
+@functools.cache
+def version_of(program: str) -> str | None:
+    """The path of a program and what it says of its version, or None where it is not there."""
+    path = shutil.which(program)
+    if path is None:
+        return None
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    version = lines[0] if "nvcc" not in program else " ".join(lines[-2:])
+    return f"{path} ({version.strip()})" if done.returncode == 0 and lines else None
+
+
+def cpp_compiler() -> str | None:
+    """The C++ compiler: the one that $CXX names, else g++ or clang++; None where none is there."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
+    return next((name for name in names if version_of(name)), None)
+
+
+# ------------------------------------------------------------------------------------------------------------- the CPU
+
+
+def instruction_set() -> str:
+    """The instruction set that PyTorch's own kernels use here, as far as ours have it."""
+    found = torch.backends.cpu.get_cpu_capability()
+    return found if found in INSTRUCTION_SETS else "baseline"
+
+
+def cpu_library(instructions: str | None = None, *, may_build: bool = True) -> Path:
+    """The library of CPU kernels for an instruction set, this processor's by default; built where it is not there.
+
+    Raises Unavailable where it can be neither found nor built, or is not found and `may_build` is false.
+    """
+    instructions = instructions or instruction_set()
+    flags = (*CPU_FLAGS, *INSTRUCTION_SETS[instructions])
+    key = fingerprint("cpu", source_text((*CPU_SOURCES, *CPU_HEADERS)), *flags)
+    stem, compiler = f"cpu-{instructions.lower()}", cpp_compiler()
+    identity = None if compiler is None else str(version_of(compiler))
+    found = find(stem, key, identity, ".so")
+    if found is not None:
+        return found
+    if compiler is None or identity is None:
+        wanted = os.environ.get("CXX") or "g++ or clang++"
+        raise Unavailable(f"no C++ compiler ({wanted}) and nothing built ahead in {cache_folder()}")
+    if not may_build:
+        raise Unavailable("not built yet")
+    sources = [str(SOURCES / name) for name in CPU_SOURCES]
+    return build(stem, key, identity, ".so", lambda path: compile_with([compiler, *flags, *sources, "-o", str(path)]))
+
+
+# ------------------------------------------------------------------------------------------------------------ the GPUs
+
+
+def cuda_key(architecture: str) -> str:
+    """The hash of what a GPU image is made from; `architecture` is a capability such as 90, or "all"."""
+    return fingerprint("cuda", source_text(CUDA_SOURCES), architecture)
+
+
+def find_ahead() -> Path | None:
+    """The image for all architectures that `python -m ops.build` left, or None."""
+    return find("cuda-all", cuda_key("all"), version_of("nvcc"), ".fatbin")
+
+
+def nvcc_image(architectures: Sequence[str]) -> Path:
+    """The image that nvcc makes for these capabilities, built where it is not there; Unavailable where it cannot be."""
+    identity = version_of("nvcc")
+    if identity is None:
+        raise Unavailable("no nvcc")
+    name = architectures[0] if len(architectures) == 1 else "all"
+    targets = [f"-gencode=arch=compute_{each},code=sm_{each}" for each in architectures]
+    command = ["nvcc", "-std=c++17", "-O3", "-fatbin", *targets, str(SOURCES / "mish_cuda.cu")]
+    return build(
+        f"cuda-{name}", cuda_key(name), identity, ".fatbin", lambda path: compile_with([*command, "-o", str(path)])
+    )
+
+
+def known_to_nvcc() -> list[str]:
+    """Those of ARCHITECTURES that the installed nvcc can compile for."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        return []
+    done = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, timeout=60, check=False)
+    return [each for each in ARCHITECTURES if f"compute_{each}" in done.stdout.split()]
+
+
+def nvrtc_image(architecture: str) -> Path:
+    """The image that NVRTC makes for this capability through cuda.bindings, as PyTorch's CUDA wheels bring both."""
+    try:
+        from cuda.bindings import nvrtc
+
+        code, major, minor = nvrtc.nvrtcVersion()
+    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: the binding found no library to bind
+        raise Unavailable(f"NVRTC through cuda.bindings is not to be had ({error})") from error
+    if code != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise Unavailable(f"NVRTC does not start ({code})")
+    identity = f"NVRTC {major}.{minor}"
+    return build(
+        f"cuda-{architecture}", cuda_key(architecture), identity, ".cubin",
+        lambda path: _compile_with_nvrtc(nvrtc, architecture, path),
+    )  # fmt: skip
+
+
+def _compile_with_nvrtc(nvrtc, architecture: str, path: Path) -> None:
+    source, header = (source_text([name]).encode() for name in CUDA_SOURCES)
+
+    def check(result):
+        if result[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            raise Unavailable(f"NVRTC failed for sm_{architecture} ({result[0]})")
+        return result[1] if len(result) == 2 else None
+
+    names = [CUDA_SOURCES[1].encode()]
+    program = check(nvrtc.nvrtcCreateProgram(source, CUDA_SOURCES[0].encode(), 1, [header], names))
+    options = [f"--gpu-architecture=sm_{architecture}".encode(), b"--std=c++17"]
+    (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        log = b" " * check(nvrtc.nvrtcGetProgramLogSize(program))
+        check(nvrtc.nvrtcGetProgramLog(program, log))
+        raise Unavailable(f"NVRTC failed for sm_{architecture}: {' '.join(log.decode(errors='replace').split())[:400]}")
+    image = b" " * check(nvrtc.nvrtcGetCUBINSize(program))
+    check(nvrtc.nvrtcGetCUBIN(program, image))
+    check(nvrtc.nvrtcDestroyProgram(program))
+    path.write_bytes(image)
+
+
+# ------------------------------------------------------------------------------------------------------- ahead of time
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build everything that this machine's compilers can, for every processor of its kind and every GPU."""
+    parser = argparse.ArgumentParser(prog="python -m ops.build", description=__doc__.splitlines()[0])
+    parser.add_argument("--cpu-only", action="store_true", help="leave the GPU kernels out")
+    arguments = parser.parse_args(argv)
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    built, missed = [], []
+    steps: list[tuple[str, Callable[[], Path]]] = [
+        (f"CPU, {name}", functools.partial(cpu_library, name)) for name in INSTRUCTION_SETS if x86 or name == "baseline"
+    ]
+    if not arguments.cpu_only:
+        steps.append(("CUDA", lambda: nvcc_image(known_to_nvcc())))
+    for name, step in steps:
+        try:
+            built.append(f"{name}: {step()}")
+        except Unavailable as error:
+            missed.append(f"{name}: not built, {error}")
+    print("\n".join([*built, *missed]))
+    return 0 if built else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+// Mish over a dense piece of memory, on the processor. Plain C functions on pointers: nothing of PyTorch or Python is in
+// here, so one build serves every version of both. Threads are PyTorch's own, through the C function torch_parallel_for
+// of its stable interface, whose address the caller passes in.
+//
+// The loops are plain ones that the compiler turns into vectors; this file is compiled once for each instruction set.
+#include <cstdint>
+
+#include "mish_math.h"
+#include "parallel.h"
+
+template <int Order, typename S>
+static void map(int64_t begin, int64_t end, const S* __restrict x, const S* __restrict g, S* __restrict out) {
+  for (int64_t i = begin; i < end; i++) out[i] = mish_element<Order>(x[i], Order ? g[i] : x[i]);
+}
+
+template <int Order, typename S>
+static int32_t map_in_parallel(int64_t count, const void* x, const void* g, void* out, ParallelFor parallel_for) {
+  return in_parallel(parallel_for, count, GRAIN, [&](int64_t begin, int64_t end) {
+    map<Order>(begin, end, static_cast<const S*>(x), static_cast<const S*>(g), static_cast<S*>(out));
+  });
+}
+
+template <typename S>
+static int32_t map_order(int order, int64_t count, const void* x, const void* g, void* out, ParallelFor parallel_for) {
+  switch (order) {
+    case 0: return map_in_parallel<0, S>(count, x, g, out, parallel_for);
+    case 1: return map_in_parallel<1, S>(count, x, g, out, parallel_for);
+    case 2: return map_in_parallel<2, S>(count, x, g, out, parallel_for);
+    default: return -1;
+  }
+}
+
+// out = mish(x), g mish'(x) or g mish''(x), as `order` is 0, 1 or 2 (0 reads no g). `type`: as in ops/backend.py.
+// Returns 0, what torch_parallel_for returned, or -1 for a type or order that is not there.
+extern "C" int32_t mish_map(
+    int type, int order, int64_t count, const void* x, const void* g, void* out, ParallelFor parallel_for) {
+  switch (type) {
+    case 0: return map_order<float>(order, count, x, g, out, parallel_for);
+    case 1: return map_order<double>(order, count, x, g, out, parallel_for);
+    case 2: return map_order<f16>(order, count, x, g, out, parallel_for);
+    case 3: return map_order<bf16>(order, count, x, g, out, parallel_for);
+    default: return -1;
+  }
+}

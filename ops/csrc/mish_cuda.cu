@@ -1,0 +1,83 @@
+// Mish over a dense piece of memory, on a GPU. No header but the formulas: nvcc and NVRTC both compile it.
+//
+// A kernel a storage type, order (0: mish(x), 1: g mish'(x), 2: g mish''(x)) and way of access. `vector` wants all
+// pointers on 16 bytes and moves two 16-byte pieces a thread, both loaded before the first is computed; `scalar` takes
+// any view. ops/backend.py launches them: 256 threads a block, as many blocks as the elements need.
+#include "mish_math.h"
+
+constexpr int THREADS = 256, PIECES = 2;
+
+template <typename S> union Piece {
+  uint4 raw;
+  S elements[16 / sizeof(S)];
+};
+
+
+template <typename S, typename T> FN void store_pair(S* place, T low, T high) {
+  store(place[0], low);
+  store(place[1], high);
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800  // which round two at once
+FN void store_pair(bf16* place, float low, float high) {
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(*reinterpret_cast<unsigned int*>(place)) : "f"(high), "f"(low));
+}
+
+FN void store_pair(f16* place, float low, float high) {
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(*reinterpret_cast<unsigned int*>(place)) : "f"(high), "f"(low));
+}
+#endif
+
+template <int Order, typename S> FN Piece<S> map_piece(const Piece<S>& x, const Piece<S>& g) {
+  Piece<S> result;
+#pragma unroll
+  for (int i = 0; i < int(16 / sizeof(S)); i += 2) {
+    const auto low = mish_wide<Order>(x.elements[i], g.elements[i]);
+    const auto high = mish_wide<Order>(x.elements[i + 1], g.elements[i + 1]);
+    store_pair(result.elements + i, low, high);
+  }
+  return result;
+}
+
+template <int Order, typename S> FN void map_vectors(const S* x, const S* g, S* out, long long count) {
+  constexpr int WIDTH = 16 / sizeof(S);
+  const long long first = (long long)blockIdx.x * (THREADS * PIECES) + threadIdx.x, whole = count / WIDTH;
+  Piece<S> a[PIECES], b[PIECES];
+#pragma unroll
+  for (int piece = 0; piece < PIECES; piece++) {
+    const long long at = first + piece * THREADS;
+    if (at < whole) {
+      a[piece].raw = reinterpret_cast<const uint4*>(x)[at];
+      if (Order) b[piece].raw = reinterpret_cast<const uint4*>(g)[at];
+      else b[piece] = a[piece];
+    }
+  }
+#pragma unroll
+  for (int piece = 0; piece < PIECES; piece++) {
+    const long long at = first + piece * THREADS;
+    if (at < whole) reinterpret_cast<uint4*>(out)[at] = map_piece<Order>(a[piece], b[piece]).raw;
+  }
+  const long long i = whole * WIDTH + threadIdx.x;  // what is left is less than a piece
+  if (blockIdx.x == gridDim.x - 1 && i < count) out[i] = mish_element<Order>(x[i], Order ? g[i] : x[i]);
+}
+
+template <int Order, typename S> FN void map_scalars(const S* x, const S* g, S* out, long long count) {
+  const long long i = (long long)blockIdx.x * THREADS + threadIdx.x;
+  if (i < count) out[i] = mish_element<Order>(x[i], Order ? g[i] : x[i]);
+}
+
+#define KERNEL(ORDER, NAME, S)                                                                              \
+  extern "C" __global__ void __launch_bounds__(THREADS)                                                     \
+      mish_##ORDER##_##NAME##_vector(const S* x, const S* g, S* out, long long count) {                     \
+    map_vectors<ORDER>(x, g, out, count);                                                                   \
+  }                                                                                                         \
+  extern "C" __global__ void __launch_bounds__(THREADS)                                                     \
+      mish_##ORDER##_##NAME##_scalar(const S* x, const S* g, S* out, long long count) {                     \
+    map_scalars<ORDER>(x, g, out, count);                                                                   \
+  }
+#define KERNELS(NAME, S) KERNEL(0, NAME, S) KERNEL(1, NAME, S) KERNEL(2, NAME, S)
+
+KERNELS(float32, float)
+KERNELS(float64, double)
+KERNELS(float16, f16)
+KERNELS(bfloat16, bf16)

@@ -1,0 +1,361 @@
+// Batch norm and activation in one pass each over memory, on the processor; plain C functions as in mish_cpu.cpp.
+//
+//   y  = act(z),  z = (x - mean) scale + bias,  scale = weight inverse,  inverse = 1 / sqrt(variance + eps)
+//   g  = dy act'(z),  dbias = sum of g,  dweight = inverse times the sum of g (x - mean)
+//   dx = scale (g - k1 - (x - mean) k2),  k1 = dbias / count,  k2 = dweight inverse / count
+//
+// The pass that sums g writes it where dx will be, so that act' is computed once.
+//
+// x is either contiguous, seen as planes [outer][channels][inner], or channels_last, seen as rows [outer][channels] with
+// inner = 1. Sums do not depend on the number of threads: who adds what follows from the shape alone.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "mish_math.h"
+#include "parallel.h"
+
+namespace {
+
+enum { MISH, RELU, SILU, LEAKY_RELU };  // as in ops/norm_act.py
+
+struct Shape { int64_t outer, channels, inner; };
+struct Affine { const float *mean, *scale, *shift; };  // one value a channel
+struct Pair { float first, second, kept; };
+
+template <int D> FN float sigmoid(float z) { return reciprocal(1 + exponential<D>(-clamped(z, -88.0f, 88.0f))); }
+
+// `D`: binary digits of the type that the result is stored in.
+template <int Act, int D> FN float activate(float z, float slope) {
+  if constexpr (Act == MISH) return mish<D>(z);
+  else if constexpr (Act == RELU) return z < 0 ? 0 : z;
+  else if constexpr (Act == SILU) return z * sigmoid<D>(z);
+  else return z < 0 ? z * slope : z;
+}
+
+template <int Act, int D> FN float through(float dy, float z, float slope) {
+  if constexpr (Act == MISH) return dy * mish_first<D>(z);
+  else if constexpr (Act == RELU) return z <= 0 ? 0 : dy;
+  else if constexpr (Act == SILU) {
+    const float s = sigmoid<D>(z);
+    return dy * (s * (1 + z * (1 - s)));
+  } else return z > 0 ? dy : dy * slope;
+}
+
+// The arrays that the loops read, from those that a norm has; weight and bias may be absent.
+struct Folded {
+  std::vector<float> inverse, scale, shift;
+  Folded(int64_t channels, const float* variance, const float* weight, const float* bias, float eps)
+      : inverse(channels), scale(channels), shift(channels) {
+    for (int64_t c = 0; c < channels; c++) {
+      inverse[c] = 1 / std::sqrt(variance[c] + eps);
+      scale[c] = weight ? weight[c] * inverse[c] : inverse[c];
+      shift[c] = bias ? bias[c] : 0;
+    }
+  }
+};
+
+// ---------------------------------------------------------------------------------------------------- elementwise
+// Values of a channel repeated, so that rows of few channels still make long loops. The arrays do not lie a power of
+// two apart, where they would push one another out of the cache.
+struct Repeated {
+  int64_t length, apart;
+  std::vector<float> values;
+  Repeated(int64_t channels, std::initializer_list<const float*> arrays)
+      : length(channels * std::max<int64_t>(1, 256 / channels)), apart(length + 48), values(arrays.size() * apart) {
+    float* to = values.data();
+    for (const float* array : arrays) {
+      for (int64_t i = 0; i < length; i++) to[i] = array[i % channels];
+      to += apart;
+    }
+  }
+  const float* operator[](int64_t array) const { return values.data() + array * apart; }
+};
+
+template <int Act, typename S>
+int32_t forward(Shape shape, const S* x, Affine a, float slope, S* y, ParallelFor parallel_for) {
+  constexpr int D = Digits<S>::value;
+  if (shape.inner == 1) {
+    const Repeated r(shape.channels, {a.mean, a.scale, a.shift});
+    const int64_t total = shape.outer * shape.channels, tiles = (total + r.length - 1) / r.length;
+    return in_parallel(parallel_for, tiles, std::max<int64_t>(1, GRAIN / r.length), [&](int64_t begin, int64_t end) {
+      for (int64_t tile = begin; tile < end; tile++) {
+        const int64_t start = tile * r.length, length = std::min(r.length, total - start);
+        const S* __restrict from = x + start;
+        S* __restrict to = y + start;
+        const float *__restrict mean = r[0], *__restrict scale = r[1], *__restrict shift = r[2];
+        for (int64_t i = 0; i < length; i++)
+          store(to[i], activate<Act, D>((widen(from[i]) - mean[i]) * scale[i] + shift[i], slope));
+      }
+    });
+  }
+  const int64_t planes = shape.outer * shape.channels;
+  return in_parallel(parallel_for, planes, std::max<int64_t>(1, GRAIN / shape.inner), [&](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; plane++) {
+      const int64_t c = plane % shape.channels;
+      const S* __restrict from = x + plane * shape.inner;
+      S* __restrict to = y + plane * shape.inner;
+      const float mean = a.mean[c], scale = a.scale[c], shift = a.shift[c];
+      for (int64_t i = 0; i < shape.inner; i++)
+        store(to[i], activate<Act, D>((widen(from[i]) - mean) * scale + shift, slope));
+    }
+  });
+}
+
+FN float input_gradient(float g, float x, float mean, float scale, float k1, float k2) {
+  return scale * (g - k1 - (x - mean) * k2);
+}
+
+// dx over g.
+template <typename S>
+int32_t backward(
+    Shape shape, const S* x, const float* mean, const float* scale, const float* k1, const float* k2, S* g,
+    ParallelFor parallel_for) {
+  if (shape.inner == 1) {
+    const Repeated r(shape.channels, {mean, scale, k1, k2});
+    const int64_t total = shape.outer * shape.channels, tiles = (total + r.length - 1) / r.length;
+    return in_parallel(parallel_for, tiles, std::max<int64_t>(1, GRAIN / r.length), [&](int64_t begin, int64_t end) {
+      for (int64_t tile = begin; tile < end; tile++) {
+        const int64_t start = tile * r.length, length = std::min(r.length, total - start);
+        const S* __restrict from = x + start;
+        S* __restrict to = g + start;
+        const float *__restrict m = r[0], *__restrict s = r[1], *__restrict first = r[2], *__restrict second = r[3];
+        for (int64_t i = 0; i < length; i++)
+          store(to[i], input_gradient(widen(to[i]), widen(from[i]), m[i], s[i], first[i], second[i]));
+      }
+    });
+  }
+  const int64_t planes = shape.outer * shape.channels;
+  return in_parallel(parallel_for, planes, std::max<int64_t>(1, GRAIN / shape.inner), [&](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; plane++) {
+      const int64_t c = plane % shape.channels;
+      const S* __restrict from = x + plane * shape.inner;
+      S* __restrict to = g + plane * shape.inner;
+      const float m = mean[c], s = scale[c], first = k1[c], second = k2[c];
+      for (int64_t i = 0; i < shape.inner; i++)
+        store(to[i], input_gradient(widen(to[i]), widen(from[i]), m, s, first, second));
+    }
+  });
+}
+
+// ----------------------------------------------------------------------------------------------------------- sums
+// What an element adds to the two sums of its channel, and what is kept of it.
+struct Moments {
+  static constexpr bool keeps = false;
+  FN Pair of(float x, float, float mean, float, float, float) {
+    const float d = x - mean;
+    return {d, d * d, 0};
+  }
+};
+
+template <int Act, int D> struct Gradients {
+  static constexpr bool keeps = true;
+  FN Pair of(float x, float dy, float mean, float scale, float shift, float slope) {
+    const float d = x - mean, g = through<Act, D>(dy, d * scale + shift, slope);
+    return {g, g * d, g};
+  }
+};
+
+// Planes: a channel is one thread's; 4096 elements are summed in fp32, the rest in fp64.
+template <typename Term, typename S>
+int32_t sum_planes(
+    Shape shape, const S* x, const S* dy, Affine a, float slope, S* kept, double* sums, ParallelFor parallel_for) {
+  const int64_t grain = std::max<int64_t>(1, GRAIN / (shape.outer * shape.inner));
+  return in_parallel(parallel_for, shape.channels, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; c++) {
+      const float mean = a.mean[c], scale = a.scale[c], shift = a.shift[c];
+      double first = 0, second = 0;
+      for (int64_t o = 0; o < shape.outer; o++) {
+        const int64_t plane = (o * shape.channels + c) * shape.inner;
+        const S *__restrict from = x + plane, *__restrict grad = dy + plane;
+        S* __restrict to = kept + plane;
+        for (int64_t start = 0; start < shape.inner; start += 4096) {
+          const int64_t stop = std::min<int64_t>(shape.inner, start + 4096);
+          float p = 0, q = 0;
+#pragma omp simd reduction(+ : p, q)
+          for (int64_t i = start; i < stop; i++) {
+            const Pair pair = Term::of(widen(from[i]), widen(grad[i]), mean, scale, shift, slope);
+            p += pair.first;
+            q += pair.second;
+            if constexpr (Term::keeps) store(to[i], pair.kept);
+          }
+          first += p;
+          second += q;
+        }
+      }
+      sums[c] = first;
+      sums[shape.channels + c] = second;
+    }
+  });
+}
+
+template <typename Term, typename S>
+void add_tile(
+    int64_t length, const S* __restrict x, const S* __restrict dy, const float* __restrict mean,
+    const float* __restrict scale, const float* __restrict shift, float slope, S* __restrict kept,
+    float* __restrict p, float* __restrict q) {
+  for (int64_t i = 0; i < length; i++) {
+    const Pair pair = Term::of(widen(x[i]), widen(dy[i]), mean[i], scale[i], shift[i], slope);
+    p[i] += pair.first;
+    q[i] += pair.second;
+    if constexpr (Term::keeps) store(kept[i], pair.kept);
+  }
+}
+
+// Rows: blocks of rows are summed lane by lane in fp32, then folded to channels and added in fp64, in their order.
+template <typename Term, typename S>
+int32_t sum_rows(
+    Shape shape, const S* x, const S* dy, Affine a, float slope, S* kept, double* sums, ParallelFor parallel_for) {
+  const Repeated r(shape.channels, {a.mean, a.scale, a.shift});
+  const int64_t total = shape.outer * shape.channels, tiles = (total + r.length - 1) / r.length;
+  const int64_t in_block = std::clamp<int64_t>(tiles / 64, 1, 256), blocks = (tiles + in_block - 1) / in_block;
+  std::vector<double> partial(blocks * 2 * shape.channels, 0.0);
+  const int64_t grain = std::max<int64_t>(1, GRAIN / (in_block * r.length));
+  const int32_t failed = in_parallel(parallel_for, blocks, grain, [&](int64_t begin, int64_t end) {
+    std::vector<float> lanes(2 * r.length);
+    float *p = lanes.data(), *q = lanes.data() + r.length;
+    for (int64_t block = begin; block < end; block++) {
+      std::fill(lanes.begin(), lanes.end(), 0.0f);
+      for (int64_t tile = block * in_block; tile < std::min(tiles, (block + 1) * in_block); tile++) {
+        const int64_t at = tile * r.length, length = std::min(r.length, total - at);
+        add_tile<Term>(length, x + at, dy + at, r[0], r[1], r[2], slope, kept + at, p, q);
+      }
+      double* own = partial.data() + block * 2 * shape.channels;
+      for (int64_t i = 0; i < r.length; i++) {
+        own[i % shape.channels] += p[i];
+        own[shape.channels + i % shape.channels] += q[i];
+      }
+    }
+  });
+  std::fill(sums, sums + 2 * shape.channels, 0.0);
+  for (size_t i = 0; i < partial.size(); i++) sums[i % (2 * shape.channels)] += partial[i];
+  return failed;
+}
+
+template <typename Term, typename S>
+int32_t sum(
+    Shape shape, const S* x, const S* dy, Affine a, float slope, S* kept, double* sums, ParallelFor parallel_for) {
+  return shape.inner == 1 ? sum_rows<Term>(shape, x, dy, a, slope, kept, sums, parallel_for)
+                          : sum_planes<Term>(shape, x, dy, a, slope, kept, sums, parallel_for);
+}
+
+// A first guess of each channel's mean, from the first 64 of its values: subtracting it keeps the squares small.
+template <typename S> std::vector<float> guessed_means(Shape shape, const S* x) {
+  std::vector<float> means(shape.channels);
+  const int64_t step = shape.inner == 1 ? shape.channels : 1, count = shape.inner == 1 ? shape.outer : shape.inner;
+  const int64_t sample = std::min<int64_t>(64, count);
+  for (int64_t c = 0; c < shape.channels; c++) {
+    for (int64_t i = 0; i < sample; i++) means[c] += widen(x[c * shape.inner + i * step]);
+    means[c] /= sample;
+  }
+  return means;
+}
+
+template <typename S>
+int32_t statistics(
+    Shape shape, const S* x, float* mean, float* variance, float* running_mean, float* running_var, float factor,
+    ParallelFor parallel_for) {
+  const std::vector<float> guess = guessed_means(shape, x);
+  const Affine a{guess.data(), guess.data(), guess.data()};
+  std::vector<double> sums(2 * shape.channels);
+  const int32_t failed = sum<Moments, S>(shape, x, x, a, 0, nullptr, sums.data(), parallel_for);
+  const double count = double(shape.outer) * shape.inner;
+  for (int64_t c = 0; c < shape.channels; c++) {
+    const double shifted = sums[c] / count;
+    mean[c] = float(guess[c] + shifted);
+    variance[c] = float(std::max(0.0, sums[shape.channels + c] / count - shifted * shifted));
+    if (running_mean) {
+      running_mean[c] += factor * (mean[c] - running_mean[c]);
+      running_var[c] += factor * (float(variance[c] * (count / (count - 1))) - running_var[c]);
+    }
+  }
+  return failed;
+}
+
+// ------------------------------------------------------------------------------------------------- choice of types
+template <typename Body> int32_t with_type(int type, const Body& body) {
+  return type == 0 ? body(float{}) : type == 3 ? body(bf16{}) : -1;
+}
+
+template <typename Body> int32_t with_type_and_act(int type, int act, const Body& body) {
+  return with_type(type, [&](auto element) {
+    switch (act) {
+      case MISH: return body(element, std::integral_constant<int, MISH>{});
+      case RELU: return body(element, std::integral_constant<int, RELU>{});
+      case SILU: return body(element, std::integral_constant<int, SILU>{});
+      case LEAKY_RELU: return body(element, std::integral_constant<int, LEAKY_RELU>{});
+      default: return int32_t(-1);
+    }
+  });
+}
+
+}  // namespace
+
+// All return 0, what torch_parallel_for returned, or -1 for a type or activation that is not there.
+// `type`: 0 for fp32, 3 for bf16, as in ops/backend.py. Arrays of a value a channel are fp32; weight, bias and the
+// running statistics may be null.
+
+// Mean and biased variance; the running ones go towards them, the unbiased variance, by `factor`.
+extern "C" int32_t norm_statistics(
+    int type, int64_t outer, int64_t channels, int64_t inner, const void* x, float* mean, float* variance,
+    float* running_mean, float* running_var, float factor, ParallelFor parallel_for) {
+  return with_type(type, [&](auto element) {
+    using S = decltype(element);
+    return statistics(
+        Shape{outer, channels, inner}, static_cast<const S*>(x), mean, variance, running_mean, running_var, factor,
+        parallel_for);
+  });
+}
+
+extern "C" int32_t norm_act_forward(
+    int type, int64_t outer, int64_t channels, int64_t inner, const void* x, const float* mean, const float* variance,
+    const float* weight, const float* bias, float eps, int act, float slope, void* y, ParallelFor parallel_for) {
+  const Folded f(channels, variance, weight, bias, eps);
+  return with_type_and_act(type, act, [&](auto element, auto chosen) {
+    using S = decltype(element);
+    return forward<chosen.value>(
+        Shape{outer, channels, inner}, static_cast<const S*>(x), Affine{mean, f.scale.data(), f.shift.data()}, slope,
+        static_cast<S*>(y), parallel_for);
+  });
+}
+
+// g, dweight and dbias.
+extern "C" int32_t norm_act_reduce(
+    int type, int64_t outer, int64_t channels, int64_t inner, const void* x, const void* dy, const float* mean,
+    const float* variance, const float* weight, const float* bias, float eps, int act, float slope, void* g,
+    float* dweight, float* dbias, ParallelFor parallel_for) {
+  const Folded f(channels, variance, weight, bias, eps);
+  std::vector<double> sums(2 * channels);
+  const int32_t failed = with_type_and_act(type, act, [&](auto element, auto chosen) {
+    using S = decltype(element);
+    return sum<Gradients<chosen.value, Digits<S>::value>>(
+        Shape{outer, channels, inner}, static_cast<const S*>(x), static_cast<const S*>(dy),
+        Affine{mean, f.scale.data(), f.shift.data()}, slope, static_cast<S*>(g), sums.data(), parallel_for);
+  });
+  for (int64_t c = 0; c < channels; c++) {
+    dbias[c] = float(sums[c]);
+    dweight[c] = float(sums[channels + c] * f.inverse[c]);
+  }
+  return failed;
+}
+
+// g becomes dx. `count`: values a channel that the statistics were taken over, 0 where they are no function of x.
+extern "C" int32_t norm_act_backward(
+    int type, int64_t outer, int64_t channels, int64_t inner, const void* x, const float* mean, const float* variance,
+    const float* weight, const float* dweight, const float* dbias, float eps, int64_t count, void* g,
+    ParallelFor parallel_for) {
+  const Folded f(channels, variance, weight, nullptr, eps);
+  std::vector<float> k1(channels), k2(channels);
+  for (int64_t c = 0; c < channels && count; c++) {
+    k1[c] = dbias[c] / count;
+    k2[c] = dweight[c] * f.inverse[c] / count;
+  }
+  return with_type(type, [&](auto element) {
+    using S = decltype(element);
+    return backward(
+        Shape{outer, channels, inner}, static_cast<const S*>(x), mean, f.scale.data(), k1.data(), k2.data(),
+        static_cast<S*>(g), parallel_for);
+  });
+}

@@ -1,0 +1,225 @@
+"""The fused pair against the two modules it stands for: outputs, gradients, buffers, and when it stands aside."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ops import backend, norm_act
+from ops.mish import Mish
+
+ACTIVATIONS = {
+    "mish": Mish, "relu": nn.ReLU, "silu": nn.SiLU, "leaky_relu": lambda: nn.LeakyReLU(0.1)
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def kernels():
+    """Skips, with the reason, where the CPU kernels cannot be had."""
+    choice = backend.choose(torch.device("cpu"))
+    if choice.kernels is None:
+        pytest.skip(f"{choice.implementation}: {choice.reason}")
+
+
+def norm_of(channels: int, **options) -> nn.BatchNorm2d:
+    """A norm with numbers that are not those of a new one."""
+    norm = nn.BatchNorm2d(channels, **options)
+    values = torch.linspace(0.5, 1.5, channels)
+    for tensor, value in (
+        (norm.weight, values),
+        (norm.bias, values - 1),
+        (norm.running_mean, values),
+        (norm.running_var, values),
+    ):
+        if tensor is not None:
+            tensor.data.copy_(value)
+    return norm
+
+
+def images(*shape: int, channels_last: bool = False, dtype: torch.dtype = torch.float32) -> Tensor:
+    x = 3 + 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(shape[1]))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return x.to(dtype).to(memory_format=layout)
+
+
+def run(function, x: Tensor, norm: nn.Module, act: nn.Module) -> dict[str, Tensor]:
+    """Output, gradients and buffers of one pass."""
+    x = x.detach().clone().requires_grad_()
+    y = function(x, norm, act)
+    y.backward(torch.linspace(-1, 2, y.numel()).reshape(y.shape).to(y.dtype))
+    result = {"y": y.detach(), "x": x.grad}
+    result |= {f"grad of {name}": each.grad for name, each in norm.named_parameters()}
+    return result | dict(norm.named_buffers())
+
+
+def plain(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
+    return act(norm(x))
+
+
+def fused(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
+    y = norm_act.norm_act(x, norm, act)
+    assert y.grad_fn.name() == "_NormActBackward"
+    return y
+
+
+def compare(x: Tensor, norm: nn.Module, act: nn.Module, *, tolerance: float = 2e-5) -> None:
+    """The fused pair in x's type against the two modules in fp64 (fp32 for 16 bits)."""
+    found = run(fused, x, copy.deepcopy(norm), copy.deepcopy(act))
+    expected = run(plain, x.double(), copy.deepcopy(norm).double(), copy.deepcopy(act))
+    assert found.keys() == expected.keys() and found["y"].dtype == found["x"].dtype == x.dtype
+    assert found["y"].stride() == found["x"].stride() == x.stride()
+    for name, value in found.items():
+        scale = expected[name].abs().max().item() + 1e-12
+        torch.testing.assert_close(
+            value.double() / scale, expected[name].double() / scale, rtol=0, atol=tolerance, msg=name
+        )
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
+@pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_it_computes_what_the_modules_compute(name, channels_last, training):
+    for shape in ((2, 5, 7, 9), (3, 16, 20, 20), (4, 24, 1, 1), (1, 1, 70, 80), (2, 1100, 3, 3)):
+        norm = norm_of(shape[1]).train(training)
+        compare(images(*shape, channels_last=channels_last), norm, ACTIVATIONS[name]())
+
+
+@pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_bf16_is_rounded_once(name, channels_last):
+    x = images(3, 16, 20, 20, channels_last=channels_last, dtype=torch.bfloat16)
+    compare(x, norm_of(16), ACTIVATIONS[name](), tolerance=8e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"momentum": None}, {"momentum": 0.3, "eps": 0.1}, {"affine": False}, {"track_running_stats": False}],
+    ids=str,
+)
+def test_the_norms_options(options):
+    for training in (True, False):
+        norm = norm_of(6, **options).train(training)
+        compare(images(3, 6, 5, 4), norm, Mish())
+    norm = norm_of(6, **options)
+    twin = copy.deepcopy(norm)
+    for seed in range(3):  # the buffers after several steps
+        x = (images(3, 6, 5, 4) + seed).requires_grad_()
+        fused(x, norm, Mish()), plain(x, twin, Mish())
+    for found, expected in zip(norm.buffers(), twin.buffers(), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_values_far_from_zero_keep_their_variance():
+    for channels_last in (True, False):
+        x = images(4, 8, 16, 16, channels_last=channels_last) * 0.01 + 100
+        mean, variance = torch.ops.yolo.norm_statistics(x, None, None, 0.0)
+        torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=1e-6, atol=0)
+        torch.testing.assert_close(variance.double(), x.double().var((0, 2, 3), unbiased=False), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
+def test_threads_change_nothing(channels_last):
+    x = images(8, 16, 64, 64, channels_last=channels_last)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            results.append(run(fused, x, norm_of(16), Mish()))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_strange_layouts_are_taken():
+    x = images(2, 6, 8, 10)[:, :, ::2, 1:]
+    found, expected = (run(each, x, norm_of(6), Mish()) for each in (fused, plain))
+    for name in found:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_frozen_parts_and_second_derivatives():
+    x, norm = images(2, 4, 3, 3), norm_of(4)
+    norm.requires_grad_(False)
+    leaf = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad(fused(leaf, norm, Mish()).sum(), leaf)
+    (expected,) = torch.autograd.grad(plain(leaf, norm_of(4), Mish()).sum(), leaf)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    results = []
+    for function in (fused, plain):
+        for training in (True, False):
+            norm, leaf = norm_of(4).train(training), x.clone().requires_grad_()
+            inputs = (leaf, *norm.parameters())
+            once = torch.autograd.grad(function(leaf, norm, Mish()).square().sum(), inputs, create_graph=True)
+            results.append(torch.autograd.grad(sum(each.square().sum() for each in once), inputs))
+    for found, expected in zip(results[0] + results[1], results[2] + results[3], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_one_large_tensor_is_kept():
+    sizes = []
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda each: sizes.append(each.numel()) or each, lambda each: each)
+    with hooks:
+        norm_act.norm_act(images(2, 4, 8, 8).requires_grad_(), norm_of(4), Mish())
+    assert sorted(sizes)[-2:] == [4, 2 * 4 * 8 * 8]
+
+
+def test_as_many_bytes_are_kept_as_with_relu_in_place():
+    def kept(function) -> int:
+        """Bytes of the different pieces of memory that two convolutions and what is between them keep."""
+        sizes = {}
+        pack = lambda each: sizes.update({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes()}) or each  # noqa: E731
+        first, second = nn.Conv2d(3, 16, 3, bias=False), nn.Conv2d(16, 8, 3, bias=False)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda each: each):
+            second(function(first(torch.randn(2, 3, 40, 40))))
+        return sum(sizes.values())
+
+    norm = norm_of(16)
+    in_place = kept(lambda x: nn.functional.relu_(norm(x)))
+    ours = kept(lambda x: norm_act.norm_act(x, norm, Mish()))
+    assert abs(ours - in_place) <= 8 * 4 * 16  # some vectors of one value a channel
+    assert kept(lambda x: nn.functional.mish(norm(x))) > ours + 4 * 2 * 16 * 38 * 38 - 512
+
+
+def test_it_stands_aside_where_it_is_not_for_the_case():
+    x, norm = images(2, 4, 5, 5).requires_grad_(), norm_of(4)
+
+    def ran(x: Tensor, norm: nn.Module, act: nn.Module) -> str:
+        return norm_act.norm_act(x, norm, act).grad_fn.name()
+
+    assert ran(x, norm, Mish()) == "_NormActBackward"
+    assert ran(x, norm, nn.GELU()) == "GeluBackward0"
+    assert ran(x, nn.GroupNorm(2, 4), nn.ReLU()) == "ReluBackward0"
+    assert ran(x.double(), norm_of(4).double(), nn.ReLU()) == "ReluBackward0"
+    seen = []
+    norm.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    assert ran(x, norm, nn.ReLU()) == "ReluBackward0" and seen
+    with pytest.raises(ValueError, match="more than 1 value"):
+        norm_act.norm_act(images(1, 4, 1, 1), norm_of(4), Mish())
+    y = torch.func.vmap(lambda each: norm_act.norm_act(each[None], norm_of(4).eval(), Mish())[0])(x.detach())
+    torch.testing.assert_close(y, plain(x, norm_of(4).eval(), Mish()).detach())
+
+
+def test_the_rule_says_beforehand_what_is_fused():
+    assert norm_act.fusion(norm_of(2), Mish(), "cpu", torch.float32).implementation.startswith("ops.norm_act")
+    for norm, act, device, dtype in (
+        (nn.GroupNorm(1, 2), Mish(), "cpu", torch.float32),
+        (norm_of(2), nn.GELU(), "cpu", torch.float32),
+        (norm_of(2), Mish(), "cuda", torch.float32),
+        (norm_of(2), Mish(), "cpu", torch.float16),
+    ):
+        assert norm_act.fusion(norm, act, device, dtype) is None
+
+
+def test_opcheck():
+    x, ops = images(2, 4, 5, 5), torch.ops.yolo
+    mean, variance, weight, bias = torch.zeros(4), torch.ones(4), torch.full((4,), 2.0), torch.ones(4)
+    for each in (x, x.to(memory_format=torch.channels_last), x.bfloat16()):
+        norm = (mean, variance, weight, bias, 1e-5)
+        torch.library.opcheck(ops.norm_statistics.default, (each, mean.clone(), variance.clone(), 0.1))
+        torch.library.opcheck(ops.norm_act_forward.default, (each, *norm, 0, 0.0))
+        torch.library.opcheck(ops.norm_act_reduce.default, (each, each, *norm, 0, 0.0))
+        torch.library.opcheck(
+            ops.norm_act_backward.default, (each.clone(), each, mean, variance, None, mean, mean, 1e-5, 50)
+        )
