@@ -132,6 +132,22 @@ def test_a_killed_worker(
     assert run(train.main, "train.py", "--resume", "--workers", 1) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_of_the_run(
+    number: int, data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop() -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, number)
+        os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        before_step(4, stop, patch)
+        assert start(data, "--workers", 2, "--set", "train.batch=1") == 128 + number
+    assert "stopped at epoch 1, after batch 4 of 6" in capsys.readouterr().out
+    assert run(train.main, "train.py", "--resume", "--workers", 0) == 0
+
+
 def test_a_vanished_image(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
