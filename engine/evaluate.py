@@ -66,15 +66,12 @@ class Truth:
 
     @classmethod
     def from_annotations(cls, annotations: Any, *, single_cls: bool = False) -> Truth:
-        """The JSON behind a loaded data set, minus the images it skipped, with its classes in its order.
+        """What a loaded data set has kept of its JSON, so that nothing is scored that was skipped as damaged.
 
         All objects become one class with `single_cls`, or where the data set has merged its classes already.
         """
-        truth = cls(annotations.json_path, image_ids=annotations.image_ids)
-        listed = len(truth.categories)
-        classes = zip(annotations.category_ids, annotations.classes, strict=True)
-        truth.categories = [{"id": int(identity), "name": str(name)} for identity, name in classes]
-        if single_cls or (len(truth.categories) == 1 < listed):
+        truth = cls(annotations.coco_dict())
+        if single_cls:
             truth.categories = truth.categories[:1]
             truth.category_id = np.full_like(truth.category_id, truth.categories[0]["id"])
         return truth
