@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torchvision.ops import nms as nms_of_all
 
+from configs.files import CONFIGS
 from configs.schema import Config, Data, load
 from data import build_eval_loader, load_dataset
 from data.image import read_image
@@ -241,12 +242,12 @@ class YOLO:
 
     def _data(self, data: str | os.PathLike | None) -> Data:
         if data is not None:
-            return load("yolo.yaml", {"data": os.fspath(data)}).data
+            return load(CONFIGS / "yolo.yaml", {"data": os.fspath(data)}).data
         own = self.config.data
         if own.embedded is None or read_stamp(own.root) is not None:
             return own
         # Not drawn there: weights from elsewhere do not say where on this machine something is written.
-        here = load("yolo.yaml").data
+        here = load(CONFIGS / "yolo.yaml").data
         if here.embedded != own.embedded:
             raise ValueError(f"{self.weights}: its data set {own.root} is not on this machine; give it with --data")
         return here

@@ -244,8 +244,8 @@ class Config(Frozen):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def difference(self, base: str = "yolo.yaml") -> dict[str, Any]:
-        """Return the dotted keys in which this differs from the configuration at ``base``, with its values."""
-        reference = flatten(load(base).model_dump(mode="json"))
+        """Return the dotted keys in which this differs from the configuration ``base`` in configs/, with its values."""
+        reference = flatten(load(CONFIGS / base).model_dump(mode="json"))
         own = flatten(self.model_dump(mode="json"))
         return {key: value for key, value in own.items() if reference.get(key) != value}
 

@@ -29,7 +29,7 @@ ACCEPTED = f"images ({' '.join(IMAGE_SUFFIXES)}), videos ({' '.join(VIDEO_SUFFIX
 STREAM_TIMEOUT_MS = 10_000
 LARGEST_LIST = 64 * 2**20  # bytes
 DIGITS_OF_A_CAMERA = 4
-LONGEST_PATH = 4000  # bytes; systems take 4096
+LONGEST_PATH, LONGEST_PART = 4095, 255  # bytes of a path and of a name in it
 LONGEST_NAME = 200  # bytes; file systems take 255, and numbers and a suffix are added
 
 Pictures = Generator[tuple[int, np.ndarray], None, None]  # (position, BGR picture)
@@ -177,8 +177,8 @@ def _find(source: str) -> list[_Item]:
     if source.lower().startswith(SCHEMES):
         return [_Item("stream", re.sub(r"://[^/]*@", "://", source), address=source)]
     path = _expanded(source)
-    if len(os.fsencode(path)) > LONGEST_PATH:
-        raise ValueError(f"source {source[:40]!r}...: a path of more than {LONGEST_PATH} bytes; expected {ACCEPTED}")
+    if len(os.fsencode(path)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_PART for part in path.parts):
+        raise ValueError(f"source {source[:40]!r}...: longer than any path can be; expected {ACCEPTED}")
     if path.is_dir():
         return _folder(path)
     if path.exists():

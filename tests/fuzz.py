@@ -68,6 +68,8 @@ def run(cases: Iterator[tuple[str, int]] | list[tuple[str, int]], *, debug: bool
                 fault = fault or (None if kinds[name].loud else said)
                 if fault:
                     report.findings.append(f"{name}:{seed}: {fault}")
+    except KeyboardInterrupt:
+        report.findings.append(f"stopped after {report.count} cases")
     finally:
         signal.signal(signal.SIGALRM, before)
         shutil.rmtree(folder, ignore_errors=True)
