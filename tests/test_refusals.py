@@ -336,8 +336,9 @@ def fill_weights(folder: Path) -> None:
 def fill_sources(folder: Path) -> None:
     """Pictures and videos that are none."""
     shutil.copy(next((folder / "shapes/images/test").iterdir()), folder / "a.jpg")
-    header = b"IHDR" + (60_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
-    header = b"\0\0\0\r" + header + zlib.crc32(header).to_bytes(4, "big")
+    size = (60_000).to_bytes(4, "big")
+    chunks = [b"IHDR" + size + size + b"\x08\x02\0\0\0", b"IDAT" + zlib.compress(bytes(1000))]
+    parts = [(len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") for chunk in chunks]
     files = {
         "notes.xyz": b"?",
         "list.txt": b"a.jpg\ngone.jpg\n",
@@ -345,7 +346,7 @@ def fill_sources(folder: Path) -> None:
         "hollow.jpg": b"",
         "broken.mp4": b"\0\0\0\x20ftypisom broken",
         "printer.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
-        "bomb.png": b"\x89PNG\r\n\x1a\n" + header,
+        "bomb.png": b"\x89PNG\r\n\x1a\n" + b"".join(parts),
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
