@@ -4,6 +4,7 @@ Without --data it trains on the embedded data set, which it draws first. Results
 ``--resume`` goes on with the newest run, ``--resume runs/train/exp/weights/last.pt`` with that one.
 """
 
+import json
 import os
 import shlex
 import sys
@@ -15,7 +16,8 @@ from typing import Any
 from configs.flags import Parser, add_config_flags, overrides, run_script
 
 NEWEST = "newest"
-MAY_CHANGE_ON_RESUME = ("train.device", "train.workers")  # neither changes the result
+MAY_CHANGE_ON_RESUME = ("train.device", "train.workers", "train.save_minutes")  # the result stays what it is
+RUN_FOLDER = ("run.project", "run.name", "run.exist_ok")  # a resumed run stays in its folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,26 +25,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     config, checkpoint = configure(arguments)
 
+    from data.loader import LoaderFault, named
     from engine.evaluate import evaluate
     from engine.run import TrainingRun, row_of
+    from engine.trainer import Stopped
 
     run = TrainingRun(config, **build(config), checkpoint=checkpoint, folder=resumed_folder(arguments))
     trainer, state, clock = run.trainer, run.trainer.state, run.trainer.clock
     print(run.banner(), flush=True)
-    with trainer.stops_on_signals():
-        while state.epoch < config.train.epochs and not run.out_of_patience():
-            losses = trainer.one_epoch(run.train_loader, title=run.title(), watch=run.draw_train_batch)
-            if losses is None:
-                return run.stopped()
-            result = None
-            if config.train.val or state.epoch == config.train.epochs:
-                with clock.span("validation"):
-                    result = evaluate(trainer.evaluated, run.val_loader, truth=run.truth, **run.val_options, loss=True)
-            row = row_of(trainer, losses, result, images=len(run.train_loader.dataset), memory=run.memory.mib())
-            with clock.span("saving"):
-                run.keep(row, result)
-            print(run.line(row), flush=True)
-    print(run.finish(next_command(config, run.folder)), flush=True)
+    try:
+        with trainer.stops_on_signals():
+            while state.epoch < config.train.epochs and not run.out_of_patience():
+                losses = trainer.one_epoch(run.train_loader, title=run.title(), **run.watching)
+                result = None
+                if config.train.val or state.epoch + 1 == config.train.epochs:
+                    with clock.span("validation"):
+                        batches = trainer.until_stopped(run.val_loader)
+                        result = evaluate(trainer.evaluated, batches, truth=run.truth, **run.val_options, loss=True)
+                row = row_of(trainer, losses, result, images=len(run.train_loader.dataset), memory=run.memory.mib())
+                with clock.span("saving"):
+                    run.keep(row, result)
+                print(run.line(row), flush=True)
+        print(run.finish(next_command(config, run.folder)), flush=True)
+    except Stopped:
+        return run.stopped()
+    except (OSError, MemoryError, FloatingPointError, LoaderFault, RuntimeError) as error:
+        return run.failed(named(error))
     return 0
 
 
@@ -50,14 +58,12 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the command line."""
     parser = Parser(prog="train.py", description=__doc__)
     parser.add_argument(
-        "--resume", nargs="?", const=NEWEST, metavar="LAST.PT", help="go on with a run that was cut off"
+        "--resume", nargs="?", const=NEWEST, metavar="LAST.PT", help="go on with a run that was cut off, as it was"
     )
     add_config_flags(parser)
     arguments = parser.parse_args(argv)
     if arguments.cfg is None and arguments.resume is None:
         parser.error("--cfg is needed, as in --cfg yolo-mish.yaml (or --resume to go on with a run)")
-    if arguments.cfg is not None and arguments.resume is not None:
-        parser.error("--resume takes the config from the checkpoint; leave --cfg out")
     return arguments
 
 
@@ -74,15 +80,28 @@ def configure(arguments: Namespace) -> tuple[Any, dict[str, Any] | None]:
     path = last_checkpoint(arguments.resume)
     checkpoint = load_checkpoint(path, kind="training")
     kept = schema.Config.model_validate(checkpoint["config"])
-    if checkpoint["state"]["epoch"] >= (kept.train.epochs or 0):
+    if finished(path):
         raise ValueError(f"{path}: the run is finished ({kept.train.epochs} epochs), there is nothing to resume")
     own = schema.flatten(checkpoint["config"])
-    wrong = {key: value for key, value in given.items() if key not in MAY_CHANGE_ON_RESUME and own.get(key) != value}
+    asked = given
+    if arguments.cfg is not None:
+        asked = schema.flatten(schema.load(arguments.cfg, given).model_dump(mode="json"))
+    free = (*MAY_CHANGE_ON_RESUME, *(RUN_FOLDER if arguments.cfg is not None else ()))
+    wrong = {key: value for key, value in asked.items() if key not in free and own.get(key) != value}
     if wrong:
         listed = ", ".join(f"{key}={value} (the run has {own.get(key)})" for key, value in wrong.items())
         raise ValueError(f"--resume goes on with the run as it was; it cannot be changed to {listed}")
     changes = {key.removeprefix("train."): value for key, value in given.items() if key in MAY_CHANGE_ON_RESUME}
     return kept.model_copy(update={"train": kept.train.model_copy(update=changes)}), checkpoint
+
+
+def finished(checkpoint: Path) -> bool:
+    """Whether the run of a checkpoint has ended with its summary; one that was killed just before still gets it."""
+    record = checkpoint.resolve().parents[1] / "run.json"
+    try:
+        return "results" in json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def last_checkpoint(resume: str) -> Path:

@@ -37,8 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
 
     from engine.evaluate import write_predictions
+    from engine.files import write_text
     from engine.plots import plot_evaluation
-    from engine.record import check_run_name, increment_path, write_text
+    from engine.problems import counted, listed, write_ledger
+    from engine.record import check_run_name, increment_path
     from yolo import YOLO
 
     check_run_name(arguments.name)  # before the work, not after it
@@ -55,12 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         rect=arguments.rect,
         workers=arguments.workers,
         single_cls=arguments.single_cls or None,
+        strict_data=arguments.strict_data,
     )
     print(report(result, verbose=arguments.verbose), flush=True)
+    problems = listed({arguments.split: result.truth})
     folder = increment_path(arguments.project, arguments.name, arguments.exist_ok)
     write_predictions(folder / "predictions.json", result.predictions, result.truth)
     write_text(folder / "metrics.json", json.dumps(metrics(result, arguments), indent=1) + "\n")
+    write_ledger(folder, problems)
     plot_evaluation(folder, result)
+    if problems:
+        print(counted(problems))
     print(f"results in {folder}", flush=True)
     return 0
 
@@ -80,6 +87,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--rect", action="store_true", default=True, help="pad images to a multiple of the stride, not to a square")
     add("--no-rect", dest="rect", action="store_false", default=True, help="pad images to a square")
     add("--single-cls", action="store_true", help="all classes as one")
+    add("--strict-data", action="store_true", help="stop at the first damaged image or annotation")
     add("--device", default="auto", help="auto, cpu, cuda, or the number of a GPU")
     add("--half", action="store_true", help="compute in fp16, on a GPU only")
     add("--workers", type=int, default=0, help="loader processes; 0: load in this one")

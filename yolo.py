@@ -196,13 +196,15 @@ class YOLO:
         rect: bool = True,
         workers: int = 0,
         single_cls: bool | None = None,
+        strict_data: bool = False,
         progress: bool = True,
     ) -> EvalResult:
         """Evaluate on a split of a data set with pycocotools; the numbers do not depend on ``batch``.
 
         ``data``: a data YAML, by default the data that the network was trained on. ``single_cls``: all objects and
-        detections as of one class, by default as in training. ValueError where the classes of the data are not those
-        of the weights.
+        detections as of one class, by default as in training. ``strict_data``: ValueError where anything in the data
+        is damaged, which is skipped otherwise and listed in ``result.truth.ledger``. ValueError where the classes of
+        the data are not those of the weights.
         """
         check_thresholds(conf=conf, iou=iou, max_det=max_det)
         side = self._side(imgsz)
@@ -210,7 +212,7 @@ class YOLO:
             if not least <= value <= most:
                 raise ValueError(f"{name}: found {value}; a whole number from {least} to {most} is expected")
         single = self.config.train.single_cls if single_cls is None else single_cls
-        truth = load_dataset(self._data(data), split, single_cls=single, progress=progress)
+        truth = load_dataset(self._data(data), split, strict=strict_data, single_cls=single, progress=progress)
         if not single:
             self._require_classes(truth.classes, f"the {split} split of {truth.json_path}")
         loader = build_eval_loader(

@@ -207,6 +207,7 @@ class Train(Frozen):
     strict_data: bool = False
     val: bool = True
     save_period: Count = 0
+    save_minutes: NonNegative = 10.0
     profile: Count = 0
 
 

@@ -116,9 +116,17 @@ class Annotations:
         """The same data without some images (positions)."""
         keep = np.ones(len(self), bool)
         keep[np.asarray(images, np.int64)] = False
-        kept = np.flatnonzero(keep)
-        counts = np.diff(self.starts)
-        rows = np.flatnonzero(np.repeat(keep, counts))
+        return self._taking(np.flatnonzero(keep), np.flatnonzero(np.repeat(keep, np.diff(self.starts))))
+
+    def without_boxes(self, rows: Sequence[int] | np.ndarray) -> Annotations:
+        """The same data without some annotations (rows of `boxes`)."""
+        keep = np.ones(len(self.boxes), bool)
+        keep[np.asarray(rows, np.int64)] = False
+        return self._taking(np.arange(len(self)), np.flatnonzero(keep))
+
+    def _taking(self, kept: np.ndarray, rows: np.ndarray) -> Annotations:
+        """Some images (positions) and some of their annotations (rows)."""
+        counts = np.bincount(np.repeat(np.arange(len(self)), np.diff(self.starts))[rows], minlength=len(self))
         polygons = _span_rows(self.polygon_starts, rows)
         points = _span_rows(self.point_starts, polygons)
         return replace(

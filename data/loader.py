@@ -45,6 +45,21 @@ class Batch:
         return self
 
 
+class LoaderFault(ValueError):
+    """Batches cannot be made any more: an image that was usable at the start is not, or a worker process has died."""
+
+
+def named(error: Exception) -> Exception:
+    """The error itself, or a LoaderFault where it says that a worker has died: PyTorch raises that one anywhere."""
+    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+        return error
+    reason = " ".join(str(error).split())
+    return LoaderFault(
+        f"a data worker has died ({reason}); a killed one often means that memory ran out: try fewer --workers or "
+        "--cache off"
+    )
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a sample could not be made; carried to the main process, where it is raised in one line."""
@@ -277,9 +292,16 @@ class EvalLoader:
 
 
 def _checked(batches: Any) -> Iterator[Batch]:
-    for batch in batches:
+    rest = iter(batches)
+    while True:
+        try:
+            batch = next(rest, None)
+        except RuntimeError as error:
+            raise named(error) from error
+        if batch is None:
+            return
         if isinstance(batch, Failure):
-            raise ValueError(batch.message)
+            raise LoaderFault(batch.message)
         yield batch
 
 

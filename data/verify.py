@@ -32,9 +32,11 @@ def verify_images(annotations: Annotations, *, strict: bool = False, progress: b
     show = progress and len(annotations) >= 200
     results = list(in_threads(lambda i: _examine(annotations, i, known[i]), len(annotations), title, show=show))
     problems = [each for each in results if isinstance(each, Problem)]
+    rows = np.array([[0, 0, 0, 0] if isinstance(each, Problem) else each for each in results], np.int64)
+    outside = _outside(annotations, rows[:, 2:])
+    problems += outside.values()
     if strict:
         refuse([*annotations.ledger, *problems])
-    rows = np.array([[0, 0, 0, 0] if isinstance(each, Problem) else each for each in results], np.int64)
     if cached is not None and not np.array_equal(rows, known):
         with contextlib.suppress(OSError), written_whole(cached) as file:
             np.save(file, rows)
@@ -45,13 +47,36 @@ def verify_images(annotations: Annotations, *, strict: bool = False, progress: b
             f"be used, expected at least one; the first: {problems[0]}"
         )
     sized = replace(annotations, sizes=rows[:, 2:].astype(np.int32), ledger=[*annotations.ledger, *problems])
+    if outside:
+        sized = sized.without_boxes(list(outside))
     return sized.without(bad) if bad else sized
+
+
+def _outside(annotations: Annotations, sizes: np.ndarray) -> dict[int, Problem]:
+    """Boxes that do not touch their image, by row, where the annotation file did not say how large the image is.
+
+    `sizes` (N, 2): width and height as found, 0 for images that cannot be used.
+    """
+    image = np.repeat(np.arange(len(annotations)), np.diff(annotations.starts))
+    limits = sizes[image]
+    low, high = annotations.boxes[:, :2], annotations.boxes[:, :2] + annotations.boxes[:, 2:]
+    unsaid = (annotations.sizes[image, 0] == 0) & (limits[:, 0] > 0)
+    found = {}
+    for row in np.flatnonzero(unsaid & ((low >= limits) | (high <= 0)).any(axis=1)).tolist():
+        index, (width, height) = int(image[row]), limits[row].tolist()
+        what = f"box {annotations.boxes[row].tolist()} does not touch its image of {width} x {height} pixels"
+        found[row] = Problem(annotations.file_names[index], "outside", what, _place(annotations, index))
+    return found
+
+
+def _place(annotations: Annotations, index: int) -> str:
+    return f"{os.path.basename(annotations.json_path)}, image id {annotations.image_id(index)!r}"
 
 
 def _examine(annotations: Annotations, index: int, known: np.ndarray) -> Problem | tuple[int, int, int, int]:
     """(bytes, modification time in ns, width, height) of a good image, or its problem."""
     name, path = annotations.file_names[index], annotations.path(index)
-    where = f"{os.path.basename(annotations.json_path)}, image id {annotations.image_id(index)!r}"
+    where = _place(annotations, index)
     try:
         status = os.stat(path)
         if known[2] and (status.st_size, status.st_mtime_ns) == (known[0], known[1]):

@@ -1,22 +1,29 @@
 """Checkpoints: plain tensors and plain values, loaded with ``weights_only=True``, written aside and renamed.
 
 Two kinds: ``training`` holds all that a run needs to go on bit for bit, ``weights`` what inference needs.
-Both hold ``format``, ``kind``, ``config``, ``names`` and ``census``.
+Both hold ``format``, ``kind``, ``config``, ``names``, ``census`` and ``model``.
 """
 
-import os
 import pickle
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from engine.archive import read_archive
+from engine.files import replacing
 
 FORMAT = 1
 MAX_CHECKPOINT_BYTES = 16 << 30
+FIELDS = {
+    "weights": ("config", "names", "census", "model"),
+    "training": (
+        *("config", "names", "census", "model", "ema", "optimizer", "scaler", "state", "clock", "rng", "data_sha256"),
+    ),
+}
+STATE_FIELDS = ("epoch", "batch", "step", "best", "best_epoch", "rows", "loss_sums")
 TYPES: dict[str, type | tuple[type, ...]] = {
     **{"kind": str, "config": dict, "names": list, "census": list, "model": dict, "ema": (dict, type(None))},
     **{"optimizer": dict, "scaler": dict, "state": dict, "clock": dict, "rng": dict, "data_sha256": dict},
@@ -29,16 +36,40 @@ DAMAGE = (
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` to ``path`` so that at any moment there is either the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write ``content`` to ``path`` so that at any moment there is either the old file or the whole new one.
+
+    Raises OSError, which names the file, where it cannot be written; the old file is then as it was.
+    """
+    with replacing(path) as file:
+        target = _Watched(file)
+        try:
+            torch.save({"format": FORMAT, **content}, target)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer hides what the system said
+            cause = target.error or error
+            if not isinstance(cause, OSError):
+                raise
+            raise OSError(
+                cause.errno, f"{path} cannot be written: {cause.strerror}; the file before it is whole"
+            ) from error
+
+
+class _Watched:
+    """A file that keeps the first error of the system."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.error = file, None
+
+    def write(self, data: Any) -> int:
+        """Write bytes."""
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        """Flush the file."""
+        self.file.flush()
 
 
 def load_checkpoint(path: str | Path, *, kind: str | None = None) -> dict[str, Any]:
@@ -61,9 +92,13 @@ def load_checkpoint(path: str | Path, *, kind: str | None = None) -> dict[str, A
         raise ValueError(f"{path}: not a checkpoint of this project, or a damaged one: {reason}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path}: not a checkpoint of this project (no format {FORMAT} in it)")
-    missing = [key for key in ("kind", "config", "names", "census", "model") if key not in content]
+    fields = FIELDS.get(str(content.get("kind")), FIELDS["weights"])
+    missing = [key for key in ("kind", *fields) if key not in content]
     if missing:
         raise ValueError(f"{path}: the checkpoint lacks {', '.join(missing)}")
+    state = content.get("state", {}) if content["kind"] == "training" else None
+    if state is not None and (not isinstance(state, dict) or set(state) != set(STATE_FIELDS)):
+        raise ValueError(f"{path}: the checkpoint's state is not complete, expected {', '.join(STATE_FIELDS)}")
     if kind is not None and content["kind"] != kind:
         raise ValueError(f"{path}: holds {content['kind']}, expected {kind}; last.pt of a run holds all to go on with")
     _require_types(path, content)

@@ -25,7 +25,7 @@ class Clock:
         self.steps_done = 0  # of this process
         self._pending: list[tuple[bool, Any, Any]] = []
         self._epoch: dict[str, float] = {}
-        self.step_seconds: list[float] = []
+        self.step_seconds: list[float] = []  # of the open epoch
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -48,20 +48,24 @@ class Clock:
 
     def close_epoch(self) -> dict[str, float]:
         """Read the events, add the epoch to the totals, and return it: train, warmup, the SPANS, step (median)."""
-        if self.device.type == "cuda":
+        self._read()
+        epoch = {name: self._epoch.get(name, 0.0) for name in ("train", "warmup", *SPANS)}
+        for name, seconds in epoch.items():
+            self.total[name] = self.total.get(name, 0.0) + seconds
+        epoch["step"] = statistics.median(self.step_seconds) if self.step_seconds else float("nan")
+        self._epoch, self.step_seconds = {}, []
+        return epoch
+
+    def _read(self) -> None:
+        """Turn the marks of the steps so far into seconds of the open epoch; waits for a GPU to have done them."""
+        if self.device.type == "cuda" and self._pending:
             torch.cuda.synchronize(self.device)
-        self.step_seconds = []
         for warming, start, end in self._pending:
             seconds = start.elapsed_time(end) / 1000 if self.device.type == "cuda" else end - start
             self.add("warmup" if warming else "train", seconds)
             if not warming:
                 self.step_seconds.append(seconds)
-        epoch = {name: self._epoch.get(name, 0.0) for name in ("train", "warmup", *SPANS)}
-        for name, seconds in epoch.items():
-            self.total[name] = self.total.get(name, 0.0) + seconds
-        epoch["step"] = statistics.median(self.step_seconds) if self.step_seconds else float("nan")
-        self._pending, self._epoch = [], {}
-        return epoch
+        self._pending = []
 
     def _mark(self) -> Any:
         if self.device.type != "cuda":
@@ -72,9 +76,11 @@ class Clock:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the totals and the open epoch, which a resumed run carries on."""
-        return {"total": dict(self.total), "epoch": dict(self._epoch)}
+        self._read()
+        return {"total": dict(self.total), "epoch": dict(self._epoch), "steps": list(self.step_seconds)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the totals of ``state_dict``."""
         self.total = {name: float(seconds) for name, seconds in state["total"].items()}
         self._epoch = {name: float(seconds) for name, seconds in state["epoch"].items()}
+        self.step_seconds = [float(seconds) for seconds in state["steps"]]

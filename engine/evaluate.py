@@ -62,16 +62,25 @@ class Truth:
             for category in content["categories"]
         ]
         self.notes: list[str] = []
+        self.ledger: list[Any] = []  # what the data set has skipped
         self._fill([a for a in content.get("annotations", []) if a.get("image_id") in self.key_of])
 
     @classmethod
     def from_annotations(cls, annotations: Any, *, single_cls: bool = False) -> Truth:
-        """What a loaded data set has kept of its JSON, so that nothing is scored that was skipped as damaged.
+        """The JSON behind a loaded data set, or what it kept of that where it skipped anything; classes in its order.
 
         All objects become one class with `single_cls`, or where the data set has merged its classes already.
         """
-        truth = cls(annotations.coco_dict())
-        if single_cls:
+        ledger = list(getattr(annotations, "ledger", ()))
+        # What the data set skipped is no object to find, and ids of which some are texts have all become texts: then
+        # the file does not say what was loaded.
+        changed = ledger or any(isinstance(identity, str) for identity in annotations.image_ids[:1])
+        truth = cls(annotations.coco_dict() if changed else annotations.json_path, image_ids=annotations.image_ids)
+        truth.ledger = ledger
+        listed = len(truth.categories)
+        classes = zip(annotations.category_ids, annotations.classes, strict=True)
+        truth.categories = [{"id": int(identity), "name": str(name)} for identity, name in classes]
+        if single_cls or (len(truth.categories) == 1 < listed):
             truth.categories = truth.categories[:1]
             truth.category_id = np.full_like(truth.category_id, truth.categories[0]["id"])
         return truth

@@ -5,12 +5,20 @@ import statistics
 import time
 from typing import Any
 
+import torch
+
 from engine.trainer import Trainer
 from ops.device import synchronize
 
 
 def profile_steps(trainer: Trainer, loader: Any, count: int) -> str:
     """Run ``count`` steps on a copy of model and optimiser; return a table of the median milliseconds of each part."""
+    devices = [trainer.placement.device] if trainer.placement.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):  # an activation that draws at random must not draw otherwise afterwards
+        return _profile(trainer, loader, count)
+
+
+def _profile(trainer: Trainer, loader: Any, count: int) -> str:
     model, optimizer = copy.deepcopy((trainer.model, trainer.optimizer))
     model.train()
     parts: dict[str, list[float]] = {name: [] for name in ("to device", "forward", "loss", "backward", "optimizer")}

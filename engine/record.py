@@ -1,6 +1,6 @@
 """What a run leaves behind: its folder, results.csv, run.json, TensorBoard events, and the lines on the console.
 
-Files are written beside their place and renamed, so a killed run leaves none of them half written.
+Files are written beside their place and renamed (engine/files.py).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from engine.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE_FOLDERS = ("configs", "data", "engine", "models", "ops")  # with the scripts beside them: what a run is made of
@@ -78,20 +80,6 @@ def increment_path(project: str | os.PathLike, name: str = "exp", exist_ok: bool
             number += 1
             continue
         return folder
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text file in one step: under another name first, on the disk, then renamed."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- results
@@ -428,9 +416,11 @@ def end_summary(
     folder: str | os.PathLike,
     epoch: str,
     next_command: str,
+    skipped: str = "",
 ) -> str:
     """The lines printed after a run. `stats`: COCO's numbers by name; `times`: seconds for train, warmup, data,
-    validation, saving; `epoch`: which weights these numbers belong to, in words."""
+    validation, saving; `epoch`: which weights these numbers belong to, `skipped`: what of the data was not used, in
+    words."""
     folder = Path(folder)
     train, wait = times.get("train", 0.0), times.get("data", 0.0)
     others = ", ".join(
@@ -444,6 +434,7 @@ def end_summary(
         ("Mish", f"{operator['implementation']} ({operator['reason']})"),
         ("weights", ", ".join(str(folder / "weights" / name) for name in ("best.pt", "last.pt"))),
         ("pictures", f"{folder}{os.sep}: {', '.join(pictures)}"),
+        *([("data", skipped)] if skipped else []),
         ("try next", next_command),
     ]
     lines = _columns(entries)

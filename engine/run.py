@@ -1,6 +1,8 @@
 """A training run: what is built, kept, drawn, printed and resumed around the loop of train.py."""
 
-import json
+import errno
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine import plots, record
+from engine import plots, problems, record
 from engine.checkpoint import (
     inference_weights,
     load_checkpoint,
@@ -21,10 +23,11 @@ from engine.checkpoint import (
 from engine.clock import Clock
 from engine.ema import ModelEMA
 from engine.evaluate import EvalResult, Truth, evaluate, write_predictions
+from engine.files import claim, write_text
 from engine.optim import build_optimizer, freeze, learning_rate
 from engine.profile import profile_steps
 from engine.trainer import State, Trainer
-from ops.device import Placement
+from ops.device import Placement, out_of_memory
 
 DRAWN_BATCHES = 3
 PRIMARY = "mAP50-95"
@@ -60,8 +63,9 @@ class TrainingRun:
         self.splits, self.train_loader, self.val_loader = splits, train_loader, val_loader
         self.census, self.census_text, self.gflops, self.learnable = census, census_text, gflops, learnable
         self.data_sha256 = dict(data_sha256)
+        self.problems = problems.listed(splits)
         self.truth = Truth.from_annotations(splits["val"], single_cls=config.train.single_cls)
-        self.notes: list[str] = []
+        self.notes: list[str] = [problems.counted(self.problems)] if self.problems else []
         if config.weights and checkpoint is None:
             self.notes += start_from(model, config.weights, census)
         model.to(placement.device, memory_format=placement.memory_format)  # type: ignore[call-overload]
@@ -72,10 +76,11 @@ class TrainingRun:
             self.notes.append(profile_steps(self.trainer, train_loader, config.train.profile))
         self.memory = record.PeakMemory(placement.device)
         self.folder = folder or record.increment_path(config.run.project, config.run.name, config.run.exist_ok)
+        self._claim = claim(self.folder)
         (self.folder / "weights").mkdir(exist_ok=True)
         self.results = record.Results(self.folder / "results.csv", self.trainer.state.rows)
         self.board = record.TensorBoard(self.folder, first_step=self.trainer.state.epoch or None)
-        if checkpoint is None:
+        if checkpoint is None or not (self.folder / "run.json").is_file():
             self._start_files()
 
     @property
@@ -129,26 +134,23 @@ class TrainingRun:
         trainer = self.trainer
         if checkpoint["data_sha256"] != self.data_sha256:
             raise ValueError("--resume: the annotations are not those that the run was started with")
-        trainer.model.load_state_dict(checkpoint["model"])
-        trainer.optimizer.load_state_dict(checkpoint["optimizer"])
-        trainer.scaler.load_state_dict(checkpoint["scaler"])
-        if trainer.ema is not None:
-            trainer.ema.load_state_dict(checkpoint["ema"])
-        trainer.state = State(**checkpoint["state"])
-        trainer.clock.load_state_dict(checkpoint["clock"])
-        set_rng_state(checkpoint["rng"])
+        try:
+            trainer.model.load_state_dict(checkpoint["model"])
+            trainer.optimizer.load_state_dict(checkpoint["optimizer"])
+            trainer.scaler.load_state_dict(checkpoint["scaler"])
+            if trainer.ema is not None:
+                trainer.ema.load_state_dict(checkpoint["ema"])
+            trainer.state = State(**checkpoint["state"])
+            trainer.clock.load_state_dict(checkpoint["clock"])
+            set_rng_state(checkpoint["rng"])
+        except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"--resume: the checkpoint does not fit its own config: {error}") from error
         self.notes.append(f"resumed at epoch {trainer.state.epoch + 1}, batch {trainer.state.batch + 1}")
 
     def _start_files(self) -> None:
-        record.write_text(self.folder / "config.yaml", self.config.as_yaml())
-        problems = [
-            {"split": split, **problem.as_dict()}
-            for split, annotations in self.splits.items()
-            for problem in annotations.ledger
-        ]
-        if problems:
-            record.write_text(self.folder / "data_problems.json", json.dumps(problems, indent=1) + "\n")
-            self.notes.append(f"{len(problems)} images or annotations skipped, listed in data_problems.json")
+        self.save_last()
+        write_text(self.folder / "config.yaml", self.config.as_yaml())
+        problems.write_ledger(self.folder, self.problems)
         record.write_run(
             self.folder / "run.json",
             record.run_record(
@@ -159,16 +161,26 @@ class TrainingRun:
                 operator=self.operator,
                 device=self.placement.describe(),
                 batches_per_epoch=len(self.train_loader),
+                skipped=problems.counts(self.problems),
             ),
         )
         plots.plot_dataset(self.folder / "labels.png", self.splits["train"])
-        self._save_last()
 
     # ------------------------------------------------------------------------------------------------- the loop
 
+    @property
+    def watching(self) -> dict[str, Any]:
+        """What ``Trainer.one_epoch`` is told besides loader and title."""
+        minutes = self.config.train.save_minutes
+        return {
+            "watch": self.draw_train_batch,
+            "save": self.save_last,
+            "save_seconds": 60 * minutes if minutes else float("inf"),
+        }
+
     def draw_train_batch(self, number: int, batch: Any) -> None:
         """Draw the first batches of the first epoch."""
-        if self.trainer.state.epoch == 0 and number < DRAWN_BATCHES:
+        if self.trainer.state.epoch == 0 and number < DRAWN_BATCHES and self.folder.is_dir():
             path = self.folder / f"train_batch{number}.jpg"
             plots.plot_train_batch(path, batch, self.splits["train"].classes)
 
@@ -202,9 +214,10 @@ class TrainingRun:
         if best and result is not None:
             state.best, state.best_epoch = result.stats.numbers[PRIMARY], epoch
             save_checkpoint(self.folder / "weights" / "best.pt", self._inference_content(result))
-        self._save_last()
+        # last.pt comes last: a run killed before it does this epoch again, and whatever it wrote.
         if self.config.train.save_period and epoch % self.config.train.save_period == 0:
             save_checkpoint(self.folder / "weights" / f"epoch{epoch}.pt", self._training_content())
+        self.save_last()
         self.results.append(row)
         self.board.row(row, epoch)
         self.board.activations(learned, epoch)
@@ -216,15 +229,33 @@ class TrainingRun:
 
     def stopped(self) -> int:
         """Save a run that a signal has stopped, say how to go on, and return the exit code of that signal."""
-        self._save_last()
+        self.save_last()
         self.board.close()
         state = self.trainer.state
-        print(
-            f"stopped at epoch {state.epoch + 1}, after batch {state.batch} of {len(self.train_loader)}; go on with\n"
-            f"  python train.py --resume {self.folder / 'weights' / 'last.pt'}",
-            flush=True,
-        )
+        done = f"stopped at epoch {state.epoch + 1}, after batch {state.batch} of {len(self.train_loader)}"
+        print(f"{done}; go on with\n  {self._resume_command()}", flush=True)
         return 128 + self.trainer.stop_signal
+
+    def failed(self, error: Exception) -> int:
+        """Say in one line what has ended the run and how to go on, and return exit code 1; raise what is no fault."""
+        if out_of_memory(error):
+            state, train = self.trainer.state, self.config.train
+            reason = (
+                f"out of memory at epoch {state.epoch + 1}, batch {state.batch + 1} of {len(self.train_loader)}, with "
+                f"{train.batch} images of {train.imgsz} pixels: try --batch {max(1, train.batch // 2)} (with --nbs "
+                f"{train.nominal_batch} the steps stay as large), a smaller --imgsz or model.size, or --cache off"
+            )
+        elif isinstance(error, RuntimeError):
+            raise error
+        else:
+            reason = " ".join(str(error).split())
+        last = self.folder / "weights" / "last.pt"
+        kept = f"go on from the last checkpoint with: {self._resume_command()}" if last.is_file() else "nothing is kept"
+        print(f"{Path(sys.argv[0]).name}: error: {reason}; {kept}", file=sys.stderr)
+        return 1
+
+    def _resume_command(self) -> str:
+        return f"python train.py --resume {shlex.quote(str(self.folder / 'weights' / 'last.pt'))}"
 
     # ------------------------------------------------------------------------------------------- first and last
 
@@ -252,8 +283,11 @@ class TrainingRun:
         """Score the best weights with pycocotools, draw the pictures, and return the summary."""
         trainer, folder, state = self.trainer, self.folder, self.trainer.state
         trainer.clock.close_epoch()
-        best = load_checkpoint(folder / "weights" / "best.pt")
-        trainer.evaluated.load_state_dict(best["model"])
+        scored = f"best epoch {state.best_epoch} of {state.epoch}"
+        if (folder / "weights" / "best.pt").is_file():
+            trainer.evaluated.load_state_dict(load_checkpoint(folder / "weights" / "best.pt")["model"])
+        else:
+            scored = f"last epoch of {state.epoch}, as best.pt was removed"
         result = evaluate(trainer.evaluated, self.val_loader, truth=self.truth, **self.val_options, official=True)
         plots.plot_results(folder / "results.png", state.rows)
         plots.plot_evaluation(folder, result)
@@ -276,7 +310,8 @@ class TrainingRun:
             device=self.placement.device.type,
             operator=self.operator,
             folder=folder,
-            epoch=f"best epoch {state.best_epoch} of {state.epoch} by pycocotools; last epoch {last:.3f}",
+            epoch=f"{scored}, by pycocotools; last epoch {last:.3f}",
+            skipped=problems.counted(self.problems) if self.problems else "",
             next_command=next_command,
         )
 
@@ -309,14 +344,21 @@ class TrainingRun:
         weights = self.trainer.evaluated.state_dict()
         return {"kind": "weights", **self._common_content(), "model": weights, "stats": numbers}
 
-    def _save_last(self) -> None:
-        save_checkpoint(self.folder / "weights" / "last.pt", self._training_content())
+    def save_last(self) -> None:
+        """Write last.pt. Raises OSError where that fails, also where the folder was removed and is made anew for it."""
+        weights = self.folder / "weights"
+        removed = not weights.is_dir()
+        weights.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(weights / "last.pt", self._training_content())
+        if removed:
+            raise FileNotFoundError(errno.ENOENT, f"the run folder {self.folder} was removed; last.pt is written anew")
 
 
 def row_of(
     trainer: Trainer, losses: Mapping[str, float], result: EvalResult | None, *, images: int, memory: float
 ) -> dict[str, Any]:
     """Return the row of results.csv of the epoch that has just ended; closes the clock's epoch."""
+    trainer.state.close_epoch()
     times = trainer.clock.close_epoch()
     row: dict[str, Any] = {"epoch": trainer.state.epoch, "step": trainer.state.step}
     row |= {f"train/{name}_loss": value for name, value in losses.items()}

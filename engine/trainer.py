@@ -2,7 +2,8 @@
 
 import math
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +39,14 @@ class State:
         """Return the state as plain values and a tensor."""
         return {**vars(self), "rows": [dict(row) for row in self.rows]}
 
+    def close_epoch(self) -> None:
+        """Go on to the next epoch: this one is trained and, where asked for, validated."""
+        self.epoch, self.batch, self.loss_sums = self.epoch + 1, 0, None
+
+
+class Stopped(Exception):  # noqa: N818 - no error
+    """A signal has asked to stop, and the state of the training stands behind a whole optimiser step."""
+
 
 @dataclass
 class Trainer:
@@ -65,14 +74,21 @@ class Trainer:
         return self.ema.model if self.ema is not None else self.model
 
     def one_epoch(
-        self, loader: Any, *, title: str, watch: Callable[[int, Any], None] | None = None
-    ) -> dict[str, float] | None:
+        self,
+        loader: Any,
+        *,
+        title: str,
+        watch: Callable[[int, Any], None] | None = None,
+        save: Callable[[], None] | None = None,
+        save_seconds: float = math.inf,
+    ) -> dict[str, float]:
         """Train the open epoch from the batch where it stands to its end; return the mean of each loss term.
 
-        ``watch`` is shown each batch and its number before the step.
+        ``watch`` is shown each batch and its number before the step; ``save`` is called every ``save_seconds``. The
+        epoch stays open: what is saved from now on goes on with its validation.
 
-        Returns None where a signal asked to stop: then the state stands behind a whole optimiser step. Raises
-        FloatingPointError when a loss is not finite.
+        Raises Stopped where a signal asked to stop; there, and when ``save`` is called, the state stands behind a whole
+        optimiser step. Raises FloatingPointError when a loss is not finite.
         """
         state, device = self.state, self.placement.device
         self.model.train()
@@ -81,7 +97,7 @@ class Trainer:
             state.loss_sums = torch.zeros(len(self.loss_names) + 1, dtype=torch.float64)
         sums = state.loss_sums.to(device)
         loader.set_position(state.epoch, state.batch)
-        batches, count = self._timed(iter(loader)), len(loader)
+        batches, count, saved = self._timed(iter(loader)), len(loader), time.monotonic()
         with Progress(count, title=title, initial=state.batch) as progress:
             for batch in batches:
                 if watch is not None:
@@ -96,11 +112,17 @@ class Trainer:
                 if device.type == "cpu" or state.batch % READ_EVERY == 0 or state.batch == count:
                     self._require_finite(sums, batch)
                 progress.update(partial(self._text, sums))
-                if self.stop_signal and last and state.batch < count:
+                due = save is not None and time.monotonic() - saved >= save_seconds
+                if last and (self.stop_signal or due):
+                    self._require_finite(sums, batch)
                     state.loss_sums = sums.cpu()
-                    return None
+                    self.stop_if_asked()
+                    if save is not None:
+                        with self.clock.span("saving"):
+                            save()
+                    saved = time.monotonic()
+        state.loss_sums = sums.cpu()
         means = (sums[:-1] / sums[-1]).tolist()
-        state.epoch, state.batch, state.loss_sums = state.epoch + 1, 0, None
         return dict(zip(self.loss_names, means, strict=True))
 
     def one_step(self, batch: Any, *, share: float, update: bool) -> torch.Tensor:
@@ -166,6 +188,17 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def stop_if_asked(self) -> None:
+        """Raise Stopped where a signal has asked for it."""
+        if self.stop_signal:
+            raise Stopped
+
+    def until_stopped(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches of a validation, which a signal interrupts: its epoch is trained and will be validated anew."""
+        for batch in batches:
+            self.stop_if_asked()
+            yield batch
 
     def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
         while True:

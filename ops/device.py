@@ -92,6 +92,14 @@ def cpu_has_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has run out, on a GPU or on the CPU, where PyTorch has no type for it."""
+    texts = ("can't allocate memory", "not enough memory", "cannot allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error).lower() for text in texts)
+    )
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all it was given; nothing to wait for on a CPU."""
     if device.type == "cuda":

@@ -8,7 +8,7 @@ import torch
 
 from configs.schema import Config, load
 from data.shapes import draw
-from engine.checkpoint import save_checkpoint
+from engine.checkpoint import FIELDS, STATE_FIELDS, save_checkpoint
 from models import Detector, build_model, census
 
 # Read by OpenCV once a process, with the first video, which in the tests need not be one that data/sources.py opens.
@@ -18,9 +18,9 @@ COUNTS = {"train": 2, "val": 6, "test": 3}
 SIDE = 96
 
 
-def write_data(folder: Path) -> Path:
-    """Draw the small set and write its data YAML; returns the YAML."""
-    draw(folder / "shapes", **COUNTS, side=SIDE, seed=5, progress=False)
+def write_data(folder: Path, **counts: int) -> Path:
+    """Draw the small set, with other counts of images where given, and write its data YAML; returns the YAML."""
+    draw(folder / "shapes", **{**COUNTS, **counts}, side=SIDE, seed=5, progress=False)
     splits = "".join(f"{s}: {{images: images/{s}, annotations: annotations/{s}.json}}\n" for s in COUNTS)
     (folder / "shapes.yaml").write_text(f"root: shapes\n{splits}", encoding="utf-8")
     return folder / "shapes.yaml"
@@ -51,7 +51,9 @@ def write_checkpoint(path: Path, data: Path, names: list[str], *, kind: str = "w
     content = {"config": config.model_dump(mode="json"), "names": names, "census": [asdict(r) for r in census(model)]}
     if kind == "training":
         raw = {name: torch.zeros_like(value) for name, value in weights.items()}
-        content |= {"model": raw, "ema": {"model": weights, "updates": 1}}
+        state = dict.fromkeys(STATE_FIELDS)
+        content |= {"model": raw, "ema": {"model": weights, "updates": 1}, "state": state}
+        content |= {name: {} for name in FIELDS["training"] if name not in content}
     else:
         content |= {"model": weights}
     save_checkpoint(path, {"kind": kind, **content})

@@ -16,21 +16,30 @@ MAY_IMPORT = {
     "experiment": {"ops", "configs"},
     "yolo": {"ops", "configs", "models", "data", "engine"},
     "scripts": {"ops", "configs", "models", "data", "engine", "experiment", "yolo"},
+    "benchmarks": {"ops", "configs", "models", "data", "engine", "experiment", "yolo", *SCRIPTS},
 }
+# Run as python -m FOLDER.NAME: an entry script in all but its place, so it may import what scripts may, and no module
+# of ours may import it.
+COMMANDS = {"data/check.py"}
 OURS = set(MAY_IMPORT) - {"scripts"} | SCRIPTS
+
+
+def dotted(source: str) -> set[str]:
+    """Full names that a module imports, anywhere in it, with what it takes from them."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
+        elif isinstance(node, ast.ImportFrom):
+            names.add("a relative import")
+    return names
 
 
 def imported(source: str) -> set[str]:
     """Top-level names that a module imports, anywhere in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add((node.module or "").split(".")[0])
-        elif isinstance(node, ast.ImportFrom):
-            names.add("a relative import")
-    return names
+    return {name.split(".")[0] for name in dotted(source)}
 
 
 def modules() -> list[Path]:
@@ -42,9 +51,15 @@ def modules() -> list[Path]:
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_down_only(path: Path) -> None:
     place = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    floor = "scripts" if place in SCRIPTS else place
+    floor = "scripts" if place in SCRIPTS or path.relative_to(ROOT).as_posix() in COMMANDS else place
     found = imported(path.read_text(encoding="utf-8")) & (OURS | {"a relative import"})
     assert found <= MAY_IMPORT[floor] | ({place} if floor != "scripts" else set())
+
+
+def test_nothing_imports_a_command() -> None:
+    commands = {command.removesuffix(".py").replace("/", ".") for command in COMMANDS}
+    assert {path for path in modules() if dotted(path.read_text(encoding="utf-8")) & commands} == set()
+    assert dotted("from data import check\n") & commands and dotted("import data.check as c\n") & commands
 
 
 def test_an_import_inside_a_function_is_seen() -> None:
@@ -53,5 +68,6 @@ def test_an_import_inside_a_function_is_seen() -> None:
 
 def test_config_objects_are_read_at_the_doors_only() -> None:
     """configs is imported by the entry scripts and yolo.py; parts take plain keyword arguments."""
-    readers = {p.relative_to(ROOT).parts[0] for p in modules() if "configs" in imported(p.read_text(encoding="utf-8"))}
-    assert readers <= {"configs", "yolo.py", "experiment"} | {f"{script}.py" for script in SCRIPTS}
+    parts = [path for path in modules() if path.relative_to(ROOT).as_posix() not in COMMANDS]
+    readers = {p.relative_to(ROOT).parts[0] for p in parts if "configs" in imported(p.read_text(encoding="utf-8"))}
+    assert readers <= {"configs", "yolo.py", "experiment", "benchmarks"} | {f"{script}.py" for script in SCRIPTS}

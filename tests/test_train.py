@@ -1,23 +1,18 @@
 """train.py: what a run leaves behind, and exact resume."""
 
 import csv
-import os
-import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 import train
 from configs.schema import load
 from engine.checkpoint import load_checkpoint
-from engine.trainer import Trainer
 from tests.checkpoints import write_data
+from tests.kills import differing
 from tests.scripts import run, tree
 
 FEW = ("--imgsz", 64, "--batch", 2, "--workers", 0, "--no-amp", "--seed", 3)
-TIMES = ("time_", "images_per_s", "step_median_s", "peak_memory")
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +28,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def start(data: Path, *more: object) -> int:
     return run(train.main, "train.py", "--cfg", "yolo-mish.yaml", "--data", data, *FEW, *more)
-
-
-def differing(one: Any, other: Any, path: str = "") -> list[str]:
-    """Where two checkpoints differ, wall-clock times apart."""
-    if isinstance(one, torch.Tensor):
-        return [] if torch.equal(one, other) else [path]
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        return [d for key in one for d in differing(one[key], other[key], f"{path}.{key}") if not timing(str(key))]
-    if isinstance(one, list | tuple):
-        assert len(one) == len(other), path
-        pairs = enumerate(zip(one, other, strict=True))
-        return [d for number, (a, b) in pairs for d in differing(a, b, f"{path}[{number}]")]
-    return [] if one == other or (one != one and other != other) else [path]
-
-
-def timing(key: str) -> bool:
-    return key in ("clock", "run") or key.startswith(TIMES)
 
 
 def test_a_run_leaves_the_folder_that_users_know(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,42 +59,6 @@ def test_the_resolved_config_alone_gives_the_same_run(data: Path, here: Path) ->
     assert differing(one, two) == []
 
 
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(
-    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Stopped by a signal in the middle of an epoch, then resumed with another number of workers."""
-    options = (
-        "--epochs",
-        3,
-        "--multi-scale",
-        0.5,
-        "--close-mosaic",
-        1,
-        "--set",
-        "model.neck.act=rrelu",
-        "train.batch=1",
-    )
-    assert start(data, *options, "--name", "whole") == 0
-    step, steps = Trainer.one_step, []
-
-    def interrupted(self: Trainer, *arguments: Any, **named: Any) -> torch.Tensor:
-        steps.append(1)
-        if len(steps) == 3:  # of two an epoch
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *arguments, **named)
-
-    monkeypatch.setattr(Trainer, "one_step", interrupted)
-    assert start(data, *options, "--name", "cut") == 128 + signal.SIGTERM
-    assert "--resume" in capsys.readouterr().out
-    monkeypatch.setattr(Trainer, "one_step", step)
-    last = here / "runs/train/cut/weights/last.pt"
-    assert load_checkpoint(last)["state"]["batch"] == 1
-    assert run(train.main, "train.py", "--resume", last, "--workers", 1) == 0
-    whole, cut = (load_checkpoint(here / f"runs/train/{name}/weights/last.pt") for name in ("whole", "cut"))
-    assert differing(whole, cut) in ([], [".config.train.workers"])
-    assert run(train.main, "train.py", "--resume", last) == 2  # finished
-
-
 def test_accumulated_gradients_step_once_for_the_nominal_batch(data: Path, here: Path) -> None:
     assert start(data, "--epochs", 1, "--set", "train.batch=1", "--nbs", 2) == 0
     state = load_checkpoint(here / "runs/train/exp/weights/last.pt")["state"]
@@ -132,15 +73,6 @@ def test_weights_of_other_classes_and_activations_are_taken_where_they_fit(
     assert start(data, "--epochs", 1, "--weights", weights, "--single-cls", "--set", "model.act=relu") == 0
     out = capsys.readouterr().out
     assert "head.P3.classes" in out and "mish -> relu" in out
-
-
-def test_resume_does_not_change_the_run(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert start(data, "--epochs", 2, "--save-period", 1) == 0
-    first = here / "runs/train/exp/weights/epoch1.pt"
-    capsys.readouterr()
-    assert run(train.main, "train.py", "--resume", first, "--epochs", 5) == 2
-    assert "train.epochs" in capsys.readouterr().err
-    assert run(train.main, "train.py", "--resume", first) == 0
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

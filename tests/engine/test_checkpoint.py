@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from engine.checkpoint import (
+    FIELDS,
+    STATE_FIELDS,
     inference_weights,
     load_checkpoint,
     load_matching,
@@ -20,13 +22,15 @@ from engine.checkpoint import (
 
 def content(**more: object) -> dict:
     base = {"kind": "training", "config": {"a": 1}, "names": ["x"], "census": [], "model": {"w": torch.arange(3.0)}}
-    return {**base, "ema": {"model": {"w": torch.ones(3)}, "updates": 4}, **more}
+    rest = {name: {} for name in FIELDS["training"]} | {"state": dict.fromkeys(STATE_FIELDS)}
+    return {**rest, **base, "ema": {"model": {"w": torch.ones(3)}, "updates": 4}, **more}
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "last.pt", content(rows=[{"epoch": 1, "x": None}]))
+    state = {**dict.fromkeys(STATE_FIELDS), "rows": [{"epoch": 1, "x": None}]}
+    save_checkpoint(tmp_path / "last.pt", content(state=state))
     loaded = load_checkpoint(tmp_path / "last.pt", kind="training")
-    assert torch.equal(loaded["model"]["w"], torch.arange(3.0)) and loaded["rows"] == [{"epoch": 1, "x": None}]
+    assert torch.equal(loaded["model"]["w"], torch.arange(3.0)) and loaded["state"] == state
     assert torch.equal(inference_weights(loaded)["w"], torch.ones(3))
     assert torch.equal(inference_weights({**loaded, "ema": None})["w"], torch.arange(3.0))
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine import record
+from engine import files, record
 
 
 def test_folders_are_numbered(tmp_path):
@@ -80,9 +80,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def broken(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(record.os, "fsync", broken)
+    monkeypatch.setattr(files.os, "fsync", broken)
     with pytest.raises(OSError, match="disk full"):
-        record.write_text(path, "new")
+        files.write_text(path, "new")
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 

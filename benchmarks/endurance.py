@@ -1,0 +1,150 @@
+"""Whether long runs grow: ``python -m benchmarks.endurance --batches 100000 --steps 2000 --out endurance.png``.
+
+Draws as many loader batches and trains as many steps, on small images, and records memory (resident and shared), open
+files and what waits to be written to TensorBoard. Fails where the second half holds more than the first by a margin.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.flags import run_script
+
+SAMPLES = 200
+MARGINS = {"memory, MiB": 20.0, "shared memory, MiB": 4.0, "open files": 2.0, "waiting events": 50.0}
+
+
+def process_figures() -> dict[str, float]:
+    """Memory of this process and its children, their shared memory, and the files that this one has open."""
+    memory = shared = 0
+    for process in [os.getpid(), *children()]:
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines():
+            if line.startswith("Pss:"):
+                memory += int(line.split()[1])
+            elif line.startswith("Pss_Shmem:"):
+                shared += int(line.split()[1])
+    return {
+        "memory, MiB": memory / 1024,
+        "shared memory, MiB": shared / 1024,
+        "open files": len(os.listdir("/proc/self/fd")),
+    }
+
+
+def children() -> list[int]:
+    """Process ids of the data workers."""
+    return [int(word) for word in Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()]
+
+
+def write_data(folder: Path) -> Path:
+    """Draw 60 small images; returns the data YAML."""
+    from data.shapes import draw
+
+    draw(folder / "shapes", train=40, val=20, test=0, side=64, seed=0, progress=False)
+    splits = "".join(f"{s}: {{images: images/{s}, annotations: annotations/{s}.json}}\n" for s in ("train", "val"))
+    (folder / "shapes.yaml").write_text(f"root: shapes\n{splits}", encoding="utf-8")
+    return folder / "shapes.yaml"
+
+
+def loader_batches(data: Path, count: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Draw batches of two from two workers, which decode and augment each image anew."""
+    from configs.schema import load
+    from data import build_train_loader, load_dataset
+
+    config = load("yolo-mish.yaml", {"data": str(data)})
+    options: dict[str, Any] = {"imgsz": 64, "batch": 2, "seed": 0, "workers": 2, "cache": "off", "pin_memory": False}
+    loader = build_train_loader(
+        load_dataset(config.data, "train"), augment=config.augment, mosaic_until=None, **options
+    )
+    done = 0
+    while done < count:
+        for _ in loader:
+            done += 1
+            if done % max(1, count // SAMPLES) == 0:
+                yield done, process_figures()
+            if done == count:
+                return
+
+
+def training_steps(data: Path, count: int, folder: Path) -> list[tuple[int, dict[str, float]]]:
+    """Train with validation, checkpoints and TensorBoard after every ten steps."""
+    import train
+    from engine.run import TrainingRun
+
+    seen: list[tuple[int, dict[str, float]]] = []
+    line = TrainingRun.line
+
+    def watched(self: TrainingRun, row: Any) -> str:
+        queue = self.board.writer.file_writer.event_writer._async_writer._queue
+        seen.append((self.trainer.state.step, {**process_figures(), "waiting events": queue.qsize()}))
+        return line(self, row)
+
+    TrainingRun.line = watched  # type: ignore[method-assign]
+    epochs = -(-count // 10)
+    options = ["--imgsz", "64", "--batch", "4", "--epochs", str(epochs), "--workers", "2", "--project", str(folder)]
+    if train.main(["--cfg", "yolo-mish.yaml", "--data", str(data), *options]):
+        raise ValueError("the training did not end well")
+    return seen
+
+
+def grown(seen: list[tuple[int, dict[str, float]]]) -> list[str]:
+    """Figures whose median over the last quarter is above that of the second by more than the margin."""
+    quarter = len(seen) // 4
+    wrong = []
+    for name in seen[0][1]:
+        values = [figures[name] for _, figures in seen]
+        growth = float(np.median(values[-quarter:]) - np.median(values[quarter : 2 * quarter]))
+        print(
+            f"  {name:<20} {values[0]:8.1f} at first, {values[-1]:8.1f} at last, second to last quarter {growth:+.1f}"
+        )
+        if growth > MARGINS[name]:
+            wrong.append(f"{name} grew by {growth:.1f}")
+    return wrong
+
+
+def plot(path: Path, parts: dict[str, list[tuple[int, dict[str, float]]]]) -> None:
+    """One row of panels a part."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 4, squeeze=False)
+    for row, (title, seen) in zip(axes, parts.items(), strict=True):
+        for axis, name in zip(row, MARGINS, strict=True):
+            if name not in seen[0][1]:
+                axis.set_axis_off()
+                continue
+            axis.plot([count for count, _ in seen], [figures[name] for _, figures in seen], color="#0072B2")
+            axis.set(xlabel=title, ylabel=name, ylim=(0, None))
+            axis.grid(alpha=0.3)
+    figure.savefig(path)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, default=100_000)
+    parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument("--out", type=Path, default=Path("endurance.png"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        data = write_data(Path(name))
+        parts = {"loader batches": list(loader_batches(data, arguments.batches))}
+        parts["training steps"] = training_steps(data, arguments.steps, Path(name))
+    wrong = []
+    for title, seen in parts.items():
+        print(f"{seen[-1][0]} {title}")
+        wrong += grown(seen)
+    plot(arguments.out, parts)
+    print("; ".join(wrong) or "nothing grew", file=sys.stderr if wrong else sys.stdout)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    run_script(main)

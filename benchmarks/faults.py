@@ -1,0 +1,67 @@
+"""What a planted fault costs: ``python -m benchmarks.faults FAULT [arguments of train.py]``.
+
+A data set is worth training on where a mistake in the pipeline shows in the mAP. Each fault is planted behind the
+geometry (the affine) of the training samples, or in the loss; validation stays as it is.
+"""
+
+import sys
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+import data.loader
+import train
+from configs.flags import run_script
+
+Boxes, Labels = np.ndarray, np.ndarray
+OFFSET = 4.0  # pixels
+
+
+def shift(boxes: Boxes, labels: Labels, size: int) -> tuple[Boxes, Labels]:
+    """Boxes (n, 4) four pixels too far right and down."""
+    return np.clip(boxes + np.float32(OFFSET), 0, size), labels
+
+
+def swap(boxes: Boxes, labels: Labels, size: int) -> tuple[Boxes, Labels]:
+    """Boxes with width and height exchanged about the same centre."""
+    centres, halves = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    return np.clip(np.concatenate([centres - halves[:, ::-1], centres + halves[:, ::-1]], 1), 0, size), labels
+
+
+def shuffle(boxes: Boxes, labels: Labels, size: int) -> tuple[Boxes, Labels]:
+    """Labels handed round among the boxes of an image."""
+    return boxes, np.random.default_rng(zlib.crc32(boxes.tobytes())).permutation(labels)
+
+
+SAMPLE_FAULTS: dict[str, Callable[[Boxes, Labels, int], tuple[Boxes, Labels]]] = {
+    "shift": shift,
+    "swap": swap,
+    "shuffle": shuffle,
+}
+LOSS_FAULTS = {
+    "no-ciou": ["model.loss.box=0"],
+    "no-box-loss": ["model.loss.box=0", "model.loss.dfl=0"],
+}
+
+
+def main() -> int:
+    """Plant the fault that the command line names and train."""
+    faults = [*SAMPLE_FAULTS, *LOSS_FAULTS]
+    if len(sys.argv) < 2 or sys.argv[1] not in faults:
+        raise ValueError(f"usage: python -m benchmarks.faults {{{','.join(faults)}}} [arguments of train.py]")
+    fault, arguments = sys.argv[1], sys.argv[2:] or ["--cfg", "yolo-mish.yaml"]
+    if fault in LOSS_FAULTS:
+        return train.main([*arguments, "--set", *LOSS_FAULTS[fault]])
+    lay_out, spoil = data.loader.lay_out, SAMPLE_FAULTS[fault]
+
+    def faulty(tiles: list, matrices: list, size: int) -> tuple[np.ndarray, Boxes, Labels]:
+        canvas, boxes, labels = lay_out(tiles, matrices, size)
+        return canvas, *spoil(boxes, labels, size)
+
+    data.loader.lay_out = faulty  # type: ignore[assignment]
+    return train.main(arguments)
+
+
+if __name__ == "__main__":
+    run_script(main)

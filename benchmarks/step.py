@@ -1,0 +1,163 @@
+"""Time and memory of a training step: ``python -m benchmarks.step --acts mish relu silu leaky_relu``.
+
+Forward, loss, backward, clipping and optimiser, on random images with random boxes, in interleaved rounds of one
+process. ``--peer yolov8n.yaml`` puts Ultralytics' network of that name beside ours, where that package is installed.
+Memory is the process's peak minus its size after the build, in a process of its own for each activation.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from configs.flags import run_script
+from configs.schema import load
+from engine.optim import build_optimizer
+from engine.record import PeakMemory
+from models import build_model
+from ops.device import place
+from ops.targets import Targets
+
+CLASSES, BOXES = 80, 8
+LAYOUTS = {"fp32": ("off", "off"), "fp32 channels_last": ("off", "on"), "default": ("auto", "auto")}
+
+
+def our_step(act: str, layout: str, arguments: argparse.Namespace) -> Callable[[Tensor, Targets], None]:
+    """A function that trains our network by one step on images (B, 3, H, W) uint8."""
+    amp, channels_last = LAYOUTS[layout]
+    placement = place(arguments.device, amp=amp, channels_last=channels_last)
+    config = load("yolo.yaml", [f"model.act={act}", f"model.size={arguments.size}"])
+    model = build_model(config.model, num_classes=CLASSES, seed=0)
+    model.to(placement.device, memory_format=placement.memory_format).train()  # type: ignore[call-overload]
+    optimizer = adamw(model)
+    scaler = torch.amp.GradScaler(placement.device.type, enabled=placement.needs_scaler)
+
+    def step(images: Tensor, targets: Targets) -> None:
+        images = images.to(placement.device).to(torch.float32, memory_format=placement.memory_format).div_(255)
+        with placement.autocast():
+            outputs = model(images)
+        loss, _ = model.loss(outputs, targets.to(placement.device))
+        finish(model, optimizer, scaler, loss)
+
+    return step
+
+
+def peer_step(name: str, arguments: argparse.Namespace) -> Callable[[Tensor, Targets], None]:
+    """The same for an Ultralytics network, as its trainer runs it in fp32."""
+    from ultralytics.cfg import get_cfg
+    from ultralytics.nn.tasks import DetectionModel
+
+    model = DetectionModel(name, nc=CLASSES, verbose=False).to(arguments.device).train()
+    model.args = get_cfg()
+    optimizer = adamw(model)
+    scaler = torch.amp.GradScaler(torch.device(arguments.device).type, enabled=False)
+
+    def step(images: Tensor, targets: Targets) -> None:
+        images = images.to(arguments.device).float().div_(255)
+        side = torch.tensor([images.shape[3], images.shape[2]] * 2, device=images.device)
+        boxes = targets.boxes.to(images.device)
+        middles = torch.cat(((boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]), -1) / side
+        batch = {
+            "img": images,
+            "bboxes": middles.flatten(0, 1),
+            "cls": targets.labels.to(images.device).flatten().unsqueeze(-1).float(),
+            "batch_idx": torch.arange(len(images), device=images.device).repeat_interleave(BOXES).float(),
+        }
+        loss, _ = model(batch)
+        finish(model, optimizer, scaler, loss.sum())
+
+    return step
+
+
+def adamw(model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of both."""
+    return build_optimizer(model, name="adamw", lr=0.001, momentum=0.9, weight_decay=0.0005)
+
+
+def finish(model: nn.Module, optimizer: Any, scaler: Any, loss: Tensor) -> None:
+    """Backward, clipping, optimiser's step."""
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def random_batch(arguments: argparse.Namespace) -> tuple[Tensor, Targets]:
+    """Images (B, 3, H, W) uint8 and eight boxes in each."""
+    generator = torch.Generator().manual_seed(0)
+    side, batch = arguments.imgsz, arguments.batch
+    images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, generator=generator)
+    corners = torch.rand(batch, BOXES, 2, generator=generator) * side * 0.7
+    sizes = torch.rand(batch, BOXES, 2, generator=generator) * side * 0.25 + 8
+    labels = torch.randint(0, CLASSES, (batch, BOXES), generator=generator)
+    mask = torch.ones(batch, BOXES, dtype=torch.bool)
+    return images, Targets(torch.cat([corners, corners + sizes], -1), labels, mask)
+
+
+def peak_memory(act: str, layout: str, arguments: argparse.Namespace) -> float:
+    """MiB that five steps take at their peak above what the process held after the build."""
+    step, batch = our_step(act, layout, arguments), random_batch(arguments)
+    memory = PeakMemory(torch.device(arguments.device))
+    for _ in range(5):
+        step(*batch)
+    return memory.mib()
+
+
+def memory_in_fresh_process(act: str, layout: str, arguments: argparse.Namespace) -> float:
+    """``peak_memory`` as a new process measures it."""
+    own = {key: value for key, value in vars(arguments).items() if key in ("size", "imgsz", "batch", "device")}
+    code = (
+        "import argparse, json, sys; from benchmarks import step; "
+        "a = json.loads(sys.argv[1]); print(step.peak_memory(a['act'], a['layout'], argparse.Namespace(**a['own'])))"
+    )
+    words = [sys.executable, "-c", code, json.dumps({"act": act, "layout": layout, "own": own})]
+    return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def main() -> int:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--acts", nargs="+", default=["mish", "relu", "silu", "leaky_relu"])
+    parser.add_argument("--peer", help="an Ultralytics network, as yolov8n.yaml")
+    parser.add_argument("--size", default="n")
+    parser.add_argument("--imgsz", type=int, default=320)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=12, help="the first two do not count")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    steps = {(act, layout): our_step(act, layout, arguments) for act in arguments.acts for layout in LAYOUTS}
+    if arguments.peer:
+        steps[arguments.peer, "fp32"] = peer_step(arguments.peer, arguments)
+    images, targets = random_batch(arguments)
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
+    for _ in range(arguments.rounds):
+        for key, step in steps.items():
+            start = time.perf_counter()
+            step(images, targets)
+            if arguments.device != "cpu":
+                torch.cuda.synchronize()
+            seconds[key].append(time.perf_counter() - start)
+    print(f"torch {torch.__version__}, {arguments.threads} threads, {arguments.device}, batch {arguments.batch}")
+    print("| network | layout | step, ms (median, least) | images/s | memory, MiB |\n|---|---|---|---|---|")
+    for (name, layout), taken in seconds.items():
+        median, least = statistics.median(taken[2:]), min(taken[2:])
+        ours = name in arguments.acts
+        memory = f"{memory_in_fresh_process(name, layout, arguments):.0f}" if ours else ""
+        speed = arguments.batch / median
+        print(f"| {name} | {layout} | {1e3 * median:.0f}, {1e3 * least:.0f} | {speed:.1f} | {memory} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,123 @@
+"""Boxes that COCO allows and that still look like mistakes, by the rules in KINDS. They are trained all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data.annotations import Annotations
+from data.progress import shown
+
+TINY = 4.0  # pixels
+SLIVER = 2.0  # pixels
+EXTREME_ASPECT = 20.0
+WHOLE = 0.99
+CLIPPED = 0.1
+SAME = 0.9
+MOST_COMPARED = 1000  # boxes of one image whose overlaps are all computed
+
+KINDS = {
+    "tiny": f"both sides are shorter than {TINY:g} pixels",
+    "sliver": f"one side is shorter than {SLIVER:g} pixels, the other is not tiny",
+    "extreme-aspect": f"one side is {EXTREME_ASPECT:g} times as long as the other or more, and it is no sliver",
+    "whole-image": f"covers {WHOLE:.0%} of its image's width and of its height or more",
+    "clipped": f"more than {CLIPPED:.0%} of it lies outside its image",
+    "twice": f"two boxes of one class that overlap by an IoU of {SAME:g} or more",
+    "two-classes": f"two boxes of different classes that overlap by an IoU of {SAME:g} or more",
+}
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """A suspicious box, or two where `kind` is about a pair."""
+
+    kind: str  # one of KINDS
+    image: int  # position in the annotations
+    rows: tuple[int, ...]  # of the annotations' boxes
+    degree: float  # the larger, the stranger; comparable within a kind
+    what: str  # in figures
+
+    def as_dict(self, annotations: Annotations) -> dict[str, Any]:
+        """Plain form for a JSON file; boxes as the annotation file has them."""
+        return {
+            "kind": self.kind,
+            "file": annotations.file_names[self.image],
+            "image_id": annotations.image_id(self.image),
+            "boxes": [annotations.boxes[row].tolist() for row in self.rows],
+            "classes": [annotations.classes[annotations.labels[row]] for row in self.rows],
+            "what": self.what,
+        }
+
+
+def find_suspicious(annotations: Annotations, *, title: str = "boxes", progress: bool = True) -> list[Suspicion]:
+    """Suspicious boxes of a split whose image sizes are known (data.verify), kind by kind, the strangest first.
+
+    Crowds are left out: they are not trained. Sides are those of the box clipped to its image. In an image of more than
+    MOST_COMPARED boxes only pairs that are equal in every coordinate are found.
+    """
+    found = [*_single(annotations), *_pairs(annotations, title, progress)]
+    order = {kind: place for place, kind in enumerate(KINDS)}
+    return sorted(found, key=lambda each: (order[each.kind], -each.degree, each.rows))
+
+
+def _single(annotations: Annotations) -> Iterator[Suspicion]:
+    rows = np.flatnonzero(~annotations.crowd)
+    image = np.repeat(np.arange(len(annotations)), np.diff(annotations.starts))[rows]
+    limits = annotations.sizes[image].astype(np.float64)
+    low, high = annotations.boxes[rows, :2], annotations.boxes[rows, :2] + annotations.boxes[rows, 2:]
+    sides = np.clip(high, 0, limits) - np.clip(low, 0, limits)
+    shorter, longer = sides.min(axis=1), sides.max(axis=1)
+    aspect = longer / np.maximum(shorter, 1e-9)
+    covered = (sides / limits).min(axis=1)
+    outside = 1 - sides.prod(axis=1) / annotations.boxes[rows, 2:].prod(axis=1)
+    sliver = (shorter < SLIVER) & (longer >= TINY)
+    masks = {
+        "tiny": (longer < TINY, -longer),
+        "sliver": (sliver, -shorter),
+        "extreme-aspect": ((aspect >= EXTREME_ASPECT) & (shorter >= SLIVER), aspect),
+        "whole-image": (covered >= WHOLE, covered),
+        "clipped": (outside > CLIPPED, outside),
+    }
+    for kind, (mask, degree) in masks.items():
+        for place in np.flatnonzero(mask):
+            width, height = sides[place]
+            what = f"{outside[place]:.0%} outside" if kind == "clipped" else f"{width:.4g} x {height:.4g} pixels"
+            yield Suspicion(kind, int(image[place]), (int(rows[place]),), float(degree[place]), what)
+
+
+def _pairs(annotations: Annotations, title: str, progress: bool) -> Iterator[Suspicion]:
+    """Each box that lies on an earlier one of its image, once, with the one that it overlaps most."""
+    crowded = np.flatnonzero(np.diff(annotations.starts) >= 2)
+    for index in shown(crowded, f"comparing {title}", show=progress and len(crowded) >= 5000):
+        boxes, labels, rows = annotations.training_boxes(int(index))
+        if len(boxes) > MOST_COMPARED:
+            pairs = _equal(boxes)
+        else:
+            overlap = np.triu(_iou(boxes), 1)
+            earlier = overlap.argmax(axis=0)
+            best = overlap[earlier, np.arange(len(boxes))]
+            pairs = [(int(earlier[k]), int(k), float(best[k])) for k in np.flatnonzero(best >= SAME)]
+        for first, second, overlap_of_both in pairs:
+            kind = "twice" if labels[first] == labels[second] else "two-classes"
+            both = (int(rows[first]), int(rows[second]))
+            yield Suspicion(kind, int(index), both, overlap_of_both, f"IoU {overlap_of_both:.2f}")
+
+
+def _iou(boxes: np.ndarray) -> np.ndarray:
+    """Overlaps (n, n) of boxes (n, 4) xyxy that have an area."""
+    boxes = boxes.astype(np.float64)
+    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return shared / (area[:, None] + area[None, :] - shared)
+
+
+def _equal(boxes: np.ndarray) -> list[tuple[int, int, float]]:
+    """(first, later, 1.0) for each box that is equal to an earlier one."""
+    _, first, group = np.unique(boxes, axis=0, return_index=True, return_inverse=True)
+    earliest = first[group.reshape(-1)]
+    return [(int(earliest[k]), int(k), 1.0) for k in np.flatnonzero(earliest != np.arange(len(boxes)))]

@@ -1,0 +1,114 @@
+"""Every kind of damage at once, from train.py, val.py and data.check: named in one file, counted, skipped, refused."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import train
+import val
+from data import check
+from data.ledger import KINDS
+from tests.checkpoints import write_checkpoint
+from tests.damage import IMAGES, Planted, write_set
+from tests.scripts import run, tree
+
+FEW = ("--imgsz", 64, "--batch", 2, "--workers", 0, "--no-amp", "--epochs", 1)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Planted]]:
+    return write_set(tmp_path_factory.mktemp("damaged"), "train", "val", damaged=("train", "val"))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def start(data: Path, *more: object) -> int:
+    return run(train.main, "train.py", "--cfg", "yolo-mish.yaml", "--data", data, *FEW, *more)
+
+
+def found(path: Path, split: str) -> Counter:
+    entries = json.loads(path.read_text())
+    return Counter((entry["kind"], entry["file"]) for entry in entries if entry["split"] == split)
+
+
+def test_every_kind_is_planted(damaged: tuple[Path, dict[str, Planted]]) -> None:
+    assert all(set(planted.kinds) == set(KINDS) for planted in damaged[1].values())
+
+
+def test_training_names_counts_and_skips_all_and_the_check_says_the_same_before(
+    damaged: tuple[Path, dict[str, Planted]], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, planted = damaged
+    assert start(data) == 0
+    out = capsys.readouterr().out
+    folder = here / "runs/train/exp"
+    for split in ("train", "val"):
+        assert found(folder / "data_problems.json", split) == Counter(planted[split].problems)
+    for entry in json.loads((folder / "data_problems.json").read_text()):
+        assert entry["what"] and entry["where"].startswith(f"{entry['split']}.json, ")
+    total = sum(len(each.problems) for each in planted.values())
+    first, last = out.split("epoch 1/1", 1)  # at the start and in the summary
+    for part in (first, last):
+        assert f"{total} images or annotations skipped" in part and "data_problems.json" in part
+        assert all(f"{count} {kind}" in part for kind, count in planted["train"].kinds.items())
+    record = json.loads((folder / "run.json").read_text())
+    assert record["skipped"] == {split: dict(sorted(each.kinds.items())) for split, each in planted.items()}
+
+    assert run(check.main, "check.py", data, "--strict") == 1
+    report = here / "runs/check/exp"
+    assert (report / "data_problems.json").read_bytes() == (folder / "data_problems.json").read_bytes()
+    findings, out = json.loads((report / "findings.json").read_text()), capsys.readouterr().out
+    for split, each in planted.items():
+        assert findings["splits"][split]["skipped"] == each.kinds
+        assert findings["splits"][split]["images"] == each.good_images
+        assert findings["splits"][split]["boxes"] == each.good_boxes
+        assert f"{len(each.problems)} skipped" in out
+
+
+def test_strict_data_stops_with_one_line(
+    damaged: tuple[Path, dict[str, Planted]], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(damaged[0], "--strict-data") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("train.py: error: ") and error.count("\n") == 1 and "more problems" in error
+    assert tree(here) == {}
+
+
+def test_evaluation_counts_what_is_left(
+    damaged: tuple[Path, dict[str, Planted]], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, planted = damaged
+    names = [
+        each["name"] for each in json.loads((data.parent / "shapes/annotations/train.json").read_text())["categories"]
+    ]
+    weights = write_checkpoint(here / "best.pt", data, names[:-1])  # the last is the repeated id
+    assert run(val.main, "val.py", "--weights", weights) == 0
+    out = capsys.readouterr().out
+    folder = here / "runs/val/exp"
+    assert found(folder / "data_problems.json", "val") == Counter(planted["val"].problems)
+    assert f"{len(planted['val'].problems)} images or annotations skipped" in out
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["images"], metrics["objects"]) == (planted["val"].good_images, planted["val"].good_boxes)
+    before = tree(here)
+    assert run(val.main, "val.py", "--weights", weights, "--strict-data") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("val.py: error: ") and error.count("\n") == 1
+    assert tree(here) == before
+
+
+def test_nothing_is_said_of_data_that_are_whole(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, _ = write_set(here / "data", "train", "val", "test")
+    assert run(check.main, "check.py", data, "--strict", "--out", "whole") == 0
+    assert "skipped" not in capsys.readouterr().out.replace("nothing skipped", "")
+    assert not (here / "whole/data_problems.json").exists()
+    findings = json.loads((here / "whole/findings.json").read_text())
+    assert {split: each["images"] for split, each in findings["splits"].items()} == dict.fromkeys(
+        ("train", "val", "test"), IMAGES
+    )
+    assert findings["duplicates"] == [] and findings["refusals"] == []

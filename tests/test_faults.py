@@ -1,0 +1,209 @@
+"""Faults in the middle of a training: each leaves a usable checkpoint and one clear message on stderr."""
+
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train
+from engine.checkpoint import load_checkpoint
+from engine.trainer import Trainer
+from tests.checkpoints import write_data
+from tests.kills import ROOT, differing
+from tests.scripts import run, tree
+
+OPTIONS = (
+    *("--cfg", "yolo-mish.yaml", "--imgsz", 64, "--batch", 2, "--epochs", 2, "--workers", 0, "--seed", 3, "--no-amp"),
+    *("--noval", "--set", "model.neck.act=rrelu"),
+)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path, train=6)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def before_step(number: int, act: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
+    """Let something happen before a step, of three an epoch."""
+    one_step, steps = Trainer.one_step, []
+
+    def disturbed(self: Trainer, *arguments: Any, **named: Any) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) == number:
+            act()
+        return one_step(self, *arguments, **named)
+
+    patch.setattr(Trainer, "one_step", disturbed)
+
+
+def start(data: Path, *more: object) -> int:
+    return run(train.main, "train.py", *OPTIONS, "--data", data, *more)
+
+
+def goes_on(data: Path, last: Path, epoch: int) -> None:
+    """The checkpoint is whole, of the end of this epoch, and leads to where an undisturbed run ends."""
+    assert load_checkpoint(last)["state"]["epoch"] == epoch
+    assert run(train.main, "train.py", "--resume", last) == 0
+    assert start(data, "--name", "whole") == 0
+    assert differing(load_checkpoint(last), load_checkpoint("runs/train/whole/weights/last.pt")) in (
+        [],
+        [".config.train.cache"],
+    )
+
+
+@contextmanager
+def limited(kind: int, value: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (value, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(kind, (soft, hard))
+
+
+def one_line(capsys: pytest.CaptureFixture[str], *words: str) -> None:
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Traceback" not in error, error
+    assert all(word in error for word in words), error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_FSIZE")
+def test_a_full_disk(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, resource.RLIM_INFINITY))
+
+    with monkeypatch.context() as patch, limited(resource.RLIMIT_FSIZE, resource.RLIM_INFINITY):
+        before_step(4, fill, patch)
+        assert start(data) == 1
+    one_line(capsys, "last.pt", "cannot be written", "too large", "--resume")
+    assert not [path for path in (here / "runs/train/exp").rglob(".*") if path.name != ".lock"]
+    goes_on(data, here / "runs/train/exp/weights/last.pt", epoch=1)
+
+
+def test_a_removed_folder(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        before_step(2, lambda: shutil.rmtree(here / "runs"), patch)
+        assert start(data) == 1
+    one_line(capsys, "runs/train/exp", "removed", "written anew", "--resume")
+    goes_on(data, here / "runs/train/exp/weights/last.pt", epoch=1)
+    assert {"config.yaml", "run.json", "results.csv", "weights/best.pt"} <= set(tree(here / "runs/train/exp"))
+
+
+def test_a_folder_that_cannot_be_made(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "taken").write_text("a file")
+    assert start(data, "--project", "taken/deeper") == 2
+    one_line(capsys, "taken")
+    assert start(data, "--project", "/proc/runs") == 2
+    one_line(capsys, "/proc/runs")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_killed_worker(
+    number: int, data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kill() -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, number)
+
+    with monkeypatch.context() as patch:
+        before_step(4, kill, patch)
+        assert start(data, "--workers", 2, "--set", "train.batch=1") == 1
+    one_line(capsys, "worker", "--workers", "--resume")
+    assert run(train.main, "train.py", "--resume", "--workers", 1) == 0
+
+
+def test_a_vanished_image(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = here / "shapes/images/train"
+    with monkeypatch.context() as patch:
+        before_step(4, lambda: images.rename(here / "away"), patch)
+        assert start(data, "--cache", "off") == 1
+    one_line(capsys, "images/train/", "does not exist", "--resume")
+    (here / "away").rename(images)
+    goes_on(data, here / "runs/train/exp/weights/last.pt", epoch=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
+def test_memory_that_runs_out(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def starve() -> None:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 20), resource.RLIM_INFINITY))
+
+    with monkeypatch.context() as patch, limited(resource.RLIMIT_AS, resource.RLIM_INFINITY):
+        before_step(5, starve, patch)
+        assert start(data, "--imgsz", 512) == 1
+    one_line(capsys, "out of memory", "epoch 2, batch 2 of 3", "2 images of 512 pixels", "--batch 1", "--resume")
+    state = load_checkpoint(here / "runs/train/exp/weights/last.pt")["state"]
+    assert (state["epoch"], state["batch"]) == (1, 0)
+
+
+def test_two_runs_in_one_folder(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert start(data) == 0
+    folder = here / "runs/train/exp"
+    holder = (
+        "import sys; from pathlib import Path; from engine.files import claim; "
+        "held = claim(Path(sys.argv[1])); print('held', flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", holder, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None and other.stdout.readline() == "held\n"
+    before = tree(folder)
+    capsys.readouterr()
+    assert start(data, "--exist-ok") == 2
+    one_line(capsys, str(folder.relative_to(here)), str(other.pid), "--name")
+    assert tree(folder) == before
+    other.kill()
+    other.wait()
+    assert start(data, "--exist-ok") == 0  # the lock went with the process
+
+
+def test_a_run_killed_before_its_summary_still_gets_it(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.plots.plot_results", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        assert start(data) == 130
+    folder = here / "runs/train/exp"
+    assert not (folder / "predictions.json").exists()
+    assert run(train.main, "train.py", "--resume", folder) == 0
+    assert "mAP50-95" in capsys.readouterr().out and (folder / "predictions.json").exists()
+    assert run(train.main, "train.py", "--resume", folder) == 2
+    one_line(capsys, "finished")
+
+
+def test_best_weights_that_were_removed(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The summary is then of the last epoch, and says so."""
+    import engine.run
+
+    assert start(data) == 0
+    folder = here / "runs/train/exp"
+    (folder / "weights/best.pt").unlink()
+    record = folder / "run.json"
+    record.write_text(record.read_text().replace('"results"', '"earlier"'))
+    assert run(train.main, "train.py", "--resume", folder) == 0
+    assert "last epoch of 2" in capsys.readouterr().out
+    assert engine.run is not None

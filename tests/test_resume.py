@@ -1,0 +1,214 @@
+"""Resuming: a run that was killed or stopped at any moment ends bit for bit as one that never was."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train
+from engine import evaluate as evaluation
+from engine.checkpoint import load_checkpoint
+from engine.run import TrainingRun
+from engine.trainer import Trainer
+from ops.device import Placement
+from tests.checkpoints import write_data
+from tests.kills import Server, differing, soak
+from tests.scripts import run
+
+KILLS = 20
+OPTIONS = (
+    *("--cfg", "yolo-mish.yaml", "--imgsz", 64, "--batch", 1, "--nbs", 2, "--epochs", 3, "--workers", 0, "--seed", 3),
+    *("--multi-scale", 0.5, "--close-mosaic", 1, "--patience", 2),
+    *("--set", "model.neck.act=rrelu", "train.ema=0.3", "augment.mixup=0.5"),
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
+def test_runs_killed_at_any_moment_end_as_the_one_never_stopped(server: Server, tmp_path: Path) -> None:
+    done = soak(server, tmp_path, kills=KILLS, seed=1, chain=7)
+    assert sum(done.values()) == KILLS and len(done) >= 5
+
+
+class Short:
+    """A run of three epochs with two steps each, whole, and its checkpoints of the start and of the second epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.data = folder, write_data(folder, train=4)
+        self.first: dict[str, Any] = {}
+
+    def start(self, *more: object) -> int:
+        return run(train.main, "train.py", *OPTIONS, "--data", self.data, "--project", self.folder, *more)
+
+    def load(self, name: str) -> dict[str, Any]:
+        return load_checkpoint(self.last(name))
+
+    def last(self, name: str) -> Path:
+        return self.folder / name / "weights/last.pt"
+
+
+def stop_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Let SIGTERM come before a step."""
+    one_step, steps = Trainer.one_step, []
+
+    def interrupted(self: Trainer, *arguments: Any, **named: Any) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return one_step(self, *arguments, **named)
+
+    patch.setattr(Trainer, "one_step", interrupted)
+
+
+@pytest.fixture(scope="module")
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    """The scaler of fp16 at work on the CPU, its scale changing from step to step; no pictures at the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Placement, "needs_scaler", property(lambda self: True))
+        patch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, growth_interval=2))
+        patch.setattr(TrainingRun, "finish", lambda self, command: "")
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Short:
+    short = Short(tmp_path_factory.mktemp("short"))
+    with pytest.MonkeyPatch.context() as once:
+        save, kept = TrainingRun.save_last, short.first
+
+        def keep_first(self: TrainingRun) -> None:
+            save(self)
+            if not kept:
+                kept.update(load_checkpoint(self.folder / "weights/last.pt"))
+
+        once.setattr(TrainingRun, "save_last", keep_first)
+        assert short.start("--name", "whole") == 0
+    with pytest.MonkeyPatch.context() as once:
+        stop_at(5, once)  # of four an epoch: in the middle of an accumulation of two
+        assert short.start("--name", "cut") == 128 + signal.SIGTERM
+    assert (short.load("cut")["state"]["epoch"], short.load("cut")["state"]["batch"]) == (1, 2)
+    return short
+
+
+def resumed(short: Short, name: str, content: dict[str, Any], *more: object) -> dict[str, Any]:
+    """The end of the cut run, resumed from this checkpoint in a folder of its own."""
+    shutil.copytree(short.folder / "cut", short.folder / name)
+    torch.save(content, short.last(name))
+    assert run(train.main, "train.py", "--resume", short.last(name), *more) == 0
+    return short.load(name)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_any_number_of_workers_goes_on_alike(short: Short, workers: int) -> None:
+    end = resumed(short, f"workers{workers}", short.load("cut"), "--workers", workers)
+    assert differing(short.load("whole"), end) == []
+
+
+RESTORED = ("model", "ema", "optimizer", "scaler", "rng")
+STATE = ("epoch", "batch", "step", "best", "best_epoch", "rows", "loss_sums")
+
+
+@pytest.mark.parametrize("field", [*RESTORED, *(f"state.{name}" for name in STATE)])
+def test_every_field_of_the_checkpoint_counts(short: Short, field: str) -> None:
+    """With any field as a new run has it, the end is another one: the tests of this file would fail without it."""
+    content = short.load("cut")
+    outer, _, inner = field.partition(".")
+    if inner:
+        content["state"][inner] = short.first["state"][inner]
+    else:
+        content[outer] = short.first[outer]
+    assert differing(short.load("whole"), resumed(short, f"without-{field}", content)) != []
+
+
+@pytest.mark.parametrize(
+    "field", [*RESTORED, "config", "names", "census", "clock", "data_sha256", *(f"state.{name}" for name in STATE)]
+)
+def test_a_checkpoint_without_a_field_is_refused(short: Short, field: str, capsys: pytest.CaptureFixture[str]) -> None:
+    content = short.load("cut")
+    outer, _, inner = field.partition(".")
+    del (content["state"] if inner else content)[inner or outer]
+    path = short.folder / "incomplete.pt"
+    torch.save(content, path)
+    assert run(train.main, "train.py", "--resume", path) == 2
+    assert (inner or outer) in capsys.readouterr().err
+
+
+def test_time_is_carried_over(short: Short) -> None:
+    content = short.load("cut")
+    content["clock"]["total"]["train"], content["clock"]["epoch"]["data"] = 1000.0, 500.0
+    end = resumed(short, "time", content)
+    assert end["clock"]["total"]["train"] > 1000 and end["clock"]["total"]["data"] > 500
+    assert end["state"]["rows"][1]["time_data_s"] > 500
+
+
+def test_a_signal_in_the_validation_loses_no_step(short: Short, monkeypatch: pytest.MonkeyPatch) -> None:
+    detect, calls = evaluation._detect, []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return detect(*arguments)
+
+    monkeypatch.setattr(evaluation, "_detect", interrupted)
+    assert short.start("--name", "validating") == 128 + signal.SIGTERM
+    state = short.load("validating")["state"]
+    assert (state["epoch"], state["batch"]) == (0, 4) and state["rows"] == []
+    assert run(train.main, "train.py", "--resume", short.last("validating")) == 0
+    assert differing(short.load("whole"), short.load("validating")) == []
+
+
+def test_long_epochs_are_saved_within(short: Short, monkeypatch: pytest.MonkeyPatch) -> None:
+    save, seen = TrainingRun.save_last, []
+
+    def watched(self: TrainingRun) -> None:
+        save(self)
+        seen.append((self.trainer.state.epoch, self.trainer.state.batch))
+
+    monkeypatch.setattr(TrainingRun, "save_last", watched)
+    assert short.start("--name", "often", "--set", "train.save_minutes=1e-9") == 0
+    assert seen[:5] == [(0, 0), (0, 2), (0, 4), (1, 0), (1, 2)]
+    assert differing(short.load("whole"), short.load("often")) == [".config.train.save_minutes"]
+
+
+def test_another_config_is_refused(short: Short, capsys: pytest.CaptureFixture[str]) -> None:
+    last = short.last("cut")
+    before = last.read_bytes()
+    capsys.readouterr()
+    assert run(train.main, "train.py", "--resume", last, "--epochs", 5) == 2
+    assert "train.epochs=5 (the run has 3)" in capsys.readouterr().err
+    same = [*OPTIONS, "--data", short.data]
+    assert run(train.main, "train.py", *same, "--resume", last, "--lr0", 0.1, "--set", "model.act=relu") == 2
+    error = capsys.readouterr().err
+    assert "train.lr=0.1" in error and "relu" in error and "epochs" not in error and error.count("\n") == 1
+    assert last.read_bytes() == before
+
+
+def test_the_same_config_may_stand_beside_resume(short: Short) -> None:
+    shutil.copytree(short.folder / "cut", short.folder / "same")
+    assert run(train.main, "train.py", *OPTIONS, "--data", short.data, "--resume", short.last("same")) == 0
+    assert differing(short.load("whole"), short.load("same")) == []
+
+
+def test_a_folder_or_nothing_names_the_run_too(short: Short, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = short.folder / "home"
+    shutil.copytree(short.folder / "cut", home / "runs/train/exp")
+    shutil.copytree(short.folder / "cut", home / "runs/train/exp2")
+    monkeypatch.chdir(home)
+    os.utime(home / "runs/train/exp/weights/last.pt")  # the newest
+    assert run(train.main, "train.py", "--resume") == 0
+    assert load_checkpoint(home / "runs/train/exp/weights/last.pt")["state"]["epoch"] == 3
+    assert run(train.main, "train.py", "--resume", "runs/train/exp2") == 0
+    assert load_checkpoint(home / "runs/train/exp2/weights/last.pt")["state"]["epoch"] == 3
