@@ -166,6 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", metavar="KIND:SEED", help="replay one case, with its traceback")
     options = parser.parse_args(arguments)
     faulthandler.enable()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was found until then is said
     start = time.perf_counter()
     if options.only:
         name, _, seed = options.only.partition(":")
