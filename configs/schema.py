@@ -304,7 +304,8 @@ def _validate(tree: Mapping[str, Any], origins: Mapping[str, str], file: Path) -
 
 def _explain(fault: Any, origins: Mapping[str, str], file: Path) -> str:
     """Say in one line which key is wrong, where it stands, what was found and what was expected."""
-    location = [str(part) if str(part).isprintable() else ascii(part) for part in fault["loc"] if part != "[key]"]
+    parts = [str(part)[:100] for part in fault["loc"] if part != "[key]"]
+    location = [part if part.isprintable() else ascii(part) for part in parts]
     key = ".".join(location)
     places = [place for origin, place in origins.items() if origin == key or origin.startswith(key + ".")]
     where = places[-1] if places else next((origins[o] for o in origins if key.startswith(o)), file.name)

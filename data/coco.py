@@ -281,6 +281,8 @@ class _Builder:
             return "orphan", f"annotation of image id {record.image_id!r}, which is not listed"
         if record.category_id not in label_of:
             return "unknown-category", f"annotation of category id {record.category_id}, which is not listed"
+        if isinstance(record.id, int) and not -INT64 <= record.id < INT64:
+            return "bad-record", "annotation id beyond 64 bits"
         if record.id in seen:
             return "duplicate-annotation", f"annotation id {record.id!r} occurred before"
         if len(record.bbox) != 4:
@@ -313,7 +315,7 @@ def _is_text(text: str) -> bool:
 
 def _stays_inside(name: str) -> bool:
     """Whether a file name is relative and never climbs, by the rules of any system."""
-    if not name or "\0" in name:
+    if not PurePosixPath(name).parts or "\0" in name:
         return False
     windows = PureWindowsPath(name)
     if windows.drive or windows.root or PurePosixPath(name).is_absolute():

@@ -63,6 +63,11 @@ def _read_text(path: Path, most: int) -> str:
         raise ValueError(f"{path}: not text in UTF-8: {error}") from error
 
 
+def _is_path(value: Any) -> bool:
+    """Whether a value is a text without zero bytes and halves of characters, which YAML's escapes can make."""
+    return isinstance(value, str) and not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def _from_yaml(path: Path) -> Source:
     text = _read_text(path, MOST_YAML_BYTES)
     try:
@@ -73,7 +78,7 @@ def _from_yaml(path: Path) -> Source:
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: holds a {type(tree).__name__}, expected the keys train, val and names")
     named = tree.get("path") or "."
-    if not isinstance(named, str) or "\0" in named:
+    if not _is_path(named):
         raise ValueError(f"{path}: path is a {type(named).__name__}, expected the name of a folder")
     root = path.parent / named
     if not is_there(root, folder=True):
@@ -83,7 +88,7 @@ def _from_yaml(path: Path) -> Source:
         if tree.get(key):
             listed = tree[key] if isinstance(tree[key], list) else [tree[key]]
             # No other kind is turned into text: a few lines of YAML aliases can stand for gigabytes of it.
-            if not all(isinstance(entry, str) and "\0" not in entry for entry in listed):
+            if not all(map(_is_path, listed)):
                 raise ValueError(f"{path}: {key} holds what is no text, expected folders of images or list files")
             images[split] = [image for entry in listed for image in _entry(root, path.parent, entry, f"{path}: {key}")]
     if not images:

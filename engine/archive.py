@@ -62,6 +62,8 @@ def _require_plain(path: Path) -> int:
             raise ValueError(f"has no data.pkl, or one of more than {MAX_STRUCTURE_BYTES} bytes")
         data = archive.read(structure)
     for code, argument, _ in pickletools.genops(data):
+        if code.name == "PROTO" and argument != 2:
+            raise ValueError(f"is pickled by protocol {argument}; torch.save uses 2")
         if code.name == "GLOBAL" and argument not in GLOBALS:
             raise ValueError(f"holds {str(argument).replace(' ', '.')}, no tensor and no plain value")
     return len(data)

@@ -90,18 +90,18 @@ def load_checkpoint(path: str | Path, *, kind: str | None = None) -> dict[str, A
     except DAMAGE as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of this project, or a damaged one: {reason}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int) or content["format"] != FORMAT:
         raise ValueError(f"{path}: not a checkpoint of this project (no format {FORMAT} in it)")
     fields = FIELDS.get(str(content.get("kind")), FIELDS["weights"])
     missing = [key for key in ("kind", *fields) if key not in content]
     if missing:
         raise ValueError(f"{path}: the checkpoint lacks {', '.join(missing)}")
+    _require_types(path, content)
     state = content.get("state", {}) if content["kind"] == "training" else None
     if state is not None and (not isinstance(state, dict) or set(state) != set(STATE_FIELDS)):
         raise ValueError(f"{path}: the checkpoint's state is not complete, expected {', '.join(STATE_FIELDS)}")
     if kind is not None and content["kind"] != kind:
         raise ValueError(f"{path}: holds {content['kind']}, expected {kind}; last.pt of a run holds all to go on with")
-    _require_types(path, content)
     return content
 
 

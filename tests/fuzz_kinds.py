@@ -6,7 +6,8 @@ import json
 import os
 import random
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +31,7 @@ from engine.checkpoint import inference_weights, load_checkpoint, load_matching,
 from engine.evaluate import Truth
 from models import resolve_activations
 from tests.mutations import VALUES, as_json, as_yaml, mutate_bytes, mutate_text, mutate_tree
+from yolo import YOLO
 
 SIDE = 32
 
@@ -58,6 +60,15 @@ def require(holds: bool, what: str) -> None:
     """Violation where something does not hold."""
     if not holds:
         raise Violation(what)
+
+
+@contextmanager
+def refused(*words: str) -> Iterator[None]:
+    """What must be refused, with a ValueError that holds one of the words."""
+    try:
+        yield
+    except ValueError as error:
+        require(any(word in str(error) for word in words), f"the refusal does not say where: {error}")
 
 
 def write_images(folder: Path) -> dict[str, tuple[int, int]]:
@@ -182,6 +193,7 @@ class Configs:
     """Configs and settings of the command line, read to the activation of each stage."""
 
     named = (
+        "/etc/passwd",
         "c.yaml",
         "command line",
         "model.",
@@ -351,6 +363,10 @@ class Checkpoints:
         try:
             content = load_checkpoint(self.path, kind=rng.choice((None, None, "training", "weights")))
             self.check(content)
+            if rng.random() < 0.05:  # its weights are too few for a detector, whatever its config says
+                with refused("c.pt", "model."):
+                    YOLO(self.path, device="cpu")
+                    raise Violation("a detector was made of the weights of another network")
         finally:
             if self.harmed.exists():
                 self.harmed.rmdir()

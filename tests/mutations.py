@@ -183,7 +183,7 @@ def _damage(holder: Any, key: Any, rng: random.Random, values: tuple[Any, ...], 
             value = [value] if rng.random() < 0.5 else {"a": value}
         holder[key] = value
     elif kind == 10 and isinstance(value, str):
-        holder[key] = mutate_bytes(value.encode(), rng).decode("utf-8", "replace")
+        holder[key] = mutate_bytes(value.encode("utf-8", "surrogatepass"), rng).decode("utf-8", "replace")
     elif isinstance(holder, dict):
         holder[rng.choice(("name", "id", "extra", "", "a" * 300, "\ud800"))] = copy.deepcopy(rng.choice(values))
     else:
