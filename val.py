@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from engine.evaluate import EvalResult
 
 SHOWN_CLASSES = 20
+LONGEST_NAME = 60  # letters of a class name in the table
 INSTEAD = {
     "--augment": "there is no test-time augmentation; leave it out",
     "--task": "use --split val, test or train",
@@ -39,9 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from engine.files import write_text
     from engine.plots import plot_evaluation
     from engine.problems import counted, listed, write_ledger
-    from engine.record import increment_path
+    from engine.record import check_run_name, increment_path
     from yolo import YOLO
 
+    check_run_name(arguments.name)  # before the work, not after it
     model = YOLO(arguments.weights, device=arguments.device, half=arguments.half)
     print(model.describe(), flush=True)
     result = model.val(
@@ -113,11 +115,11 @@ def report(result: EvalResult, *, verbose: bool) -> str:
 def table(result: EvalResult, most: int) -> list[str]:
     """A line a class, those of most objects first where not all are shown."""
     rows = result.stats.per_class
-    width = max(5, *(len(row.name) for row in rows)) if rows else 5
+    width = min(max(5, *(len(row.name) for row in rows)), LONGEST_NAME) if rows else 5
     lines = [f"{'class':<{width}}  images  objects  mAP50-95   mAP50  precision  recall"]
     shown = rows if len(rows) <= most else sorted(rows, key=lambda row: -row.instances)[:most]
     for row in shown:
-        name = "".join(letter if letter.isprintable() else "?" for letter in row.name)
+        name = "".join(letter if letter.isprintable() else "?" for letter in row.name)[:width]
         values = f"{number(row.ap):>8}  {number(row.ap50):>6}  {number(row.precision):>9}  {number(row.recall):>6}"
         lines.append(f"{name:<{width}}  {row.images:>6}  {row.instances:>7}  {values}")
     if len(shown) < len(rows):

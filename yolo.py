@@ -18,9 +18,11 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torchvision.ops import nms as nms_of_all
 
+from configs.files import CONFIGS
 from configs.schema import Config, Data, load
 from data import build_eval_loader, load_dataset
 from data.image import read_image
+from data.shapes import read_stamp
 from data.sources import Frame, Source, open_source
 from engine.checkpoint import inference_weights, load_checkpoint
 from engine.evaluate import EvalResult, evaluate
@@ -35,6 +37,8 @@ __all__ = ["YOLO", "Result"]
 
 CENSUS_KEYS = ("part", "stage", "activation", "parameters", "sites")  # what depends on the network, not on the machine
 MOST_PIXELS = 8192  # longest side of the network's input
+MOST_CLASSES = 10_000
+MOST_WORKERS = 1024
 TIMED_IMAGES = 32
 
 
@@ -57,12 +61,16 @@ class YOLO:
         content = load_checkpoint(self.weights)
         self.config = _config(self.weights, content["config"])
         self.names = _names(self.weights, content["names"])
+        weights_there = inference_weights(content)
+        with torch.device("meta"):  # without memory: a config must not take more of it than the weights in the file
+            outline = build_model(self.config.model, names=self.names, seed=0)
+        _require_fitting(outline, weights_there, self.weights)
         model = build_model(self.config.model, names=self.names, seed=0)
         self.census: list[CensusRow] = census(model)
         _refuse_other_activations(self.weights, self.census, content["census"])
         if any(row.activation == "mish" for row in self.census):
             prepare(self.device)  # its kernel is built before any clock starts
-        _load(model, inference_weights(content), self.weights)
+        model.load_state_dict(weights_there)
         model = (model.fused() if fuse else model.eval()).to(self.device)
         self.model: Detector = model.half() if half else model
 
@@ -203,9 +211,9 @@ class YOLO:
         """
         check_thresholds(conf=conf, iou=iou, max_det=max_det)
         side = self._side(imgsz)
-        for name, value, least in (("batch", batch, 1), ("workers", workers, 0)):
-            if value < least:
-                raise ValueError(f"{name}: found {value}; a whole number from {least} on is expected")
+        for name, value, least, most in (("batch", batch, 1, 10**9), ("workers", workers, 0, MOST_WORKERS)):
+            if not least <= value <= most:
+                raise ValueError(f"{name}: found {value}; a whole number from {least} to {most} is expected")
         single = self.config.train.single_cls if single_cls is None else single_cls
         truth = load_dataset(self._data(data), split, strict=strict_data, single_cls=single, progress=progress)
         if not single:
@@ -238,7 +246,16 @@ class YOLO:
         return result
 
     def _data(self, data: str | os.PathLike | None) -> Data:
-        return self.config.data if data is None else load("yolo.yaml", {"data": os.fspath(data)}).data
+        if data is not None:
+            return load(CONFIGS / "yolo.yaml", {"data": os.fspath(data)}).data
+        own = self.config.data
+        if own.embedded is None or read_stamp(own.root) is not None:
+            return own
+        # Not drawn there: weights from elsewhere do not say where on this machine something is written.
+        here = load(CONFIGS / "yolo.yaml").data
+        if here.embedded != own.embedded:
+            raise ValueError(f"{self.weights}: its data set {own.root} is not on this machine; give it with --data")
+        return here
 
     def _require_classes(self, classes: Sequence[str], where: str) -> None:
         if list(classes) == self.names:
@@ -281,7 +298,7 @@ class YOLO:
         side = self.imgsz if imgsz is None else imgsz
         stride = self.model.stride
         if side % stride or not 0 < side <= MOST_PIXELS:
-            near = min(max(stride, round(side / stride) * stride), MOST_PIXELS)
+            near = min(max(stride, (side + stride // 2) // stride * stride), MOST_PIXELS)
             raise ValueError(
                 f"imgsz: found {side}; a multiple of the stride {stride} up to {MOST_PIXELS} is expected, as {near}"
             )
@@ -345,6 +362,8 @@ def _config(path: Path, tree: Any) -> Config:
 def _names(path: Path, names: Any) -> list[str]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path}: the checkpoint's class names are not a list of names")
+    if len(names) > MOST_CLASSES:
+        raise ValueError(f"{path}: the checkpoint has {len(names)} classes, expected at most {MOST_CLASSES}")
     return names
 
 
@@ -362,17 +381,18 @@ def _refuse_other_activations(path: Path, built: Sequence[CensusRow], trained: A
         )
 
 
-def _load(model: nn.Module, weights: Any, path: Path) -> None:
-    """Load weights that must fit one for one; ValueError naming the first that does not."""
+def _require_fitting(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """ValueError naming the first of the weights that is not one for one a network's own, of its shape and type."""
     own = model.state_dict()
-    if not isinstance(weights, Mapping):
-        raise ValueError(f"{path}: the checkpoint's weights are {type(weights).__name__}, expected tensors by name")
     for name in [*own, *weights]:
         here, there = own.get(name), weights.get(name)
-        if not isinstance(here, Tensor) or not isinstance(there, Tensor) or here.shape != there.shape:
-            found = "missing" if there is None else f"{tuple(getattr(there, 'shape', ()))}"
-            expected = "nothing of this name" if here is None else f"{tuple(here.shape)}"
+        if here is None or there is None or here.shape != there.shape or here.dtype != there.dtype:
+            found = "missing" if there is None else _form(there)
+            expected = "nothing of this name" if here is None else _form(here)
             raise ValueError(
                 f"{path}: the weights do not fit the checkpoint's own config: {name} is {found}, expected {expected}"
             )
-    model.load_state_dict(weights)
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"

@@ -6,6 +6,7 @@ Imports neither torch nor pydantic, so that ``--help`` answers at once.
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any, NoReturn
 
 import yaml
 
-from configs.files import parse_yaml
+from configs.files import parse_yaml, read_yaml
 
 DEBUG = "YOLO_MISH_DEBUG"
+LONGEST_COMPLAINT = 1000  # letters; a message quotes what was found, and that may be a whole file
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with code 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
 
 
 def _dashes(argument: str) -> str:
@@ -45,6 +47,8 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     ValueError, FileNotFoundError and other OSErrors are the user's; anything else is ours and keeps its traceback.
     The environment variable YOLO_MISH_DEBUG=1 keeps the traceback of all.
     """
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # read when OpenCV is imported, later
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with an image is said by data/image.py
     try:
         sys.exit(main() or 0)
     except KeyboardInterrupt:
@@ -60,7 +64,14 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
 
 
 def _complain(error: Exception) -> None:
-    print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name}: error: {one_line(str(error)) or type(error).__name__}", file=sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """A message on one line of bounded length, without control characters, which a terminal would obey."""
+    line = " ".join(text.split())
+    line = line if len(line) <= LONGEST_COMPLAINT else f"{line[:LONGEST_COMPLAINT]} ..."
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 @dataclass(frozen=True)
@@ -203,7 +214,8 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 def parse_setting(text: str) -> tuple[str, Any]:
     """Split ``model.neck.act=relu`` into key and value, the value read as YAML."""
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
+    text = one_line(text)
+    if not equals or not key.strip() or not key.isprintable():
         raise ValueError(f"--set {text}: expected KEY=VALUE, as in model.neck.act=relu")
     try:
         return key.strip(), parse_yaml(value)
@@ -216,13 +228,8 @@ def read_hyperparameters(path: str) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"--hyp {path}: no such file")
-    try:
-        tree = parse_yaml(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"--hyp {path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise ValueError(f"--hyp {path}: expected a mapping of keys to values, found {type(tree).__name__}")
+    tree = read_yaml(file)
     idle = [key for key in tree if key in MEANINGLESS]
     if idle:
         print(f"--hyp {path}: no meaning for this network, not used: {', '.join(idle)}", file=sys.stderr)
-    return {str(HYPERPARAMETERS.get(key, key)): value for key, value in tree.items() if key not in idle}
+    return {HYPERPARAMETERS.get(key, key): value for key, value in tree.items() if key not in idle}

@@ -5,12 +5,15 @@ An unknown key or a wrong value is a ``ValueError``: the key, where it stands, t
 """
 
 import difflib
+import math
+import reprlib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from configs.files import CONFIGS, absolute, find, flatten, load_data, read_chain, set_value
 from configs.flags import parse_setting
@@ -18,8 +21,13 @@ from configs.flags import parse_setting
 Unit = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
+# No count that means anything is larger, and what is beyond 64 bits is refused by libraries in words of their own.
+MOST = 10**9
+Count = Annotated[int, Field(ge=0, le=MOST)]
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Length = Annotated[float, Field(ge=0, le=MOST)]  # of a part of the schedule: a fraction of the run, or epochs
+Drawn = Annotated[int, Field(ge=1, le=100_000)]  # images of a split of the embedded set
 
 
 def _activation(value: Any) -> Any:
@@ -31,6 +39,14 @@ def _activation(value: Any) -> Any:
     return dict(value)
 
 
+def _finite(value: Any) -> Any:
+    for each in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        _finite(each)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a finite number is expected")
+    return value
+
+
 # Which names and parameters exist is known to models/activations.py alone; it refuses a wrong one at build.
 Activation = Annotated[dict[str, str | bool | int | float], BeforeValidator(_activation)]
 
@@ -38,7 +54,7 @@ Activation = Annotated[dict[str, str | bool | int | float], BeforeValidator(_act
 class Frozen(BaseModel):
     """A section of the configuration: immutable, no key beyond its fields, no number read from a string."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
 
 
 class Stage(Frozen):
@@ -94,7 +110,7 @@ class YoloModel(Frozen):
     neck: Neck = Neck()
     head: Head = Head()
     norm_act: Literal["fused", "plain"] = "fused"
-    reg_max: AtLeastOne = 16
+    reg_max: Annotated[int, Field(ge=1, le=256)] = 16
     loss: LossGains = LossGains()
     assign: Assignment = Assignment()
 
@@ -113,11 +129,11 @@ class Split(Frozen):
 class Embedded(Frozen):
     """How the embedded data set is drawn (data/shapes.py), and the schedule it is meant for."""
 
-    train: AtLeastOne
-    val: AtLeastOne
-    test: AtLeastOne
+    train: Drawn
+    val: Drawn
+    test: Drawn
     side: Annotated[int, Field(ge=64, le=1024)]
-    seed: Count = 0
+    seed: Seed = 0
     epochs: AtLeastOne
 
 
@@ -157,7 +173,7 @@ class Augment(Frozen):
     blur: Unit = 0.01
     gray: Unit = 0.01
     clahe: Unit = 0.01
-    extra: list[dict[str, Any]] = []
+    extra: Annotated[list[dict[str, Any]], AfterValidator(_finite)] = []
 
 
 class Train(Frozen):
@@ -173,20 +189,20 @@ class Train(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegative = 0.0005
     schedule: Literal["cosine", "linear", "flat_cosine"] = "cosine"
-    warmup: NonNegative = 0.05
+    warmup: Length = 0.05
     clip: NonNegative = 10.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    close_mosaic: NonNegative = 0.25
+    close_mosaic: Length = 0.25
     multi_scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     channels_last: Literal["auto", "on", "off"] = "auto"
     patience: Count = 0
     freeze: list[str] = []
     single_cls: bool = False
-    seed: Count = 0
+    seed: Seed = 0
     deterministic: bool = False
     device: str = "auto"
-    workers: Count | None = None
+    workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     cache: Literal["auto", "ram", "disk", "off"] = "auto"
     strict_data: bool = False
     val: bool = True
@@ -229,8 +245,8 @@ class Config(Frozen):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def difference(self, base: str = "yolo.yaml") -> dict[str, Any]:
-        """Return the dotted keys in which this differs from the configuration at ``base``, with its values."""
-        reference = flatten(load(base).model_dump(mode="json"))
+        """Return the dotted keys in which this differs from the configuration ``base`` in configs/, with its values."""
+        reference = flatten(load(CONFIGS / base).model_dump(mode="json"))
         own = flatten(self.model_dump(mode="json"))
         return {key: value for key, value in own.items() if reference.get(key) != value}
 
@@ -259,7 +275,7 @@ def load(path: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) ->
     if isinstance(tree.get("data"), str):
         tree["data"] = load_data(tree["data"])
     elif isinstance(tree.get("data"), dict):
-        tree["data"] = absolute(tree["data"], file.parent)
+        tree["data"] = absolute(tree["data"], file)
     return _resolve(_validate(tree, origins, file))
 
 
@@ -288,7 +304,8 @@ def _validate(tree: Mapping[str, Any], origins: Mapping[str, str], file: Path) -
 
 def _explain(fault: Any, origins: Mapping[str, str], file: Path) -> str:
     """Say in one line which key is wrong, where it stands, what was found and what was expected."""
-    location = [str(part) for part in fault["loc"] if part != "[key]"]
+    parts = [str(part)[:100] for part in fault["loc"] if part != "[key]"]
+    location = [part if part.isprintable() else ascii(part) for part in parts]
     key = ".".join(location)
     places = [place for origin, place in origins.items() if origin == key or origin.startswith(key + ".")]
     where = places[-1] if places else next((origins[o] for o in origins if key.startswith(o)), file.name)
@@ -300,13 +317,18 @@ def _explain(fault: Any, origins: Mapping[str, str], file: Path) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
         return f"{key} ({where}): missing"
-    found = fault["input"] if not isinstance(fault["input"], Mapping) else "a mapping"
-    return f"{key or file.name} ({where}): found {found!r}; {message[0].lower()}{message[1:]}"
+    found = "a mapping" if isinstance(fault["input"], Mapping) else reprlib.repr(fault["input"])
+    return f"{key or file.name} ({where}): found {found}; {message[0].lower()}{message[1:]}"
+
+
+@cache
+def _json_schema() -> dict[str, Any]:
+    return Config.model_json_schema()
 
 
 def _valid_keys(location: list[str]) -> list[str]:
     """Return the keys that the section at ``location`` may have."""
-    schema: Any = Config.model_json_schema()
+    schema: Any = _json_schema()
     definitions = schema.get("$defs", {})
 
     def follow(node: Any) -> Any:

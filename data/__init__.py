@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from data.annotations import Annotations
@@ -13,7 +12,7 @@ from data.augment import Augmentation
 from data.coco import read_coco
 from data.loader import Batch, EvalLoader, EvalSamples, TrainLoader, TrainSamples, base_image
 from data.shapes import draw
-from data.storage import cache_folder, content_hash
+from data.storage import cache_folder, content_hash, is_there
 from data.store import ImageStore, choose_cache, disk_store
 from data.verify import verify_images
 from ops.geometry import fit, letterbox
@@ -53,7 +52,7 @@ def load_dataset(
     if embedded is not None:
         counts = {name: getattr(embedded, name) for name in ("train", "val", "test")}
         draw(cfg_data.root, **counts, side=embedded.side, seed=embedded.seed, progress=progress)
-    if not Path(section.images).is_dir():
+    if not is_there(section.images, folder=True):
         raise FileNotFoundError(f"{section.images}: no such folder, expected the images of the split {split!r}")
     annotations = read_coco(section.annotations, section.images, strict=strict, progress=progress)
     if verify:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from configs.files import CONFIGS
 from configs.flags import Parser, run_script
 from configs.schema import load
 from data import duplicates, ledger, load_dataset, suspicious
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="runs/check/exp", help="report folder; a number is added where it is taken")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where anything is skipped")
     options = parser.parse_args(argv)
-    config = load("yolo.yaml", {"data": options.data}).data
+    config = load(CONFIGS / "yolo.yaml", {"data": options.data}).data
     splits = {name: load_dataset(config, name) for name in SPLITS if getattr(config, name) is not None}
     out = Path(os.path.normpath(options.out))
     folder = increment_path(out.parent, out.name)

@@ -22,11 +22,12 @@ import numpy as np
 from data.annotations import Annotations, TextColumn
 from data.ledger import Problem, refuse
 from data.progress import shown
-from data.storage import cache_folder, content_hash, written_whole
+from data.storage import cache_folder, content_hash, is_there, written_whole
 
 FORMAT = 1  # raise it when the arrays or the checks change: caches of another format are not read
 SMALLEST_CACHED = 2 << 20  # bytes; smaller files are read faster than a cache is looked up
 MOST_BYTES = 8 << 30
+MOST_CLASSES = 10_000  # each is a part of the network's output, and of every table and picture
 INT64 = 2**63
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ def read_coco(
     FileNotFoundError for a missing file, ValueError for one that is not COCO detection annotations or has no images.
     """
     path = Path(json_path)
-    if not path.is_file():
+    if not is_there(path, folder=False):
         raise FileNotFoundError(f"{path}: no such file, expected COCO annotations (JSON)")
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path}: {path.stat().st_size} bytes, expected at most {MOST_BYTES}")
@@ -143,7 +144,7 @@ def _decode_leniently(path: Path, data: bytes, problems: list[Problem]) -> CocoF
                 elif isinstance(record, dict):
                     record = {name: value for name, value in record.items() if name != "segmentation"}
                 kept.append(msgspec.convert(record, kind, str_keys=True))
-            except (msgspec.ValidationError, OverflowError) as error:
+            except (msgspec.ValidationError, OverflowError, UnicodeEncodeError) as error:
                 own = record if isinstance(record, dict) else {}
                 name = own.get("file_name") if key == "images" else names.get(_text(own.get("image_id")))
                 file = name if isinstance(name, str) else path.name
@@ -217,27 +218,37 @@ class _Builder:
         for position, category in enumerate(self.content.categories):
             if category.id in names:
                 self._skip(self.path.name, "bad-record", f"category id {category.id} twice", f"categories[{position}]")
+            elif not _is_text(category.name):
+                self._skip(self.path.name, "bad-record", "a name with half a character", f"categories[{position}]")
             elif not -INT64 <= category.id < INT64:
                 self._skip(self.path.name, "bad-record", "category id beyond 64 bits", f"categories[{position}]")
             else:
                 names[category.id] = category.name
         if not names:
             raise ValueError(f"{self.path}: lists no categories, expected at least one")
+        if len(names) > MOST_CLASSES:
+            raise ValueError(f"{self.path}: lists {len(names)} categories, expected at most {MOST_CLASSES}")
         ids = sorted(names)
         return [names[identity] for identity in ids], {identity: label for label, identity in enumerate(ids)}
 
     def _images(self) -> tuple[list[ImageRecord], dict[int | str, int]]:
         images: list[ImageRecord] = []
         position_of: dict[int | str, int] = {}
+        # Where one id is a text, all are taken as texts later on: then 7 and "7" are the same.
+        numeric = all(isinstance(image.id, int) for image in self.content.images)
+        seen: set[int | str] = set()
         for position, image in enumerate(self.content.images):
             where = f"images[{position}]"
-            if image.id in position_of:
+            if not _is_text(image.file_name) or not _is_text(str(image.id)):
+                self._skip(ascii(image.file_name)[1:-1], "bad-record", "a text with half a character", where)
+            elif (image.id if numeric else str(image.id)) in seen:
                 self._skip(image.file_name, "duplicate-image", f"image id {image.id!r} occurred before", where)
             elif isinstance(image.id, int) and not -INT64 <= image.id < INT64:
                 self._skip(image.file_name, "bad-record", "image id beyond 64 bits", where)
             elif not _stays_inside(image.file_name):
                 self._skip(image.file_name, "unsafe-path", "the file name leads out of the folder of images", where)
             else:
+                seen.add(image.id if numeric else str(image.id))
                 position_of[image.id] = len(images)
                 images.append(image)
         if not images:
@@ -270,6 +281,8 @@ class _Builder:
             return "orphan", f"annotation of image id {record.image_id!r}, which is not listed"
         if record.category_id not in label_of:
             return "unknown-category", f"annotation of category id {record.category_id}, which is not listed"
+        if isinstance(record.id, int) and not -INT64 <= record.id < INT64:
+            return "bad-record", "annotation id beyond 64 bits"
         if record.id in seen:
             return "duplicate-annotation", f"annotation id {record.id!r} occurred before"
         if len(record.bbox) != 4:
@@ -291,9 +304,18 @@ def _size(image: ImageRecord) -> tuple[int, int]:
     return (width, height) if width and height else (0, 0)
 
 
+def _is_text(text: str) -> bool:
+    """Whether a text can be written as UTF-8; JSON can hold halves of characters (lone surrogates) that cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _stays_inside(name: str) -> bool:
     """Whether a file name is relative and never climbs, by the rules of any system."""
-    if not name or "\0" in name:
+    if not PurePosixPath(name).parts or "\0" in name:
         return False
     windows = PureWindowsPath(name)
     if windows.drive or windows.root or PurePosixPath(name).is_absolute():

@@ -12,24 +12,24 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from data.image import ImageProblem, verify_image
 from data.ledger import Problem, refuse, summary
 from data.progress import shown
-from data.storage import written_whole
+from data.storage import is_there, written_whole
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SPLITS = ("train", "val", "test")
 MOST_YAML_BYTES = 1 << 20
 MOST_LABEL_BYTES = 64 << 20
+MOST_CLASSES = 10_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Source:
 def find_source(source: str | Path) -> Source:
     """Understand a data YAML or a folder; FileNotFoundError or ValueError says what is missing."""
     path = Path(source)
-    if not path.exists():
+    if not is_there(path, folder=True) and not is_there(path, folder=False):
         raise FileNotFoundError(f"{path}: no such file or folder, expected a YOLO data YAML or a folder with images/")
     if path.is_file():
         return _from_yaml(path)
@@ -54,25 +54,43 @@ def find_source(source: str | Path) -> Source:
     return _from_folder(path)
 
 
-def _from_yaml(path: Path) -> Source:
-    if path.stat().st_size > MOST_YAML_BYTES:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, expected a data YAML of at most {MOST_YAML_BYTES}")
+def _read_text(path: Path, most: int) -> str:
+    if path.stat().st_size > most:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, expected at most {most}")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not text in UTF-8: {error}") from error
+
+
+def _is_path(value: Any) -> bool:
+    """Whether a value is a text without zero bytes and halves of characters, which YAML's escapes can make."""
+    return isinstance(value, str) and not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _from_yaml(path: Path) -> Source:
+    text = _read_text(path, MOST_YAML_BYTES)
+    try:
+        tree = yaml.safe_load(text)
+    # The latter are what PyYAML raises for a date, number or letter that cannot be.
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: holds a {type(tree).__name__}, expected the keys train, val and names")
-    root = path.parent / str(tree.get("path") or ".")
-    if not root.is_dir():
+    named = tree.get("path") or "."
+    if not _is_path(named):
+        raise ValueError(f"{path}: path is a {type(named).__name__}, expected the name of a folder")
+    root = path.parent / named
+    if not is_there(root, folder=True):
         root = path.parent  # many a data YAML still names the machine it was made on
     images = {}
     for split, key in (("train", "train"), ("val", "val"), ("val", "valid"), ("test", "test")):
         if tree.get(key):
             listed = tree[key] if isinstance(tree[key], list) else [tree[key]]
-            images[split] = [
-                image for entry in listed for image in _entry(root, path.parent, str(entry), f"{path}: {key}")
-            ]
+            # No other kind is turned into text: a few lines of YAML aliases can stand for gigabytes of it.
+            if not all(map(_is_path, listed)):
+                raise ValueError(f"{path}: {key} holds what is no text, expected folders of images or list files")
+            images[split] = [image for entry in listed for image in _entry(root, path.parent, entry, f"{path}: {key}")]
     if not images:
         raise ValueError(f"{path}: names no images, expected train, val or test")
     return Source(root.resolve(), images, _names(tree.get("names"), path))
@@ -83,10 +101,11 @@ def _entry(root: Path, folder: Path, entry: str, where: str) -> list[Path]:
     # "../train/images" beside the YAML is how one well-known exporter writes "train/images".
     candidates = [root / entry, folder / entry, folder / entry.removeprefix("../")]
     for candidate in candidates:
-        if candidate.is_dir():
+        if is_there(candidate, folder=True):
+            _require_inside(candidate, root.resolve())
             return _images_in(candidate)
-        if candidate.is_file() and candidate.suffix == ".txt":
-            lines = candidate.read_text(encoding="utf-8").split("\n")
+        if is_there(candidate, folder=False) and candidate.suffix == ".txt":
+            lines = _read_text(candidate, MOST_LABEL_BYTES).replace("\0", "?").split("\n")
             return [
                 (candidate.parent if line.startswith("./") else root) / line.strip() for line in lines if line.strip()
             ]
@@ -95,18 +114,26 @@ def _entry(root: Path, folder: Path, entry: str, where: str) -> list[Path]:
     )
 
 
+def _require_inside(path: Path, root: Path) -> None:
+    if not path.resolve().is_relative_to(root):
+        raise ValueError(f"{path}: lies outside of {root}, expected all images under the root of the data set")
+
+
 def _names(value: Any, path: Path) -> list[str] | None:
     if value is None:
         return None
     if isinstance(value, list):
-        return [str(name) for name in value]
+        value = dict(enumerate(value))
     if (
         isinstance(value, dict)
-        and all(isinstance(key, int) and key >= 0 for key in value)
-        and max(value, default=0) < 10**5
+        and all(isinstance(key, int) and 0 <= key < MOST_CLASSES for key in value)
+        and all(isinstance(name, str | int | float) for name in value.values())
     ):
         return [str(value.get(label, f"class {label}")) for label in range(max(value, default=-1) + 1)]
-    raise ValueError(f"{path}: names is {value!r}, expected a list of names or a mapping from 0, 1, ... to names")
+    raise ValueError(
+        f"{path}: names is a {type(value).__name__}, expected a list of at most {MOST_CLASSES} names or a mapping from "
+        "0, 1, ... to names"
+    )
 
 
 def _from_folder(path: Path) -> Source:
@@ -124,9 +151,8 @@ def _from_folder(path: Path) -> Source:
     classes = next(
         (path / name for name in ("classes.txt", "obj.names", "labels/classes.txt") if (path / name).is_file()), None
     )
-    names = (
-        None if classes is None else [line.strip() for line in classes.read_text("utf-8").splitlines() if line.strip()]
-    )
+    lines = None if classes is None else _read_text(classes, MOST_YAML_BYTES).splitlines()
+    names = None if lines is None else [line.strip() for line in lines if line.strip()]
     return Source(path.resolve(), {split: _images_in(folder) for split, folder in layouts.items()}, names)
 
 
@@ -162,6 +188,8 @@ def parse_labels(text: str, width: int, height: int) -> tuple[list[dict[str, Any
         outline = len(values) >= 6 and len(values) % 2 == 0
         if label < 0 or float(words[0]) != label or not (len(values) == 4 or outline):
             bad.append((number, f"{line[:60]!r} is not class cx cy w h, nor class and at least three points"))
+        elif label >= MOST_CLASSES:
+            bad.append((number, f"{line[:60]!r} names a class beyond the {MOST_CLASSES} that are accepted"))
         elif not all(math.isfinite(value) and -1 <= value <= 2 for value in values):
             bad.append((number, f"{line[:60]!r} has values far beyond 0 to 1; expected fractions of the image's sides"))
         else:
@@ -192,11 +220,8 @@ def convert_split(source: Source, split: str, *, progress: bool = True) -> tuple
     annotations: list[dict[str, Any]] = []
     problems: list[Problem] = []
     for path in shown(source.images[split], f"converting {split}", show=progress):
-        name = Path(os.path.relpath(path.resolve(), source.root)).as_posix()
-        if name.startswith("../"):
-            raise ValueError(
-                f"{path}: lies outside of {source.root}, expected all images under the root of the data set"
-            )
+        _require_inside(path, source.root)
+        name = path.resolve().relative_to(source.root).as_posix()
         try:
             width, height = verify_image(path)
         except ImageProblem as problem:
@@ -257,9 +282,16 @@ def convert(
     return recipe, problems
 
 
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"data.convert: error: {' '.join(message.split())}\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m data.convert", description="YOLO text labels to COCO JSON.")
+    parser = _Parser(prog="python -m data.convert", description="YOLO text labels to COCO JSON.")
     parser.add_argument("source", help="YOLO data YAML, or a folder with images/ and labels/")
     parser.add_argument("--out", help="folder for annotations/ and coco.yaml (default: the root of the data set)")
     parser.add_argument("--names", help="class names, separated by commas, where the source has none")
@@ -269,7 +301,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         recipe, problems = convert(options.source, options.out, names=names, strict=options.strict)
     except (ValueError, OSError) as error:
-        print(f"data.convert: {error}", file=sys.stderr)
+        text = " ".join(str(error).split())[:1000] or type(error).__name__
+        text = "".join(letter if letter.isprintable() else "?" for letter in text)
+        print(f"data.convert: error: {text}", file=sys.stderr)
         return 2
     for problem in problems[:20]:
         print(problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,20 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MOST_PIXELS = 150_000_000  # beyond this an image is refused from its header, before any pixel is decoded
+UNSUSPICIOUS_PIXELS = 10_000_000
+MOST_PIXELS_A_BYTE = 10_000  # the best that PNG can do, with one bit a pixel, are 8,256
 MOST_BYTES = 1 << 30
+PNG = b"\x89PNG\r\n\x1a\n"
+OPENCV_FORMATS = ("BMP", "DIB", "JPEG", "PNG", "PPM", "WEBP")
 EXIF_ORIENTATION = 0x0112
+# What is tried by content, whatever the file is called. Pillow knows forty more, among them some that start another
+# program (EPS) or that nobody has fed with hostile files.
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# What Pillow's decoders raise for damaged files.
+DAMAGE = (
+    OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, LookupError, AttributeError,
+    RuntimeError, ZeroDivisionError, struct.error,
+)  # fmt: skip
 # Transposition by EXIF orientation 2 to 8, on arrays (H, W, 3).
 UPRIGHT = {
     2: lambda image: image[:, ::-1],
@@ -46,15 +59,16 @@ def decode_image(data: bytes) -> np.ndarray:
     """Decode the bytes of an image file, as read_image does; a JPEG cut off at its end still gives what there is."""
     header = _open(data)
     orientation = _orientation(header)
-    if header.mode in ("L", "RGB") and header.format != "MPO":  # OpenCV is faster, and right for these
+    # OpenCV is faster, and right for these. It trusts what other kinds, or a damaged PNG, say about their own length.
+    if header.mode in ("L", "RGB") and header.format in OPENCV_FORMATS and _lengths_hold(data):
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if decoded is not None:
+        if decoded is not None and decoded.shape[1::-1] == header.size:
             image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
             return np.ascontiguousarray(UPRIGHT[orientation](image)) if orientation in UPRIGHT else image
     try:
         return _by_pillow(header)
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
-        raise ImageProblem("damaged", f"cannot be decoded: {error}") from error
+    except DAMAGE as error:
+        raise ImageProblem("damaged", f"cannot be decoded: {_reason(error)}") from error
 
 
 def verify_image(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -62,8 +76,8 @@ def verify_image(path: str | os.PathLike[str]) -> tuple[int, int]:
     header = _open(_read_bytes(path))
     try:
         header.load()
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
-        raise ImageProblem("damaged", f"cannot be decoded: {error}") from error
+    except DAMAGE as error:
+        raise ImageProblem("damaged", f"cannot be decoded: {_reason(error)}") from error
     width, height = header.size
     return (height, width) if _orientation(header) in (5, 6, 7, 8) else (width, height)
 
@@ -85,24 +99,39 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
 def _open(data: bytes) -> Image.Image:
     """The header of an image; no pixel is decoded yet."""
     try:
-        header = Image.open(io.BytesIO(data))
+        header = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageProblem("too-large", f"has more than {MOST_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
         raise ImageProblem("not-an-image", "is no image in a known format") from error
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError) as error:
-        raise ImageProblem("damaged", f"has a damaged header: {error}") from error
-    if header.size[0] * header.size[1] > MOST_PIXELS:
-        raise ImageProblem(
-            "too-large", f"has {header.size[0]} x {header.size[1]} pixels, at most {MOST_PIXELS} are read"
-        )
+    except DAMAGE as error:
+        raise ImageProblem("damaged", f"has a damaged header: {_reason(error)}") from error
+    width, height = header.size
+    if width * height > MOST_PIXELS:
+        raise ImageProblem("too-large", f"has {width} x {height} pixels, at most {MOST_PIXELS} are read")
+    if width * height > max(UNSUSPICIOUS_PIXELS, MOST_PIXELS_A_BYTE * len(data)):
+        raise ImageProblem("damaged", f"claims {width} x {height} pixels in {len(data)} bytes")
     return header
+
+
+def _lengths_hold(data: bytes) -> bool:
+    """Whether no chunk of a PNG claims more bytes than are left; OpenCV takes the memory before it reads them."""
+    if not data.startswith(PNG):
+        return True
+    place = len(PNG)
+    while place + 8 <= len(data):
+        place += 12 + int.from_bytes(data[place : place + 4], "big")  # length, name, content, checksum
+    return place <= len(data)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _orientation(header: Image.Image) -> int:
     try:
         value = header.getexif().get(EXIF_ORIENTATION, 1)
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError, EOFError):
+    except DAMAGE:
         return 1  # a damaged EXIF block is no reason to refuse the pixels
     return value if isinstance(value, int) else 1
 

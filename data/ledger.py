@@ -21,7 +21,8 @@ class Problem:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.what} ({self.where})"
+        text = f"{self.file}: {self.what} ({self.where})"
+        return "".join(letter if letter.isprintable() else "?" for letter in text)  # a terminal obeys the others
 
 
 KINDS = {

@@ -28,6 +28,8 @@ SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "t
 ACCEPTED = f"images ({' '.join(IMAGE_SUFFIXES)}), videos ({' '.join(VIDEO_SUFFIXES)}) or a list of them (.txt)"
 STREAM_TIMEOUT_MS = 10_000
 LARGEST_LIST = 64 * 2**20  # bytes
+DIGITS_OF_A_CAMERA = 4
+LONGEST_PATH, LONGEST_PART = 4095, 255  # bytes of a path and of a name in it
 LONGEST_NAME = 200  # bytes; file systems take 255, and numbers and a suffix are added
 
 Pictures = Generator[tuple[int, np.ndarray], None, None]  # (position, BGR picture)
@@ -139,7 +141,7 @@ def open_source(source: Any, *, bgr: bool = False, vid_stride: int = 1) -> Sourc
 def _element(element: Any, place: int, *, bgr: bool) -> list[_Item]:
     if not isinstance(element, str | os.PathLike):
         return [_array(element, place, bgr=bgr)]
-    path = Path(element).expanduser()
+    path = _expanded(element)
     if not path.is_file():
         raise FileNotFoundError(f"source: element {place} of the list, {path}: no such file")
     return [_file(path)]
@@ -174,12 +176,14 @@ def _find(source: str) -> list[_Item]:
         raise ValueError(f"source {source!r}: a path holds no zero bytes")
     if source.lower().startswith(SCHEMES):
         return [_Item("stream", re.sub(r"://[^/]*@", "://", source), address=source)]
-    path = Path(source).expanduser()
+    path = _expanded(source)
+    if len(os.fsencode(path)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_PART for part in path.parts):
+        raise ValueError(f"source {source[:40]!r}...: longer than any path can be; expected {ACCEPTED}")
     if path.is_dir():
         return _folder(path)
     if path.exists():
         return _list(path) if path.suffix.lower() == ".txt" else [_file(path)]
-    if source.isascii() and source.isdigit():
+    if source.isascii() and source.isdigit() and len(source) <= DIGITS_OF_A_CAMERA:
         return [_Item("camera", source)]
     if glob.has_magic(source):
         return _glob(str(path))
@@ -188,6 +192,13 @@ def _find(source: str) -> list[_Item]:
     raise FileNotFoundError(
         f"source {source}: no such file or folder; expected {ACCEPTED}, a folder, glob, camera number or stream address"
     )
+
+
+def _expanded(text: str | os.PathLike) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"source {text}: there is no home folder of this name") from error
 
 
 def _kind(path: Path) -> str | None:
@@ -240,7 +251,7 @@ def _list(path: Path) -> list[_Item]:
     for line in filter(None, lines):
         if "\0" in line or line.lower().startswith(SCHEMES):
             raise ValueError(f"source {path}: found {line[:80]!r}; a list file holds paths of images and videos")
-        near = path.parent / Path(line).expanduser()
+        near = path.parent / _expanded(line)
         found = near if near.is_file() else Path(line)
         if found.is_file():
             items.append(_file(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -27,6 +28,16 @@ def cache_folder(beside: str | Path) -> Path:
             if os.access(folder, os.W_OK):
                 return folder
     return Path(tempfile.gettempdir()) / "yolo-mish"
+
+
+def is_there(path: str | Path, *, folder: bool) -> bool:
+    """Whether there is a file, or a folder; a name that is longer than any can be names none."""
+    try:
+        return Path(path).is_dir() if folder else Path(path).is_file()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 @contextlib.contextmanager

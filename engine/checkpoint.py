@@ -5,12 +5,14 @@ Both hold ``format``, ``kind``, ``config``, ``names``, ``census`` and ``model``.
 """
 
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
+from engine.archive import read_archive
 from engine.files import replacing
 
 FORMAT = 1
@@ -22,6 +24,15 @@ FIELDS = {
     ),
 }
 STATE_FIELDS = ("epoch", "batch", "step", "best", "best_epoch", "rows", "loss_sums")
+TYPES: dict[str, type | tuple[type, ...]] = {
+    **{"kind": str, "config": dict, "names": list, "census": list, "model": dict, "ema": (dict, type(None))},
+    **{"optimizer": dict, "scaler": dict, "state": dict, "clock": dict, "rng": dict, "data_sha256": dict},
+}
+# What torch.load, its unpickler and its reader of archives raise for damaged files.
+DAMAGE = (
+    *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile, RuntimeError, ValueError, TypeError, AttributeError),
+    *(LookupError, ArithmeticError, AssertionError, EOFError, MemoryError, OSError),
+)
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -72,29 +83,40 @@ def load_checkpoint(path: str | Path, *, kind: str | None = None) -> dict[str, A
         raise FileNotFoundError(f"{path}: no such checkpoint")
     if path.stat().st_size > MAX_CHECKPOINT_BYTES:
         raise ValueError(f"{path}: {path.stat().st_size} bytes, a checkpoint has at most {MAX_CHECKPOINT_BYTES}")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: truncated, or not a checkpoint ({path.stat().st_size} bytes)")
     try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > 2 * path.stat().st_size + (1 << 20):  # torch stores without compression
-            raise ValueError(f"{path}: compressed contents of {unpacked} bytes, which no checkpoint of ours has")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile, AttributeError) as error:
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"truncated, or of another kind ({path.stat().st_size} bytes)")
+        content = read_archive(path)
+    except DAMAGE as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of this project, or a damaged one: {reason}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int) or content["format"] != FORMAT:
         raise ValueError(f"{path}: not a checkpoint of this project (no format {FORMAT} in it)")
     fields = FIELDS.get(str(content.get("kind")), FIELDS["weights"])
     missing = [key for key in ("kind", *fields) if key not in content]
     if missing:
         raise ValueError(f"{path}: the checkpoint lacks {', '.join(missing)}")
+    _require_types(path, content)
     state = content.get("state", {}) if content["kind"] == "training" else None
     if state is not None and (not isinstance(state, dict) or set(state) != set(STATE_FIELDS)):
         raise ValueError(f"{path}: the checkpoint's state is not complete, expected {', '.join(STATE_FIELDS)}")
     if kind is not None and content["kind"] != kind:
         raise ValueError(f"{path}: holds {content['kind']}, expected {kind}; last.pt of a run holds all to go on with")
     return content
+
+
+def _require_types(path: Path, content: dict[str, Any]) -> None:
+    """ValueError where a field is not of its type, so that whoever reads it need not ask."""
+    for key, kind in TYPES.items():
+        if key in content and not isinstance(content[key], kind):
+            raise ValueError(f"{path}: the checkpoint's {key} is a {type(content[key]).__name__}")
+    rows = content["census"]
+    if not all(isinstance(row, dict) and {"part", "stage", "activation"} <= set(row) for row in rows):
+        raise ValueError(f"{path}: the checkpoint's census holds no rows with part, stage and activation")
+    average = content.get("ema")
+    for key, weights in (("model", content["model"]), ("ema", average.get("model") if average else {})):
+        if not isinstance(weights, dict) or not all(isinstance(each, torch.Tensor) for each in weights.values()):
+            raise ValueError(f"{path}: the checkpoint's {key} holds no tensors by name")
 
 
 def inference_weights(content: dict[str, Any]) -> dict[str, torch.Tensor]:

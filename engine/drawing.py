@@ -22,6 +22,7 @@ SHADES = (0.0, 0.4, -0.4, 0.65, -0.6, 0.2, -0.2, 0.52, -0.5, 0.3)
 
 SMALLEST_SIDE = 200  # images with a shorter long side are enlarged before drawing: labels would cover them
 LABEL_SHARE = 0.2  # of the image that labels may cover
+LONGEST_LABEL = 200  # letters; no picture has room for more, and measuring a text takes time
 HEADER = (38, 38, 38)
 
 
@@ -59,7 +60,8 @@ class LabelMaker:
         self.height = ascent + descent + self.margin // 2
 
     def make(self, text: str, background: tuple[int, int, int]) -> np.ndarray:
-        """The label as an RGB array (height, text width + margins, 3)."""
+        """The label as an RGB array (height, text width + margins, 3); control characters and breaks become "?"."""
+        text = "".join(letter if letter.isprintable() else "?" for letter in text[:LONGEST_LABEL])
         while len(text) > 1 and self.font.getlength(text) > self.width:
             text = text[:-2].rstrip() + "…" if len(text) > 2 else text[:1]
         width = math.ceil(min(self.font.getlength(text), self.width)) + 2 * self.margin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ __all__ = [
     "save_mosaic",
 ]
 
+LARGEST_SIDE = 60.0  # inches of a figure that grows with the number of classes: 7,200 pixels
+LONGEST_NAME = 40  # letters of a class name
 MANY = 20  # beyond so many classes the curves of single classes are drawn thin, without a legend
 TRAIN, VAL, THIRD, FOURTH, FIFTH = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
 
@@ -42,12 +45,20 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def _plain(name: str) -> str:
+    """A class name as matplotlib draws it letter by letter: one line, no formulas between dollar signs."""
+    short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return "".join(letter if letter.isprintable() else "?" for letter in short).replace("$", r"\$")
+
+
 def _save(figure: Figure, path: str | os.PathLike) -> None:
     """Write the figure beside its place and rename, so that a viewer never sees half a picture."""
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     try:
-        figure.savefig(temporary)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a letter that the font lacks
+            figure.savefig(temporary)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -166,7 +177,7 @@ def plot_labels(
     `boxes_per_image` (images,), zeros included.
     """
     boxes = np.asarray(boxes, float).reshape(-1, 4)
-    figure = _figure(16, max(9.0, 1.5 + 0.165 * len(names)))
+    figure = _figure(16, min(max(9.0, 1.5 + 0.165 * len(names)), LARGEST_SIDE))
     grid = figure.add_gridspec(2, 3, width_ratios=(1.1, 1, 1))
     _class_bars(figure.add_subplot(grid[:, 0]), np.bincount(np.asarray(labels, int), minlength=len(names)), names)
     centres, sizes, scales, crowding = (figure.add_subplot(grid[row, column]) for row in (0, 1) for column in (1, 2))
@@ -214,7 +225,7 @@ def _class_bars(axis: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
     small = len(names) > 16
     positions = list(range(len(names)))
     axis.barh(positions, counts, color=[_shares(class_color(k)) for k in positions], height=0.8)
-    axis.set_yticks(positions, list(names), fontsize=8 if small else 10)
+    axis.set_yticks(positions, [_plain(name) for name in names], fontsize=8 if small else 10)
     axis.set(title="objects by class", xlabel="objects", ylim=(max(len(names), 6) - 0.4, -0.6))  # one bar stays a bar
     axis.set_xlim(0, max(counts.max(initial=0) * 1.18, 1))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -324,6 +335,7 @@ def _curves(
     few = 1 < len(entries) <= MANY
     figure = _figure(10.5 if few else 8.5, 6.5)
     axis = figure.subplots()
+    entries = [(_plain(name), curve, number) for name, curve, number in entries]
     for k, (name, curve, number) in enumerate(entries if len(entries) > 1 else ()):
         if few:
             style = ("-", "--", ":")[k // 8]
@@ -351,14 +363,14 @@ def plot_confusion(path: str | os.PathLike, counts: np.ndarray, names: Sequence[
     In the last column stand detections on background, in the last row objects that were missed.
     """
     size = len(counts)
-    ticks = [*names, "background"]
+    ticks = [*map(_plain, names), "background"]
     values = counts.astype(float)
     if normalise:
         values = np.divide(
             values, values.sum(axis=0, keepdims=True), out=np.zeros_like(values), where=values.sum(axis=0) > 0
         )
     cell = 0.62 if size <= 12 else 0.42 if size <= 32 else 0.27
-    side = max(5.0, cell * size)
+    side = min(max(5.0, cell * size), LARGEST_SIDE)
     figure = _figure(side + 3.2, side + 2.2)
     axis = figure.subplots()
     norm = PowerNorm(0.5, 0, 1 if normalise else max(values.max(), 1))

@@ -32,6 +32,7 @@ PACKAGES = (
     "torch", "torchvision", "numpy", "opencv-python-headless", "albumentations", "pycocotools", "hotcoco", "pydantic",
 )  # fmt: skip
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG")
+LONGEST_NAME = 200  # bytes of a folder's name; file systems take 255, and a number may be added
 DATA_WAIT_SHARE = 0.05  # of the step time: above it the training time is no evidence about the network
 
 COLUMNS = (
@@ -47,13 +48,21 @@ COLUMNS = (
 # ------------------------------------------------------------------------------------------------------------- folders
 
 
+def check_run_name(name: str) -> None:
+    """ValueError where a run's name leads out of its project, or is none that a folder can have."""
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts:
+        raise ValueError(f"run name {name!r}: expected a plain folder name; where it lies is said by the project")
+    if not name.isprintable() or any(len(os.fsencode(part)) > LONGEST_NAME for part in parts):
+        raise ValueError(f"run name {name[:40]!r}...: expected printable text of at most {LONGEST_NAME} bytes")
+
+
 def increment_path(project: str | os.PathLike, name: str = "exp", exist_ok: bool = False) -> Path:
     """Make and return the folder project/name, or project/name2, name3, ... where it is taken and not `exist_ok`.
 
     The folder is claimed by making it, so two runs started at once get two folders.
     """
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"run name {name!r}: expected a plain folder name; where it lies is said by the project")
+    check_run_name(name)
     first = Path(project) / name
     number = 1
     while True:

@@ -123,7 +123,8 @@ class Result:
                 continue
             counts[label] += 1
             number = f"_{counts[label]}" if counts[label] > 1 else ""
-            path = Path(folder) / safe_name(self.names[label], label) / f"{self.name}{number}.jpg"
+            folder_name = safe_name(self.names[label], label, shared=self.names.count(self.names[label]) > 1)
+            path = Path(folder) / folder_name / f"{self.name}{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             save_image(path, part)
             written.append(path)
@@ -141,7 +142,10 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def safe_name(name: str, label: int) -> str:
-    """A class name as the name of a folder: letters, digits, space, dash; two classes never share one."""
-    safe = re.sub(r"[^\w\- ]", "_", name).strip()[:60]
-    return name if safe and safe == name else f"{safe} ({label})"
+def safe_name(name: str, label: int, *, shared: bool = False) -> str:
+    """A class name as the name of a folder: letters, digits, space, dash; two classes never share one.
+
+    ``shared``: another class has this name too.
+    """
+    safe = re.sub(r"[^\w\- ]", "_", name).strip()[:60]  # of at most 4 bytes each, where file systems take 255
+    return name if safe and safe == name and not shared else f"{safe} ({label})"

@@ -8,7 +8,6 @@ autograd copy their input first; one policy for all keeps a comparison of activa
 """
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -172,6 +171,7 @@ TABLE: dict[str, Activation] = {
     "mish_eager": Activation(MishEager, "formula of 3 operations"),
     "identity": Activation(nn.Identity, "none"),
 }
+LARGEST = 1e30  # of a parameter; tensors of float32 hold no more than 3.4e38
 KINDS = {row.kind: name for name, row in TABLE.items()}
 
 
@@ -234,8 +234,8 @@ def _split(spec: Spec) -> tuple[str, dict[str, Any]]:
 
 def _check_type(name: str, key: str, value: Any, default: Any) -> None:
     if isinstance(default, float):
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        expected = "a finite number"
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        good, expected = number and abs(value) <= LARGEST, f"a number up to {LARGEST:g}"  # NaN is not
     else:
         good, expected = isinstance(value, type(default)), "true or false" if isinstance(default, bool) else "a string"
     if not good:

@@ -54,12 +54,12 @@ def pick_device(device: str = "auto") -> tuple[torch.device, str]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text in ("auto", ""):
         text = "cuda" if count else "cpu"
-    if text.isdigit():
+    if text.isdecimal():
         text = f"cuda:{text}"
     if text == "cpu":
         return torch.device("cpu"), f"CPU, {torch.get_num_threads()} threads"
     name, _, number = text.partition(":")
-    if name != "cuda" or (number and not number.isdigit()):
+    if name != "cuda" or (number and not number.isdecimal()):
         raise ValueError(f"device {device!r}: expected auto, cpu, cuda, cuda:N or the number of one GPU")
     index = int(number or 0)
     if index >= count:

@@ -1,4 +1,4 @@
-"""train.py: what a run leaves behind, exact resume, bad input in one line without a trace."""
+"""train.py: what a run leaves behind, and exact resume."""
 
 import csv
 from pathlib import Path
@@ -73,38 +73,6 @@ def test_weights_of_other_classes_and_activations_are_taken_where_they_fit(
     assert start(data, "--epochs", 1, "--weights", weights, "--single-cls", "--set", "model.act=relu") == 0
     out = capsys.readouterr().out
     assert "head.P3.classes" in out and "mish -> relu" in out
-
-
-REFUSED = [
-    (["--cfg", "no-such.yaml"], "no-such.yaml"),
-    ([], "--cfg"),
-    (["--cfg", "yolo-mish.yaml", "--set", "model.backbone.act=mich"], "mich"),
-    (["--cfg", "yolo-mish.yaml", "--set", "model.act={name: swish, betta: 2}"], "betta"),
-    (["--cfg", "yolo-mish.yaml", "--set", "model.bakbone.act=mish"], "model.bakbone"),
-    (["--cfg", "yolo-mish.yaml", "--set", "train.epochs=many"], "train.epochs"),
-    (["--cfg", "yolo-mish.yaml", "--epochs", "ten"], "--epochs"),
-    (["--cfg", "yolo-mish.yaml", "--seed", "x"], "--seed"),
-    (["--cfg", "yolo-mish.yaml", "--data", "no-such-data.yaml"], "no-such-data.yaml"),
-    (["--cfg", "yolo-mish.yaml", "--data", "DATA", "--weights", "no-such.pt"], "no-such.pt"),
-    (["--cfg", "yolo-mish.yaml", "--data", "DATA", "--imgsz", "100"], "32"),
-    (["--cfg", "yolo-mish.yaml", "--data", "DATA", "--device", "cuda:9"], "cuda:9"),
-    (["--cfg", "yolo-mish.yaml", "--data", "DATA", "--freeze", "bakbone"], "bakbone"),
-    (["--cfg", "yolo-mish.yaml", "--data", "DATA", "--name", "../out"], "../out"),
-    (["--cfg", "yolo-mish.yaml", "--half"], "--half"),
-    (["--resume", "no-such.pt"], "no-such.pt"),
-    (["--resume"], "--resume"),
-]
-
-
-@pytest.mark.parametrize(("words", "named"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
-def test_bad_input_is_one_line_and_leaves_no_trace(
-    words: list[str], named: str, data: Path, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = [str(data) if word == "DATA" else word for word in words]
-    assert run(train.main, "train.py", *arguments) == 2
-    error = capsys.readouterr().err
-    assert named in error and error.count("\n") == 1 and "Traceback" not in error
-    assert tree(here) == {}
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -265,7 +265,8 @@ def edited(path: Path, edit: Callable[[dict], object]) -> None:
         (lambda c: c.update(model=[1]), "list"),
         (lambda c: c["config"]["model"].update(act={"name": "relu"}), "other activations.*mish"),
         (lambda c: c["config"]["model"].update(act={"name": "mich"}), "mich"),
-        (lambda c: c.update(census=None), "other activations"),
+        (lambda c: c.update(census=None), "census"),
+        (lambda c: c.update(census=[]), "other activations"),
     ],
 )
 def test_damaged_checkpoints_are_refused(

@@ -110,6 +110,31 @@ def test_a_general_activation_hidden_by_a_narrower_one_of_the_file_is_refused() 
     assert config.model.backbone.act is None
 
 
+def test_a_file_of_the_same_name_in_the_working_folder_is_not_the_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "yolo.yaml").write_text("train: gone\nnames: [a]\n")  # a data YAML of another program
+    assert load("yolo-mish.yaml").difference() == {"model.act": {"name": "mish"}}
+
+
+def test_what_would_not_be_read_as_written_is_refused(tmp_path: Path) -> None:
+    cases = {
+        "train: {epochs: 1, epochs: 2}": "'epochs' stands twice",
+        "run: {name: {3: x}}": "the key 3",
+        "run: {name: 2001-01-01}": "timestamp",
+        'run: {name: "a\\0b"}': "zero byte",
+        'run: {name: "\\ud800"}': "half a character",
+        "train: {epochs: !!int x}": "cannot be read",
+        "augment: {extra: [{name: RandomFog, p: .nan}]}": "finite",
+        "augment: {extra: " + "[" * 40 + "]" * 40 + "}": "deeper",
+    }
+    for text, words in cases.items():
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(ValueError, match=words):
+            load(tmp_path / "c.yaml")
+
+
 def test_files_that_are_not_configs_are_refused(tmp_path: Path) -> None:
     cases = {
         "list.yaml": "- 1\n- 2\n",

@@ -239,3 +239,15 @@ def test_mutated_files_never_crash(tmp_path):
         except ValueError:
             continue
         assert np.isfinite(found.boxes).all() and len(found) >= 1
+
+
+def test_texts_that_are_no_text_and_ids_that_become_alike_are_skipped(tmp_path):
+    path = write_coco(tmp_path, {"a.png": (40, 30)}, [box(1, 1, [1, 2, 3, 4])])
+    content = json.loads(path.read_text())
+    content["images"] += [{"id": 2, "file_name": "\ud800.png"}, {"id": "1", "file_name": "b.png"}]
+    content["categories"].append({"id": 9, "name": "\udfff"})
+    content["annotations"].append({**box(2, 1, [1, 2, 3, 4]), "\ud800": 1})
+    path.write_text(json.dumps(content))
+    found = read(path)
+    assert found.image_ids == [1] and found.classes == ["dog", "cat"] and len(found.boxes) == 1
+    assert sorted(problem.kind for problem in found.ledger) == ["bad-record"] * 3 + ["duplicate-image"]

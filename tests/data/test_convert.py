@@ -110,3 +110,13 @@ def test_command_line_refuses_in_one_line(source, case, capsys, tmp_path):
 def test_command_line(source, capsys):
     assert main([str(source)]) == 0
     assert "coco.yaml" in capsys.readouterr().out
+
+
+def test_a_class_number_beyond_all_does_not_make_as_many_classes(source):
+    labels(
+        source / "labels" / "train" / "a.txt", "999999999 0.5 0.5 0.2 0.4\n1e300 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n"
+    )
+    (source / "data.yaml").unlink()
+    recipe, problems = convert(source, progress=False)
+    assert [problem.kind for problem in problems] == ["bad-record"] * 2
+    assert len(json.loads((source / "annotations" / "train.json").read_text())["categories"]) == 2  # of c.txt

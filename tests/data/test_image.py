@@ -1,6 +1,7 @@
 """Images load as a viewer shows them; files that are no whole image are named."""
 
 import io
+import resource
 import struct
 import zlib
 
@@ -129,3 +130,26 @@ def test_random_bytes_never_crash():
             except ImageProblem:
                 continue
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+
+
+def test_a_png_that_claims_a_long_chunk_takes_no_memory_for_it():
+    """OpenCV would take two gigabytes for the length that stands in these four bytes."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data = bytearray(saved(Image.fromarray(PIXELS), "PNG"))
+    place = data.index(b"IDAT") - 4
+    data[place : place + 4] = (2**31 - 1).to_bytes(4, "big")
+    np.testing.assert_array_equal(decode_image(bytes(data)), PIXELS)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
+
+
+def test_more_pixels_than_the_bytes_can_hold_are_not_decoded():
+    data = png_claiming(12_000, 12_000)
+    with pytest.raises(ImageProblem, match="claims 12000 x 12000 pixels in"):
+        decode_image(data)
+
+
+def test_what_only_other_programs_can_draw_is_no_image():
+    """Pillow would start Ghostscript for this."""
+    with pytest.raises(ImageProblem) as problem:
+        decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    assert problem.value.kind == "not-an-image"

@@ -6,13 +6,14 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from data.annotations import Annotations
+from data.coco import read_coco
 from engine.evaluate import (
     STAT_NAMES,
     Truth,
@@ -312,9 +313,7 @@ class StubDetector(nn.Module):
 
 def stub_run(tmp_path, batch_size: int, **options):
     """The tiny truth seen by a network at twice its size with 8 pixels of padding on the left."""
-    path = tmp_path / "truth.json"
-    path.write_text(json.dumps(tiny_truth()))
-    annotations = SimpleNamespace(json_path=path, image_ids=[10, 20], category_ids=[3, 7], classes=["cat", "dog"])
+    annotations = load(tmp_path, tiny_truth())
     geometry = Geometry(2.0, 2.0, 8.0, 0.0, 100, 100)
     answers = [
         ([[28, 20, 108, 100], [128, 120, 168, 160]], [0.9, 0.61234567], [0, 1]),
@@ -377,13 +376,12 @@ def test_written_predictions_survive_any_numbers(tmp_path):
 
 
 def test_single_class(tmp_path):
-    path = tmp_path / "truth.json"
-    path.write_text(json.dumps(tiny_truth()))
-    merged = SimpleNamespace(json_path=path, image_ids=[10, 20], category_ids=[1], classes=["item"])
-    assert Truth.from_annotations(merged).names == ["item"]  # merged when loaded
-    truth = Truth.from_annotations(merged, single_cls=True)
-    stats = coco_stats(truth, np.array([[10, 60, 60, 20, 20, 0.9, 1]]))
-    assert [(row.name, row.instances) for row in stats.per_class] == [("item", 3)]
+    loaded = load(tmp_path, tiny_truth())
+    merged = Truth.from_annotations(loaded.as_single_class())
+    assert merged.names == ["object"] and set(merged.category_id) == {3}
+    truth = Truth.from_annotations(loaded, single_cls=True)
+    stats = coco_stats(truth, np.array([[10, 60, 60, 20, 20, 0.9, 3]]))
+    assert [(row.name, row.instances) for row in stats.per_class] == [("cat", 3)]
     assert stats.per_class[0].recall == pytest.approx(1 / 3)
 
 
@@ -412,19 +410,24 @@ def test_unusable_annotations_are_left_out_with_a_note(tmp_path):
 
 def test_classes_of_another_split(tmp_path):
     """A split without one of the classes: detections of it count in the confusion matrix, not in the means."""
-    content = tiny_truth(categories=[{"id": 3, "name": "cat"}])
-    path = tmp_path / "truth.json"
-    path.write_text(json.dumps(content))
-    loaded = SimpleNamespace(json_path=path, image_ids=[10, 20], category_ids=[3, 7], classes=["cat", "dog"])
-    truth = Truth.from_annotations(loaded)
-    assert truth.names == ["cat", "dog"]
-    truth = Truth.from_annotations(SimpleNamespace(**{**vars(loaded), "category_ids": [3], "classes": ["cat"]}))
-    assert (truth.category_id == 3).sum() == 2  # one class listed, one class loaded: nothing was merged
+    loaded = load(tmp_path, tiny_truth(categories=[{"id": 3, "name": "cat"}]))
+    assert Truth.from_annotations(loaded).names == ["cat"]
+    truth = Truth.from_annotations(loaded.relabelled(["cat", "dog"], [3, 7]))
+    assert truth.names == ["cat", "dog"] and truth.category_id.tolist() == [3, 3]
 
 
-def test_skipped_images_do_not_count(tmp_path):
-    path = tmp_path / "truth.json"
-    path.write_text(json.dumps(tiny_truth()))
-    kept = SimpleNamespace(json_path=path, image_ids=[10], category_ids=[7, 3], classes=["dog", "cat"])
-    truth = Truth.from_annotations(kept)
-    assert truth.names == ["dog", "cat"] and len(truth.boxes) == 2
+def test_what_was_skipped_does_not_count(tmp_path):
+    """Neither images nor annotations, of whatever form: the data set lists them among its problems."""
+    content = tiny_truth()
+    content["images"] += [None, {"file_name": "without an id.jpg"}]
+    content["categories"] += [7, {"name": "without an id"}]
+    content["annotations"] += [None, annotation(9, [10], 3, [0, 0, 9, 9]), annotation(10, 10, "3", [0, 0, 9, 9])]
+    loaded = load(tmp_path, content)
+    assert len(loaded.ledger) == 7
+    truth = Truth.from_annotations(loaded.without([1]))
+    assert truth.names == ["cat", "dog"] and truth.image_ids == [10] and len(truth.boxes) == 2
+
+
+def load(folder: Path, content: dict) -> Annotations:
+    (folder / "truth.json").write_text(json.dumps(content))
+    return read_coco(folder / "truth.json", folder, progress=False)
