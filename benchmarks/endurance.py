@@ -80,7 +80,8 @@ def training_steps(data: Path, count: int, folder: Path) -> list[tuple[int, dict
     line = TrainingRun.line
 
     def watched(self: TrainingRun, row: Any) -> str:
-        queue = self.board.writer.file_writer.event_writer._async_writer._queue
+        events: Any = self.board.writer.file_writer
+        queue = events.event_writer._async_writer._queue
         seen.append((self.trainer.state.step, {**process_figures(), "waiting events": queue.qsize()}))
         return line(self, row)
 

@@ -14,27 +14,26 @@ import data.loader
 import train
 from configs.flags import run_script
 
-Boxes, Labels = np.ndarray, np.ndarray
 OFFSET = 4.0  # pixels
 
 
-def shift(boxes: Boxes, labels: Labels, size: int) -> tuple[Boxes, Labels]:
+def shift(boxes: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (n, 4) four pixels too far right and down."""
     return np.clip(boxes + np.float32(OFFSET), 0, size), labels
 
 
-def swap(boxes: Boxes, labels: Labels, size: int) -> tuple[Boxes, Labels]:
+def swap(boxes: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Boxes with width and height exchanged about the same centre."""
     centres, halves = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
     return np.clip(np.concatenate([centres - halves[:, ::-1], centres + halves[:, ::-1]], 1), 0, size), labels
 
 
-def shuffle(boxes: Boxes, labels: Labels, size: int) -> tuple[Boxes, Labels]:
+def shuffle(boxes: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels handed round among the boxes of an image."""
     return boxes, np.random.default_rng(zlib.crc32(boxes.tobytes())).permutation(labels)
 
 
-SAMPLE_FAULTS: dict[str, Callable[[Boxes, Labels, int], tuple[Boxes, Labels]]] = {
+SAMPLE_FAULTS: dict[str, Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]] = {
     "shift": shift,
     "swap": swap,
     "shuffle": shuffle,
@@ -55,7 +54,7 @@ def main() -> int:
         return train.main([*arguments, "--set", *LOSS_FAULTS[fault]])
     lay_out, spoil = data.loader.lay_out, SAMPLE_FAULTS[fault]
 
-    def faulty(tiles: list, matrices: list, size: int) -> tuple[np.ndarray, Boxes, Labels]:
+    def faulty(tiles: list, matrices: list, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         canvas, boxes, labels = lay_out(tiles, matrices, size)
         return canvas, *spoil(boxes, labels, size)
 

@@ -43,7 +43,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     with replacing(path) as file:
         target = _Watched(file)
         try:
-            torch.save({"format": FORMAT, **content}, target)
+            torch.save({"format": FORMAT, **content}, target)  # type: ignore[arg-type]
         except (OSError, RuntimeError) as error:  # PyTorch's writer hides what the system said
             cause = target.error or error
             if not isinstance(cause, OSError):
@@ -57,7 +57,8 @@ class _Watched:
     """A file that keeps the first error of the system."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.error = file, None
+        self.file = file
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         """Write bytes."""
