@@ -160,18 +160,39 @@ def test_a_vanished_image(
     goes_on(data, here / "runs/train/exp/weights/last.pt", epoch=1)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
-def test_memory_that_runs_out(
-    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def starve() -> None:
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 20), resource.RLIM_INFINITY))
+STARVED = """
+import resource, sys
+from pathlib import Path
+import torch
+import train
+from configs.flags import run_script
+from engine.trainer import Trainer
 
-    with monkeypatch.context() as patch, limited(resource.RLIMIT_AS, resource.RLIM_INFINITY):
-        before_step(5, starve, patch)
-        assert start(data, "--imgsz", 512) == 1
-    one_line(capsys, "out of memory", "epoch 2, batch 2 of 3", "2 images of 512 pixels", "--batch 1", "--resume")
+one_step, steps = Trainer.one_step, []
+
+def starved(self, *arguments, **named):
+    steps.append(1)
+    if len(steps) == 5:
+        arguments[0].images = torch.zeros(2, 3, 1024, 1024, dtype=torch.uint8)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20), resource.RLIM_INFINITY))
+    return one_step(self, *arguments, **named)
+
+Trainer.one_step = starved
+run_script(lambda: train.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
+def test_memory_that_runs_out(data: Path, here: Path) -> None:
+    """In a process of its own: libraries do not all recover."""
+    arguments = [sys.executable, "-c", STARVED, *map(str, OPTIONS), "--data", str(data)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, cwd=here, env=environment, capture_output=True, text=True)
+    error = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    words = ("out of memory", "epoch 2, batch 2 of 3", "2 images of 64 pixels", "--batch 1", "--resume")
+    assert all(word in error for word in words), error
     state = load_checkpoint(here / "runs/train/exp/weights/last.pt")["state"]
     assert (state["epoch"], state["batch"]) == (1, 0)
 

@@ -92,9 +92,9 @@ FN void store(bf16& place, float value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(place.bits) : "f"(value));
 #else
+  // To nearest, ties to even. No case for NaN: one that came from bf16 or out of arithmetic stays one.
   const unsigned int bits = as_bits(value);
-  const unsigned int rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
-  place.bits = (unsigned short)((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+  place.bits = (unsigned short)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 #endif
 }
 
@@ -134,7 +134,8 @@ template <int D> FN float exponential(float c) {
   // exp(c) = 2^k exp(r), |r| <= ln(2) / 2, by Taylor to r^7, which is right to 5e-9; to r^5, right to 2e-6, for bf16.
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which stands in the low bits
   const float shifted = c * log2e + magic, k = shifted - magic;
-  const float r = (c - k * 0.693359375f) + k * 2.12194440e-4f;  // ln(2) in two parts, the first exact in 10 bits
+  // ln(2) in two parts, the first exact in 10 bits; bf16 does not see the difference.
+  const float r = D <= 8 ? c - k * 0.693147181f : (c - k * 0.693359375f) + k * 2.12194440e-4f;
   float p = D <= 8 ? 1.0f / 120 : (r * (1.0f / 5040) + 1.0f / 720) * r + 1.0f / 120;
   p = p * r + 1.0f / 24;
   p = p * r + 1.0f / 6;

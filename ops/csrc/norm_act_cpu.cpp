@@ -67,7 +67,7 @@ struct Repeated {
       : length(channels * std::max<int64_t>(1, 256 / channels)), apart(length + 48), values(arrays.size() * apart) {
     float* to = values.data();
     for (const float* array : arrays) {
-      for (int64_t i = 0; i < length; i++) to[i] = array[i % channels];
+      for (int64_t i = 0; i < length; i += channels) std::copy(array, array + channels, to + i);
       to += apart;
     }
   }
@@ -210,7 +210,7 @@ int32_t sum_rows(
     Shape shape, const S* x, const S* dy, Affine a, float slope, S* kept, double* sums, ParallelFor parallel_for) {
   const Repeated r(shape.channels, {a.mean, a.scale, a.shift});
   const int64_t total = shape.outer * shape.channels, tiles = (total + r.length - 1) / r.length;
-  const int64_t in_block = std::clamp<int64_t>(tiles / 64, 1, 256), blocks = (tiles + in_block - 1) / in_block;
+  const int64_t in_block = std::clamp<int64_t>(tiles / 64, 8, 256), blocks = (tiles + in_block - 1) / in_block;
   std::vector<double> partial(blocks * 2 * shape.channels, 0.0);
   const int64_t grain = std::max<int64_t>(1, GRAIN / (in_block * r.length));
   const int32_t failed = in_parallel(parallel_for, blocks, grain, [&](int64_t begin, int64_t end) {
@@ -222,15 +222,16 @@ int32_t sum_rows(
         const int64_t at = tile * r.length, length = std::min(r.length, total - at);
         add_tile<Term>(length, x + at, dy + at, r[0], r[1], r[2], slope, kept + at, p, q);
       }
-      double* own = partial.data() + block * 2 * shape.channels;
-      for (int64_t i = 0; i < r.length; i++) {
-        own[i % shape.channels] += p[i];
-        own[shape.channels + i % shape.channels] += q[i];
+      double *first = partial.data() + block * 2 * shape.channels, *second = first + shape.channels;
+      for (int64_t start = 0; start < r.length; start += shape.channels) {
+        for (int64_t c = 0; c < shape.channels; c++) first[c] += p[start + c];
+        for (int64_t c = 0; c < shape.channels; c++) second[c] += q[start + c];
       }
     }
   });
   std::fill(sums, sums + 2 * shape.channels, 0.0);
-  for (size_t i = 0; i < partial.size(); i++) sums[i % (2 * shape.channels)] += partial[i];
+  for (int64_t block = 0; block < blocks; block++)
+    for (int64_t c = 0; c < 2 * shape.channels; c++) sums[c] += partial[block * 2 * shape.channels + c];
   return failed;
 }
 
@@ -241,15 +242,13 @@ int32_t sum(
                           : sum_planes<Term>(shape, x, dy, a, slope, kept, sums, parallel_for);
 }
 
-// A first guess of each channel's mean, from the first 64 of its values: subtracting it keeps the squares small.
+// A first guess of each channel's mean, from some of its first values: subtracting it keeps the squares small.
 template <typename S> std::vector<float> guessed_means(Shape shape, const S* x) {
   std::vector<float> means(shape.channels);
-  const int64_t step = shape.inner == 1 ? shape.channels : 1, count = shape.inner == 1 ? shape.outer : shape.inner;
-  const int64_t sample = std::min<int64_t>(64, count);
-  for (int64_t c = 0; c < shape.channels; c++) {
-    for (int64_t i = 0; i < sample; i++) means[c] += widen(x[c * shape.inner + i * step]);
-    means[c] /= sample;
-  }
+  const int64_t there = shape.inner == 1 ? shape.outer : shape.inner, sample = std::min<int64_t>(16, there);
+  for (int64_t i = 0; i < sample; i++)
+    for (int64_t c = 0; c < shape.channels; c++)
+      means[c] += widen(shape.inner == 1 ? x[i * shape.channels + c] : x[c * shape.inner + i]) / sample;
   return means;
 }
 

@@ -56,3 +56,26 @@ def test_composites_by_their_definitions():
     y = sppf.reduce(x)
     windows = [y] + [nn.functional.max_pool2d(y, size, 1, size // 2) for size in (5, 9, 13)]
     torch.testing.assert_close(sppf(x), sppf.merge(torch.cat(windows, 1)))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
+def test_fusing_changes_neither_function_nor_state(training):
+    plain, fused = settle(conv(5, 8)), settle(conv(5, 8, fuse=True))
+    fused.load_state_dict(plain.state_dict())
+    x = torch.randn(3, 5, 9, 9)
+    results = []
+    for block in (plain.train(training), fused.train(training)):
+        y = block(x)
+        y.square().mean().backward()
+        results.append([y, *(each.grad for each in block.parameters()), *block.buffers()])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fused_block_is_compiled_and_exported_in_one_graph():
+    block, x = settle(conv(3, 4, fuse=True)), torch.randn(2, 3, 8, 8)
+    compiled = torch.compile(block, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), block(x), rtol=1e-4, atol=1e-5)
+    exported = torch.export.export(block, (x,))
+    torch.testing.assert_close(exported.module()(x), block(x), rtol=1e-4, atol=1e-5)
+    assert "yolo" not in str(exported.graph)

@@ -336,3 +336,11 @@ def test_without_a_compiler_pytorchs_operator_runs_and_says_so_once(choosing, tm
     choosing.setenv("YOLO_MISH", "cpu")
     with pytest.raises(ValueError, match="compiler"):
         mish(x)
+
+
+def test_every_nan_of_16_bits_stays_one(kernels):
+    for dtype in (torch.float16, torch.bfloat16):
+        x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+        x = x[x.isnan()]
+        assert mish(x).isnan().all() and first(x).isnan().all()
+        assert torch.ops.yolo.mish_backward(x, torch.ones_like(x), 1).isnan().all()
