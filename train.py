@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     config, checkpoint = configure(arguments)
 
-    from data.loader import LoaderFault, named
+    from data.loader import LoaderFault, as_loader_fault
     from engine.evaluate import evaluate
     from engine.run import TrainingRun, row_of
     from engine.trainer import Stopped
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped:
         return run.stopped()
     except (OSError, MemoryError, FloatingPointError, LoaderFault, RuntimeError) as error:
-        return run.failed(named(error))
+        return run.failed(as_loader_fault(error))
     return 0
 
 

@@ -10,19 +10,14 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
+from benchmarks.step import our_step, random_batch
 from configs.flags import run_script
-from configs.schema import load
-from engine.optim import build_optimizer
-from models import build_model
-from ops.device import place
 from ops.mish import prepare
-from ops.targets import Targets
 
-CLASSES, BOXES = 8, 8
 NETWORKS = {  # name: activation, norm_act
     "mish, fused": ("mish", "fused"),
     "relu, fused": ("relu", "fused"),
@@ -37,33 +32,6 @@ PAIRS = (
     ("identity, plain", "F.mish, plain"),
 )
 STUDENT = {9: 2.262, 19: 2.093, 29: 2.045, 39: 2.023}  # 97.5 % quantiles by degrees of freedom
-
-
-def step_of(act: str, norm_act: str, arguments: argparse.Namespace) -> Callable[[], None]:
-    """A function that trains a network by one step on the same random images."""
-    placement = place(arguments.device, amp=arguments.amp, channels_last=arguments.channels_last)
-    overrides = [f"model.act={act}", f"model.norm_act={norm_act}", f"model.size={arguments.size}"]
-    model = build_model(load("yolo.yaml", overrides).model, num_classes=CLASSES, seed=0)
-    model.to(placement.device, memory_format=placement.memory_format).train()  # type: ignore[call-overload]
-    optimizer = build_optimizer(model, name="adamw", lr=0.001, momentum=0.9, weight_decay=0.0005)
-    generator = torch.Generator().manual_seed(0)
-    side, batch = arguments.imgsz, arguments.batch
-    images = torch.rand(batch, 3, side, side, generator=generator)
-    images = images.to(placement.device, memory_format=placement.memory_format)
-    corners = torch.rand(batch, BOXES, 2, generator=generator) * side * 0.7
-    boxes = torch.cat([corners, corners + torch.rand(batch, BOXES, 2, generator=generator) * side * 0.25 + 8], -1)
-    labels = torch.randint(0, CLASSES, (batch, BOXES), generator=generator)
-    targets = Targets(boxes, labels, torch.ones(batch, BOXES, dtype=torch.bool)).to(placement.device)
-
-    def step() -> None:
-        with placement.autocast():
-            outputs = model(images)
-        loss, _ = model.loss(outputs, targets)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
 
 
 def quotient(times: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
@@ -89,13 +57,15 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     chosen = prepare(arguments.device)
-    steps = {name: step_of(*kind, arguments) for name, kind in NETWORKS.items()}
+    precision = {"amp": arguments.amp, "channels_last": arguments.channels_last}
+    steps = {name: our_step(act, arguments, norm_act=norm, **precision) for name, (act, norm) in NETWORKS.items()}
+    batch = random_batch(arguments)
     taken: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
     for number in range(arguments.rounds + 2):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             start = time.perf_counter()
-            steps[name]()
+            steps[name](*batch)
             if arguments.device != "cpu":
                 torch.cuda.synchronize()
             taken[name].append(1e3 * (time.perf_counter() - start))

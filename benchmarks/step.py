@@ -29,11 +29,13 @@ CLASSES, BOXES = 80, 8
 LAYOUTS = {"fp32": ("off", "off"), "fp32 channels_last": ("off", "on"), "default": ("auto", "auto")}
 
 
-def our_step(act: str, layout: str, arguments: argparse.Namespace) -> Callable[[Tensor, Targets], None]:
+def our_step(
+    act: str, arguments: argparse.Namespace, *, amp: str, channels_last: str, norm_act: str = "fused"
+) -> Callable[[Tensor, Targets], None]:
     """A function that trains our network by one step on images (B, 3, H, W) uint8."""
-    amp, channels_last = LAYOUTS[layout]
     placement = place(arguments.device, amp=amp, channels_last=channels_last)
-    config = load("yolo.yaml", [f"model.act={act}", f"model.size={arguments.size}"])
+    overrides = [f"model.act={act}", f"model.norm_act={norm_act}", f"model.size={arguments.size}"]
+    config = load("yolo.yaml", overrides)
     model = build_model(config.model, num_classes=CLASSES, seed=0)
     model.to(placement.device, memory_format=placement.memory_format).train()  # type: ignore[call-overload]
     optimizer = adamw(model)
@@ -105,7 +107,9 @@ def random_batch(arguments: argparse.Namespace) -> tuple[Tensor, Targets]:
 
 def peak_memory(act: str, layout: str, arguments: argparse.Namespace) -> float:
     """MiB that five steps take at their peak above what the process held after the build."""
-    step, batch = our_step(act, layout, arguments), random_batch(arguments)
+    amp, channels_last = LAYOUTS[layout]
+    step = our_step(act, arguments, amp=amp, channels_last=channels_last)
+    batch = random_batch(arguments)
     memory = PeakMemory(torch.device(arguments.device))
     for _ in range(5):
         step(*batch)
@@ -136,7 +140,11 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    steps = {(act, layout): our_step(act, layout, arguments) for act in arguments.acts for layout in LAYOUTS}
+    steps = {
+        (act, layout): our_step(act, arguments, amp=amp, channels_last=channels_last)
+        for act in arguments.acts
+        for layout, (amp, channels_last) in LAYOUTS.items()
+    }
     if arguments.peer:
         steps[arguments.peer, "fp32"] = peer_step(arguments.peer, arguments)
     images, targets = random_batch(arguments)

@@ -50,7 +50,7 @@ class LoaderFault(ValueError):
     """Batches cannot be made any more: an image that was usable at the start is not, or a worker process has died."""
 
 
-def named(error: Exception) -> Exception:
+def as_loader_fault(error: Exception) -> Exception:
     """The error itself, or a LoaderFault where it says that a worker has died: PyTorch raises that one anywhere."""
     if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
         return error
@@ -298,7 +298,7 @@ def _checked(batches: Any) -> Iterator[Batch]:
         try:
             batch = next(rest, None)
         except RuntimeError as error:
-            raise named(error) from error
+            raise as_loader_fault(error) from error
         if batch is None:
             return
         if isinstance(batch, Failure):

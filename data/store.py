@@ -123,9 +123,8 @@ def disk_store(
             store.fill(produce, title="caching images on disk", progress=progress)
             del store  # some systems rename no file that is mapped
             os.replace(temporary, path)
-        except BaseException:
+        finally:
             Path(temporary).unlink(missing_ok=True)
-            raise
     return ImageStore(shapes, path=path)
 
 

@@ -17,17 +17,16 @@ from engine.files import replacing
 
 FORMAT = 1
 MAX_CHECKPOINT_BYTES = 16 << 30
-FIELDS = {
-    "weights": ("config", "names", "census", "model"),
-    "training": (
-        *("config", "names", "census", "model", "ema", "optimizer", "scaler", "state", "clock", "rng", "data_sha256"),
-    ),
+WEIGHTS_FIELDS: dict[str, type] = {"config": dict, "names": list, "census": list, "model": dict}
+RUN_FIELDS: dict[str, type] = dict.fromkeys(
+    ("ema", "optimizer", "scaler", "state", "clock", "rng", "data_sha256"), dict
+)
+# Of each kind of checkpoint the fields and their types; `ema` may also be None.
+FIELDS: dict[str, dict[str, type]] = {
+    "weights": WEIGHTS_FIELDS,
+    "training": WEIGHTS_FIELDS | dict.fromkeys(RUN_FIELDS, dict),
 }
 STATE_FIELDS = ("epoch", "batch", "step", "best", "best_epoch", "rows", "loss_sums")
-TYPES: dict[str, type | tuple[type, ...]] = {
-    **{"kind": str, "config": dict, "names": list, "census": list, "model": dict, "ema": (dict, type(None))},
-    **{"optimizer": dict, "scaler": dict, "state": dict, "clock": dict, "rng": dict, "data_sha256": dict},
-}
 # What torch.load, its unpickler and its reader of archives raise for damaged files.
 DAMAGE = (
     *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile, RuntimeError, ValueError, TypeError, AttributeError),
@@ -98,8 +97,7 @@ def load_checkpoint(path: str | Path, *, kind: str | None = None) -> dict[str, A
     if missing:
         raise ValueError(f"{path}: the checkpoint lacks {', '.join(missing)}")
     _require_types(path, content)
-    state = content.get("state", {}) if content["kind"] == "training" else None
-    if state is not None and (not isinstance(state, dict) or set(state) != set(STATE_FIELDS)):
+    if content["kind"] == "training" and set(content["state"]) != set(STATE_FIELDS):
         raise ValueError(f"{path}: the checkpoint's state is not complete, expected {', '.join(STATE_FIELDS)}")
     if kind is not None and content["kind"] != kind:
         raise ValueError(f"{path}: holds {content['kind']}, expected {kind}; last.pt of a run holds all to go on with")
@@ -108,8 +106,9 @@ def load_checkpoint(path: str | Path, *, kind: str | None = None) -> dict[str, A
 
 def _require_types(path: Path, content: dict[str, Any]) -> None:
     """ValueError where a field is not of its type, so that whoever reads it need not ask."""
-    for key, kind in TYPES.items():
-        if key in content and not isinstance(content[key], kind):
+    for key, kind in {"kind": str, **FIELDS["training"]}.items():
+        absent = key not in content or (key == "ema" and content[key] is None)
+        if not absent and not isinstance(content[key], kind):
             raise ValueError(f"{path}: the checkpoint's {key} is a {type(content[key]).__name__}")
     rows = content["census"]
     if not all(isinstance(row, dict) and {"part", "stage", "activation"} <= set(row) for row in rows):

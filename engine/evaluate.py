@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from engine.files import replacing
 from engine.matching import BoxTable, ConfidenceCurves, confidence_curves, confusion_counts
 from engine.progress import Progress
 
@@ -195,23 +196,17 @@ def write_predictions(path: str | os.PathLike, predictions: np.ndarray, truth: T
 
     Boxes have 3 decimals and scores 5: `evaluate` rounds before it scores, so the file gives the same numbers again.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write("[")
-            for n, (key, x, y, width, height, score, category) in enumerate(predictions.tolist()):
-                entry = {
-                    "image_id": truth.id_of[int(key)],
-                    "category_id": int(category),
-                    "bbox": [round(value, BOX_DECIMALS) for value in (x, y, width, height)],
-                    "score": round(score, SCORE_DECIMALS),
-                }
-                file.write((",\n" if n else "\n") + json.dumps(entry))
-            file.write("\n]\n")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, "w", encoding="utf-8") as file:
+        file.write("[")
+        for n, (key, x, y, width, height, score, category) in enumerate(predictions.tolist()):
+            entry = {
+                "image_id": truth.id_of[int(key)],
+                "category_id": int(category),
+                "bbox": [round(value, BOX_DECIMALS) for value in (x, y, width, height)],
+                "score": round(score, SCORE_DECIMALS),
+            }
+            file.write((",\n" if n else "\n") + json.dumps(entry))
+        file.write("\n]\n")
 
 
 # -------------------------------------------------------------------------------------------------------- statistics

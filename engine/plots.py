@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from engine.drawing import class_color, draw_detections, mosaic, save_image, save_mosaic
+from engine.files import replacing
 
 __all__ = [
     "draw_detections",
@@ -53,15 +54,9 @@ def _plain(name: str) -> str:
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:
     """Write the figure beside its place and rename, so that a viewer never sees half a picture."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a letter that the font lacks
-            figure.savefig(temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a letter that the font lacks
+        figure.savefig(file, format=Path(path).suffix.removeprefix("."))
 
 
 # ------------------------------------------------------------------------------------------------------- the training

@@ -126,39 +126,19 @@ def _statistics(
     return mean, variance
 
 
-def _forward(
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    act: int,
-    slope: float,
-) -> Tensor:
-    """act((x - mean) / sqrt(variance + eps) weight + bias)."""
+def _forward(x: Tensor, *pair: Any) -> Tensor:
+    """act((x - mean) / sqrt(variance + eps) weight + bias); `pair`: _NORM's arguments, act and slope."""
     x, shape = _layout(x)
     y = torch.empty_like(x)
-    _call("norm_act_forward", x, *shape, x, mean, variance, weight, bias, eps, act, slope, y)
+    _call("norm_act_forward", x, *shape, x, *pair, y)
     return y
 
 
-def _reduce(
-    grad: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    act: int,
-    slope: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of what the activation got, of weight and of bias."""
+def _reduce(grad: Tensor, x: Tensor, *pair: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of what the activation got, of weight and of bias; `pair` as for `_forward`."""
     x, shape = _layout(x)
     g, by_weight, by_bias = torch.empty_like(x), _channels(x), _channels(x)
-    norm = (mean, variance, weight, bias, eps)
-    _call("norm_act_reduce", x, *shape, x, _like(grad, x), *norm, act, slope, g, by_weight, by_bias)
+    _call("norm_act_reduce", x, *shape, x, _like(grad, x), *pair, g, by_weight, by_bias)
     return g, by_weight, by_bias
 
 
