@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 
 import torch
+from scipy import stats
 
 from benchmarks.step import our_step, random_batch
 from configs.flags import run_script
@@ -31,15 +32,13 @@ PAIRS = (
     ("mish, fused", "relu, plain"),
     ("identity, plain", "F.mish, plain"),
 )
-STUDENT = {9: 2.262, 19: 2.093, 29: 2.045, 39: 2.023}  # 97.5 % quantiles by degrees of freedom
 
 
 def quotient(times: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
     """Geometric mean of the quotients within a round, and its 95 % bounds."""
     logs = [math.log(a / b) for a, b in zip(times, others, strict=True)]
     mean, free = statistics.fmean(logs), len(logs) - 1
-    factor = STUDENT[max((each for each in STUDENT if each <= free), default=9)]
-    half = factor * statistics.stdev(logs) / math.sqrt(len(logs))
+    half = float(stats.t.ppf(0.975, free)) * statistics.stdev(logs) / math.sqrt(len(logs))
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
 
