@@ -213,8 +213,16 @@ def collate(samples: Sequence[Sample | Failure], *, annotations: Annotations) ->
         image_ids=[annotations.image_id(sample.index) for sample in good],
         geometries=[sample.geometry for sample in good if sample.geometry is not None],
         paths=[annotations.path(sample.index) for sample in good],
-        crc32=zlib.crc32(targets.labels.numpy(), zlib.crc32(targets.boxes.numpy(), zlib.crc32(images))),
+        crc32=checksum(images, targets.boxes.numpy(), targets.labels.numpy()),
     )
+
+
+def checksum(*arrays: np.ndarray) -> int:
+    """CRC-32 over the bytes of arrays."""
+    crc32 = 0
+    for array in arrays:
+        crc32 = zlib.crc32(array.tobytes(), crc32)
+    return crc32
 
 
 class EpochSampler(Sampler):

@@ -395,7 +395,7 @@ def convolutions_sha256(model: nn.Module) -> str:
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             digest.update(name.encode())
-            digest.update(module.weight.detach().cpu().contiguous().numpy())
+            digest.update(module.weight.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
