@@ -52,12 +52,13 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--amp", default="off", choices=("auto", "off", "bf16", "fp16"))
+    parser.add_argument("--compiled", action="store_true", help="the networks' forward through torch.compile")
     parser.add_argument("--channels-last", default="on", choices=("auto", "on", "off"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     chosen = prepare(arguments.device)
-    precision = {"amp": arguments.amp, "channels_last": arguments.channels_last}
-    steps = {name: our_step(act, arguments, norm_act=norm, **precision) for name, (act, norm) in NETWORKS.items()}
+    options = {"amp": arguments.amp, "channels_last": arguments.channels_last, "compiled": arguments.compiled}
+    steps = {name: our_step(act, arguments, norm_act=norm, **options) for name, (act, norm) in NETWORKS.items()}
     batch = random_batch(arguments)
     taken: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
@@ -69,7 +70,7 @@ def main() -> int:
                 torch.cuda.synchronize()
             taken[name].append(1e3 * (time.perf_counter() - start))
     taken = {name: times[2:] for name, times in taken.items()}
-    print(f"{chosen.implementation} ({chosen.reason}); amp {arguments.amp}, channels_last {arguments.channels_last}")
+    print(f"{chosen.implementation} ({chosen.reason}); {options}")
     print("| network | step, ms (median, least) |\n|---|---|")
     for name, times in taken.items():
         print(f"| {name} | {statistics.median(times):.1f}, {min(times):.1f} |")

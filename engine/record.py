@@ -349,7 +349,11 @@ class TensorBoard:
     def row(self, row: Mapping[str, Any], step: int) -> None:
         """Write every number of a results row; undefined ones are left out."""
         for name, value in row.items():
-            if isinstance(value, (int, float)) and _cell(name, value) and name not in ("epoch", "step", "batches_crc32"):
+            if (
+                isinstance(value, (int, float))
+                and _cell(name, value)
+                and name not in ("epoch", "step", "batches_crc32")
+            ):
                 self.writer.add_scalar(name if "/" in name else f"run/{name}", value, step)
         self.writer.flush()
 
