@@ -81,7 +81,7 @@ def training_steps(data: Path, count: int, folder: Path) -> list[tuple[int, dict
 
     def watched(self: TrainingRun, row: Any) -> str:
         events: Any = self.board.writer.file_writer
-        queue = events.event_writer._async_writer._queue
+        queue = events.event_writer._async_writer._byte_queue
         seen.append((self.trainer.state.step, {**process_figures(), "waiting events": queue.qsize()}))
         return line(self, row)
 
@@ -136,8 +136,8 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         data = write_data(Path(name))
-        parts = {"loader batches": list(loader_batches(data, arguments.batches))}
-        parts["training steps"] = training_steps(data, arguments.steps, Path(name))
+        parts = {"training steps": training_steps(data, arguments.steps, Path(name))}
+        parts["loader batches"] = list(loader_batches(data, arguments.batches))
     wrong = []
     for title, seen in parts.items():
         print(f"{seen[-1][0]} {title}")
