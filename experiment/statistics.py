@@ -295,8 +295,8 @@ def minimal_detectable(
 ) -> float:
     """The difference that is told from 0 with this chance; infinite with one seed.
 
-    `guarded`: with what the guard of the residual sd adds, 5 % at two candidates and 7 % from four on (simulated); right
-    where `sigma` is the true one. A sigma that ``compare`` estimated has it in it already.
+    `guarded`: with what the guard of the residual sd adds, 5 % at two candidates, 7 % from four on (simulated);
+    right where `sigma` is the true one. A sigma that ``compare`` estimated has it in it already.
     """
     if seeds < 2:
         return math.inf
