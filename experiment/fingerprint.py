@@ -15,7 +15,7 @@ from experiment.runs import PARTS, Run
 VARIED = ("model.act", *(f"model.{part}.act" for part in PARTS), *(f"model.{part}.stages" for part in PARTS))
 # What may differ without a difference in what was trained or measured: the seed, folders, when a checkpoint is written.
 IDLE = ("train.seed", "train.save_minutes", "train.save_period", "run")
-MACHINE = ("cpu", "cpu_instructions", "cores_usable", "cpu_quota", "threads", "driver", "cuda", "cudnn", "os", "python")
+MACHINE = ("cpu", "cpu_instructions", "cores_usable", "cpu_quota", "threads", "driver", "cuda", "cudnn", "python")
 CHOICE_OF_GPU = "CUDA_VISIBLE_DEVICES"  # which of equal GPUs it was is no difference
 FUSED = "ops.norm_act"  # how the census names an activation that runs as one with its batch norm
 EPOCHS = "config.train.epochs"
@@ -162,13 +162,19 @@ def pairing(runs: Sequence[Run]) -> list[str]:
 
 
 def _batches(seed: int, group: Sequence[Run]) -> Iterator[str]:
-    """The first epoch in which the batches of a seed's runs differ; epochs count that two or more have."""
-    sums = {run.folder.name: _checksums(run) for run in group}
-    for epoch in sorted({epoch for each in sums.values() for epoch in each}):
-        values = {name: each[epoch] for name, each in sums.items() if epoch in each}
-        if len(set(values.values())) > 1:
-            yield f"seed {seed}: the batches of epoch {epoch:g} differ between {', '.join(values)}"
-            return
+    """The first epoch in which the batches differ between the runs of a seed with as many epochs to go.
+
+    A schedule of another length closes the mosaic at another epoch, so its batches are others by intent.
+    """
+    lengths = [run.record["config"]["train"].get("epochs") for run in group]
+    for length in dict.fromkeys(lengths):
+        alike = [run for run, own in zip(group, lengths, strict=True) if own == length]
+        sums = {run.folder.name: _checksums(run) for run in alike}
+        for epoch in sorted({epoch for each in sums.values() for epoch in each}):
+            values = {name: each[epoch] for name, each in sums.items() if epoch in each}
+            if len(set(values.values())) > 1:
+                yield f"seed {seed}: the batches of epoch {epoch:g} differ between {', '.join(values)}"
+                break
 
 
 def _checksums(run: Run) -> dict[float, float]:
