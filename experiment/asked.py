@@ -1,4 +1,4 @@
-"""From a command line to a plan: which activations, what they set, in which form they are computed, how long it takes."""
+"""From a command line to a plan: which activations, what they set, in which form they are computed, how long it is."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ class Acts(NamedTuple):
     """The activations of a comparison."""
 
     specs: dict[str, dict[str, Any]]  # what each sets on the configuration, by label
-    epochs: int
+    epochs: int  # of a run
     overrides: dict[str, Any]  # what all set
     notes: tuple[str, ...]
 
@@ -61,13 +61,14 @@ def resolve(texts: Sequence[str], given: Mapping[str, Any], *, cfg: str, models:
         specs[label_of(config)] = own
         sites.append(asked)
         unfused += [each["name"] for each in asked.values() if not models.has_fused_form(each)]
+    epochs = config.train.epochs or 1  # a loaded configuration has a number there
     if not unfused or config.model.norm_act == "plain":
-        return Acts(specs, config.train.epochs, dict(given), ())
+        return Acts(specs, epochs, dict(given), ())
     names = ", ".join(dict.fromkeys(unfused))
     if NORM_ACT in given:
         raise ValueError(f"{NORM_ACT}=fused: there is no fused form of {names}; leave it out, and all run as plain")
     note = f"{names}: no form fused with batch norm, so all are computed with {NORM_ACT}=plain"
-    return Acts(specs, config.train.epochs, {**given, NORM_ACT: "plain"}, (note,))
+    return Acts(specs, epochs, {**given, NORM_ACT: "plain"}, (note,))
 
 
 def plan_of(arguments: Any, given: Mapping[str, Any], *, before: Plan | None, models: Models) -> Plan:

@@ -204,8 +204,8 @@ def train_all(
 ) -> None:
     """Train what is left of the plan; each GPU takes the block of a seed at a time, without GPUs one run at a time.
 
-    ``after_block`` is told how many of the first blocks are whole. Raises Interrupted behind Ctrl-C or SIGTERM, with the
-    runs in hand saved, and ValueError where a run is refused.
+    ``after_block`` is told how many of the first blocks are whole. Raises Interrupted behind Ctrl-C or SIGTERM, with
+    the runs in hand saved, and ValueError where a run is refused.
     """
     lanes = [Lane(gpu) for gpu in gpus] or [Lane(None)]
     blocks = left_over(plan, folder, retry_failed=retry_failed)
