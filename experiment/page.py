@@ -399,26 +399,6 @@ def method(numbers: Numbers) -> list[str]:
     return lines
 
 
-def plan_words(numbers: Numbers) -> list[tuple[str, str]]:
-    """The plan as names and values."""
-    plan = numbers["plan"]
-    if plan is None:
-        return []
-    texts = []
-    for name, value in plan.items():
-        if isinstance(value, (list, tuple)):
-            parts = [" ".join(map(str, each)) if isinstance(each, (list, tuple)) else _plain(each) for each in value]
-            value = ", ".join(parts) or "none"
-        elif isinstance(value, Mapping):
-            value = ", ".join(f"{key}={each}" for key, each in value.items()) or "none"
-        texts.append((name.replace("_", " "), "none" if value in (None, "") else str(value)))
-    return texts
-
-
-def _plain(value: Any) -> str:
-    return " ".join(map(str, value.values())) if isinstance(value, Mapping) else str(value)
-
-
 def _voided(numbers: Numbers) -> list[str]:
     return [f"{each['act']}, seed {each['seed']}: {each['reason']}" for each in numbers["voided"]]
 
@@ -463,7 +443,7 @@ def render(numbers: Numbers, drawn: Mapping[str, Figure], *, colors: Mapping[str
         method=method(numbers),
         differed=[(name, "; ".join(each)) for name, each in numbers["setting"]["differs"].items()],
         same=[(name, str(value)) for name, value in numbers["setting"]["same"].items()],
-        plan=plan_words(numbers),
+        plan=numbers["plan_words"],
         run_table=run_table(numbers, colors),
     )
 

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from experiment import advice, page, pictures
 from experiment.analysis import Analysis, Cells, Metric, analyse
+from experiment.fingerprint import differences, fingerprint, pairing
 from experiment.plan import Plan
 from experiment.runs import Run
 from experiment.statistics import Comparison
@@ -90,6 +91,7 @@ def gather(
         "curves": [_curve(run) for run in runs if run.status == "finished"],
         "setting": _setting(runs),
         "plan": None if plan is None else plan.model_dump(mode="json"),
+        "plan_words": _plan_words(plan),
         "timing": list(timing),
     }
 
@@ -234,10 +236,40 @@ def _curve(run: Run) -> dict[str, Any]:
 
 
 def _setting(runs: Sequence[Run]) -> dict[str, Any]:
-    """What was the same in all runs and what was not."""
-    from experiment import fingerprint
+    """What was the same in all runs and what was not: keys of the fingerprint with their values, and the pairing."""
+    other = differences(runs)
+    same = {key: value for run in runs for key, value in fingerprint(run).items() if key not in other}
+    differs = {
+        key: [f"{value}: {', '.join(run.folder.name for run in holders)}" for value, holders in values.items()]
+        for key, values in other.items()
+    }
+    return {"words": _words(same), "same": dict(sorted(same.items())), "differs": differs, "pairing": pairing(runs)}
 
-    return fingerprint.summary(runs)
+
+def _plan_words(plan: Plan | None) -> list[list[str]]:
+    """The plan as it was printed before the runs, as names and texts, with all runs in their order."""
+    if plan is None:
+        return []
+    lines = [[line[:16].strip(), line[16:].strip()] for line in plan.describe().splitlines()]
+    entries = [["written", plan.created], ["config", plan.cfg], *lines]
+    entries += [["set", ", ".join(f"{key}={value}" for key, value in plan.overrides.items())]] if plan.overrides else []
+    return [*(each for each in entries if each[0] != "order"), ["order", ", ".join(cell.name for cell in plan.cells)]]
+
+
+def _words(same: Mapping[str, Any]) -> list[str]:
+    """What was trained, in a few words: what of it all runs share."""
+    templates = {
+        "config.data.root": "data {}",
+        "config.model.size": "model {}",
+        "config.train.imgsz": "{} pixels",
+        "config.train.epochs": "{} epochs",
+        "device": "{}",
+    }
+    return [
+        text.format(Path(same[key]).name if key == "config.data.root" else same[key])
+        for key, text in templates.items()
+        if same.get(key) is not None
+    ]
 
 
 # -------------------------------------------------------------------------------------------------------- the tables
