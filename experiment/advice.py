@@ -194,9 +194,7 @@ def curves_title(analysis: Analysis) -> str:
 
 def runs_title(analysis: Analysis) -> str:
     """The message of the picture of single runs: how far seeds alone move the figure."""
-    spans = [
-        max(cells.values.values()) - min(cells.values.values()) for cells in analysis.primary.cells if cells.values
-    ]
+    spans = [max(cells.values.values()) - min(cells.values.values()) for cells in analysis.primary.cells if cells.values]
     if not spans or len(analysis.seeds) < 2:
         return "mAP of every run at its last epoch"
     return f"Every run: another seed alone moves the mAP by up to {max(spans):.1f} points"
@@ -221,6 +219,4 @@ def timing_title(rows: Sequence[Mapping[str, Any]]) -> str:
     slowest = max(rows, key=lambda row: row["ratio"])
     first = rows[0]
     what = f"{slowest['act']}, {slowest['norm_act']}"
-    return (
-        f"Clean timing: {what} takes the longest step, ×{slowest['ratio']:.2f} of {first['act']}, {first['norm_act']}"
-    )
+    return f"Clean timing: {what} takes the longest step, ×{slowest['ratio']:.2f} of {first['act']}, {first['norm_act']}"

@@ -154,10 +154,7 @@ def main_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
         Column("mAP50-95", "last epoch, points"),
         Column("difference", f"points, {_level(primary['comparison'])} simultaneous"),
         Column("every run", "by seed, points"),
-        *(
-            Column(metrics[key]["title"].replace(", last epoch", ""), metrics[key]["note"] or "points")
-            for key in described
-        ),
+        *(Column(metrics[key]["title"].replace(", last epoch", ""), metrics[key]["note"] or "points") for key in described),
         Column("time per epoch", "training, s"),
         Column("training time", "in total"),
         Column("time ratio", f"{_level(time['comparison'])} simultaneous"),
@@ -329,11 +326,7 @@ def further_words(numbers: Numbers) -> str:
             f" With {_counts(numbers)} a true difference of {found['detectable']:.2f} points is found in four of five "
             "such comparisons; smaller ones are mostly missed."
         )
-    once = (
-        ""
-        if found["hours_per_seed"] is None
-        else f" One seed of all activations takes {hours(found['hours_per_seed'])}."
-    )
+    once = "" if found["hours_per_seed"] is None else f" One seed of all activations takes {hours(found['hours_per_seed'])}."
     return f"Luck moves a single run by about {found['sigma']:.2f} points (residual sd).{shown}{once}"
 
 
@@ -402,9 +395,7 @@ def method(numbers: Numbers) -> list[str]:
         "not the best one, and no run is left out for being far off."
     )
     remarks = numbers["setting"]["pairing"]
-    lines += remarks or [
-        "Within each seed all activations started from the same weights and saw the same batches (checked)."
-    ]
+    lines += remarks or ["Within each seed all activations started from the same weights and saw the same batches (checked)."]
     return lines
 
 
@@ -470,9 +461,7 @@ def _notes(numbers: Numbers) -> list[str]:
     def there(key: str) -> bool:
         return any(cells["mean"] is not None for cells in metrics.get(key, {"cells": {}})["cells"].values())
 
-    return [text for key, text in (("best", BEST), ("memory", MEMORY), ("latency", LATENCY)) if there(key)] + [
-        CORRELATION
-    ]
+    return [text for key, text in (("best", BEST), ("memory", MEMORY), ("latency", LATENCY)) if there(key)] + [CORRELATION]
 
 
 def terminal(numbers: Numbers, path: Path) -> str:
@@ -515,9 +504,6 @@ def _terminal_table(numbers: Numbers) -> list[str]:
         rows.append([cell.text for cell in cells])
     widths = [max(len(row[k]) for row in rows) for k in range(len(head) + len(costs))]
     return [
-        "  ".join(
-            text.ljust(width) if k == 0 else text.rjust(width)
-            for k, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
+        "  ".join(text.ljust(width) if k == 0 else text.rjust(width) for k, (text, width) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]

@@ -75,14 +75,7 @@ def gather(
     analysis: Analysis, runs: Sequence[Run], plan: Plan | None, *, timing: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Every number and sentence of the report as plain values: what report.json holds."""
-    metrics = [
-        analysis.primary,
-        *analysis.secondary,
-        analysis.until,
-        analysis.time,
-        *analysis.costs,
-        *_more(runs, analysis),
-    ]
+    metrics = [analysis.primary, *analysis.secondary, analysis.until, analysis.time, *analysis.costs, *_more(runs, analysis)]
     hours = [advice.mean_of(metric, act) for metric in metrics if metric.key == "wall_hours" for act in analysis.acts]
     per_seed = sum(hour for hour in hours if hour is not None) if None not in hours else None
     return {
