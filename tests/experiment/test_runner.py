@@ -145,7 +145,7 @@ def test_killed_it_leaves_a_run_that_the_next_call_waits_for(tmp_path: Path) -> 
     assert [row["epoch"] for row in read_run(tmp_path / "relu-s0").rows] == [1, 2, 3, 4, 5, 6]
 
 
-# ------------------------------------------------------------------------------------------------------- several devices
+# ------------------------------------------------------------------------------------------------------ several devices
 
 
 def test_each_gpu_takes_the_block_of_a_seed(tmp_path: Path) -> None:
@@ -155,7 +155,9 @@ def test_each_gpu_takes_the_block_of_a_seed(tmp_path: Path) -> None:
     begun = time.monotonic()
     train_all(plan, tmp_path, gpus=("0", "3"), trainer=STUB)
     starts = started(tmp_path)
-    by_seed = {seed: {each["gpu"] for each in starts if each["cell"].endswith(seed)} for seed in ("s0", "s1", "s2", "s3")}
+    by_seed = {
+        seed: {each["gpu"] for each in starts if each["cell"].endswith(seed)} for seed in ("s0", "s1", "s2", "s3")
+    }
     assert all(len(gpus) == 1 for gpus in by_seed.values())
     assert by_seed["s0"] != by_seed["s1"] and set.union(*by_seed.values()) == {"0", "3"}
     assert sorted(cells(tmp_path)) == sorted(names) and time.monotonic() - begun < 30
@@ -197,9 +199,7 @@ def two_workers():
     import logging
 
     paths = {"env_vars": {"PYTHONPATH": str(ROOT)}}
-    ray.init(
-        num_cpus=2, runtime_env=paths, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False
-    )
+    ray.init(num_cpus=2, runtime_env=paths, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     yield ray
     ray.shutdown()
 
