@@ -218,7 +218,7 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
         "activation of a part unknown": ("--acts relu bakbone=mish,neck=relu", "bakbone.*backbone"),
         "activation given twice over": ("--acts relu mish --set model.act=silu", "--acts"),
         "baseline not compared": ("--acts relu mish --baseline silu", "silu.*relu, mish"),
-        "seeds not numbers": ("--acts relu mish --seeds three", "--seeds three.*numbers"),
+        "seeds not numbers": ("--acts relu mish --seeds three", "--seeds.*three.*numbers"),
         "seeds none": ("--acts relu mish --seeds 0", "--seeds 0"),
         "seeds negative": ("--acts relu mish --seeds=-3", "--seeds"),
         "seeds twice": ("--acts relu mish --seeds 1,2,1", "1 stands twice"),

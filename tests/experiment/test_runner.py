@@ -228,8 +228,8 @@ def test_a_lost_ray_worker_costs_only_its_run_in_hand(tmp_path: Path, two_worker
 
 
 def test_stopped_on_ray_it_saves_and_goes_on(tmp_path: Path, two_workers) -> None:
-    plan = plan_of("relu", "mish", seeds=(0,), epochs=5)
-    behave(tmp_path, relu_s0={"seconds": 0.4}, mish_s0={"seconds": 0.4})
+    plan = plan_of("relu", "mish", seeds=(0,), epochs=400)
+    behave(tmp_path, relu_s0={"seconds": 0.2}, mish_s0={"seconds": 0.2})
 
     def interrupt() -> None:
         wait_for(lambda: all((tmp_path / name / "results.csv").is_file() for name in ("relu-s0", "mish-s0")))
@@ -242,6 +242,7 @@ def test_stopped_on_ray_it_saves_and_goes_on(tmp_path: Path, two_workers) -> Non
     stopper.join()
     assert not any(held(tmp_path / name) for name in ("relu-s0", "mish-s0"))
     assert {run.status for run in outcome(plan, tmp_path)} == {"unfinished"}
+    behave(tmp_path)
     cluster.train_all(plan, tmp_path, trainer=STUB)
     assert [each["how"] for each in started(tmp_path)[2:]] == ["--resume", "--resume"]
     assert {run.status for run in outcome(plan, tmp_path)} == {"finished"}
