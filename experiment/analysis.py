@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from experiment.plan import Plan
 from experiment.runs import Run, by_cell
 from experiment.statistics import (
@@ -241,7 +243,7 @@ def _metric(
             act=act,
             values=each,
             mean=statistics.fmean(each.values()) if each else None,
-            sd=statistics.stdev(each.values()) if len(each) > 1 else None,
+            sd=float(np.std([*each.values()], ddof=1)) if len(each) > 1 else None,
         )
         for act, each in table.items()
     )
