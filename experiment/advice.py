@@ -105,6 +105,9 @@ def _no_gain(base: str, found: Mapping[str, Sequence[str]]) -> list[str]:
         )
     else:
         sentences.append(f"Stay with {base}: no candidate is shown to reach a higher mAP.")
+    if "not worse" in found:
+        names = listed(found["not worse"])
+        sentences.append(f"{names} may reach more and hardly less than {base}; a gain is not shown by so few seeds.")
     if "same" in found:
         sentences.append(f"{listed([base, *found['same']])} may be chosen between by time and memory alone.")
     return sentences
@@ -179,7 +182,7 @@ def answer_title(analysis: Analysis) -> str:
         return f"Observed differences from {base}, {count}: no verdict"
     if not parts:
         return f"No activation can be told from {base} yet ({count})"
-    return f"{'; '.join(parts)} ({count})"
+    return f"mAP: {'; '.join(parts)} ({count})"
 
 
 def curves_title(analysis: Analysis) -> str:
@@ -194,7 +197,9 @@ def curves_title(analysis: Analysis) -> str:
 
 def runs_title(analysis: Analysis) -> str:
     """The message of the picture of single runs: how far seeds alone move the figure."""
-    spans = [max(cells.values.values()) - min(cells.values.values()) for cells in analysis.primary.cells if cells.values]
+    spans = [
+        max(cells.values.values()) - min(cells.values.values()) for cells in analysis.primary.cells if cells.values
+    ]
     if not spans or len(analysis.seeds) < 2:
         return "mAP of every run at its last epoch"
     return f"Every run: another seed alone moves the mAP by up to {max(spans):.1f} points"
@@ -205,6 +210,9 @@ def times_title(analysis: Analysis) -> str:
     found = analysis.time.comparison.differences if analysis.time.comparison else ()
     if not found:
         return "Training time of every run: no clean times to compare"
+    if len(found) > 3:
+        ratios = sorted(each.estimate for each in found)
+        return f"Training time: ×{ratios[0]:.2f} to ×{ratios[-1]:.2f} of {analysis.baseline}'s"
     parts = [f"{each.name} ×{each.estimate:.2f}" for each in found]
     return f"Training time against {analysis.baseline}: {', '.join(parts)}"
 
@@ -219,4 +227,6 @@ def timing_title(rows: Sequence[Mapping[str, Any]]) -> str:
     slowest = max(rows, key=lambda row: row["ratio"])
     first = rows[0]
     what = f"{slowest['act']}, {slowest['norm_act']}"
-    return f"Clean timing: {what} takes the longest step, ×{slowest['ratio']:.2f} of {first['act']}, {first['norm_act']}"
+    return (
+        f"Clean timing: {what} takes the longest step, ×{slowest['ratio']:.2f} of {first['act']}, {first['norm_act']}"
+    )

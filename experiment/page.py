@@ -26,7 +26,7 @@ CORRELATION = (
     "Correlation: how much a seed's runs rise and fall with those of the baseline. Near 1, pairing by seed has cancelled "
     "most of the luck; near 0, it has brought nothing."
 )
-PICTURES = {"answer": ("answer", "answer_wide"), "curves": ("curves",), "runs": ("runs",)}
+PICTURES = {"answer": ("answer", "answer_wide"), "curves": ("curves", "curves_wide"), "runs": ("runs",)}
 PICTURES |= {"times": ("times",), "timing": ("timing",)}
 
 
@@ -103,20 +103,24 @@ def amount(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _mean(cells: Mapping[str, Any] | None, show: Callable[[float], str]) -> Cell:
-    """Mean ± sd of an activation's cells."""
+def _mean(cells: Mapping[str, Any] | None, show: Callable[[float], str] | None = None) -> Cell:
+    """Mean ± sd of an activation's cells; without a way to show them, with as many digits as the sd warrants."""
     if cells is None or cells["mean"] is None:
         return Cell("–")
-    sd = "" if cells["sd"] is None else f" ± {show(cells['sd'])}"
-    return Cell(f"{show(cells['mean'])}{sd}", cells["mean"])
+    mean, sd = cells["mean"], cells["sd"]
+    if show is None:
+        digits = 2 - math.floor(math.log10(max(abs(mean), 1e-9)))  # three of the mean's
+        if sd:
+            digits = min(digits, -math.floor(math.log10(sd)))  # and not beyond the first of the sd's
+
+        def show(value: float) -> str:
+            return f"{value:,.{max(0, digits)}f}"
+
+    return Cell(show(mean) if sd is None else f"{show(mean)} ± {show(sd)}", mean)
 
 
 def _points(value: float) -> str:
     return f"{value:.1f}"
-
-
-def _shown(metric: Mapping[str, Any]) -> Callable[[float], str]:
-    return _points if metric["unit"] == "mAP points" else duration if metric["unit"] == "s" else amount
 
 
 def _found(metric: Mapping[str, Any], act: str) -> Mapping[str, Any] | None:
@@ -154,7 +158,10 @@ def main_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
         Column("mAP50-95", "last epoch, points"),
         Column("difference", f"points, {_level(primary['comparison'])} simultaneous"),
         Column("every run", "by seed, points"),
-        *(Column(metrics[key]["title"].replace(", last epoch", ""), metrics[key]["note"] or "points") for key in described),
+        *(
+            Column(metrics[key]["title"].replace(", last epoch", ""), metrics[key]["note"] or "points")
+            for key in described
+        ),
         Column("time per epoch", "training, s"),
         Column("training time", "in total"),
         Column("time ratio", f"{_level(time['comparison'])} simultaneous"),
@@ -175,10 +182,10 @@ def main_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
                     _difference(primary, act, baseline=base),
                     Cell("  ".join(f"{value:.1f}" for value in values.values()) or "–", len(values), "wrap"),
                     *(_mean(metrics[key]["cells"].get(act), _points) for key in described),
-                    _mean(metrics["epoch_seconds"]["cells"].get(act), lambda value: f"{value:.3g}"),
+                    _mean(metrics["epoch_seconds"]["cells"].get(act)),
                     _mean(time["cells"].get(act), duration),
                     _difference(time, act, baseline=base),
-                    *(_mean(metrics[key]["cells"].get(act), amount) for key in costs),
+                    *(_mean(metrics[key]["cells"].get(act)) for key in costs),
                     Cell("–") if correlation is None else Cell(f"{correlation:.2f}".replace("-", "−"), correlation),
                     _counted(numbers, act),
                 ],
@@ -326,7 +333,11 @@ def further_words(numbers: Numbers) -> str:
             f" With {_counts(numbers)} a true difference of {found['detectable']:.2f} points is found in four of five "
             "such comparisons; smaller ones are mostly missed."
         )
-    once = "" if found["hours_per_seed"] is None else f" One seed of all activations takes {hours(found['hours_per_seed'])}."
+    once = (
+        ""
+        if found["hours_per_seed"] is None
+        else f" One seed of all activations takes {hours(found['hours_per_seed'])}."
+    )
     return f"Luck moves a single run by about {found['sigma']:.2f} points (residual sd).{shown}{once}"
 
 
@@ -395,7 +406,9 @@ def method(numbers: Numbers) -> list[str]:
         "not the best one, and no run is left out for being far off."
     )
     remarks = numbers["setting"]["pairing"]
-    lines += remarks or ["Within each seed all activations started from the same weights and saw the same batches (checked)."]
+    lines += remarks or [
+        "Within each seed all activations started from the same weights and saw the same batches (checked)."
+    ]
     return lines
 
 
@@ -461,7 +474,9 @@ def _notes(numbers: Numbers) -> list[str]:
     def there(key: str) -> bool:
         return any(cells["mean"] is not None for cells in metrics.get(key, {"cells": {}})["cells"].values())
 
-    return [text for key, text in (("best", BEST), ("memory", MEMORY), ("latency", LATENCY)) if there(key)] + [CORRELATION]
+    return [text for key, text in (("best", BEST), ("memory", MEMORY), ("latency", LATENCY)) if there(key)] + [
+        CORRELATION
+    ]
 
 
 def terminal(numbers: Numbers, path: Path) -> str:
@@ -497,13 +512,16 @@ def _terminal_table(numbers: Numbers) -> list[str]:
             Cell(act),
             _mean(primary["cells"].get(act), _points),
             _difference(primary, act, baseline=base),
-            _mean(metrics["epoch_seconds"]["cells"].get(act), lambda value: f"{value:.3g}"),
+            _mean(metrics["epoch_seconds"]["cells"].get(act)),
             _difference(time, act, baseline=base),
-            *(_mean(metrics[key]["cells"].get(act), amount) for key in costs),
+            *(_mean(metrics[key]["cells"].get(act)) for key in costs),
         ]
         rows.append([cell.text for cell in cells])
     widths = [max(len(row[k]) for row in rows) for k in range(len(head) + len(costs))]
     return [
-        "  ".join(text.ljust(width) if k == 0 else text.rjust(width) for k, (text, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            text.ljust(width) if k == 0 else text.rjust(width)
+            for k, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     ]

@@ -75,7 +75,14 @@ def gather(
     analysis: Analysis, runs: Sequence[Run], plan: Plan | None, *, timing: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Every number and sentence of the report as plain values: what report.json holds."""
-    metrics = [analysis.primary, *analysis.secondary, analysis.until, analysis.time, *analysis.costs, *_more(runs, analysis)]
+    metrics = [
+        analysis.primary,
+        *analysis.secondary,
+        analysis.until,
+        analysis.time,
+        *analysis.costs,
+        *_more(runs, analysis),
+    ]
     hours = [advice.mean_of(metric, act) for metric in metrics if metric.key == "wall_hours" for act in analysis.acts]
     per_seed = sum(hour for hour in hours if hour is not None) if None not in hours else None
     return {
@@ -357,9 +364,14 @@ def draw(analysis: Analysis, numbers: Mapping[str, Any], palette: pictures.Palet
         drawn["answer"] = pictures.plot_effects(panels, palette, title=title)
         if len(panels) > 1:
             drawn["answer_wide"] = pictures.plot_effects(panels, palette, title=title, wide=True)
+    void = {(each.act, each.seed) for each in analysis.voided}
     curves = {
         act: [
-            pictures.Curve(epochs=run["epochs"], minutes=[s / 60 for s in run["seconds"]], points=run["points"])
+            pictures.Curve(
+                epochs=run["epochs"],
+                minutes=[] if (act, run["seed"]) in void else [seconds / 60 for seconds in run["seconds"]],
+                points=run["points"],
+            )
             for run in numbers["curves"]
             if run["activation"] == act and run["seed"] in analysis.seeds and len(run["epochs"]) > 1
         ]
@@ -369,7 +381,9 @@ def draw(analysis: Analysis, numbers: Mapping[str, Any], palette: pictures.Palet
         until = list(analysis.until_seconds.values())
         mark = math.fsum(until) / len(until) / 60 if until else None
         shown = {act: several for act, several in curves.items() if several}
-        drawn["curves"] = pictures.plot_curves(shown, palette, title=advice.curves_title(analysis), until=mark)
+        for name, wide in (("curves", False), ("curves_wide", True)):
+            title = advice.curves_title(analysis)
+            drawn[name] = pictures.plot_curves(shown, palette, title=title, until=mark, wide=wide)
     drawn["runs"] = pictures.plot_runs(
         [_dots(cells, 1) for cells in analysis.primary.cells],
         palette,
@@ -400,6 +414,7 @@ def _panels(analysis: Analysis) -> list[pictures.Panel]:
                 neutral=0.0,
                 band=(-margin, margin),
                 band_words=f"counts as the same (±{margin:g})",
+                alpha=analysis.alpha,
             )
         )
     if analysis.time.comparison is not None and analysis.time.comparison.differences:
@@ -409,6 +424,7 @@ def _panels(analysis: Analysis) -> list[pictures.Panel]:
                 axis=f"× the training time of {pictures.plain(analysis.baseline)}",
                 effects=_effects(analysis.time, page.times_words),
                 neutral=1.0,
+                alpha=analysis.alpha,
             )
         )
     return panels

@@ -36,7 +36,9 @@ def write_run(
     name = act if isinstance(act, str) else act["name"]
     rows = []
     for epoch in range(1, epochs + 1):
-        value = last * (1 - math.exp(-3 * epoch / epochs)) / (1 - math.exp(-3)) + draw.gauss(0, noise) * (epoch < epochs)
+        value = last * (1 - math.exp(-3 * epoch / epochs)) / (1 - math.exp(-3)) + draw.gauss(0, noise) * (
+            epoch < epochs
+        )
         value = max(value, 0.001)
         rows.append(
             {
@@ -84,7 +86,13 @@ def _record(act: str | Mapping[str, Any], name: str, seed: int, epochs: int) -> 
         "differs": {},
         "code": {"commit": None, "dirty": None, "source_sha256": "5e" * 32},
         "data": {"train": "aa" * 32, "val": "bb" * 32},
-        "machine": {"cpu": "a processor", "threads": 2, "gpus": [], "python": "3.11.2", "packages": {"torch": "2.15.0"}},
+        "machine": {
+            "cpu": "a processor",
+            "threads": 2,
+            "gpus": [],
+            "python": "3.11.2",
+            "packages": {"torch": "2.15.0"},
+        },
         "device": "cpu, bf16",
         "operator": {"implementation": "cpu", "reason": "a reason"},
         "census": census,
