@@ -8,8 +8,11 @@ Detection figures are in mAP points (100 x the fraction of the files), times in 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from experiment.plan import Plan
 from experiment.runs import Run, by_cell
 from experiment.statistics import (
     Comparison,
@@ -21,9 +24,6 @@ from experiment.statistics import (
     verdict,
     verdict_ratio,
 )
-
-if TYPE_CHECKING:
-    from experiment.plan import Plan
 
 PRIMARY = "metrics/mAP50-95"
 SECONDARY = (
@@ -98,7 +98,7 @@ class Analysis:
     larger: "Analysis | None" = None  # all the runs, exploratory, where there are more than the plan's
 
 
-def analyse(runs: Sequence[Run], plan: "Plan | None", *, baseline: str | None = None) -> Analysis:
+def analyse(runs: Sequence[Run], plan: Plan | None, *, baseline: str | None = None) -> Analysis:
     """Compare the runs as the plan says; without one, the first activation is the baseline and all is exploratory.
 
     With a plan, the seeds of the last declared look that all its activations have reached carry the verdict; where
@@ -133,7 +133,7 @@ def analyse(runs: Sequence[Run], plan: "Plan | None", *, baseline: str | None = 
     return replace(found, unfinished=unfinished, larger=larger)
 
 
-def _done(cells: Mapping[Cell, Run], plan: "Plan") -> int:
+def _done(cells: Mapping[Cell, Run], plan: Plan) -> int:
     """How many seeds of the plan, from its first on, have finished or failed in all activations."""
     for number, seed in enumerate(plan.seeds):
         here = [cells.get((act, seed)) for act in plan.acts]
@@ -243,7 +243,7 @@ def _metric(
             act=act,
             values=each,
             mean=statistics.fmean(each.values()) if each else None,
-            sd=statistics.stdev(each.values()) if len(each) > 1 else None,
+            sd=float(np.std([*each.values()], ddof=1)) if len(each) > 1 else None,
         )
         for act, each in table.items()
     )

@@ -84,7 +84,7 @@ def differences(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
 
 
 def checked(runs: Sequence[Run], *, allow: Sequence[str] = (), free: Sequence[str] = ()) -> tuple[list[Run], list[str]]:
-    """The runs, comparable, and remarks. ValueError with what differs where runs differ in more than `allow` and `free`.
+    """The runs, comparable, and remarks. ValueError with what differs where it is more than `allow` and `free`.
 
     Runs that differ in a key of `allow` (or below it, as config.train is above config.train.lr) are kept apart: what
     differs is put behind the activation, so that they are never averaged. `free` keys may differ by the plan.

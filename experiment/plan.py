@@ -151,7 +151,7 @@ class Plan(BaseModel):
         return self.epochs[cell.act] * (train + FORWARD * val) * self.step_ms[cell.act] / 1000
 
     def detectable(self, sigma: float | None = None) -> float:
-        """The difference in mAP (a fraction) that all the planned seeds show with a chance of 80 %; inf for one seed."""
+        """The difference in mAP, a fraction, that the planned seeds show with a chance of 80 %; inf for one seed."""
         sigma = self.sigma_assumed if sigma is None else sigma
         candidates, seeds = len(self.acts) - 1, len(self.seeds)
         return minimal_detectable(sigma=sigma, candidates=candidates, seeds=seeds, alpha=self.alpha, guarded=True)

@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ LOGS = "logs"
 LOCK = ".lock"  # held by a training in its folder (engine/files.py)
 POLL_SECONDS = 0.3
 PLAIN_LINE_SECONDS = 60.0
+BAR_SECONDS = 2.0
+NAMED = 3  # runs that the display names
+MOST_KILLS = 2  # of a run by SIGKILL, behind which it is gone on with; one more is a failure
 USAGE = 2  # exit code of a script whose input is wrong
 LONGEST_REASON = 500
 GRACE_SECONDS = 600.0  # a stopped run has for the step in hand and its checkpoint; SIGKILL comes behind it
@@ -53,6 +57,7 @@ class Job:
     start: tuple[str, ...]
     resume: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    place: Path = field(default_factory=Path.cwd)  # where the command was given, so relative paths keep their meaning
 
     @property
     def log(self) -> Path:
@@ -97,7 +102,13 @@ def launch(job: Job) -> subprocess.Popen:
         log.flush()
         environment = {**os.environ, **job.environment}
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            cwd=job.place,
+            start_new_session=True,
         )
 
 
@@ -125,7 +136,7 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def conclude(job: Job, code: int) -> str:
-    """What a run that ended with this code has come to: finished, failed, or unfinished where a signal ended it.
+    """What a run that ended with this code has come to: finished, failed, killed, or unfinished where it was stopped.
 
     A failure is written beside what the run left. ValueError where the run was refused as it was asked for, which no
     other run of the comparison would fare better with.
@@ -137,6 +148,8 @@ def conclude(job: Job, code: int) -> str:
         raise ValueError(f"{job.cell.name}: {line}")
     if code in (-signal.SIGTERM, 128 + signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGINT):
         return "unfinished"
+    if code == -signal.SIGKILL:
+        return "killed"
     ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     fail(job, f"{line} ({ended})" if line else ended)
     return "failed"
@@ -191,90 +204,75 @@ def train_all(
 ) -> None:
     """Train what is left of the plan; each GPU takes the block of a seed at a time, without GPUs one run at a time.
 
-    ``after_block`` is told how many of the first blocks are whole. Raises Interrupted behind Ctrl-C or SIGTERM, with the
-    runs in hand saved, and ValueError where a run is refused.
+    ``after_block`` is told how many of the first blocks are whole. Raises Interrupted behind Ctrl-C or SIGTERM, with
+    the runs in hand saved, and ValueError where a run is refused.
     """
     lanes = [Lane(gpu) for gpu in gpus] or [Lane(None)]
-    blocks = [list(block) for block in _left(plan, folder, retry_failed=retry_failed, trainer=trainer)]
-    told = 0
-    with Watch(plan, folder) as watch, _signals() as asked:
+    blocks = left_over(plan, folder, retry_failed=retry_failed)
+    with Watch(plan, folder, after_block=after_block) as watch, signals() as asked:
         try:
-            while any(lane.job or lane.block for lane in lanes) or blocks:
+            while blocks or any(lane.job or lane.block for lane in lanes):
                 for lane in lanes:
-                    _work(lane, blocks, plan, folder, trainer, watch)
+                    _work(lane, blocks, watch, lambda cell, gpu: job(plan, cell, folder, trainer=trainer, gpu=gpu))
                 if asked:
                     raise Interrupted(asked[0])
-                done = _whole(plan, folder)
-                if done > told:
-                    told = done
-                    after_block(done)
                 watch.show([lane.job for lane in lanes if lane.job])
                 time.sleep(POLL_SECONDS)
         finally:
-            for lane in lanes:
+            for lane in lanes:  # all at once; then wait for each
                 if lane.process is not None and lane.process.poll() is None:
-                    lane.process.terminate()  # all at once; then wait for each
+                    lane.process.terminate()
             for lane in lanes:
                 if lane.process is not None:
                     stop(lane.process)
 
 
-def _left(plan: Plan, folder: Path, *, retry_failed: bool, trainer: Sequence[str]) -> Iterator[list[Cell]]:
-    """The cells of each block that are to be trained."""
+def left_over(plan: Plan, folder: Path, *, retry_failed: bool) -> list[list[Cell]]:
+    """The cells of each block that are to be trained; failed ones count where they are tried again."""
+    blocks = []
     for block in plan.blocks:
         left = []
         for cell in block:
-            own = job(plan, cell, folder, trainer=trainer)
+            own = job(plan, cell, folder)
             status = own.status()
             if status == "failed" and retry_failed:
                 forget(own)
                 status = "new"
             if status in ("new", "unfinished"):
                 left.append(cell)
-        if left:
-            yield left
+        blocks += [left] if left else []
+    return blocks
 
 
-def _whole(plan: Plan, folder: Path) -> int:
-    """How many of the first blocks have ended in all their runs."""
-    for number, block in enumerate(plan.blocks):
-        if any(job(plan, cell, folder).status() in ("new", "unfinished") for cell in block):
-            return number
-    return len(plan.blocks)
-
-
-def _work(
-    lane: Lane, blocks: list[list[Cell]], plan: Plan, folder: Path, trainer: Sequence[str], watch: "Watch"
-) -> None:
+def _work(lane: Lane, blocks: list[list[Cell]], watch: "Watch", job_of: Callable[[Cell, str | None], Job]) -> None:
     """Look after a lane: see whether its run has ended, and start the next one."""
     if lane.job is not None and lane.process is not None:
         code = lane.process.poll()
         if code is None:
             return
         ended, lane.job, lane.process = lane.job, None, None
-        watch.ended(ended, conclude(ended, code))
+        if watch.ended(ended, conclude(ended, code)) == "again":
+            lane.block.insert(0, ended.cell)
     if lane.job is None:
         if not lane.block and blocks:
             lane.block = blocks.pop(0)
         if not lane.block:
             return
-        lane.job = job(plan, lane.block.pop(0), folder, trainer=trainer, gpu=lane.gpu)
+        lane.job = job_of(lane.block.pop(0), lane.gpu)
     if held(lane.job.folder):
         if not lane.waiting:
             watch.say(f"{lane.job.cell.name}: a training is still running in its folder; waiting for it")
         lane.waiting = True
-        return
-    lane.waiting = False
-    if lane.job.status() == "finished":  # by the one that was waited for
+    elif lane.job.status() == "finished":  # by the one that was waited for
         watch.ended(lane.job, "finished")
-        lane.job = None
-        return
-    watch.begun(lane.job)
-    lane.process = launch(lane.job)
+        lane.job, lane.waiting = None, False
+    else:
+        watch.begun(lane.job)
+        lane.process, lane.waiting = launch(lane.job), False
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
+def signals() -> Iterator[list[int]]:
     """Collect Ctrl-C and SIGTERM in a list instead of dying of them."""
     asked: list[int] = []
 
@@ -323,84 +321,99 @@ def _nvidia_smi() -> str:
 
 
 class Watch:
-    """One progress display over all runs, in epochs, with the time that is left: a bar, or plain lines elsewhere."""
+    """One progress display over all runs, in epochs, with the time that is left: a bar, or plain lines elsewhere.
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        self.plan, self.folder = plan, folder
+    It reads little and seldom: on a CPU, what it takes is taken from the runs that are being timed.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, *, after_block: Callable[[int], None] = lambda blocks: None) -> None:
+        self.plan, self.after_block = plan, after_block
         self.jobs = {cell: job(plan, cell, folder) for cell in plan.cells}
-        self.weights = self._weights()
+        self.weights = {cell: plan.step_ms.get(cell.act, 1.0) for cell in plan.cells}  # of an epoch, by the probe
+        self.status = {cell: own.status() for cell, own in self.jobs.items()}
+        self.epochs = {cell: self._epochs(cell) for cell in self.jobs}
+        self.killed: Counter[Cell] = Counter()
+        self.blocks = self._blocks()
+        self.total = sum(plan.epochs[cell.act] * self.weights[cell] for cell in self.jobs)
+        self.first, self.start = self.done, time.monotonic()
         self.bar: Any = None
-        self.done = self._done()
-        self.first, self.began = self.done, time.monotonic()
-        self._said = self.began
-
-    def _weights(self) -> dict[Cell, float]:
-        """What an epoch of each run takes, relative to the others, by the probe."""
-        plan = self.plan
-        return {cell: plan.step_ms.get(cell.act, 1.0) for cell in plan.cells}
+        self.shown = self.start
 
     @property
-    def total(self) -> float:
-        """All the work, in weighted epochs."""
-        return sum(self.plan.epochs[cell.act] * self.weights[cell] for cell in self.jobs)
+    def done(self) -> float:
+        """The work done, in weighted epochs."""
+        return sum(self.weights[cell] * count for cell, count in self.epochs.items())
 
-    def _done(self) -> float:
-        done = 0.0
-        for cell, own in self.jobs.items():
-            epochs = self.plan.epochs[cell.act]
-            ended = own.status() in ("finished", "failed")
-            with contextlib.suppress(ValueError):
-                done += self.weights[cell] * (epochs if ended else min(epochs, len(read_rows(own.folder / "results.csv"))))
-        return done
+    def _epochs(self, cell: Cell) -> int:
+        epochs = self.plan.epochs[cell.act]
+        if self.status[cell] in ("finished", "failed"):
+            return epochs
+        try:
+            return min(epochs, len(read_rows(self.jobs[cell].folder / "results.csv")))
+        except ValueError:
+            return 0
 
-    def left(self) -> float | None:
-        """Seconds until the end, by the pace so far; None before the first epoch."""
+    def _blocks(self) -> int:
+        """How many of the first blocks have ended in all their runs."""
+        ended = [all(self.status[cell] in ("finished", "failed") for cell in block) for block in self.plan.blocks]
+        return ended.index(False) if False in ended else len(ended)
+
+    def left(self) -> str:
+        """The time until the end by the pace so far, in words; empty before the first epoch."""
         gained = self.done - self.first
-        return (time.monotonic() - self.began) * (self.total - self.done) / gained if gained else None
+        seconds = (time.monotonic() - self.start) * (self.total - self.done) / gained if gained else None
+        return "" if seconds is None else f", about {duration(seconds)} left"
 
-    def show(self, running: Sequence[Job]) -> None:
-        """Bring the display up to date."""
-        due = self.bar is not None or time.monotonic() - self._said >= PLAIN_LINE_SECONDS
-        if not due:
+    def show(self, running: Iterable[Job]) -> None:
+        """Bring the display up to date, now and then."""
+        if time.monotonic() - self.shown < (BAR_SECONDS if self.bar is not None else PLAIN_LINE_SECONDS):
             return
-        self.done = self._done()
-        names = ", ".join(own.cell.name for own in running)
-        if self.bar is not None:
-            self.bar.n = round(100 * self.done / self.total, 1)
-            left = self.left()
-            self.bar.set_postfix_str(f"{names}{'' if left is None else f', left {duration(left)}'}", refresh=False)
-            self.bar.refresh()
-        else:
-            self._line(names)
+        jobs = list(running)
+        self.epochs |= {own.cell: self._epochs(own.cell) for own in jobs}
+        more = f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else ""
+        self._show(", ".join(own.cell.name for own in jobs[:NAMED]) + more)
 
-    def _line(self, text: str) -> None:
-        left = self.left()
-        ends = "" if left is None else f", about {duration(left)} left"
-        self._said = time.monotonic()
-        print(f"{100 * self.done / self.total:3.0f} %  {text}{ends}", flush=True)
+    def _show(self, text: str) -> None:
+        self.shown, percent = time.monotonic(), 100 * self.done / self.total
+        if self.bar is None:
+            print(f"{percent:3.0f} %  {text}{self.left()}", flush=True)
+        else:
+            self.bar.n = round(percent, 1)
+            self.bar.set_postfix_str(f"{text}{self.left()}", refresh=True)
 
     def begun(self, own: Job) -> None:
         """Say which run starts."""
-        going_on = own.command() == own.resume
-        if self.bar is None:
-            self.done = self._done()
-            self._line(f"{own.cell.name} {'goes on' if going_on else 'starts'}")
+        self._show(f"{own.cell.name} {'goes on' if own.command() == own.resume else 'starts'}")
 
-    def ended(self, own: Job, status: str) -> None:
-        """Say how a run has ended."""
-        self.done = self._done()
+    def ended(self, own: Job, status: str) -> str:
+        """Say how a run has ended; "again" where it is to be gone on with, as it was killed from outside."""
+        if status == "killed":
+            self.killed[own.cell] += 1
+            if self.killed[own.cell] <= MOST_KILLS:
+                self.say(f"{own.cell.name} was killed; going on with it")
+                return "again"
+            fail(own, f"killed {self.killed[own.cell]} times, by the system where memory runs out")
+            status = "failed"
+        self.status[own.cell] = status
+        self.epochs[own.cell] = self._epochs(own.cell)
         if status == "finished":
             last = read_run(own.folder).rows[-1].get("metrics/mAP50-95")
             self.say(f"{own.cell.name} finished" + ("" if last is None else f", mAP50-95 {last:.3f}"))
         elif status == "failed":
             self.say(f"{own.cell.name} FAILED: {read_run(own.folder).reason} (log: {own.log})")
+        else:
+            self.say(f"{own.cell.name} was stopped")
+        if self._blocks() > self.blocks:
+            self.blocks = self._blocks()
+            self.after_block(self.blocks)
+        return status
 
     def say(self, text: str) -> None:
         """A line of its own."""
         if self.bar is not None:
             self.bar.write(text, file=sys.stderr)
         else:
-            self._line(text)
+            self._show(text)
 
     def __enter__(self) -> "Watch":
         if sys.stderr.isatty():
@@ -416,6 +429,6 @@ class Watch:
 
 
 def outcome(plan: Plan, folder: Path) -> list[Run]:
-    """The runs of the plan that have left anything."""
+    """The runs of the plan that have left anything, as the plan compares them."""
     jobs = [job(plan, cell, folder) for cell in plan.cells]
-    return [read_run(own.folder) for own in jobs if own.status() != "new"]
+    return plan.as_compared([read_run(own.folder) for own in jobs if own.status() != "new"])

@@ -371,6 +371,17 @@ def _ends(interval: tuple[float, float], digits: int) -> str:
     return f"[{signed(interval[0], digits=digits)}, {signed(interval[1], digits=digits)}]"
 
 
+def kind(difference: Difference, *, margin: float) -> str:
+    """What holds of a difference, the first that does: none (no interval), higher, lower, same, not worse, open."""
+    if difference.interval is None or difference.inner is None:
+        return "none"
+    if difference.interval[0] > 0 or difference.interval[1] < 0:
+        return "higher" if difference.interval[0] > 0 else "lower"
+    if difference.inner[0] > -margin:
+        return "same" if difference.inner[1] < margin else "not worse"
+    return "open"
+
+
 def verdict(
     difference: Difference,
     comparison: Comparison,
@@ -387,25 +398,23 @@ def verdict(
     An exploratory comparison gives its numbers and no verdict. Never "no difference", "equal" or "trend".
     """
     lost = _lost((difference.name, comparison.baseline), failed or {})
+    found = kind(difference, margin=margin)
     if difference.interval is None or difference.inner is None:
         return lost + _unspread(difference, comparison, unit, digits)
     percent, inner_percent = (f"{100 * (1 - share):g} %" for share in (comparison.alpha, 2 * comparison.alpha))
     low, high = difference.interval
-    inner_low, inner_high = difference.inner
     count = comparison.candidates
     basis = f"{percent} simultaneous, {count} candidate{'s' * (count > 1)}, {len(comparison.seeds)} seeds"
     name, base = difference.name, comparison.baseline
     numbers = f"{_ends(difference.interval, digits)} ({basis})"
+    inner = f"{_ends(difference.inner, digits)} ({inner_percent} simultaneous)"
     if exploratory:
         words = f"exploratory, no verdict: {name} - {base} {signed(difference.estimate, unit, digits=digits)} {numbers}"
-    elif low > 0 or high < 0:
-        size = f"{abs(difference.estimate):.{digits}f} {unit}"
-        words = f"{name} is {'higher' if low > 0 else 'lower'} than {base} by {size} {numbers}"
-    elif inner_low > -margin and inner_high < margin:
-        inner = f"{_ends(difference.inner, digits)} ({inner_percent} simultaneous)"
+    elif found in ("higher", "lower"):
+        words = f"{name} is {found} than {base} by {abs(difference.estimate):.{digits}f} {unit} {numbers}"
+    elif found == "same":
         words = f"{name} and {base} are the same within ±{margin:g} {unit} {inner}"
-    elif inner_low > -margin:
-        inner = f"{_ends(difference.inner, digits)} ({inner_percent} simultaneous)"
+    elif found == "not worse":
         words = f"{name} is not worse than {base} by more than {margin:g} {unit}; a gain is not shown {inner}"
     else:
         remain = f"{signed(low, digits=digits)} to {signed(high, unit, digits=digits)} remain possible"
