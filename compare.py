@@ -78,7 +78,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--looks", help="numbers of seeds after which a verdict is declared, as in 3,5; default: all of them")
     add("--engine", choices=("local", "ray"), default="local", help="where the runs are trained")
     add("--retry-failed", action="store_true", help="train failed runs again, from their start")
-    add("--probe", type=int, default=5, metavar="ROUNDS", help="of timed steps, for the estimate of time; 0: none")
+    add("--probe", type=int, default=5, metavar="ROUNDS", help="of timed steps, to estimate the time by; 0: none")
     add("--timing", action="store_true", help="also measure the time of a step apart from the training")
     add("--report", nargs="+", metavar="DIR", help="no training: the report of a comparison, or of runs, in DIR")
     add("--allow", nargs="+", default=[], metavar="KEY", help="keep runs apart that differ in this, as in code")

@@ -87,7 +87,7 @@ def plan_of(arguments: Any, given: Mapping[str, Any], *, before: Plan | None, mo
     if arguments.baseline is not None:
         config = load(arguments.cfg, {**given, **activation_overrides(arguments.baseline, given)})
         baseline = label_of(config)
-    fields = {
+    fields: dict[str, Any] = {
         "acts": tuple(specs),
         "baseline": baseline,
         "seeds": parse_seeds(arguments.seeds),
@@ -105,9 +105,9 @@ def plan_of(arguments: Any, given: Mapping[str, Any], *, before: Plan | None, mo
     plan = make_plan(**fields)  # what is wrong with it is said before anything is timed
     if before is not None and arguments.budget == "epochs":
         before.merged(plan)
-    fields["step_ms"], fields["batches"] = probe(plan, before, rounds=arguments.probe)
+    fields |= probe(plan, before, rounds=arguments.probe)
     if arguments.budget == "time":
-        if not fields["step_ms"]:
+        if "step_ms" not in fields:
             raise ValueError("--budget time: expected a --probe of some rounds, by which the epochs are planned")
         fields["epochs"] = epochs_in_equal_time(acts.epochs, fields["step_ms"])
     plan = make_plan(**fields)

@@ -4,6 +4,7 @@ All machines see the comparison's folder and this repository under the same path
 to be done, so where a worker or its machine is lost, another one goes on with its run, and the others lose nothing.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ def connect() -> Any:
         raise ValueError("--engine ray: Ray is not installed; uv sync --extra ray, or pip install ray") from None
     if not ray.is_initialized():
         paths = {"env_vars": {"PYTHONPATH": str(ROOT)}}
-        ray.init(runtime_env=paths, logging_level="ERROR", log_to_driver=False, include_dashboard=False)
+        ray.init(runtime_env=paths, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     return ray
 
 

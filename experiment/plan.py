@@ -59,6 +59,7 @@ class Plan(BaseModel):
     notes: tuple[str, ...] = ()  # what was decided for this comparison, in words
     step_ms: dict[str, float] = {}  # of a training step, by activation, from the probe; empty without one
     batches: tuple[int, int] = (0, 0)  # of an epoch's training and validation, from the probe
+    start_s: Annotated[float, Field(ge=0)] = 0.0  # of a process until its first step, from the probe
     created: str = ""
     added_acts: tuple[str, ...] = ()
     added_seeds: tuple[Seed, ...] = ()
@@ -144,11 +145,11 @@ class Plan(BaseModel):
     # -------------------------------------------------------------------------------------------------------- in words
 
     def seconds(self, cell: Cell) -> float | None:
-        """The estimate for a run from the probe: its training steps and its validations; None without a probe."""
+        """The estimate for a run from the probe: its start, training steps, validations; None without a probe."""
         if cell.act not in self.step_ms:
             return None
         train, val = self.batches
-        return self.epochs[cell.act] * (train + FORWARD * val) * self.step_ms[cell.act] / 1000
+        return self.start_s + self.epochs[cell.act] * (train + FORWARD * val) * self.step_ms[cell.act] / 1000
 
     def detectable(self, sigma: float | None = None) -> float:
         """The difference in mAP, a fraction, that the planned seeds show with a chance of 80 %; inf for one seed."""
@@ -185,7 +186,7 @@ class Plan(BaseModel):
             return f"{len(estimates)} runs; no probe, so an estimate comes with the first epoch"
         return (
             f"{len(estimates)} runs, about {duration(sum(known))} on one device by a probe of each activation's step "
-            "(validation taken as a third of a step; start and end of a run not counted)"
+            "(a batch of validation taken as a third of a step; each run's last evaluation and pictures not counted)"
         )
 
     def _power(self, points: float) -> str:

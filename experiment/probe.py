@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 from experiment.plan import Plan
 from experiment.runner import ROOT
@@ -13,20 +15,24 @@ from experiment.runner import ROOT
 TIMING = "timing.json"
 
 
-def probe(plan: Plan, before: Plan | None, *, rounds: int) -> tuple[dict[str, float], tuple[int, int]]:
-    """Milliseconds of a step by activation, and the batches of an epoch of training and of validation.
+def probe(plan: Plan, before: Plan | None, *, rounds: int) -> dict[str, Any]:
+    """The fields of a plan that a probe gives: times of a step and of a process's start, batches of an epoch.
 
     What ``before``, the plan in the folder, knows is kept, so that a plan does not change by being timed again.
     """
     known = {} if before is None else before.step_ms
     if before is not None and set(plan.acts) <= set(known):
-        return {act: known[act] for act in plan.acts}, before.batches
+        own = {act: known[act] for act in plan.acts}
+        return {"step_ms": own, "batches": before.batches, "start_s": before.start_s}
     if rounds < 1:
-        return {}, (0, 0)
+        return {}
     print("timing a step of each activation ...", flush=True)
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         measure(plan, Path(place), rounds=rounds)
         content = json.loads((Path(place) / TIMING).read_text(encoding="utf-8"))
+    whole = time.monotonic() - begun
+    stepping = sum(sum(times) for times in content["times_ms"].values()) * content["block"] / 1000
     found = {row["act"]: row["median_ms"] for row in content["rows"]}
     if plan.same:
         found = dict.fromkeys(plan.acts, *found.values())
@@ -34,7 +40,8 @@ def probe(plan: Plan, before: Plan | None, *, rounds: int) -> tuple[dict[str, fl
         scale = known[plan.baseline] / found[plan.baseline]
         found = {act: known.get(act, own * scale) for act, own in found.items()}
     counts = content["batches_per_epoch"]
-    return found, (counts["train"], counts["val"])
+    batches = (counts["train"], counts["val"])
+    return {"step_ms": found, "batches": batches, "start_s": max(0.0, round(whole - stepping, 1))}
 
 
 def measure(plan: Plan, folder: Path, *, rounds: int) -> str:

@@ -1,4 +1,4 @@
-"""What a training step takes with each activation, apart from any training: ``python -m studies.timing --acts relu mish``.
+"""What a training step takes with each activation, apart from training: ``python -m studies.timing --acts relu mish``.
 
 Batches of the training data lie ready on the device. In one process, rounds of short blocks of steps: each round takes
 every network once, in an order rotated round by round, over the same batches, so that a drift of the machine meets
@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,9 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     parser.add_argument("--output", metavar="FOLDER", help="write timing.json and timing.csv there")
     add_config_flags(parser)
     arguments = parser.parse_args(argv)
-    for name in ("rounds", "block"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name}: found {getattr(arguments, name)}, expected 1 or more")
+    for name, least in (("rounds", 2), ("block", 1)):
+        if getattr(arguments, name) < least:
+            parser.error(f"--{name}: found {getattr(arguments, name)}, expected {least} or more")
     arguments.cfg = arguments.cfg or "yolo.yaml"
     return arguments
 
@@ -85,7 +85,7 @@ def measure(arguments: Namespace) -> dict[str, Any]:
     prepare(placement.device)
     batches, counts, names = preload(config, placement.device)
     torch.manual_seed(train.seed)
-    steps = {label: trainer(own, placement, names) for label, _, _, own in variants}
+    steps = {label: stepper(own, placement, names) for label, _, _, own in variants}
     taken = interleave(
         steps,
         batches,
@@ -115,7 +115,7 @@ def measure(arguments: Namespace) -> dict[str, Any]:
 
 
 def networks(arguments: Namespace, given: dict[str, Any]) -> Any:
-    """Label, activation, form and configuration of each network; a form that an activation does not have is left out."""
+    """Label, activation, form and configuration of each network; forms that an activation lacks are left out."""
     from configs.schema import load
     from experiment.specs import activation_overrides, label_of
     from models import resolve_activations
@@ -178,7 +178,7 @@ class Stepper:
         self.trainer.one_step(batch, share=1.0, update=True)
 
 
-def trainer(config: Any, placement: Any, names: list[str]) -> Stepper:
+def stepper(config: Any, placement: Any, names: list[str]) -> Stepper:
     """The network of a configuration with its optimiser and moving average."""
     import torch
 
@@ -190,7 +190,7 @@ def trainer(config: Any, placement: Any, names: list[str]) -> Stepper:
 
     train = config.train
     model = build_model(config.model, names=names, seed=train.seed)
-    model.to(placement.device, memory_format=placement.memory_format)
+    model.to(placement.device, memory_format=placement.memory_format)  # type: ignore[call-overload]
     rows = census(model, device=placement.device, dtype=placement.amp_dtype)
     optimizer = build_optimizer(
         model, name=train.optimizer, lr=LEARNING_RATE, momentum=train.momentum, weight_decay=train.weight_decay
@@ -213,7 +213,7 @@ def trainer(config: Any, placement: Any, names: list[str]) -> Stepper:
 
 
 def interleave(
-    steps: dict[str, Callable[[Any], None]],
+    steps: Mapping[str, Callable[[Any], None]],
     batches: Sequence[Any],
     *,
     rounds: int,
@@ -238,7 +238,7 @@ def interleave(
 
 
 def summary(taken: dict[str, list[float]], *, batch: int) -> list[dict[str, Any]]:
-    """A row a network: median and least time, ratio to the first with its 95 % interval (none with one round)."""
+    """A row a network: median and least time, ratio to the first with its 95 % interval."""
     from experiment.statistics import compare_ratio
 
     labels = list(taken)
@@ -249,7 +249,7 @@ def summary(taken: dict[str, list[float]], *, batch: int) -> list[dict[str, Any]
     rows = []
     for label, times in taken.items():
         median, own = statistics.median(times), found.get(label)
-        low, high = own.interval if own is not None and own.interval is not None else (None, None)
+        low, high = (1.0, 1.0) if own is None or own.interval is None else own.interval
         rows.append(
             {
                 "label": label,
@@ -273,7 +273,7 @@ def table(content: dict[str, Any]) -> str:
         f"{'':<{width}}  step, ms: median  least  images/s  against {content['baseline']} [95 % simultaneous]",
     ]
     for row in content["rows"]:
-        ends = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
+        ends = "" if row is content["rows"][0] else f" [{row['low']:.3f}, {row['high']:.3f}]"
         lines.append(
             f"{row['label']:<{width}}  {row['median_ms']:16.1f}  {row['least_ms']:5.1f}  {row['images_per_s']:8.1f}  "
             f"{row['ratio']:.3f}{ends}"
@@ -293,7 +293,7 @@ def write(folder: Path, content: dict[str, Any]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([["" if row[name] is None else row[name] for name in COLUMNS] for row in content["rows"]])
+    writer.writerows([[row[name] for name in COLUMNS] for row in content["rows"]])
     write_text(folder / FILES[1], text.getvalue())
 
 
