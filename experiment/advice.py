@@ -66,7 +66,7 @@ def advice(analysis: Analysis) -> list[str]:
     if set(words.values()) == {"none"}:
         return [_without_interval(analysis)]
     found = {name: [act for act, each in words.items() if each == name] for name in set(words.values())}
-    sentences = _gains(analysis, found["higher"]) if "higher" in found else _no_gain(base, found)
+    sentences = _gains(analysis, found["higher"]) if "higher" in found else _no_gain(base, found, analysis.margin)
     if "lower" in found:
         sentences.append(f"Do not take {listed(found['lower'], 'or')} for the mAP's sake: lower than {base}.")
     if "higher" in found and "open" in found:
@@ -96,18 +96,19 @@ def _gains(analysis: Analysis, higher: Sequence[str]) -> list[str]:
     return sentences + [f"With {act}, {cost(analysis, act)}." for act in higher]
 
 
-def _no_gain(base: str, found: Mapping[str, Sequence[str]]) -> list[str]:
+def _no_gain(base: str, found: Mapping[str, Sequence[str]], margin: float) -> list[str]:
     sentences = []
     if "open" in found:
+        gains = "gain" if len(found["open"]) > 1 else "gains"
         sentences.append(
-            f"It cannot be told from these runs whether {listed(found['open'], 'or')} gain{'s' * (len(found['open']) == 1)}"
-            f" anything over {base}. Until more seeds tell, nothing here speaks against staying with {base}."
+            f"It cannot be told from these runs whether {listed(found['open'], 'or')} {gains} anything over {base}. "
+            f"Until more seeds tell, nothing here speaks against staying with {base}."
         )
     else:
         sentences.append(f"Stay with {base}: no candidate is shown to reach a higher mAP.")
     if "not worse" in found:
         names = listed(found["not worse"])
-        sentences.append(f"{names} may reach more and hardly less than {base}; a gain is not shown by so few seeds.")
+        sentences.append(f"Not worse by more than {margin:g} points and perhaps better, though not shown: {names}.")
     if "same" in found:
         sentences.append(f"{listed([base, *found['same']])} may be chosen between by time and memory alone.")
     return sentences
@@ -148,7 +149,9 @@ def further(analysis: Analysis, hours_per_seed: float | None) -> dict[str, Any]:
     rows = []
     for size in sorted({analysis.margin, 0.5, 1.0, 2.0}):
         seeds, cautious = (seeds_needed(size, sigma=each, **options) for each in (sigma, upper))
-        rows.append(_price(f"show a difference of {size:g} points", size, seeds, cautious, hours_per_seed))
+        rows.append(
+            _price(f"show a difference of {size:g} point{'s' * (size != 1)}", size, seeds, cautious, hours_per_seed)
+        )
     seeds, cautious = (seeds_for_same(analysis.margin, sigma=each, **options) for each in (sigma, upper))
     words = f"show that a candidate is the same within ±{analysis.margin:g} points, where it is"
     rows.append(_price(words, analysis.margin, seeds, cautious, hours_per_seed))
@@ -225,8 +228,5 @@ def _largest(metric: Metric) -> tuple[str, float] | None:
 def timing_title(rows: Sequence[Mapping[str, Any]]) -> str:
     """The message of the picture of the clean timing."""
     slowest = max(rows, key=lambda row: row["ratio"])
-    first = rows[0]
-    what = f"{slowest['act']}, {slowest['norm_act']}"
-    return (
-        f"Clean timing: {what} takes the longest step, ×{slowest['ratio']:.2f} of {first['act']}, {first['norm_act']}"
-    )
+    name, first = (f"{row['act']} ({row['norm_act']})" for row in (slowest, rows[0]))
+    return f"Clean timing: the slowest step is that of {name}, ×{slowest['ratio']:.2f} of {first}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from experiment.pictures import inline_svg
@@ -17,14 +17,14 @@ from experiment.pictures import inline_svg
 Numbers = Mapping[str, Any]
 PRIMARY = "metrics/mAP50-95"
 MEMORY = (
-    "Peak memory is what the training adds: on a GPU the most that PyTorch allocated, on a CPU the process's peak minus "
-    "its size after the build of the model. It hardly varies, so it is described and not tested."
+    "Peak memory is what the training adds: on a GPU the most that PyTorch allocated, on a CPU the process's peak "
+    "minus its size after the build of the model. It hardly varies, so it is described and not tested."
 )
 BEST = "The best epoch is chosen on the set it is measured on, so it flatters noisy curves: look, do not conclude."
 LATENCY = "Inference latency is that of the trained network on the machine of the training."
 CORRELATION = (
-    "Correlation: how much a seed's runs rise and fall with those of the baseline. Near 1, pairing by seed has cancelled "
-    "most of the luck; near 0, it has brought nothing."
+    "Correlation: how much a seed's runs rise and fall with those of the baseline. Near 1, pairing by seed has "
+    "cancelled most of the luck; near 0, it has brought nothing."
 )
 PICTURES = {"answer": ("answer", "answer_wide"), "curves": ("curves", "curves_wide"), "runs": ("runs",)}
 PICTURES |= {"times": ("times",), "timing": ("timing",)}
@@ -95,6 +95,8 @@ def hours(value: float | None) -> str:
     """Hours as people say them."""
     if value is None:
         return "unknown"
+    if value < 1:
+        return f"{60 * value:.0f} min" if value > 1 / 6 else duration(3600 * value)
     return duration(3600 * value) if value < 48 else f"{value:,.0f} h ({value / 24:,.0f} days)"
 
 
@@ -195,6 +197,11 @@ def main_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
     return Table(columns, rows)
 
 
+def _point_columns(metrics: Mapping[str, Any], keys: Sequence[str]) -> list[Column]:
+    """Columns of figures in points, with what is to be known of them."""
+    return [Column(metrics[key]["title"].replace(", last epoch", ""), metrics[key]["note"] or "points") for key in keys]
+
+
 def _counted(numbers: Numbers, act: str) -> Cell:
     done = len(numbers["metrics"][PRIMARY]["cells"][act]["values"])
     failed, of = numbers["failed"].get(act, (0, done))
@@ -210,7 +217,7 @@ def secondary_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
         if key not in (PRIMARY, "time", "until") and metric["comparison"] is not None
     ]
     columns = [Column("activation", text=True)]
-    columns += [Column(metrics[key]["title"], metrics[key]["note"] or "points") for key in keys]
+    columns += _point_columns(metrics, keys)
     rows = [
         Row([Cell(act, act), *(_difference(metrics[key], act, baseline=base) for key in keys)], colors.get(act, ""))
         for act in numbers["acts"]
@@ -343,9 +350,12 @@ def further_words(numbers: Numbers) -> str:
 
 def budget_words(numbers: Numbers) -> str:
     """What the two budgets are."""
-    until = [value for value in numbers["until_seconds"].values()]
+    until = list(numbers["until_seconds"].values())
     if (numbers["plan"] or {}).get("budget") == "time":
-        text = "Here the epochs of each activation were planned so that all fit the time of the fastest: the last-epoch column is the fair claim at equal time."
+        text = (
+            "Here the epochs of each activation were planned so that all fit the time of the fastest: the column of the "
+            "last epoch is the fair claim at equal time."
+        )
     else:
         text = "Equal epochs: every activation saw the same batches."
     if not until:
@@ -401,15 +411,13 @@ def method(numbers: Numbers) -> list[str]:
         comparison = numbers["metrics"][key]["comparison"]
         lines.append(f"{what}: {comparison['method'] if comparison else numbers['metrics'][key]['note']}")
     lines.append(
-        f"Same within ±{numbers['margin']:g} points: the interval at twice the error rate lies inside. mAP and time are "
-        "two families of statements, each with its own error rate; all else is description. The last epoch is compared, "
-        "not the best one, and no run is left out for being far off."
+        f"Same within ±{numbers['margin']:g} points: the interval at twice the error rate lies inside. mAP and time "
+        "are two families of statements, each with its own error rate; all else is description. The last epoch is "
+        "compared, not the best one, and no run is left out for being far off."
     )
     remarks = numbers["setting"]["pairing"]
-    lines += remarks or [
-        "Within each seed all activations started from the same weights and saw the same batches (checked)."
-    ]
-    return lines
+    paired = "Within each seed all activations started from the same weights and saw the same batches (checked)."
+    return [line.replace("+-", "±") for line in [*lines, *(remarks or [paired])]]
 
 
 def _voided(numbers: Numbers) -> list[str]:
@@ -424,6 +432,7 @@ def render(numbers: Numbers, drawn: Mapping[str, Figure], *, colors: Mapping[str
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["breakable"] = breakable
     svg = {
         key: [_svg(drawn[name], name, paired=len(names) > 1 and names[1] in drawn) for name in names if name in drawn]
         for key, names in PICTURES.items()
@@ -459,6 +468,11 @@ def render(numbers: Numbers, drawn: Mapping[str, Figure], *, colors: Mapping[str
         plan=numbers["plan_words"],
         run_table=run_table(numbers, colors),
     )
+
+
+def breakable(label: str) -> Markup:
+    """A label, escaped, that may be broken behind its commas, brackets and equals signs."""
+    return Markup("").join(escape(letter) + Markup("<wbr>" if letter in ",(=" else "") for letter in label)
 
 
 def _svg(figure: Figure, name: str, *, paired: bool) -> Markup:

@@ -291,8 +291,8 @@ def plot_curves(
     that the second half of the training takes up.
     """
     with matplotlib.rc_context(STYLE):
-        lines = math.ceil((len(curves) + 2) / (4 if wide else 2))
-        figure = _figure(WIDE, 4.4 + 0.22 * lines) if wide else _figure(NARROW, 7.0 + 0.22 * lines)
+        keys = math.ceil((len(curves) + 2) / (4 if wide else 2))  # lines of them
+        figure = _figure(WIDE, 4.4 + 0.22 * keys) if wide else _figure(NARROW, 7.0 + 0.22 * keys)
         by_epoch, by_time = figure.subplots(1, 2) if wide else figure.subplots(2, 1)
         for number, (name, several) in enumerate(curves.items()):
             style = {"color": palette[name][0], "marker": palette[name][1], "markevery": (0.03 * number, 0.15)}

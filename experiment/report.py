@@ -385,7 +385,7 @@ def draw(analysis: Analysis, numbers: Mapping[str, Any], palette: pictures.Palet
             title = advice.curves_title(analysis)
             drawn[name] = pictures.plot_curves(shown, palette, title=title, until=mark, wide=wide)
     drawn["runs"] = pictures.plot_runs(
-        [_dots(cells, 1) for cells in analysis.primary.cells],
+        [_dots(cells, analysis.failed.get(cells.act, (0, 0))[0]) for cells in analysis.primary.cells],
         palette,
         title=advice.runs_title(analysis),
         axis_words="mAP50-95 of the last epoch, points",
@@ -453,10 +453,10 @@ def _effects(metric: Metric, words: Any) -> list[pictures.Effect]:
     return effects
 
 
-def _dots(cells: Cells, digits: int) -> pictures.Dots:
-    words = "no finished run" if cells.mean is None else f"{cells.mean:.{digits}f}"
-    if cells.sd is not None:
-        words += f" ± {cells.sd:.{digits}f}"
+def _dots(cells: Cells, failed: int) -> pictures.Dots:
+    words = "no finished run" if cells.mean is None else f"{cells.mean:.1f}"
+    words += "" if cells.sd is None else f" ± {cells.sd:.1f}"
+    words += f", {failed} failed" if failed else ""
     return pictures.Dots(name=cells.act, values=cells.values, words=words)
 
 
