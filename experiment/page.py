@@ -110,15 +110,11 @@ def _mean(cells: Mapping[str, Any] | None, show: Callable[[float], str] | None =
     if cells is None or cells["mean"] is None:
         return Cell("–")
     mean, sd = cells["mean"], cells["sd"]
-    if show is None:
-        digits = 2 - math.floor(math.log10(max(abs(mean), 1e-9)))  # three of the mean's
-        if sd:
-            digits = min(digits, -math.floor(math.log10(sd)))  # and not beyond the first of the sd's
-
-        def show(value: float) -> str:
-            return f"{value:,.{max(0, digits)}f}"
-
-    return Cell(show(mean) if sd is None else f"{show(mean)} ± {show(sd)}", mean)
+    digits = 2 - math.floor(math.log10(max(abs(mean), 1e-9)))  # three of the mean's,
+    if sd:
+        digits = min(digits, -math.floor(math.log10(sd)))  # and not beyond the first of the sd's
+    texts = [show(each) if show else f"{each:,.{max(0, digits)}f}" for each in (mean, sd) if each is not None]
+    return Cell(" ± ".join(texts), mean)
 
 
 def _points(value: float) -> str:
@@ -284,18 +280,20 @@ def further_table(numbers: Numbers) -> Table:
 def timing_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
     """The clean timing."""
     columns = [Column("activation", text=True), Column("norm and activation", text=True)]
-    columns += [Column("training step", "median, ms"), Column("ratio", "to the first row, 95 %")]
+    columns += [Column("computed by", text=True)]
+    columns += [Column("training step", "median, ms"), Column("ratio", "to the first row, 95 % simultaneous")]
     rows = [
         Row(
             [
                 Cell(row["act"], row["act"]),
                 Cell(row["norm_act"], row["norm_act"], "text"),
+                Cell(row["implementation"] or "–", row["implementation"], "text"),
                 Cell(amount(row["median_ms"]), row["median_ms"]),
                 Cell(times_words(row["ratio"], (row["low"], row["high"])), row["ratio"]),
             ],
             colors.get(row["act"], ""),
         )
-        for row in numbers["timing"]
+        for row in numbers["timing"]["rows"]
     ]
     return Table(columns, rows)
 
@@ -353,8 +351,8 @@ def budget_words(numbers: Numbers) -> str:
     until = list(numbers["until_seconds"].values())
     if (numbers["plan"] or {}).get("budget") == "time":
         text = (
-            "Here the epochs of each activation were planned so that all fit the time of the fastest: the column of the "
-            "last epoch is the fair claim at equal time."
+            "Here the epochs of each activation were planned so that all fit the time of the fastest: the column of "
+            "the last epoch is the fair claim at equal time."
         )
     else:
         text = "Equal epochs: every activation saw the same batches."
@@ -459,6 +457,7 @@ def render(numbers: Numbers, drawn: Mapping[str, Figure], *, colors: Mapping[str
         budgets=budget_table(numbers, colors),
         voided=_voided(numbers),
         timing=timing_table(numbers, colors),
+        timing_words=numbers["timing"]["words"],
         further=further_table(numbers),
         further_words=further_words(numbers),
         larger=larger and {"reasons": "; ".join(larger["exploratory"]), "lines": [*larger["verdicts"].values()]},

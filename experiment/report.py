@@ -38,7 +38,8 @@ def write_report(folder: Path, runs: Sequence[Run], *, plan: Plan | None) -> str
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     analysis = analyse(runs, plan)
     numbers = gather(analysis, runs, plan, timing=_timing(folder / TIMING))
-    palette = pictures.Palette(analysis.acts, baseline=analysis.baseline)
+    timed = [row["act"] for row in numbers["timing"]["rows"]]
+    palette = pictures.Palette([*dict.fromkeys([*analysis.acts, *timed])], baseline=analysis.baseline)
     drawn = draw(analysis, numbers, palette)
     for old in (folder / "pictures").glob("*.png"):
         old.unlink()
@@ -47,33 +48,41 @@ def write_report(folder: Path, runs: Sequence[Run], *, plan: Plan | None) -> str
     _write(folder / "report.json", json.dumps(_finite(numbers), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     _write(folder / "table.csv", as_csv(table_rows(numbers)))
     _write(folder / "runs.csv", as_csv(numbers["runs"]))
-    colors = {act: palette.variable(act) for act in analysis.acts}
+    colors = {act: palette.variable(act) for act in palette.colors}
     _write(folder / "report.html", page.render(numbers, drawn, colors=colors))
     return page.terminal(numbers, folder / "report.html")
 
 
-def _timing(path: Path) -> list[dict[str, Any]]:
-    """The clean timing that lies in the folder, if one does: rows of act, norm_act, median_ms, ratio, low, high."""
+def _timing(path: Path) -> dict[str, Any]:
+    """The clean timing that studies/timing.py has left in the folder, if any: what it was of, and its rows."""
     if not path.is_file():
-        return []
+        return {"words": "", "rows": []}
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        rows = rows["rows"] if isinstance(rows, dict) else rows
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content = content if isinstance(content, dict) else {"rows": content}
         numeric = ("median_ms", "ratio", "low", "high")
-        return [
-            {"act": str(row["act"]), "norm_act": str(row["norm_act"])} | {key: float(row[key]) for key in numeric}
-            for row in rows
+        rows = [
+            {key: str(row.get(key, "")) for key in ("act", "norm_act", "implementation")}
+            | {key: float(row[key]) for key in numeric}
+            for row in content["rows"]
         ]
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path}: expected a list of act, norm_act, median_ms, ratio, low, high: {error}") from error
+        parts = {
+            "device": "{}",
+            "imgsz": "{} pixels",
+            "batch": "batch {}",
+            "rounds": "{} rounds",
+            "block": "of {} steps",
+        }
+        words = ", ".join(text.format(content[key]) for key, text in parts.items() if content.get(key) is not None)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected rows of act, norm_act, median_ms, ratio, low, high: {error}") from error
+    return {"words": words, "rows": rows}
 
 
 # ------------------------------------------------------------------------------------------------------- the numbers
 
 
-def gather(
-    analysis: Analysis, runs: Sequence[Run], plan: Plan | None, *, timing: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def gather(analysis: Analysis, runs: Sequence[Run], plan: Plan | None, *, timing: Mapping[str, Any]) -> dict[str, Any]:
     """Every number and sentence of the report as plain values: what report.json holds."""
     metrics = [
         analysis.primary,
@@ -99,7 +108,7 @@ def gather(
         "setting": _setting(runs),
         "plan": None if plan is None else plan.model_dump(mode="json"),
         "plan_words": _plan_words(plan),
-        "timing": list(timing),
+        "timing": timing,
     }
 
 
@@ -392,12 +401,12 @@ def draw(analysis: Analysis, numbers: Mapping[str, Any], palette: pictures.Palet
         pairs=len(analysis.seeds) > 1,
     )
     drawn["times"] = _times(analysis, numbers, palette)
-    if numbers["timing"]:
+    timing = numbers["timing"]["rows"]
+    if timing:
         rows = [
-            (f"{row['act']}, {row['norm_act']}", row["act"], row["ratio"], row["low"], row["high"])
-            for row in numbers["timing"]
+            (f"{row['act']}, {row['norm_act']}", row["act"], row["ratio"], row["low"], row["high"]) for row in timing
         ]
-        drawn["timing"] = pictures.plot_timing(rows, palette, title=advice.timing_title(numbers["timing"]))
+        drawn["timing"] = pictures.plot_timing(rows, palette, title=advice.timing_title(timing))
     return drawn
 
 
