@@ -174,7 +174,7 @@ def _price(
 def answer_title(analysis: Analysis) -> str:
     """The message of the picture of differences."""
     words, base, seeds = kinds(analysis), analysis.baseline, len(analysis.seeds)
-    count = f"{seeds} seed{'s' * (seeds != 1)}"
+    count = f"{seeds}\N{NO-BREAK SPACE}seed{'s' * (seeds != 1)}"
     if analysis.exploratory:
         return f"Exploratory: differences from {base}, {count}"
     groups = {name: [act for act, each in words.items() if each == name] for name in ("higher", "lower", "same")}

@@ -102,7 +102,7 @@ def hours(value: float | None) -> str:
 
 def amount(value: float) -> str:
     """A figure with three digits or so: 0.123, 12.3, 1,234."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
 def _mean(cells: Mapping[str, Any] | None, show: Callable[[float], str] | None = None) -> Cell:
@@ -230,10 +230,10 @@ def budget_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
     first = "planned to fit the time" if planned else "equal epochs"
     columns = [
         Column("activation", text=True),
-        Column(f"mAP50-95, {first}", "last epoch, points"),
-        Column(f"difference, {first}", f"points, {_level(epochs['comparison'])} simultaneous"),
-        Column("mAP50-95, equal time", "unfinished schedule, points"),
-        Column("difference, equal time", f"points, {_level(until['comparison'])} simultaneous"),
+        Column(first, "mAP50-95 of the last epoch, points"),
+        Column("difference", f"{first}, {_level(epochs['comparison'])} simultaneous"),
+        Column("equal time", "mAP50-95, unfinished schedule, points"),
+        Column("difference", f"equal time, {_level(until['comparison'])} simultaneous"),
     ]
     rows = []
     for act in numbers["acts"]:

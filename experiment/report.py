@@ -480,7 +480,7 @@ def _times(analysis: Analysis, numbers: Mapping[str, Any], palette: pictures.Pal
             if run["activation"] == act and run["status"] == "finished" and run["seed"] in analysis.seeds
         }
         good = [value for seed, value in every.items() if (act, seed) not in void]
-        words = f"{math.fsum(good) / len(good):.3g} s" if good else "no clean time"
+        words = f"{page.amount(math.fsum(good) / len(good))} s" if good else "no clean time"
         marked = frozenset(seed for seed in every if (act, seed) in void)
         rows.append(pictures.Dots(name=act, values=every, void=marked, words=words))
     title = advice.times_title(analysis)
