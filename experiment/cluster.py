@@ -39,7 +39,9 @@ def train_one(own: Job) -> int:
         return 0
     process = launch(own)
     try:
-        return process.wait()
+        while process.poll() is None:  # a wait in the system would not be interrupted by Ray
+            time.sleep(POLL_SECONDS)
+        return process.returncode
     except BaseException:  # Ray cancels a task by an exception of its choice
         stop(process)
         raise
@@ -68,7 +70,6 @@ def train_all(
     """Train what is left of the plan on all of the cluster; raises as ``experiment.runner.train_all`` does."""
     ray = connect()
     gpus = 1 if ray.cluster_resources().get("GPU") else 0
-    # A run that is cancelled ends by its own saving, so its task waits for it and is not tried again.
     task = ray.remote(train_one).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
 
     def submit(cell: Cell) -> Any:

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "experiment": {"ops", "configs"},
     "yolo": {"ops", "configs", "models", "data", "engine"},
     "scripts": {"ops", "configs", "models", "data", "engine", "experiment", "yolo"},
+    "studies": {"ops", "configs", "models", "data", "engine", "experiment", "yolo"},
     "benchmarks": {"ops", "configs", "models", "data", "engine", "experiment", "yolo", *SCRIPTS},
 }
 # Run as python -m FOLDER.NAME: an entry script in all but its place, so it may import what scripts may, and no module
@@ -62,6 +63,11 @@ def test_nothing_imports_a_command() -> None:
     assert dotted("from data import check\n") & commands and dotted("import data.check as c\n") & commands
 
 
+def test_an_experiment_knows_run_folders_and_no_tensors() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "experiment").rglob("*.py")]
+    assert sources and not any({"torch", "torchvision"} & imported(source) for source in sources)
+
+
 def test_an_import_inside_a_function_is_seen() -> None:
     assert imported("def f():\n    from engine.trainer import Trainer\n") == {"engine"}
 
@@ -70,4 +76,6 @@ def test_config_objects_are_read_at_the_doors_only() -> None:
     """configs is imported by the entry scripts and yolo.py; parts take plain keyword arguments."""
     parts = [path for path in modules() if path.relative_to(ROOT).as_posix() not in COMMANDS]
     readers = {p.relative_to(ROOT).parts[0] for p in parts if "configs" in imported(p.read_text(encoding="utf-8"))}
-    assert readers <= {"configs", "yolo.py", "experiment", "benchmarks"} | {f"{script}.py" for script in SCRIPTS}
+    assert readers <= {"configs", "yolo.py", "experiment", "benchmarks", "studies"} | {
+        f"{script}.py" for script in SCRIPTS
+    }
