@@ -149,6 +149,11 @@ def test_power(acts: int, seeds: int, expected: tuple[float, ...]) -> None:
     assert found == pytest.approx(expected, abs=1.5)
 
 
+@pytest.mark.parametrize("alpha", [0.01, 0.05])
+def test_the_power_at_no_difference_is_the_error(alpha: float) -> None:
+    assert power(0.0, sigma=1, candidates=1, seeds=4, alpha=alpha) == pytest.approx(alpha, rel=1e-5)
+
+
 def test_one_seed_shows_nothing() -> None:
     assert power(100, sigma=1, candidates=1, seeds=1) == 0
     assert minimal_detectable(sigma=1, candidates=1, seeds=1) == math.inf
@@ -491,6 +496,7 @@ def test_words_of_one_seed() -> None:
             (-0.6, 1.3), (-0.4, 1.1), 0.35, "not worse",
             "mish is not worse than relu by more than 0.5 mAP points; a gain is not shown [-0.40, +1.10] (90 % simult",
         ),
+        ((-0.45, 0.7), (-0.4, 0.55), 0.1, "not worse", "mish is not worse than relu by more than 0.5 mAP points"),
         (
             (-1.1, 0.9), (-0.9, 0.7), -0.1, "open",
             "mish against relu: cannot tell; -1.10 to +0.90 mAP points remain possible (95 % simultaneous, 2 cand",
