@@ -66,7 +66,7 @@ def advice(analysis: Analysis) -> list[str]:
     if set(words.values()) == {"none"}:
         return [_without_interval(analysis)]
     found = {name: [act for act, each in words.items() if each == name] for name in set(words.values())}
-    sentences = _gains(analysis, found["higher"]) if "higher" in found else _no_gain(base, found)
+    sentences = _gains(analysis, found["higher"]) if "higher" in found else _no_gain(base, found, analysis.margin)
     if "lower" in found:
         sentences.append(f"Do not take {listed(found['lower'], 'or')} for the mAP's sake: lower than {base}.")
     if "higher" in found and "open" in found:
@@ -96,15 +96,19 @@ def _gains(analysis: Analysis, higher: Sequence[str]) -> list[str]:
     return sentences + [f"With {act}, {cost(analysis, act)}." for act in higher]
 
 
-def _no_gain(base: str, found: Mapping[str, Sequence[str]]) -> list[str]:
+def _no_gain(base: str, found: Mapping[str, Sequence[str]], margin: float) -> list[str]:
     sentences = []
     if "open" in found:
+        gains = "gain" if len(found["open"]) > 1 else "gains"
         sentences.append(
-            f"It cannot be told from these runs whether {listed(found['open'], 'or')} gain{'s' * (len(found['open']) == 1)}"
-            f" anything over {base}. Until more seeds tell, nothing here speaks against staying with {base}."
+            f"It cannot be told from these runs whether {listed(found['open'], 'or')} {gains} anything over {base}. "
+            f"Until more seeds tell, nothing here speaks against staying with {base}."
         )
     else:
         sentences.append(f"Stay with {base}: no candidate is shown to reach a higher mAP.")
+    if "not worse" in found:
+        names = listed(found["not worse"])
+        sentences.append(f"Not worse by more than {margin:g} points and perhaps better, though not shown: {names}.")
     if "same" in found:
         sentences.append(f"{listed([base, *found['same']])} may be chosen between by time and memory alone.")
     return sentences
@@ -145,7 +149,9 @@ def further(analysis: Analysis, hours_per_seed: float | None) -> dict[str, Any]:
     rows = []
     for size in sorted({analysis.margin, 0.5, 1.0, 2.0}):
         seeds, cautious = (seeds_needed(size, sigma=each, **options) for each in (sigma, upper))
-        rows.append(_price(f"show a difference of {size:g} points", size, seeds, cautious, hours_per_seed))
+        rows.append(
+            _price(f"show a difference of {size:g} point{'s' * (size != 1)}", size, seeds, cautious, hours_per_seed)
+        )
     seeds, cautious = (seeds_for_same(analysis.margin, sigma=each, **options) for each in (sigma, upper))
     words = f"show that a candidate is the same within ±{analysis.margin:g} points, where it is"
     rows.append(_price(words, analysis.margin, seeds, cautious, hours_per_seed))
@@ -168,7 +174,7 @@ def _price(
 def answer_title(analysis: Analysis) -> str:
     """The message of the picture of differences."""
     words, base, seeds = kinds(analysis), analysis.baseline, len(analysis.seeds)
-    count = f"{seeds} seed{'s' * (seeds != 1)}"
+    count = f"{seeds}\N{NO-BREAK SPACE}seed{'s' * (seeds != 1)}"
     if analysis.exploratory:
         return f"Exploratory: differences from {base}, {count}"
     groups = {name: [act for act, each in words.items() if each == name] for name in ("higher", "lower", "same")}
@@ -179,7 +185,7 @@ def answer_title(analysis: Analysis) -> str:
         return f"Observed differences from {base}, {count}: no verdict"
     if not parts:
         return f"No activation can be told from {base} yet ({count})"
-    return f"{'; '.join(parts)} ({count})"
+    return f"mAP: {'; '.join(parts)} ({count})"
 
 
 def curves_title(analysis: Analysis) -> str:
@@ -194,7 +200,9 @@ def curves_title(analysis: Analysis) -> str:
 
 def runs_title(analysis: Analysis) -> str:
     """The message of the picture of single runs: how far seeds alone move the figure."""
-    spans = [max(cells.values.values()) - min(cells.values.values()) for cells in analysis.primary.cells if cells.values]
+    spans = [
+        max(cells.values.values()) - min(cells.values.values()) for cells in analysis.primary.cells if cells.values
+    ]
     if not spans or len(analysis.seeds) < 2:
         return "mAP of every run at its last epoch"
     return f"Every run: another seed alone moves the mAP by up to {max(spans):.1f} points"
@@ -205,6 +213,9 @@ def times_title(analysis: Analysis) -> str:
     found = analysis.time.comparison.differences if analysis.time.comparison else ()
     if not found:
         return "Training time of every run: no clean times to compare"
+    if len(found) > 3:
+        ratios = sorted(each.estimate for each in found)
+        return f"Training time: ×{ratios[0]:.2f} to ×{ratios[-1]:.2f} of {analysis.baseline}'s"
     parts = [f"{each.name} ×{each.estimate:.2f}" for each in found]
     return f"Training time against {analysis.baseline}: {', '.join(parts)}"
 
@@ -217,6 +228,5 @@ def _largest(metric: Metric) -> tuple[str, float] | None:
 def timing_title(rows: Sequence[Mapping[str, Any]]) -> str:
     """The message of the picture of the clean timing."""
     slowest = max(rows, key=lambda row: row["ratio"])
-    first = rows[0]
-    what = f"{slowest['act']}, {slowest['norm_act']}"
-    return f"Clean timing: {what} takes the longest step, ×{slowest['ratio']:.2f} of {first['act']}, {first['norm_act']}"
+    name, first = (f"{row['act']} ({row['norm_act']})" for row in (slowest, rows[0]))
+    return f"Clean timing: the slowest step is that of {name}, ×{slowest['ratio']:.2f} of {first}"

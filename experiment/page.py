@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from experiment.pictures import inline_svg
@@ -17,16 +17,16 @@ from experiment.pictures import inline_svg
 Numbers = Mapping[str, Any]
 PRIMARY = "metrics/mAP50-95"
 MEMORY = (
-    "Peak memory is what the training adds: on a GPU the most that PyTorch allocated, on a CPU the process's peak minus "
-    "its size after the build of the model. It hardly varies, so it is described and not tested."
+    "Peak memory is what the training adds: on a GPU the most that PyTorch allocated, on a CPU the process's peak "
+    "minus its size after the build of the model. It hardly varies, so it is described and not tested."
 )
 BEST = "The best epoch is chosen on the set it is measured on, so it flatters noisy curves: look, do not conclude."
 LATENCY = "Inference latency is that of the trained network on the machine of the training."
 CORRELATION = (
-    "Correlation: how much a seed's runs rise and fall with those of the baseline. Near 1, pairing by seed has cancelled "
-    "most of the luck; near 0, it has brought nothing."
+    "Correlation: how much a seed's runs rise and fall with those of the baseline. Near 1, pairing by seed has "
+    "cancelled most of the luck; near 0, it has brought nothing."
 )
-PICTURES = {"answer": ("answer", "answer_wide"), "curves": ("curves",), "runs": ("runs",)}
+PICTURES = {"answer": ("answer", "answer_wide"), "curves": ("curves", "curves_wide"), "runs": ("runs",)}
 PICTURES |= {"times": ("times",), "timing": ("timing",)}
 
 
@@ -95,28 +95,30 @@ def hours(value: float | None) -> str:
     """Hours as people say them."""
     if value is None:
         return "unknown"
+    if value < 1:
+        return f"{60 * value:.0f} min" if value > 1 / 6 else duration(3600 * value)
     return duration(3600 * value) if value < 48 else f"{value:,.0f} h ({value / 24:,.0f} days)"
 
 
 def amount(value: float) -> str:
     """A figure with three digits or so: 0.123, 12.3, 1,234."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
-def _mean(cells: Mapping[str, Any] | None, show: Callable[[float], str]) -> Cell:
-    """Mean ± sd of an activation's cells."""
+def _mean(cells: Mapping[str, Any] | None, show: Callable[[float], str] | None = None) -> Cell:
+    """Mean ± sd of an activation's cells; without a way to show them, with as many digits as the sd warrants."""
     if cells is None or cells["mean"] is None:
         return Cell("–")
-    sd = "" if cells["sd"] is None else f" ± {show(cells['sd'])}"
-    return Cell(f"{show(cells['mean'])}{sd}", cells["mean"])
+    mean, sd = cells["mean"], cells["sd"]
+    digits = 2 - math.floor(math.log10(max(abs(mean), 1e-9)))  # three of the mean's,
+    if sd:
+        digits = min(digits, -math.floor(math.log10(sd)))  # and not beyond the first of the sd's
+    texts = [show(each) if show else f"{each:,.{max(0, digits)}f}" for each in (mean, sd) if each is not None]
+    return Cell(" ± ".join(texts), mean)
 
 
 def _points(value: float) -> str:
     return f"{value:.1f}"
-
-
-def _shown(metric: Mapping[str, Any]) -> Callable[[float], str]:
-    return _points if metric["unit"] == "mAP points" else duration if metric["unit"] == "s" else amount
 
 
 def _found(metric: Mapping[str, Any], act: str) -> Mapping[str, Any] | None:
@@ -154,7 +156,10 @@ def main_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
         Column("mAP50-95", "last epoch, points"),
         Column("difference", f"points, {_level(primary['comparison'])} simultaneous"),
         Column("every run", "by seed, points"),
-        *(Column(metrics[key]["title"].replace(", last epoch", ""), metrics[key]["note"] or "points") for key in described),
+        *(
+            Column(metrics[key]["title"].replace(", last epoch", ""), metrics[key]["note"] or "points")
+            for key in described
+        ),
         Column("time per epoch", "training, s"),
         Column("training time", "in total"),
         Column("time ratio", f"{_level(time['comparison'])} simultaneous"),
@@ -175,10 +180,10 @@ def main_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
                     _difference(primary, act, baseline=base),
                     Cell("  ".join(f"{value:.1f}" for value in values.values()) or "–", len(values), "wrap"),
                     *(_mean(metrics[key]["cells"].get(act), _points) for key in described),
-                    _mean(metrics["epoch_seconds"]["cells"].get(act), lambda value: f"{value:.3g}"),
+                    _mean(metrics["epoch_seconds"]["cells"].get(act)),
                     _mean(time["cells"].get(act), duration),
                     _difference(time, act, baseline=base),
-                    *(_mean(metrics[key]["cells"].get(act), amount) for key in costs),
+                    *(_mean(metrics[key]["cells"].get(act)) for key in costs),
                     Cell("–") if correlation is None else Cell(f"{correlation:.2f}".replace("-", "−"), correlation),
                     _counted(numbers, act),
                 ],
@@ -186,6 +191,11 @@ def main_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
             )
         )
     return Table(columns, rows)
+
+
+def _point_columns(metrics: Mapping[str, Any], keys: Sequence[str]) -> list[Column]:
+    """Columns of figures in points, with what is to be known of them."""
+    return [Column(metrics[key]["title"].replace(", last epoch", ""), metrics[key]["note"] or "points") for key in keys]
 
 
 def _counted(numbers: Numbers, act: str) -> Cell:
@@ -203,7 +213,7 @@ def secondary_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
         if key not in (PRIMARY, "time", "until") and metric["comparison"] is not None
     ]
     columns = [Column("activation", text=True)]
-    columns += [Column(metrics[key]["title"], metrics[key]["note"] or "points") for key in keys]
+    columns += _point_columns(metrics, keys)
     rows = [
         Row([Cell(act, act), *(_difference(metrics[key], act, baseline=base) for key in keys)], colors.get(act, ""))
         for act in numbers["acts"]
@@ -220,10 +230,10 @@ def budget_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
     first = "planned to fit the time" if planned else "equal epochs"
     columns = [
         Column("activation", text=True),
-        Column(f"mAP50-95, {first}", "last epoch, points"),
-        Column(f"difference, {first}", f"points, {_level(epochs['comparison'])} simultaneous"),
-        Column("mAP50-95, equal time", "unfinished schedule, points"),
-        Column("difference, equal time", f"points, {_level(until['comparison'])} simultaneous"),
+        Column(first, "mAP50-95 of the last epoch, points"),
+        Column("difference", f"{first}, {_level(epochs['comparison'])} simultaneous"),
+        Column("equal time", "mAP50-95, unfinished schedule, points"),
+        Column("difference", f"equal time, {_level(until['comparison'])} simultaneous"),
     ]
     rows = []
     for act in numbers["acts"]:
@@ -270,18 +280,20 @@ def further_table(numbers: Numbers) -> Table:
 def timing_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
     """The clean timing."""
     columns = [Column("activation", text=True), Column("norm and activation", text=True)]
-    columns += [Column("training step", "median, ms"), Column("ratio", "to the first row, 95 %")]
+    columns += [Column("computed by", text=True)]
+    columns += [Column("training step", "median, ms"), Column("ratio", "to the first row, 95 % simultaneous")]
     rows = [
         Row(
             [
                 Cell(row["act"], row["act"]),
                 Cell(row["norm_act"], row["norm_act"], "text"),
+                Cell(row["implementation"] or "–", row["implementation"], "text"),
                 Cell(amount(row["median_ms"]), row["median_ms"]),
                 Cell(times_words(row["ratio"], (row["low"], row["high"])), row["ratio"]),
             ],
             colors.get(row["act"], ""),
         )
-        for row in numbers["timing"]
+        for row in numbers["timing"]["rows"]
     ]
     return Table(columns, rows)
 
@@ -326,15 +338,22 @@ def further_words(numbers: Numbers) -> str:
             f" With {_counts(numbers)} a true difference of {found['detectable']:.2f} points is found in four of five "
             "such comparisons; smaller ones are mostly missed."
         )
-    once = "" if found["hours_per_seed"] is None else f" One seed of all activations takes {hours(found['hours_per_seed'])}."
+    once = (
+        ""
+        if found["hours_per_seed"] is None
+        else f" One seed of all activations takes {hours(found['hours_per_seed'])}."
+    )
     return f"Luck moves a single run by about {found['sigma']:.2f} points (residual sd).{shown}{once}"
 
 
 def budget_words(numbers: Numbers) -> str:
     """What the two budgets are."""
-    until = [value for value in numbers["until_seconds"].values()]
+    until = list(numbers["until_seconds"].values())
     if (numbers["plan"] or {}).get("budget") == "time":
-        text = "Here the epochs of each activation were planned so that all fit the time of the fastest: the last-epoch column is the fair claim at equal time."
+        text = (
+            "Here the epochs of each activation were planned so that all fit the time of the fastest: the column of "
+            "the last epoch is the fair claim at equal time."
+        )
     else:
         text = "Equal epochs: every activation saw the same batches."
     if not until:
@@ -390,13 +409,13 @@ def method(numbers: Numbers) -> list[str]:
         comparison = numbers["metrics"][key]["comparison"]
         lines.append(f"{what}: {comparison['method'] if comparison else numbers['metrics'][key]['note']}")
     lines.append(
-        f"Same within ±{numbers['margin']:g} points: the interval at twice the error rate lies inside. mAP and time are "
-        "two families of statements, each with its own error rate; all else is description. The last epoch is compared, "
-        "not the best one, and no run is left out for being far off."
+        f"Same within ±{numbers['margin']:g} points: the interval at twice the error rate lies inside. mAP and time "
+        "are two families of statements, each with its own error rate; all else is description. The last epoch is "
+        "compared, not the best one, and no run is left out for being far off."
     )
     remarks = numbers["setting"]["pairing"]
-    lines += remarks or ["Within each seed all activations started from the same weights and saw the same batches (checked)."]
-    return lines
+    paired = "Within each seed all activations started from the same weights and saw the same batches (checked)."
+    return [line.replace("+-", "±") for line in [*lines, *(remarks or [paired])]]
 
 
 def _voided(numbers: Numbers) -> list[str]:
@@ -411,6 +430,7 @@ def render(numbers: Numbers, drawn: Mapping[str, Figure], *, colors: Mapping[str
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["breakable"] = breakable
     svg = {
         key: [_svg(drawn[name], name, paired=len(names) > 1 and names[1] in drawn) for name in names if name in drawn]
         for key, names in PICTURES.items()
@@ -437,6 +457,7 @@ def render(numbers: Numbers, drawn: Mapping[str, Figure], *, colors: Mapping[str
         budgets=budget_table(numbers, colors),
         voided=_voided(numbers),
         timing=timing_table(numbers, colors),
+        timing_words=numbers["timing"]["words"],
         further=further_table(numbers),
         further_words=further_words(numbers),
         larger=larger and {"reasons": "; ".join(larger["exploratory"]), "lines": [*larger["verdicts"].values()]},
@@ -446,6 +467,11 @@ def render(numbers: Numbers, drawn: Mapping[str, Figure], *, colors: Mapping[str
         plan=numbers["plan_words"],
         run_table=run_table(numbers, colors),
     )
+
+
+def breakable(label: str) -> Markup:
+    """A label, escaped, that may be broken behind its commas, brackets and equals signs."""
+    return Markup("").join(escape(letter) + Markup("<wbr>" if letter in ",(=" else "") for letter in label)
 
 
 def _svg(figure: Figure, name: str, *, paired: bool) -> Markup:
@@ -461,7 +487,9 @@ def _notes(numbers: Numbers) -> list[str]:
     def there(key: str) -> bool:
         return any(cells["mean"] is not None for cells in metrics.get(key, {"cells": {}})["cells"].values())
 
-    return [text for key, text in (("best", BEST), ("memory", MEMORY), ("latency", LATENCY)) if there(key)] + [CORRELATION]
+    return [text for key, text in (("best", BEST), ("memory", MEMORY), ("latency", LATENCY)) if there(key)] + [
+        CORRELATION
+    ]
 
 
 def terminal(numbers: Numbers, path: Path) -> str:
@@ -497,13 +525,16 @@ def _terminal_table(numbers: Numbers) -> list[str]:
             Cell(act),
             _mean(primary["cells"].get(act), _points),
             _difference(primary, act, baseline=base),
-            _mean(metrics["epoch_seconds"]["cells"].get(act), lambda value: f"{value:.3g}"),
+            _mean(metrics["epoch_seconds"]["cells"].get(act)),
             _difference(time, act, baseline=base),
-            *(_mean(metrics[key]["cells"].get(act), amount) for key in costs),
+            *(_mean(metrics[key]["cells"].get(act)) for key in costs),
         ]
         rows.append([cell.text for cell in cells])
     widths = [max(len(row[k]) for row in rows) for k in range(len(head) + len(costs))]
     return [
-        "  ".join(text.ljust(width) if k == 0 else text.rjust(width) for k, (text, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            text.ljust(width) if k == 0 else text.rjust(width)
+            for k, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     ]

@@ -39,8 +39,8 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False,
     "legend.fontsize": 9.5, "svg.fonttype": "path", "svg.hashsalt": "comparison", "figure.titlesize": 11.5,
 }  # fmt: skip
-NARROW, WIDE = 5.6, 11.0  # inches
-LONGEST = 46  # letters of a label
+NARROW, WIDE = 5.0, 10.4  # inches
+LONGEST = 41  # letters of a label and its numbers in a row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,8 @@ class Effect:
 
     name: str
     estimate: float | None
-    interval: tuple[float, float] | None = None  # 95 % simultaneous
-    inner: tuple[float, float] | None = None  # 90 % simultaneous
+    interval: tuple[float, float] | None = None  # simultaneous, 95 % or what the look has
+    inner: tuple[float, float] | None = None  # simultaneous at twice the error rate, 90 %
     singles: Mapping[int, float] = field(default_factory=dict)
     words: str = ""  # the numbers, at the right of the row
 
@@ -65,6 +65,7 @@ class Panel:
     neutral: float
     band: tuple[float, float] | None = None
     band_words: str = ""
+    alpha: float = 0.05  # of the intervals; the inner ones have twice that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +110,17 @@ def plain(name: str, longest: int = LONGEST) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in short).replace("$", r"\$")
 
 
+def folded(name: str, room: int) -> list[str]:
+    """A label in one line or, longer than `room`, in two, parted behind a comma or bracket if there is one."""
+    if len(name) <= room:
+        return [name]
+    wide = round(1.25 * room)  # two lines are set smaller
+    cuts = [place + 1 for place, letter in enumerate(name[:wide]) if letter in ",([ " and place > wide // 3]
+    cut = cuts[-1] if cuts else wide
+    rest = name[cut:].strip()
+    return [name[:cut].rstrip(), rest if len(rest) <= wide else f"{rest[: wide - 1]}…"]
+
+
 # ------------------------------------------------------------------------------------------------------------- figures
 
 
@@ -120,9 +132,9 @@ def _figure(width: float, height: float) -> Figure:
 
 def _headline(figure: Figure, text: str) -> None:
     """The message, at the left, in as many lines as it takes."""
-    letters = round(figure.get_figwidth() * 11.6)
+    letters = round(figure.get_figwidth() * 9.2)
     lines = "\n".join(textwrap.wrap(plain(text, 400), letters))
-    figure.suptitle(lines, x=0.015, ha="left", weight="bold")
+    figure.suptitle(lines, x=0.008, ha="left", weight="bold")
 
 
 def _legend(figure: Figure, handles: Sequence[Line2D | Patch], columns: int) -> None:
@@ -141,10 +153,13 @@ def _rows(axis: Axes, count: int) -> None:
 
 def _label(axis: Axes, row: int, name: str, color: str, words: str) -> None:
     """The row's name at the left, its numbers at the right, above what the row shows."""
-    side = axis.get_yaxis_transform()
-    room = LONGEST - len(words) if words else LONGEST
-    axis.text(0.0, row - 0.36, plain(name, max(room, 16)), transform=side, va="center", weight="bold", color=color)
-    axis.text(1.0, row - 0.36, plain(words), transform=side, va="center", ha="right", fontsize=9.5)
+    place: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center", "zorder": 5}
+    place["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+    lines = folded(name, max(LONGEST - len(words), 18))
+    size = 10.5 if len(lines) == 1 else 8.5
+    text = "\n".join(map(plain, lines))
+    axis.text(0.002, row - 0.36, text, **place, weight="bold", color=color, fontsize=size, linespacing=1.0)
+    axis.text(0.998, row - 0.36, plain(words), **place, ha="right", fontsize=9.5)
 
 
 def _limits(axis: Axes, values: Sequence[float]) -> None:
@@ -205,9 +220,11 @@ def _effect_keys(panels: Sequence[Panel]) -> list[Line2D | Patch]:
     if any(effect.singles for effect in effects):
         keys.append(Line2D([], [], color=INK, marker="o", ls="", markersize=5, alpha=0.6, label="one seed"))
     if any(effect.interval for effect in effects):
-        keys.append(Line2D([], [], color=INK, lw=1.4, marker="|", markersize=10, label="95 % simultaneous"))
+        words = f"{100 * (1 - panels[0].alpha):g} % simultaneous"
+        keys.append(Line2D([], [], color=INK, lw=1.4, marker="|", markersize=10, label=words))
     if any(effect.inner for effect in effects):
-        keys.append(Line2D([], [], color=INK, lw=4.5, solid_capstyle="butt", label="90 % simultaneous"))
+        words = f"{100 * (1 - 2 * panels[0].alpha):g} % simultaneous"
+        keys.append(Line2D([], [], color=INK, lw=4.5, solid_capstyle="butt", label=words))
     words = next((panel.band_words for panel in panels if panel.band is not None), "")
     return [*keys, Patch(color=VOID, alpha=0.16, lw=0, label=words)] if words else keys
 
@@ -245,7 +262,7 @@ def plot_runs(rows: Sequence[Dots], palette: Palette, *, title: str, axis_words:
         if pairs:
             keys.append(Line2D([], [], color=FAINT, lw=1.2, label="same seed"))
         if any(dots.void for dots in rows):
-            keys.append(Line2D([], [], color=VOID, marker="x", ls="", mew=1.6, label="does not count (see below)"))
+            keys.append(Line2D([], [], color=VOID, marker="x", ls="", mew=1.6, label="time does not count"))
         _legend(figure, keys, 2 if len(keys) > 3 else len(keys))
     return figure
 
@@ -254,60 +271,80 @@ def _join(axis: Axes, rows: Sequence[Dots]) -> None:
     """A thin line a seed, broken where a run is missing."""
     for seed in sorted({seed for dots in rows for seed in dots.values}):
         values = [dots.values.get(seed, math.nan) for dots in rows]
-        axis.plot(values, np.arange(len(rows)) + 0.12, color=FAINT, lw=1.2, zorder=1)
+        axis.plot(values, np.arange(len(rows)) + 0.12, color=FAINT, lw=1.0, zorder=1)
 
 
 # -------------------------------------------------------------------------------------------------------------- curves
 
 
 def plot_curves(
-    curves: Mapping[str, Sequence[Curve]], palette: Palette, *, title: str, until: float | None = None
+    curves: Mapping[str, Sequence[Curve]],
+    palette: Palette,
+    *,
+    title: str,
+    until: float | None = None,
+    wide: bool = False,
 ) -> Figure:
     """mAP over epochs and over minutes of training: the mean over seeds and the range from the lowest to the highest.
 
-    `until`: minutes at which the fastest run has ended, where the budget of equal time is read off.
+    `until`: minutes at which the fastest run has ended, where the budget of equal time is read off. Shown is the height
+    that the second half of the training takes up.
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(NARROW, 7.4 + 0.22 * math.ceil(len(curves) / 2))
-        by_epoch, by_time = figure.subplots(2, 1)
-        for name, several in curves.items():
-            color, mark = palette[name]
-            _band(by_epoch, [(curve.epochs, curve.points) for curve in several], color, mark)
-            _band(by_time, [(curve.minutes, curve.points) for curve in several], color, mark)
-        by_epoch.set(title="equal epochs", xlabel="epoch", ylabel="mAP50-95, points")
+        keys = math.ceil((len(curves) + 2) / (4 if wide else 2))  # lines of them
+        figure = _figure(WIDE, 4.4 + 0.22 * keys) if wide else _figure(NARROW, 7.0 + 0.22 * keys)
+        by_epoch, by_time = figure.subplots(1, 2) if wide else figure.subplots(2, 1)
+        for number, (name, several) in enumerate(curves.items()):
+            style = {"color": palette[name][0], "marker": palette[name][1], "markevery": (0.03 * number, 0.15)}
+            _band(by_epoch, [(curve.epochs, curve.points) for curve in several], style)
+            _band(by_time, [(curve.minutes, curve.points) for curve in several if len(curve.minutes)], style)
+        by_epoch.set(title="equal epochs, second half of the training", xlabel="epoch", ylabel="mAP50-95, points")
         by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        by_time.set(title="equal training time", xlabel="training time, minutes", ylabel="mAP50-95, points")
-        by_time.set_xlim(left=0)
+        by_time.set(
+            title="equal training time, second half", xlabel="training time, minutes", ylabel="mAP50-95, points"
+        )
         if until is not None:
             by_time.axvline(until, color=INK, lw=1.2, ls=":")
-        for axis in (by_epoch, by_time):
-            axis.set_ylim(bottom=0)
+        every = [curve for several in curves.values() for curve in several]
+        low = min((curve.points[(len(curve.points) - 1) // 2] for curve in every), default=0.0)
+        high = max((max(curve.points) for curve in every), default=1.0)
+        room = 0.06 * (high - low) or 1.0
+        for axis, part in ((by_epoch, "epochs"), (by_time, "minutes")):
+            begins = [
+                getattr(curve, part)[(len(curve.points) - 1) // 2] for curve in every if len(getattr(curve, part))
+            ]
+            axis.set_ylim(max(low - room, 0), high + room)
+            axis.set_xlim(left=0.97 * min(begins, default=0.0))
             axis.grid()
         _headline(figure, title)
-        keys: list[Line2D | Patch] = [
-            Line2D([], [], color=palette[name][0], marker=palette[name][1], lw=2, label=plain(name, 30))
-            for name in curves
-        ]
-        if max((len(several) for several in curves.values()), default=0) > 1:
-            keys.append(Patch(color=VOID, alpha=0.25, lw=0, label="lowest to highest seed"))
-        if until is not None:
-            keys.append(Line2D([], [], color=INK, lw=1.2, ls=":", label="the fastest run has ended"))
-        _legend(figure, keys, 2)
+        _legend(figure, _curve_keys(curves, palette, until), 4 if wide else 2)
     return figure
 
 
-def _band(axis: Axes, lines: Sequence[tuple[Sequence[float], Sequence[float]]], color: str, mark: str) -> None:
+def _curve_keys(curves: Mapping[str, Sequence[Curve]], palette: Palette, until: float | None) -> list[Line2D | Patch]:
+    keys: list[Line2D | Patch] = [
+        Line2D([], [], color=palette[name][0], marker=palette[name][1], lw=2, label=plain(name, 26)) for name in curves
+    ]
+    if max((len(several) for several in curves.values()), default=0) > 1:
+        keys.append(Patch(color=VOID, alpha=0.3, lw=0, label="lowest to highest seed"))
+    if until is not None:
+        keys.append(Line2D([], [], color=INK, lw=1.2, ls=":", label="the fastest has ended"))
+    return keys
+
+
+def _band(axis: Axes, lines: Sequence[tuple[Sequence[float], Sequence[float]]], style: Mapping[str, Any]) -> None:
     """Mean and range over the stretch that all seeds cover, read by linear interpolation."""
     lines = [(x, y) for x, y in lines if len(x)]
     if not lines:
         return
     low, high = max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines)
-    grid = np.unique(np.clip(np.concatenate([x for x, _ in lines]), low, high)) if low <= high else np.array([low])
+    if low >= high:
+        return
+    grid = np.unique(np.clip(np.concatenate([x for x, _ in lines]), low, high))
     values = np.array([np.interp(grid, x, y) for x, y in lines])
-    every = max(1, len(grid) // 8)
-    axis.plot(grid, values.mean(axis=0), color=color, lw=2, marker=mark, markersize=5, markevery=every, zorder=3)
+    axis.plot(grid, values.mean(axis=0), lw=2, markersize=6, zorder=3, **style)
     if len(lines) > 1:
-        axis.fill_between(grid, values.min(axis=0), values.max(axis=0), color=color, alpha=0.18, lw=0)
+        axis.fill_between(grid, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.16, lw=0)
 
 
 # --------------------------------------------------------------------------------------------------------------- times

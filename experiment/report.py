@@ -38,7 +38,8 @@ def write_report(folder: Path, runs: Sequence[Run], *, plan: Plan | None) -> str
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     analysis = analyse(runs, plan)
     numbers = gather(analysis, runs, plan, timing=_timing(folder / TIMING))
-    palette = pictures.Palette(analysis.acts, baseline=analysis.baseline)
+    timed = [row["act"] for row in numbers["timing"]["rows"]]
+    palette = pictures.Palette([*dict.fromkeys([*analysis.acts, *timed])], baseline=analysis.baseline)
     drawn = draw(analysis, numbers, palette)
     for old in (folder / "pictures").glob("*.png"):
         old.unlink()
@@ -47,35 +48,50 @@ def write_report(folder: Path, runs: Sequence[Run], *, plan: Plan | None) -> str
     _write(folder / "report.json", json.dumps(_finite(numbers), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     _write(folder / "table.csv", as_csv(table_rows(numbers)))
     _write(folder / "runs.csv", as_csv(numbers["runs"]))
-    colors = {act: palette.variable(act) for act in analysis.acts}
+    colors = {act: palette.variable(act) for act in palette.colors}
     _write(folder / "report.html", page.render(numbers, drawn, colors=colors))
     return page.terminal(numbers, folder / "report.html")
 
 
-def _timing(path: Path) -> list[dict[str, Any]]:
-    """The clean timing that lies in the folder, if one does: rows of act, norm_act, median_ms, ratio, low, high."""
+def _timing(path: Path) -> dict[str, Any]:
+    """The clean timing that studies/timing.py has left in the folder, if any: what it was of, and its rows."""
     if not path.is_file():
-        return []
+        return {"words": "", "rows": []}
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        rows = rows["rows"] if isinstance(rows, dict) else rows
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content = content if isinstance(content, dict) else {"rows": content}
         numeric = ("median_ms", "ratio", "low", "high")
-        return [
-            {"act": str(row["act"]), "norm_act": str(row["norm_act"])} | {key: float(row[key]) for key in numeric}
-            for row in rows
+        rows = [
+            {key: str(row.get(key, "")) for key in ("act", "norm_act", "implementation")}
+            | {key: float(row[key]) for key in numeric}
+            for row in content["rows"]
         ]
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path}: expected a list of act, norm_act, median_ms, ratio, low, high: {error}") from error
+        parts = {
+            "device": "{}",
+            "imgsz": "{} pixels",
+            "batch": "batch {}",
+            "rounds": "{} rounds",
+            "block": "of {} steps",
+        }
+        words = ", ".join(text.format(content[key]) for key, text in parts.items() if content.get(key) is not None)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected rows of act, norm_act, median_ms, ratio, low, high: {error}") from error
+    return {"words": words, "rows": rows}
 
 
 # ------------------------------------------------------------------------------------------------------- the numbers
 
 
-def gather(
-    analysis: Analysis, runs: Sequence[Run], plan: Plan | None, *, timing: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def gather(analysis: Analysis, runs: Sequence[Run], plan: Plan | None, *, timing: Mapping[str, Any]) -> dict[str, Any]:
     """Every number and sentence of the report as plain values: what report.json holds."""
-    metrics = [analysis.primary, *analysis.secondary, analysis.until, analysis.time, *analysis.costs, *_more(runs, analysis)]
+    metrics = [
+        analysis.primary,
+        *analysis.secondary,
+        analysis.until,
+        analysis.time,
+        *analysis.costs,
+        *_more(runs, analysis),
+    ]
     hours = [advice.mean_of(metric, act) for metric in metrics if metric.key == "wall_hours" for act in analysis.acts]
     per_seed = sum(hour for hour in hours if hour is not None) if None not in hours else None
     return {
@@ -92,7 +108,7 @@ def gather(
         "setting": _setting(runs),
         "plan": None if plan is None else plan.model_dump(mode="json"),
         "plan_words": _plan_words(plan),
-        "timing": list(timing),
+        "timing": timing,
     }
 
 
@@ -357,9 +373,14 @@ def draw(analysis: Analysis, numbers: Mapping[str, Any], palette: pictures.Palet
         drawn["answer"] = pictures.plot_effects(panels, palette, title=title)
         if len(panels) > 1:
             drawn["answer_wide"] = pictures.plot_effects(panels, palette, title=title, wide=True)
+    void = {(each.act, each.seed) for each in analysis.voided}
     curves = {
         act: [
-            pictures.Curve(epochs=run["epochs"], minutes=[s / 60 for s in run["seconds"]], points=run["points"])
+            pictures.Curve(
+                epochs=run["epochs"],
+                minutes=[] if (act, run["seed"]) in void else [seconds / 60 for seconds in run["seconds"]],
+                points=run["points"],
+            )
             for run in numbers["curves"]
             if run["activation"] == act and run["seed"] in analysis.seeds and len(run["epochs"]) > 1
         ]
@@ -369,21 +390,23 @@ def draw(analysis: Analysis, numbers: Mapping[str, Any], palette: pictures.Palet
         until = list(analysis.until_seconds.values())
         mark = math.fsum(until) / len(until) / 60 if until else None
         shown = {act: several for act, several in curves.items() if several}
-        drawn["curves"] = pictures.plot_curves(shown, palette, title=advice.curves_title(analysis), until=mark)
+        for name, wide in (("curves", False), ("curves_wide", True)):
+            title = advice.curves_title(analysis)
+            drawn[name] = pictures.plot_curves(shown, palette, title=title, until=mark, wide=wide)
     drawn["runs"] = pictures.plot_runs(
-        [_dots(cells, 1) for cells in analysis.primary.cells],
+        [_dots(cells, analysis.failed.get(cells.act, (0, 0))[0]) for cells in analysis.primary.cells],
         palette,
         title=advice.runs_title(analysis),
         axis_words="mAP50-95 of the last epoch, points",
         pairs=len(analysis.seeds) > 1,
     )
     drawn["times"] = _times(analysis, numbers, palette)
-    if numbers["timing"]:
+    timing = numbers["timing"]["rows"]
+    if timing:
         rows = [
-            (f"{row['act']}, {row['norm_act']}", row["act"], row["ratio"], row["low"], row["high"])
-            for row in numbers["timing"]
+            (f"{row['act']}, {row['norm_act']}", row["act"], row["ratio"], row["low"], row["high"]) for row in timing
         ]
-        drawn["timing"] = pictures.plot_timing(rows, palette, title=advice.timing_title(numbers["timing"]))
+        drawn["timing"] = pictures.plot_timing(rows, palette, title=advice.timing_title(timing))
     return drawn
 
 
@@ -400,6 +423,7 @@ def _panels(analysis: Analysis) -> list[pictures.Panel]:
                 neutral=0.0,
                 band=(-margin, margin),
                 band_words=f"counts as the same (±{margin:g})",
+                alpha=analysis.alpha,
             )
         )
     if analysis.time.comparison is not None and analysis.time.comparison.differences:
@@ -409,6 +433,7 @@ def _panels(analysis: Analysis) -> list[pictures.Panel]:
                 axis=f"× the training time of {pictures.plain(analysis.baseline)}",
                 effects=_effects(analysis.time, page.times_words),
                 neutral=1.0,
+                alpha=analysis.alpha,
             )
         )
     return panels
@@ -437,10 +462,10 @@ def _effects(metric: Metric, words: Any) -> list[pictures.Effect]:
     return effects
 
 
-def _dots(cells: Cells, digits: int) -> pictures.Dots:
-    words = "no finished run" if cells.mean is None else f"{cells.mean:.{digits}f}"
-    if cells.sd is not None:
-        words += f" ± {cells.sd:.{digits}f}"
+def _dots(cells: Cells, failed: int) -> pictures.Dots:
+    words = "no finished run" if cells.mean is None else f"{cells.mean:.1f}"
+    words += "" if cells.sd is None else f" ± {cells.sd:.1f}"
+    words += f", {failed} failed" if failed else ""
     return pictures.Dots(name=cells.act, values=cells.values, words=words)
 
 
@@ -455,7 +480,7 @@ def _times(analysis: Analysis, numbers: Mapping[str, Any], palette: pictures.Pal
             if run["activation"] == act and run["status"] == "finished" and run["seed"] in analysis.seeds
         }
         good = [value for seed, value in every.items() if (act, seed) not in void]
-        words = f"{math.fsum(good) / len(good):.3g} s" if good else "no clean time"
+        words = f"{page.amount(math.fsum(good) / len(good))} s" if good else "no clean time"
         marked = frozenset(seed for seed in every if (act, seed) in void)
         rows.append(pictures.Dots(name=act, values=every, void=marked, words=words))
     title = advice.times_title(analysis)

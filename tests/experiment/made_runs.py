@@ -43,7 +43,8 @@ def write_run(
         rows.append(
             {
                 "epoch": epoch, "step": 40 * epoch, "metrics/mAP50": min(1.3 * value, 0.99), "metrics/mAP50-95": value,
-                "metrics/AP_small": 0.6 * value if small else "", "metrics/AP_medium": value, "metrics/AP_large": 1.1 * value,
+                "metrics/AP_small": 0.6 * value if small else "", "metrics/AP_medium": value,
+                "metrics/AP_large": 1.1 * value,
                 "time_train_s": seconds * (1 + draw.gauss(0, 0.002)), "time_warmup_s": 2.0 if epoch == 1 else 0.0,
                 "time_data_s": waited, "time_val_s": 1.0, "time_save_s": 0.2, "images_per_s": 600 / seconds,
                 "peak_memory_mib": memory, "batches_crc32": 1000 * seed + epoch, "other_cores": others,
