@@ -42,9 +42,7 @@ def report_again(places: Sequence[Path], new: Path, *, baseline: str | None, all
     if baseline is not None and baseline not in labels:
         raise ValueError(f"--baseline: found {baseline}, expected one of {', '.join(labels)}")
     runs.sort(key=lambda run: (run.act != (baseline or labels[0]), labels.index(run.act), run.seed))
-    folder = _untaken(new)
-    words = report(runs, None, folder, allow=allow)
-    return f"{words}\n{folder}"
+    return report(runs, None, _untaken(new), allow=allow)
 
 
 def _untaken(folder: Path) -> Path:

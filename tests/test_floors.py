@@ -63,11 +63,6 @@ def test_nothing_imports_a_command() -> None:
     assert dotted("from data import check\n") & commands and dotted("import data.check as c\n") & commands
 
 
-def test_an_experiment_knows_run_folders_and_no_tensors() -> None:
-    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "experiment").rglob("*.py")]
-    assert sources and not any({"torch", "torchvision"} & imported(source) for source in sources)
-
-
 def test_an_import_inside_a_function_is_seen() -> None:
     assert imported("def f():\n    from engine.trainer import Trainer\n") == {"engine"}
 
