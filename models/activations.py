@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ops.mish import Mish, plan
+from ops.norm_act import ACTIVATIONS as FUSED
 
 Spec = str | Mapping[str, Any] | Any
 
@@ -208,6 +209,11 @@ def implementation(name: str, device: torch.device, dtype: torch.dtype) -> str:
         return TABLE[name].implementation
     chosen = plan(device, dtype)
     return f"{chosen.implementation} ({chosen.reason})"
+
+
+def has_fused_form(spec: Spec) -> bool:
+    """Whether ops/norm_act.py can compute this activation as one with its batch norm, on some device."""
+    return TABLE[check_activation(spec)["name"]].kind in FUSED
 
 
 def activation_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

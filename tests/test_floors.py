@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "experiment": {"ops", "configs"},
     "yolo": {"ops", "configs", "models", "data", "engine"},
     "scripts": {"ops", "configs", "models", "data", "engine", "experiment", "yolo"},
+    "studies": {"ops", "configs", "models", "data", "engine", "experiment", "yolo"},
     "benchmarks": {"ops", "configs", "models", "data", "engine", "experiment", "yolo", *SCRIPTS},
 }
 # Run as python -m FOLDER.NAME: an entry script in all but its place, so it may import what scripts may, and no module
@@ -66,8 +67,17 @@ def test_an_import_inside_a_function_is_seen() -> None:
     assert imported("def f():\n    from engine.trainer import Trainer\n") == {"engine"}
 
 
+def test_comparisons_know_run_folders_only() -> None:
+    """No module of experiment/ imports torch: a report is made where nothing is trained."""
+    folder = ROOT / "experiment"
+    readers = {path.name for path in folder.glob("*.py") if "torch" in imported(path.read_text(encoding="utf-8"))}
+    assert readers == set() and (folder / "report.py").is_file()
+
+
 def test_config_objects_are_read_at_the_doors_only() -> None:
     """configs is imported by the entry scripts and yolo.py; parts take plain keyword arguments."""
     parts = [path for path in modules() if path.relative_to(ROOT).as_posix() not in COMMANDS]
     readers = {p.relative_to(ROOT).parts[0] for p in parts if "configs" in imported(p.read_text(encoding="utf-8"))}
-    assert readers <= {"configs", "yolo.py", "experiment", "benchmarks"} | {f"{script}.py" for script in SCRIPTS}
+    assert readers <= {"configs", "yolo.py", "experiment", "benchmarks", "studies"} | {
+        f"{script}.py" for script in SCRIPTS
+    }

@@ -15,12 +15,16 @@ import numpy as np
 import pytest
 import torch
 
+import compare
 import detect
 import train
 import val
 from data import check, convert
 from engine.checkpoint import load_checkpoint, save_checkpoint
+from experiment.plan import make_plan
+from experiment.specs import activation_overrides
 from tests.checkpoints import write_checkpoint, write_data
+from tests.experiment.made_runs import write_run
 from tests.scripts import run
 
 CFG = "--cfg yolo-mish.yaml"
@@ -203,6 +207,50 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
         "name leads out": ("--weights W --source a.jpg --name ../up", "../up"),
         "project is a file": ("--weights W --source a.jpg --project notes.txt", "notes.txt"),
     },
+    "compare.py": {
+        "nothing asked": ("", "--acts"),
+        "activations and a report": ("--acts relu mish --report made", "--acts.*or --report"),
+        "one activation": ("--acts relu", "relu alone"),
+        "activation unknown": ("--acts relu mich", "mich.*mish"),
+        "activation parameter unknown": (("--acts", "relu", "{name: swish, betta: 2}"), "betta.*beta"),
+        "activation twice": ("--acts relu swish swish(beta=1.0)", "swish.*the same"),
+        "activation not YAML": (("--acts", "relu", "{name: "), "not YAML"),
+        "activation of a part unknown": ("--acts relu bakbone=mish,neck=relu", "bakbone.*backbone"),
+        "activation given twice over": ("--acts relu mish --set model.act=silu", "--acts"),
+        "baseline not compared": ("--acts relu mish --baseline silu", "silu.*relu, mish"),
+        "seeds not numbers": ("--acts relu mish --seeds three", "--seeds.*three.*numbers"),
+        "seeds none": ("--acts relu mish --seeds 0", "--seeds 0"),
+        "seeds negative": ("--acts relu mish --seeds=-3", "--seeds"),
+        "seeds twice": ("--acts relu mish --seeds 1,2,1", "1 stands twice"),
+        "seeds by the million": ("--acts relu mish --seeds 1000000", "1000"),
+        "seed of a single run": ("--acts relu mish --seed 3", "--seeds"),
+        "looks beyond the seeds": ("--acts relu mish --seeds 3 --looks 2,5", "looks"),
+        "margin none": ("--acts relu mish --margin 0", "margin"),
+        "sigma not a number": ("--acts relu mish --sigma nan", "sigma"),
+        "two activations against themselves": ("--acts relu mish --aa", "--aa.*one"),
+        "unfused forced to be fused": ("--acts relu gelu --set model.norm_act=fused", "gelu.*plain"),
+        "time without a probe": ("--acts relu mish --budget time --probe 0", "--budget time.*--probe"),
+        "budget unknown": ("--acts relu mish --budget money", "money"),
+        "config missing": ("--acts relu mish --cfg none.yaml", "none.yaml"),
+        "data missing": ("--acts relu mish --data none.yaml", "none.yaml"),
+        "annotations missing": ("--acts relu mish --data away.yaml", "away.json"),
+        "devices twice": ("--acts relu mish --device 0,0", "--device 0,0"),
+        "name leads out": ("--acts relu mish --name ../..", "run name"),
+        "project is a file": ("--acts relu mish --data DATA --probe 0 --project notes.txt", "notes.txt"),
+        "plan damaged": ("--acts relu mish --project . --name damaged", "plan.json.*damaged"),
+        "plan another one": ("--acts relu mish --project . --name planned --margin 0.1", "margin.*0.1.*0.005"),
+        "run in the plan damaged": ("--report planned", "run.json.*not JSON"),
+        "report of a missing folder": ("--report none", "none.*no such folder"),
+        "report of an empty folder": ("--report vacant", "vacant.*holds none"),
+        "report of a file": ("--report notes.txt", "notes.txt"),
+        "report of a run cut off": ("--report runs_good runs_half", "runs_half.*not finished"),
+        "report of a file cut off": ("--report runs_good runs_cut", "results.csv.*line"),
+        "report of other data": ("--report runs_good runs_other", "data.train.*--allow"),
+        "report of one activation": ("--report runs_good/relu-s0", "relu"),
+        "report of the same runs twice": ("--report runs_good runs_good", "are both .* with seed 0"),
+        "report with a baseline that is not there": ("--report runs_good --baseline elu", "elu.*relu"),
+        "flag unknown": ("--acts relu mish --seds 3", "--seds"),
+    },
     "data.convert": {
         "no source": ("", "source"),
         "source missing": ("none", "none.*no such"),
@@ -234,6 +282,7 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
     },
 }
 MAINS: dict[str, Callable] = {"train.py": train.main, "val.py": val.main, "detect.py": detect.main}
+MAINS |= {"compare.py": compare.main}
 MAINS |= {"data.convert": convert.main, "data.check": check.main}
 
 
@@ -259,6 +308,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fill_weights(folder)
     fill_sources(folder)
     fill_runs(folder, data)
+    fill_comparisons(folder)
     return folder
 
 
@@ -383,6 +433,26 @@ def fill_runs(folder: Path, data: Path) -> None:
     (folder / "bare/weights").mkdir(parents=True)
     del content["optimizer"]
     save_checkpoint(folder / "bare/weights/last.pt", content)
+
+
+def fill_comparisons(folder: Path) -> None:
+    """Runs to report on, good ones and others, and comparisons that cannot be gone on with."""
+    for place in ("runs_good", "runs_half", "runs_cut", "runs_other"):
+        for act in ("relu", "mish") if place == "runs_good" else ("silu",):
+            write_run(folder / place / f"{act}-s0", act=act, seed=0, last=0.4)
+    cut = folder / "runs_cut/silu-s0/results.csv"
+    cut.write_text(cut.read_text()[:-30])
+    for place, change in (("runs_half", {"results": None}), ("runs_other", {"data": {"train": "x", "val": "y"}})):
+        file = folder / place / "silu-s0/run.json"
+        record = {**json.loads(file.read_text()), **change}
+        file.write_text(json.dumps({key: value for key, value in record.items() if value is not None}))
+    (folder / "damaged").mkdir()
+    (folder / "damaged/plan.json").write_text('{"acts": ["relu"')
+    specs = {act: activation_overrides(act, {}) for act in ("relu", "mish")}
+    fields = {"acts": ("relu", "mish"), "baseline": "relu", "cfg": "yolo-mish.yaml", "specs": specs}
+    make_plan(**fields, seeds=(0, 1, 2), epochs={"relu": 22, "mish": 22}).write(folder / "planned")
+    write_run(folder / "planned/relu-s0", act="relu", seed=0, last=0.4)
+    (folder / "planned/relu-s0/run.json").write_text('{"config": ')
 
 
 @pytest.fixture

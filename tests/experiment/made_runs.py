@@ -1,0 +1,122 @@
+"""Run folders as train.py leaves them, written without training: curves that rise, times, and what may go wrong."""
+
+import csv
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+COLUMNS = (
+    "epoch", "step", "metrics/mAP50", "metrics/mAP50-95", "metrics/AP_small", "metrics/AP_medium", "metrics/AP_large",
+    "time_train_s", "time_warmup_s", "time_data_s", "time_val_s", "time_save_s", "images_per_s", "peak_memory_mib",
+    "batches_crc32", "other_cores",
+)  # fmt: skip
+
+
+def write_run(
+    folder: Path,
+    *,
+    act: str | Mapping[str, Any],
+    seed: int,
+    last: float,
+    seconds: float = 10.0,
+    epochs: int = 8,
+    memory: float = 240.0,
+    waited: float = 0.1,
+    others: float = 0.0,
+    small: bool = True,
+    noise: float = 0.004,
+    latency: float | None = 2.5,
+) -> None:
+    """A finished run: ``last`` is the mAP50-95 of its last epoch as a fraction, ``seconds`` those of an epoch."""
+    folder.mkdir(parents=True)
+    draw = random.Random(f"{act}{seed}")
+    name = act if isinstance(act, str) else act["name"]
+    rows = []
+    for epoch in range(1, epochs + 1):
+        value = last * (1 - math.exp(-3 * epoch / epochs)) / (1 - math.exp(-3)) + draw.gauss(0, noise) * (
+            epoch < epochs
+        )
+        value = max(value, 0.001)
+        rows.append(
+            {
+                "epoch": epoch, "step": 40 * epoch, "metrics/mAP50": min(1.3 * value, 0.99), "metrics/mAP50-95": value,
+                "metrics/AP_small": 0.6 * value if small else "", "metrics/AP_medium": value,
+                "metrics/AP_large": 1.1 * value,
+                "time_train_s": seconds * (1 + draw.gauss(0, 0.002)), "time_warmup_s": 2.0 if epoch == 1 else 0.0,
+                "time_data_s": waited, "time_val_s": 1.0, "time_save_s": 0.2, "images_per_s": 600 / seconds,
+                "peak_memory_mib": memory, "batches_crc32": 1000 * seed + epoch, "other_cores": others,
+            }
+        )  # fmt: skip
+    with open(folder / "results.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    record = _record(act, name, seed, epochs)
+    record |= {"results": {"mAP50-95": max(row["metrics/mAP50-95"] for row in rows)}, "best_epoch": epochs}
+    if latency is not None:
+        record["latency"] = {"ms_per_image": latency, "imgsz": 160, "batch": 1}
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def write_failed(folder: Path, *, act: str, seed: int, reason: str) -> None:
+    """A run that has failed before its first epoch."""
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(_record(act, act, seed, 8)), encoding="utf-8")
+    (folder / "failure.json").write_text(json.dumps({"act": act, "seed": seed, "reason": reason}), encoding="utf-8")
+
+
+def write_unfinished(folder: Path, *, act: str, seed: int) -> None:
+    """A run that has begun and not ended."""
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(_record(act, act, seed, 8)), encoding="utf-8")
+
+
+def _record(act: str | Mapping[str, Any], name: str, seed: int, epochs: int) -> dict[str, Any]:
+    spec = {"name": act} if isinstance(act, str) else dict(act)
+    census = [{"part": "backbone", "stage": "P3", "activation": name, "sites": 9, "implementation": "ops.norm_act"}]
+    return {
+        "format": 1,
+        "config": {
+            "model": {"act": spec, "size": "n", "backbone": {}, "neck": {}, "head": {}},
+            "train": {"seed": seed, "epochs": epochs, "imgsz": 160, "batch": 16},
+            "data": {"root": "datasets/shapes"},
+        },
+        "differs": {},
+        "code": {"commit": None, "dirty": None, "source_sha256": "5e" * 32},
+        "data": {"train": "aa" * 32, "val": "bb" * 32},
+        "machine": {
+            "cpu": "a processor",
+            "threads": 2,
+            "gpus": [],
+            "python": "3.11.2",
+            "packages": {"torch": "2.15.0"},
+        },
+        "device": "cpu, bf16",
+        "operator": {"implementation": "cpu", "reason": "a reason"},
+        "census": census,
+        "initial_weights": f"{seed:064x}",
+    }
+
+
+def write_comparison(
+    folder: Path,
+    *,
+    gains: Mapping[str, float],
+    slower: Mapping[str, float] | None = None,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    spread: float = 0.5,
+    level: float = 62.0,
+    epochs: int = 8,
+) -> None:
+    """Runs of all activations (label -> gain in points) and seeds; `spread`: residual sd in points."""
+    for act, gain in gains.items():
+        for seed in seeds:
+            luck = random.Random(f"{act} {seed}").gauss(0, spread) + random.Random(f"seed {seed}").gauss(0, 1)
+            ratio = (slower or {}).get(act, 1.0) * (1 + random.Random(f"time {act} {seed}").gauss(0, 0.01))
+            write_run(
+                folder / f"{act}-s{seed}", act=act, seed=seed, last=(level + gain + luck) / 100, seconds=10 * ratio,
+                memory=240 + 20 * gain, epochs=epochs,
+            )  # fmt: skip
