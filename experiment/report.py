@@ -413,7 +413,7 @@ def draw(analysis: Analysis, numbers: Mapping[str, Any], palette: pictures.Palet
 def _panels(analysis: Analysis) -> list[pictures.Panel]:
     """The columns of the picture that answers: what is gained, and what it costs in training time."""
     panels = []
-    if analysis.primary.comparison is not None:
+    if analysis.primary.comparison is not None and analysis.primary.comparison.differences:
         margin = analysis.margin
         panels.append(
             pictures.Panel(
