@@ -83,7 +83,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--report", nargs="+", metavar="DIR", help="no training: the report of a comparison, or of runs, in DIR")
     add("--allow", nargs="+", default=[], metavar="KEY", help="keep runs apart that differ in this, as in code")
     add_config_flags(parser)
-    parser.set_defaults(cfg="yolo.yaml")
+    parser.set_defaults(cfg="yolo-mish.yaml")
     arguments = parser.parse_args(argv)
     if bool(arguments.acts) == bool(arguments.report):
         parser.error("expected --acts with the activations to compare, or --report with the folders of finished runs")

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from data.loader import LoaderFault, as_loader_fault
     from engine.evaluate import evaluate
-    from engine.run import TrainingRun, row_of
+    from engine.run import TrainingRun
     from engine.trainer import Stopped
 
     run = TrainingRun(config, **build(config), checkpoint=checkpoint, folder=resumed_folder(arguments))
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     with clock.span("validation"):
                         batches = trainer.until_stopped(run.val_loader)
                         result = evaluate(trainer.evaluated, batches, truth=run.truth, **run.val_options, loss=True)
-                row = row_of(trainer, losses, result, images=len(run.train_loader.dataset), memory=run.memory.mib())
+                row = run.row(losses, result)
                 with clock.span("saving"):
                     run.keep(row, result)
                 print(run.line(row), flush=True)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 
 import torch
+from scipy import stats
 
 from benchmarks.step import our_step, random_batch
 from configs.flags import run_script
@@ -31,15 +32,13 @@ PAIRS = (
     ("mish, fused", "relu, plain"),
     ("identity, plain", "F.mish, plain"),
 )
-STUDENT = {9: 2.262, 19: 2.093, 29: 2.045, 39: 2.023}  # 97.5 % quantiles by degrees of freedom
 
 
 def quotient(times: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
     """Geometric mean of the quotients within a round, and its 95 % bounds."""
     logs = [math.log(a / b) for a, b in zip(times, others, strict=True)]
     mean, free = statistics.fmean(logs), len(logs) - 1
-    factor = STUDENT[max((each for each in STUDENT if each <= free), default=9)]
-    half = factor * statistics.stdev(logs) / math.sqrt(len(logs))
+    half = float(stats.t.ppf(0.975, free)) * statistics.stdev(logs) / math.sqrt(len(logs))
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
 
@@ -53,12 +52,13 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--amp", default="off", choices=("auto", "off", "bf16", "fp16"))
+    parser.add_argument("--compiled", action="store_true", help="the networks' forward through torch.compile")
     parser.add_argument("--channels-last", default="on", choices=("auto", "on", "off"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     chosen = prepare(arguments.device)
-    precision = {"amp": arguments.amp, "channels_last": arguments.channels_last}
-    steps = {name: our_step(act, arguments, norm_act=norm, **precision) for name, (act, norm) in NETWORKS.items()}
+    options = {"amp": arguments.amp, "channels_last": arguments.channels_last, "compiled": arguments.compiled}
+    steps = {name: our_step(act, arguments, norm_act=norm, **options) for name, (act, norm) in NETWORKS.items()}
     batch = random_batch(arguments)
     taken: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
@@ -70,7 +70,7 @@ def main() -> int:
                 torch.cuda.synchronize()
             taken[name].append(1e3 * (time.perf_counter() - start))
     taken = {name: times[2:] for name, times in taken.items()}
-    print(f"{chosen.implementation} ({chosen.reason}); amp {arguments.amp}, channels_last {arguments.channels_last}")
+    print(f"{chosen.implementation} ({chosen.reason}); {options}")
     print("| network | step, ms (median, least) |\n|---|---|")
     for name, times in taken.items():
         print(f"| {name} | {statistics.median(times):.1f}, {min(times):.1f} |")

@@ -30,7 +30,13 @@ LAYOUTS = {"fp32": ("off", "off"), "fp32 channels_last": ("off", "on"), "default
 
 
 def our_step(
-    act: str, arguments: argparse.Namespace, *, amp: str, channels_last: str, norm_act: str = "fused"
+    act: str,
+    arguments: argparse.Namespace,
+    *,
+    amp: str,
+    channels_last: str,
+    norm_act: str = "fused",
+    compiled: bool = False,
 ) -> Callable[[Tensor, Targets], None]:
     """A function that trains our network by one step on images (B, 3, H, W) uint8."""
     placement = place(arguments.device, amp=amp, channels_last=channels_last)
@@ -38,13 +44,14 @@ def our_step(
     config = load("yolo.yaml", overrides)
     model = build_model(config.model, num_classes=CLASSES, seed=0)
     model.to(placement.device, memory_format=placement.memory_format).train()  # type: ignore[call-overload]
+    forward = torch.compile(model) if compiled else model
     optimizer = adamw(model)
     scaler = torch.amp.GradScaler(placement.device.type, enabled=placement.needs_scaler)
 
     def step(images: Tensor, targets: Targets) -> None:
         images = images.to(placement.device).to(torch.float32, memory_format=placement.memory_format).div_(255)
         with placement.autocast():
-            outputs = model(images)
+            outputs = forward(images)
         loss, _ = model.loss(outputs, targets.to(placement.device))
         finish(model, optimizer, scaler, loss)
 

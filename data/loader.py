@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,7 @@ class Batch:
     image_ids: list[int | str]
     geometries: list[Geometry]  # of evaluation; empty in training
     paths: list[str]
+    crc32: int = 0  # over images and targets, by which runs show that they saw the same
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by the DataLoader."""
@@ -202,15 +204,25 @@ def collate(samples: Sequence[Sample | Failure], *, annotations: Annotations) ->
         if isinstance(sample, Failure):
             return sample
         good.append(sample)
-    images = np.stack([sample.image for sample in good]).transpose(0, 3, 1, 2)
+    images = np.ascontiguousarray(np.stack([sample.image for sample in good]).transpose(0, 3, 1, 2))
+    targets = Targets.collate([sample.boxes for sample in good], [sample.labels for sample in good])
     return Batch(
-        images=torch.from_numpy(np.ascontiguousarray(images)),
-        targets=Targets.collate([sample.boxes for sample in good], [sample.labels for sample in good]),
+        images=torch.from_numpy(images),
+        targets=targets,
         indices=torch.tensor([sample.index for sample in good], dtype=torch.int64),
         image_ids=[annotations.image_id(sample.index) for sample in good],
         geometries=[sample.geometry for sample in good if sample.geometry is not None],
         paths=[annotations.path(sample.index) for sample in good],
+        crc32=checksum(images, targets.boxes.numpy(), targets.labels.numpy()),
     )
+
+
+def checksum(*arrays: np.ndarray) -> int:
+    """CRC-32 over the bytes of arrays."""
+    crc32 = 0
+    for array in arrays:
+        crc32 = zlib.crc32(array.tobytes(), crc32)
+    return crc32
 
 
 class EpochSampler(Sampler):

@@ -26,7 +26,7 @@ FIELDS: dict[str, dict[str, type]] = {
     "weights": WEIGHTS_FIELDS,
     "training": WEIGHTS_FIELDS | dict.fromkeys(RUN_FIELDS, dict),
 }
-STATE_FIELDS = ("epoch", "batch", "step", "best", "best_epoch", "rows", "loss_sums")
+STATE_FIELDS = ("epoch", "batch", "step", "best", "best_epoch", "rows", "loss_sums", "batches_crc32")
 # What torch.load, its unpickler and its reader of archives raise for damaged files.
 DAMAGE = (
     *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile, RuntimeError, ValueError, TypeError, AttributeError),

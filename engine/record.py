@@ -41,6 +41,7 @@ COLUMNS = (
     "metrics/AP_small", "metrics/AP_medium", "metrics/AP_large",
     "val/box_loss", "val/cls_loss", "val/dfl_loss", "lr",
     "time_train_s", "time_warmup_s", "time_data_s", "time_val_s", "time_save_s", "images_per_s", "peak_memory_mib",
+    "other_cores", "batches_crc32",
 )  # fmt: skip
 """Columns of results.csv in their order; a row may bring further ones, which are added at the end."""
 
@@ -348,7 +349,11 @@ class TensorBoard:
     def row(self, row: Mapping[str, Any], step: int) -> None:
         """Write every number of a results row; undefined ones are left out."""
         for name, value in row.items():
-            if isinstance(value, (int, float)) and _cell(name, value) and name not in ("epoch", "step"):
+            if (
+                isinstance(value, (int, float))
+                and _cell(name, value)
+                and name not in ("epoch", "step", "batches_crc32")
+            ):
                 self.writer.add_scalar(name if "/" in name else f"run/{name}", value, step)
         self.writer.flush()
 

@@ -1,6 +1,7 @@
 """A training run: what is built, kept, drawn, printed and resumed around the loop of train.py."""
 
 import errno
+import hashlib
 import shlex
 import sys
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from engine.checkpoint import (
     set_rng_state,
 )
 from engine.clock import Clock
+from engine.contention import OtherProcesses
 from engine.ema import ModelEMA
 from engine.evaluate import EvalResult, Truth, evaluate, write_predictions
 from engine.files import claim, write_text
@@ -68,6 +70,7 @@ class TrainingRun:
         self.notes: list[str] = [problems.counted(self.problems)] if self.problems else []
         if config.weights and checkpoint is None:
             self.notes += start_from(model, config.weights, census)
+        self.initial_weights = convolutions_sha256(model) if checkpoint is None else None
         model.to(placement.device, memory_format=placement.memory_format)  # type: ignore[call-overload]
         self.trainer = self._trainer(model)
         if checkpoint is not None:
@@ -75,6 +78,7 @@ class TrainingRun:
         if config.train.profile:
             self.notes.append(profile_steps(self.trainer, train_loader, config.train.profile))
         self.memory = record.PeakMemory(placement.device)
+        self.others = OtherProcesses()
         self.folder = folder or record.increment_path(config.run.project, config.run.name, config.run.exist_ok)
         self._claim = claim(self.folder)
         (self.folder / "weights").mkdir(exist_ok=True)
@@ -160,6 +164,7 @@ class TrainingRun:
                 census=self.census,
                 operator=self.operator,
                 device=self.placement.describe(),
+                initial_weights=self.initial_weights,
                 batches_per_epoch=len(self.train_loader),
                 skipped=problems.counts(self.problems),
             ),
@@ -202,6 +207,31 @@ class TrainingRun:
             f"cls {row['train/cls_loss']:.3f}  dfl {row['train/dfl_loss']:.3f}{measured}  "
             f"{row['images_per_s']:.0f} images/s  left {record.format_duration(left)}"
         )
+
+    def row(self, losses: Mapping[str, float], result: EvalResult | None) -> dict[str, Any]:
+        """Return the row of results.csv of the epoch that has just ended; closes it in the trainer and its clock."""
+        trainer, crc32 = self.trainer, self.trainer.state.batches_crc32
+        trainer.state.close_epoch()
+        times = trainer.clock.close_epoch()
+        row: dict[str, Any] = {"epoch": trainer.state.epoch, "step": trainer.state.step}
+        row |= {f"train/{name}_loss": value for name, value in losses.items()}
+        if result is not None:
+            row |= {name: float(value) for name, value in result.stats.columns().items()}
+            row |= {f"val/{name}_loss": float(value) for name, value in result.losses.items()}
+        seconds = times["train"] + times["warmup"]
+        return row | {
+            "lr": float(trainer.optimizer.param_groups[0]["lr"]),
+            "time_train_s": times["train"],
+            "time_warmup_s": times["warmup"],
+            "time_data_s": times["data"],
+            "time_val_s": times["validation"],
+            "time_save_s": times["saving"],  # of the checkpoint before: this epoch's is yet to be written
+            "images_per_s": len(self.train_loader.dataset) / seconds if seconds else 0.0,
+            "step_median_s": times["step"],
+            "peak_memory_mib": self.memory.mib(),
+            "other_cores": self.others.cores(),
+            "batches_crc32": crc32,
+        }
 
     def keep(self, row: dict[str, Any], result: EvalResult | None) -> None:
         """Write what an epoch gave: results.csv, TensorBoard, last.pt, and best.pt where it is the best so far."""
@@ -301,6 +331,11 @@ class TrainingRun:
             last_epoch=state.rows[-1],
             times=times,
             peak_memory_mib=memory,
+            latency={
+                "ms_per_image": result.speed["inference"],
+                "imgsz": self.config.train.imgsz,
+                "batch": self.config.train.batch,
+            },
         )
         last = state.rows[-1].get(f"metrics/{PRIMARY}")
         return record.end_summary(
@@ -354,29 +389,14 @@ class TrainingRun:
             raise FileNotFoundError(errno.ENOENT, f"the run folder {self.folder} was removed; last.pt is written anew")
 
 
-def row_of(
-    trainer: Trainer, losses: Mapping[str, float], result: EvalResult | None, *, images: int, memory: float
-) -> dict[str, Any]:
-    """Return the row of results.csv of the epoch that has just ended; closes the clock's epoch."""
-    trainer.state.close_epoch()
-    times = trainer.clock.close_epoch()
-    row: dict[str, Any] = {"epoch": trainer.state.epoch, "step": trainer.state.step}
-    row |= {f"train/{name}_loss": value for name, value in losses.items()}
-    if result is not None:
-        row |= {name: float(value) for name, value in result.stats.columns().items()}
-        row |= {f"val/{name}_loss": float(value) for name, value in result.losses.items()}
-    seconds = times["train"] + times["warmup"]
-    return row | {
-        "lr": float(trainer.optimizer.param_groups[0]["lr"]),
-        "time_train_s": times["train"],
-        "time_warmup_s": times["warmup"],
-        "time_data_s": times["data"],
-        "time_val_s": times["validation"],
-        "time_save_s": times["saving"],  # of the checkpoint before: this epoch's is yet to be written
-        "images_per_s": images / seconds if seconds else 0.0,
-        "step_median_s": times["step"],
-        "peak_memory_mib": memory,
-    }
+def convolutions_sha256(model: nn.Module) -> str:
+    """SHA-256 over the weights of the convolutions, by name: equal where networks differ in their activations only."""
+    digest = hashlib.sha256()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            digest.update(name.encode())
+            digest.update(module.weight.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def start_from(model: nn.Module, path: str, census: list[Any]) -> list[str]:

@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class State:
     best_epoch: int = -1
     rows: list[dict[str, Any]] = field(default_factory=list)
     loss_sums: torch.Tensor | None = None  # of the open epoch: float64, one a loss term, and the number of batches
+    batches_crc32: int = 0  # of the open epoch: over the checksums of its batches
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain values and a tensor."""
@@ -41,7 +43,7 @@ class State:
 
     def close_epoch(self) -> None:
         """Go on to the next epoch: this one is trained and, where asked for, validated."""
-        self.epoch, self.batch, self.loss_sums = self.epoch + 1, 0, None
+        self.epoch, self.batch, self.loss_sums, self.batches_crc32 = self.epoch + 1, 0, None, 0
 
 
 class Stopped(Exception):  # noqa: N818 - no error
@@ -109,6 +111,7 @@ class Trainer:
                     items = self.one_step(batch, share=1 / group, update=last)
                     sums += torch.cat([items, items.new_ones(1)])
                 state.batch += 1
+                state.batches_crc32 = zlib.crc32(batch.crc32.to_bytes(4), state.batches_crc32)
                 if device.type == "cpu" or state.batch % READ_EVERY == 0 or state.batch == count:
                     self._require_finite(sums, batch)
                 progress.update(partial(self._text, sums))

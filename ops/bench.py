@@ -271,6 +271,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, *, title: str) -> None:
         axis.set_yticks([len(own) - index for index in range(len(own))], [row["function"] for row in own])
         axis.axvline(1, color="black", linewidth=0.8)
         axis.set_title(name)
+        axis.set_xlabel("times the copy (forward) or the add (backward)")
         axis.margins(x=0.12)
     axes[0].legend(loc="lower right", fontsize=8)
     figure.suptitle(f"{title}\n{largest:,} elements; 1 is what the memory allows", fontsize=9)

@@ -37,7 +37,7 @@ INSTRUCTION_SETS = {
     "baseline": (),
 }
 # No errno and no floating-point traps: both would keep loops from becoming vectors. NaN and infinity stay.
-CPU_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd")
+CPU_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")  # compute capabilities that are built ahead of time
 SECONDS = 300  # longest that a compiler may take
 

@@ -64,7 +64,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     for name, least in (("rounds", 2), ("block", 1)):
         if getattr(arguments, name) < least:
             parser.error(f"--{name}: found {getattr(arguments, name)}, expected {least} or more")
-    arguments.cfg = arguments.cfg or "yolo.yaml"
+    arguments.cfg = arguments.cfg or "yolo-mish.yaml"
     return arguments
 
 

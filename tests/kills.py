@@ -30,7 +30,7 @@ OPTIONS = (
     *("--workers", "2", "--amp", "off", "--close-mosaic", "2", "--multi-scale", "0.5", "--save-period", "3"),
     *("--set", "model.neck.act=rrelu", "augment.mixup=0.5", "train.save_minutes=0.005", "train.ema=0.2"),
 )
-TIMES = ("time_", "images_per_s", "step_median_s", "peak_memory")
+TIMES = ("time_", "images_per_s", "step_median_s", "peak_memory", "other_cores")
 # The number of the fatal event is drawn from 1 to this: about a third of how often it comes in a whole run.
 EVENTS = {"step": 7, "average": 4, "write": 5, "rename": 8, "renamed": 8, "validation": 2, "pictures": 1}
 AT_A_TIME = 0.3  # share of kills that come at a random time instead, within the first half of a whole run

@@ -218,7 +218,7 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
         "activation of a part unknown": ("--acts relu bakbone=mish,neck=relu", "bakbone.*backbone"),
         "activation given twice over": ("--acts relu mish --set model.act=silu", "--acts"),
         "baseline not compared": ("--acts relu mish --baseline silu", "silu.*relu, mish"),
-        "seeds not numbers": ("--acts relu mish --seeds three", "--seeds three.*numbers"),
+        "seeds not numbers": ("--acts relu mish --seeds three", "--seeds.*three.*numbers"),
         "seeds none": ("--acts relu mish --seeds 0", "--seeds 0"),
         "seeds negative": ("--acts relu mish --seeds=-3", "--seeds"),
         "seeds twice": ("--acts relu mish --seeds 1,2,1", "1 stands twice"),
@@ -247,7 +247,7 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
         "report of a file cut off": ("--report runs_good runs_cut", "results.csv.*line"),
         "report of other data": ("--report runs_good runs_other", "data.train.*--allow"),
         "report of one activation": ("--report runs_good/relu-s0", "relu"),
-        "report of the same runs twice": ("--report runs_good runs_good", "both relu with seed 0"),
+        "report of the same runs twice": ("--report runs_good runs_good", "are both .* with seed 0"),
         "report with a baseline that is not there": ("--report runs_good --baseline elu", "elu.*relu"),
         "flag unknown": ("--acts relu mish --seds 3", "--seds"),
     },
@@ -449,7 +449,7 @@ def fill_comparisons(folder: Path) -> None:
     (folder / "damaged").mkdir()
     (folder / "damaged/plan.json").write_text('{"acts": ["relu"')
     specs = {act: activation_overrides(act, {}) for act in ("relu", "mish")}
-    fields = {"acts": ("relu", "mish"), "baseline": "relu", "cfg": "yolo.yaml", "specs": specs}
+    fields = {"acts": ("relu", "mish"), "baseline": "relu", "cfg": "yolo-mish.yaml", "specs": specs}
     make_plan(**fields, seeds=(0, 1, 2), epochs={"relu": 22, "mish": 22}).write(folder / "planned")
     write_run(folder / "planned/relu-s0", act="relu", seed=0, last=0.4)
     (folder / "planned/relu-s0/run.json").write_text('{"config": ')

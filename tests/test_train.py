@@ -1,6 +1,7 @@
 """train.py: what a run leaves behind, and exact resume."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,18 @@ def test_a_loss_that_is_not_finite_stops_the_run(data: Path, here: Path, capsys:
     error = capsys.readouterr().err
     assert "not finite" in error and error.count("\n") == 1
     assert load_checkpoint(here / "runs/train/exp/weights/last.pt")["state"]["step"] == 0
+
+
+def test_runs_that_differ_in_activation_start_and_are_fed_alike(data: Path, here: Path) -> None:
+    for name, act, seed in (("one", "mish", 3), ("two", "leaky_relu", 3), ("other", "mish", 4)):
+        assert start(data, "--epochs", 2, "--name", name, "--set", f"model.act={act}", f"train.seed={seed}") == 0
+    folders = {name: here / "runs/train" / name for name in ("one", "two", "other")}
+    records = {name: json.loads((folder / "run.json").read_text()) for name, folder in folders.items()}
+    weights = {name: record["initial_weights"] for name, record in records.items()}
+    batches = {
+        name: [row["batches_crc32"] for row in csv.DictReader((folder / "results.csv").open())]
+        for name, folder in folders.items()
+    }
+    assert weights["one"] == weights["two"] != weights["other"]
+    assert batches["one"] == batches["two"] and not set(batches["one"]) & set(batches["other"])
+    assert len(set(batches["one"])) == 2  # augmentation goes on from epoch to epoch

@@ -32,7 +32,7 @@ template <int Act, int D> FN float activate(float z, float slope) {
   if constexpr (Act == MISH) return mish<D>(z);
   else if constexpr (Act == RELU) return z < 0 ? 0 : z;
   else if constexpr (Act == SILU) return z * sigmoid<D>(z);
-  else return z < 0 ? z * slope : z;
+  else return z * (z < 0 ? slope : 1);
 }
 
 template <int Act, int D> FN float through(float dy, float z, float slope) {
@@ -158,50 +158,52 @@ template <int Act, int D> struct Gradients {
   }
 };
 
-// Planes: a channel is one thread's; 4096 elements are summed in fp32, the rest in fp64.
-template <typename Term, typename S>
-int32_t sum_planes(
-    Shape shape, const S* x, const S* dy, Affine a, float slope, S* kept, double* sums, ParallelFor parallel_for) {
-  const int64_t grain = std::max<int64_t>(1, GRAIN / (shape.outer * shape.inner));
-  return in_parallel(parallel_for, shape.channels, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; c++) {
-      const float mean = a.mean[c], scale = a.scale[c], shift = a.shift[c];
-      double first = 0, second = 0;
-      for (int64_t o = 0; o < shape.outer; o++) {
-        const int64_t plane = (o * shape.channels + c) * shape.inner;
-        const S *__restrict from = x + plane, *__restrict grad = dy + plane;
-        S* __restrict to = kept + plane;
-        for (int64_t start = 0; start < shape.inner; start += 4096) {
-          const int64_t stop = std::min<int64_t>(shape.inner, start + 4096);
-          float p = 0, q = 0;
-#pragma omp simd reduction(+ : p, q)
-          for (int64_t i = start; i < stop; i++) {
-            const Pair pair = Term::of(widen(from[i]), widen(grad[i]), mean, scale, shift, slope);
-            p += pair.first;
-            q += pair.second;
-            if constexpr (Term::keeps) store(to[i], pair.kept);
-          }
-          first += p;
-          second += q;
-        }
-      }
-      sums[c] = first;
-      sums[shape.channels + c] = second;
-    }
-  });
-}
+struct Same {  // stands where others have an array, for a value that is the same all along it
+  float value;
+  float operator[](int64_t) const { return value; }
+};
 
-template <typename Term, typename S>
-void add_tile(
-    int64_t length, const S* __restrict x, const S* __restrict dy, const float* __restrict mean,
-    const float* __restrict scale, const float* __restrict shift, float slope, S* __restrict kept,
-    float* __restrict p, float* __restrict q) {
+// Adds elements to their lanes. The three values of a channel are arrays, or the same for all of them.
+template <typename Term, typename S, typename Values>
+void add(
+    int64_t length, const S* __restrict x, const S* __restrict dy, Values mean, Values scale, Values shift, float slope,
+    S* __restrict kept, float* __restrict p, float* __restrict q) {
   for (int64_t i = 0; i < length; i++) {
     const Pair pair = Term::of(widen(x[i]), widen(dy[i]), mean[i], scale[i], shift[i], slope);
     p[i] += pair.first;
     q[i] += pair.second;
     if constexpr (Term::keeps) store(kept[i], pair.kept);
   }
+}
+
+// Planes: a channel is one thread's; up to 4096 elements are summed lane by lane in fp32, the rest in fp64.
+template <typename Term, typename S>
+int32_t sum_planes(
+    Shape shape, const S* x, const S* dy, Affine a, float slope, S* kept, double* sums, ParallelFor parallel_for) {
+  constexpr int64_t LANES = 128;
+  const int64_t grain = std::max<int64_t>(1, GRAIN / (shape.outer * shape.inner));
+  return in_parallel(parallel_for, shape.channels, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; c++) {
+      const Same mean{a.mean[c]}, scale{a.scale[c]}, shift{a.shift[c]};
+      double first = 0, second = 0;
+      for (int64_t o = 0; o < shape.outer; o++) {
+        const int64_t plane = (o * shape.channels + c) * shape.inner;
+        for (int64_t start = 0; start < shape.inner; start += 4096) {
+          const int64_t stop = std::min<int64_t>(shape.inner, start + 4096);
+          float p[LANES] = {}, q[LANES] = {};
+          for (int64_t i = start; i < stop; i += LANES) {
+            const int64_t at = plane + i;
+            const int64_t length = std::min(LANES, stop - i);
+            add<Term>(length, x + at, dy + at, mean, scale, shift, slope, kept + at, p, q);
+          }
+          for (int64_t lane = 0; lane < LANES; lane++) first += p[lane];
+          for (int64_t lane = 0; lane < LANES; lane++) second += q[lane];
+        }
+      }
+      sums[c] = first;
+      sums[shape.channels + c] = second;
+    }
+  });
 }
 
 // Rows: blocks of rows are summed lane by lane in fp32, then folded to channels and added in fp64, in their order.
@@ -220,7 +222,7 @@ int32_t sum_rows(
       std::fill(lanes.begin(), lanes.end(), 0.0f);
       for (int64_t tile = block * in_block; tile < std::min(tiles, (block + 1) * in_block); tile++) {
         const int64_t at = tile * r.length, length = std::min(r.length, total - at);
-        add_tile<Term>(length, x + at, dy + at, r[0], r[1], r[2], slope, kept + at, p, q);
+        add<Term>(length, x + at, dy + at, r[0], r[1], r[2], slope, kept + at, p, q);
       }
       double *first = partial.data() + block * 2 * shape.channels, *second = first + shape.channels;
       for (int64_t start = 0; start < r.length; start += shape.channels) {

@@ -1,0 +1,74 @@
+"""All that is to be measured on a GPU, by one command: ``python -m benchmarks.gpu --out docs/results/gpu.md``.
+
+Runs, each in a process of its own and within its time: the operator's tests, its benchmark eager and compiled, the
+training step eager and compiled, compute-sanitizer over the operator's tests, and a real comparison. Every command's
+output goes into one Markdown file with the machine and the date, those that failed or could not be had too.
+"""
+
+import argparse
+import datetime
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from configs.flags import run_script
+
+PYTHON = sys.executable
+STEP = (PYTHON, "-m", "benchmarks.activation_step", "--device", "cuda", "--amp", "bf16", "--rounds", "60")
+TESTS = (PYTHON, "-m", "pytest", "-q", "tests/ops/test_mish_cuda.py")
+PARTS: dict[str, tuple[tuple[str, ...], int]] = {  # name: command, longest time in seconds
+    "tests": (TESTS, 240),
+    "operator": ((PYTHON, "-m", "ops.bench", "--device", "cuda", "--sides", "20", "80", "160"), 240),
+    "operator-compiled": ((PYTHON, "-m", "ops.bench", "--device", "cuda", "--compiled", "--sides", "160"), 300),
+    "step": (STEP, 240),
+    "step-compiled": ((*STEP, "--compiled"), 420),
+    "sanitizer": (("compute-sanitizer", "--error-exitcode", "1", *TESTS, "-k", "not large and not 16_bit"), 420),
+    "training": ((PYTHON, "train.py", "--cfg", "yolo-mish.yaml", "--device", "0", "--name", "gpu"), 300),
+    "comparison": (
+        (PYTHON, "compare.py", "--acts", "relu", "silu", "mish", "--seeds", "3", "--device", "0", "--name", "gpu"),
+        1200,
+    ),
+}
+
+
+def main() -> int:
+    """Run the parts and write what they print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("gpu.md"), help="what is there is added to")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise ValueError("no GPU that PyTorch can use; expected one, as all parts are measured there")
+    name = torch.cuda.get_device_name()
+    failed = 0
+    for part in arguments.parts:
+        command, seconds = PARTS[part]
+        code, output, taken = run(command, seconds)
+        failed += code != 0
+        shown = " ".join(["python", *command[1:]] if command[0] == PYTHON else command)
+        heading = f"## {part}\n\n`{shown}`, {name}, PyTorch {torch.__version__}, {datetime.date.today()}; "
+        with arguments.out.open("a", encoding="utf-8") as file:
+            file.write(f"{heading}exit code {code} after {taken:.0f} s\n\n```\n{output}\n```\n\n")
+        print(f"{part}: exit code {code} after {taken:.0f} s", flush=True)
+    return 1 if failed else 0
+
+
+def run(command: tuple[str, ...], seconds: int) -> tuple[int, str, float]:
+    """A command's exit code (124 where its time was up, 127 where it is not there), its output, and seconds taken."""
+    start = time.monotonic()
+    if shutil.which(command[0]) is None:
+        return 127, f"{command[0]} is not installed", 0.0
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired as error:
+        kept = error.stdout or b""
+        return 124, kept.decode(errors="replace") if isinstance(kept, bytes) else kept, time.monotonic() - start
+    return done.returncode, (done.stdout + done.stderr).strip(), time.monotonic() - start
+
+
+if __name__ == "__main__":
+    run_script(main)
