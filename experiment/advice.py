@@ -84,6 +84,18 @@ def _failures(analysis: Analysis, words: Mapping[str, str]) -> list[str]:
     return [f"Before you choose, mind that {listed(lost)} failed: the rest is of completed runs."] if lost else []
 
 
+def control(analysis: Analysis) -> list[str]:
+    """What an A/A comparison says: of the method, as there is nothing to choose between."""
+    what = f"This is a control: {analysis.baseline} against itself under other seeds, so there is nothing to choose."
+    found = set(kinds(analysis).values())
+    if found & {"higher", "lower"}:
+        told = "The interval leaves 0 outside, which luck alone does in one such control of twenty; if others do so "
+        return [what, told + "too, the method or the machine is at fault."]
+    if found <= {"none"}:
+        return [what, "There is no interval to judge the method by."]
+    return [what, "The interval holds 0, as it should in nineteen such controls of twenty."]
+
+
 def _without_interval(analysis: Analysis) -> str:
     if len(analysis.seeds) < 2:
         return (

@@ -97,7 +97,7 @@ def gather(analysis: Analysis, runs: Sequence[Run], plan: Plan | None, *, timing
     return {
         "format": 1,
         **_outcome(analysis),
-        "advice": advice.advice(analysis),
+        "advice": advice.control(analysis) if plan is not None and plan.same else advice.advice(analysis),
         "costs": {act: advice.cost(analysis, act) for act in analysis.acts if act != analysis.baseline},
         "metrics": {metric.key: _metric(metric) for metric in metrics},
         "until_seconds": {str(seed): seconds for seed, seconds in analysis.until_seconds.items()},

@@ -338,6 +338,19 @@ def test_advice_names_gain_and_cost(tmp_path: Path, undrawn: None) -> None:
     assert "take mish" in first and re.search(r"training takes (49|5\d)\.\d % longer", first)
 
 
+def test_an_activation_against_itself_is_called_a_control(tmp_path: Path, undrawn: None) -> None:
+    for seed in range(6):
+        write_run(tmp_path / f"mish-s{seed}", act="mish", seed=seed, last=0.6 + (seed * seed % 4) / 100)
+    labels = ("mish", "mish (other seeds)")
+    text, _ = report_of(tmp_path, plan_of(labels, range(3), same=True))
+    assert text.startswith("This is a control: mish against itself under other seeds") and "holds 0" in text
+    shutil.rmtree(tmp_path)
+    for seed in range(6):
+        write_run(tmp_path / f"mish-s{seed}", act="mish", seed=seed, last=0.6 + seed // 3 / 10 + seed**2 / 9000)
+    text, _ = report_of(tmp_path, plan_of(labels, range(3), same=True))
+    assert "leaves 0 outside" in text and "take mish" not in text
+
+
 def test_what_cannot_be_told_has_a_price(tmp_path: Path, undrawn: None) -> None:
     for seed, gap in enumerate((-2.0, 1.0, 2.5)):
         write_run(tmp_path / f"relu-s{seed}", act="relu", seed=seed, last=0.6)
