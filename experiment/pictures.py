@@ -36,7 +36,8 @@ VARIABLES = {INK: "--ink", FAINT: "--faint", VOID: "--void"} | {color: f"--c{k}"
 STYLE: Any = {
     "text.color": INK, "axes.edgecolor": VOID, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
     "grid.color": FAINT, "grid.linewidth": 0.6, "font.size": 10.5, "axes.titlesize": 11, "axes.titlelocation": "left",
-    "axes.formatter.useoffset": False, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False,
+    "axes.formatter.useoffset": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False,
     "legend.fontsize": 9.5, "svg.fonttype": "path", "svg.hashsalt": "comparison", "figure.titlesize": 11.5,
 }  # fmt: skip
 NARROW, WIDE = 5.0, 10.4  # inches
