@@ -63,15 +63,37 @@ def advice(analysis: Analysis) -> list[str]:
             "Do not choose by these numbers yet: they are exploratory. What looks good here is to be planned as a "
             "comparison of its own, with fresh seeds."
         ]
-    if set(words.values()) == {"none"}:
-        return [_without_interval(analysis)]
+    lost = [act for act in words if mean_of(analysis.primary, act) is None]
+    gone = [f"No run of {listed(lost, 'or')} was completed, so nothing speaks for taking it."] if lost else []
+    words = {act: each for act, each in words.items() if act not in lost}
+    if set(words.values()) <= {"none"}:
+        return gone + ([_without_interval(analysis)] if words else [])
     found = {name: [act for act, each in words.items() if each == name] for name in set(words.values())}
     sentences = _gains(analysis, found["higher"]) if "higher" in found else _no_gain(base, found, analysis.margin)
     if "lower" in found:
         sentences.append(f"Do not take {listed(found['lower'], 'or')} for the mAP's sake: lower than {base}.")
     if "higher" in found and "open" in found:
         sentences.append(f"Of {listed(found['open'])} it cannot be told yet.")
-    return sentences
+    return sentences + gone + _failures(analysis, words)
+
+
+def _failures(analysis: Analysis, words: Mapping[str, str]) -> list[str]:
+    """What speaks against an activation that all else speaks for: runs of it that failed."""
+    counts = {act: analysis.failed.get(act, (0, 0)) for act in (analysis.baseline, *words)}
+    lost = [f"{failed} of {of} runs of {act}" for act, (failed, of) in counts.items() if failed]
+    return [f"Before you choose, mind that {listed(lost)} failed: the rest is of completed runs."] if lost else []
+
+
+def control(analysis: Analysis) -> list[str]:
+    """What an A/A comparison says: of the method, as there is nothing to choose between."""
+    what = f"This is a control: {analysis.baseline} against itself under other seeds, so there is nothing to choose."
+    found = set(kinds(analysis).values())
+    if found & {"higher", "lower"}:
+        told = "The interval leaves 0 outside, which luck alone does in one such control of twenty; if others do so "
+        return [what, told + "too, the method or the machine is at fault."]
+    if found <= {"none"}:
+        return [what, "There is no interval to judge the method by."]
+    return [what, "The interval holds 0, as it should in nineteen such controls of twenty."]
 
 
 def _without_interval(analysis: Analysis) -> str:
@@ -145,7 +167,7 @@ def further(analysis: Analysis, hours_per_seed: float | None) -> dict[str, Any]:
     if comparison is None or not comparison.sigma or comparison.degrees < 1:
         return {}
     sigma, upper = comparison.sigma, sigma_upper(comparison.sigma, comparison.degrees)
-    options = {"candidates": comparison.candidates, "alpha": analysis.alpha}
+    options: dict[str, Any] = {"candidates": comparison.candidates, "alpha": analysis.alpha}
     rows = []
     for size in sorted({analysis.margin, 0.5, 1.0, 2.0}):
         seeds, cautious = (seeds_needed(size, sigma=each, **options) for each in (sigma, upper))
@@ -212,7 +234,7 @@ def times_title(analysis: Analysis) -> str:
     """The message of the picture of times: each candidate's ratio."""
     found = analysis.time.comparison.differences if analysis.time.comparison else ()
     if not found:
-        return "Training time of every run: no clean times to compare"
+        return "Training time of every run: no clean times to set against each other"
     if len(found) > 3:
         ratios = sorted(each.estimate for each in found)
         return f"Training time: ×{ratios[0]:.2f} to ×{ratios[-1]:.2f} of {analysis.baseline}'s"

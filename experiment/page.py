@@ -110,9 +110,9 @@ def _mean(cells: Mapping[str, Any] | None, show: Callable[[float], str] | None =
     if cells is None or cells["mean"] is None:
         return Cell("–")
     mean, sd = cells["mean"], cells["sd"]
-    digits = 2 - math.floor(math.log10(max(abs(mean), 1e-9)))  # three of the mean's,
+    digits = 2 - math.floor(math.log10(max(abs(mean), 1e-9)))  # three of the mean's;
     if sd:
-        digits = min(digits, -math.floor(math.log10(sd)))  # and not beyond the first of the sd's
+        digits = min(digits + 1, -math.floor(math.log10(sd)))  # four, and not beyond the first of the sd's
     texts = [show(each) if show else f"{each:,.{max(0, digits)}f}" for each in (mean, sd) if each is not None]
     return Cell(" ± ".join(texts), mean)
 
@@ -418,6 +418,11 @@ def method(numbers: Numbers) -> list[str]:
     return [line.replace("+-", "±") for line in [*lines, *(remarks or [paired])]]
 
 
+def _sentence(parts: Sequence[str]) -> str:
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def _voided(numbers: Numbers) -> list[str]:
     return [f"{each['act']}, seed {each['seed']}: {each['reason']}" for each in numbers["voided"]]
 
@@ -445,10 +450,11 @@ def render(numbers: Numbers, drawn: Mapping[str, Figure], *, colors: Mapping[str
         unfinished=[f"{name}: not finished, not counted" for name in numbers["unfinished"]],
         advice=numbers["advice"],
         exploratory="; ".join(numbers["exploratory"]),
-        headline=f"{numbers['headline'][:1].upper()}{numbers['headline'][1:]}.",
+        headline=_sentence([numbers["headline"]]),
         candidates=candidates(numbers, colors),
         price=price_words(numbers),
-        no_picture=numbers["metrics"][PRIMARY]["note"] or "one activation only",
+        no_picture=numbers["metrics"][PRIMARY]["note"]
+        or "no candidate has a completed run to set against the baseline",
         svg=svg,
         main_table=main_table(numbers, colors),
         notes=_notes(numbers),
@@ -460,7 +466,7 @@ def render(numbers: Numbers, drawn: Mapping[str, Figure], *, colors: Mapping[str
         timing_words=numbers["timing"]["words"],
         further=further_table(numbers),
         further_words=further_words(numbers),
-        larger=larger and {"reasons": "; ".join(larger["exploratory"]), "lines": [*larger["verdicts"].values()]},
+        larger=larger and {"reasons": _sentence(larger["exploratory"]), "lines": [*larger["verdicts"].values()]},
         method=method(numbers),
         differed=[(name, "; ".join(each)) for name, each in numbers["setting"]["differs"].items()],
         same=[(name, str(value)) for name, value in numbers["setting"]["same"].items()],

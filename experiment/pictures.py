@@ -33,9 +33,10 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c
 """Okabe and Ito's colours, told apart by the colour-blind, and two more; the candidates in their order."""
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "p", "*", "h")
 VARIABLES = {INK: "--ink", FAINT: "--faint", VOID: "--void"} | {color: f"--c{k}" for k, color in enumerate(COLORS)}
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "text.color": INK, "axes.edgecolor": VOID, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
     "grid.color": FAINT, "grid.linewidth": 0.6, "font.size": 10.5, "axes.titlesize": 11, "axes.titlelocation": "left",
+    "axes.formatter.useoffset": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False,
     "legend.fontsize": 9.5, "svg.fonttype": "path", "svg.hashsalt": "comparison", "figure.titlesize": 11.5,
 }  # fmt: skip
@@ -107,7 +108,8 @@ class Palette:
 def plain(name: str, longest: int = LONGEST) -> str:
     """A label as matplotlib draws it letter by letter: one line, no formulas between dollar signs."""
     short = name if len(name) <= longest else f"{name[: longest - 1]}…"
-    return "".join(letter if letter.isprintable() else "?" for letter in short).replace("$", r"\$")
+    fit = (letter if letter.isprintable() or letter == "\N{NO-BREAK SPACE}" else "?" for letter in short)
+    return "".join(fit).replace("$", r"\$")
 
 
 def folded(name: str, room: int) -> list[str]:

@@ -97,7 +97,7 @@ def gather(analysis: Analysis, runs: Sequence[Run], plan: Plan | None, *, timing
     return {
         "format": 1,
         **_outcome(analysis),
-        "advice": advice.advice(analysis),
+        "advice": advice.control(analysis) if plan is not None and plan.same else advice.advice(analysis),
         "costs": {act: advice.cost(analysis, act) for act in analysis.acts if act != analysis.baseline},
         "metrics": {metric.key: _metric(metric) for metric in metrics},
         "until_seconds": {str(seed): seconds for seed, seconds in analysis.until_seconds.items()},
@@ -413,7 +413,7 @@ def draw(analysis: Analysis, numbers: Mapping[str, Any], palette: pictures.Palet
 def _panels(analysis: Analysis) -> list[pictures.Panel]:
     """The columns of the picture that answers: what is gained, and what it costs in training time."""
     panels = []
-    if analysis.primary.comparison is not None:
+    if analysis.primary.comparison is not None and analysis.primary.comparison.differences:
         margin = analysis.margin
         panels.append(
             pictures.Panel(

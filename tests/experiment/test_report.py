@@ -15,6 +15,7 @@ import pytest
 from made_runs import write_comparison, write_failed, write_run, write_unfinished
 from scipy import stats
 
+from experiment import pictures
 from experiment.plan import Plan, make_plan
 from experiment.report import write_report
 from experiment.runs import read_runs
@@ -228,6 +229,7 @@ def test_the_page_loads_nothing(five: Path) -> None:
 def test_the_page_says_first_what_failed_and_why_times_do_not_count(five: Path) -> None:
     page = Page(five / "report.html")
     assert "1 of 5 runs of silu failed (seed 3: the loss is not finite)" in page.text
+    assert "mind that 1 of 5 runs of silu failed" in page.text
     assert page.text.index("runs of silu failed") < page.text.index("The answer")
     assert "mish, seed 1: waited for data 15 % of its step time" in page.text
     assert re.search(r"relu, seed 4: other processes used 0\.40 of a core", page.text)
@@ -289,14 +291,20 @@ def test_only_failed_candidates_leave_a_report(tmp_path: Path) -> None:
         write_failed(tmp_path / f"mish-s{seed}", act="mish", seed=seed, reason="out of memory")
     text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(2)))
     assert text.startswith("FAILED: 2 of 2 runs of mish failed (seed 0: out of memory; seed 1: out of memory)")
-    assert "take mish" not in text and numbers["failed"] == {"mish": [2, 2]}
+    assert "No run of mish was completed" in text and numbers["failed"] == {"mish": [2, 2]}
+    assert "no candidate has a completed run" in Page(tmp_path / "report.html").text
+    assert not (tmp_path / "pictures" / "answer.png").exists() and (tmp_path / "pictures" / "runs.png").exists()
 
 
 def test_without_a_clean_time_nothing_is_said_of_cost(tmp_path: Path) -> None:
     for seed in range(3):
         for act, last in (("relu", 0.50), ("mish", 0.60)):
             write_run(
-                tmp_path / f"{act}-s{seed}", act=act, seed=seed, last=last + (seed * len(act)) ** 2 / 1000, others=0.9
+                tmp_path / f"{act}-s{seed}",
+                act=act,
+                seed=seed,
+                last=last + (seed * (3 + (act == "mish"))) ** 2 / 1000,
+                others=0.9,
             )
     text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(3)))
     assert numbers["metrics"]["time"]["comparison"] is None and len(numbers["voided"]) == 6
@@ -328,6 +336,19 @@ def test_advice_names_gain_and_cost(tmp_path: Path, undrawn: None) -> None:
     text, _ = report_of(tmp_path, plan_of(("relu", "mish"), range(5)))
     first = text.split("\n")[0]
     assert "take mish" in first and re.search(r"training takes (49|5\d)\.\d % longer", first)
+
+
+def test_an_activation_against_itself_is_called_a_control(tmp_path: Path, undrawn: None) -> None:
+    for seed in range(6):
+        write_run(tmp_path / f"mish-s{seed}", act="mish", seed=seed, last=0.6 + (seed * seed % 4) / 100)
+    labels = ("mish", "mish (other seeds)")
+    text, _ = report_of(tmp_path, plan_of(labels, range(3), same=True))
+    assert text.startswith("This is a control: mish against itself under other seeds") and "holds 0" in text
+    shutil.rmtree(tmp_path)
+    for seed in range(6):
+        write_run(tmp_path / f"mish-s{seed}", act="mish", seed=seed, last=0.6 + seed // 3 / 10 + seed**2 / 9000)
+    text, _ = report_of(tmp_path, plan_of(labels, range(3), same=True))
+    assert "leaves 0 outside" in text and "take mish" not in text
 
 
 def test_what_cannot_be_told_has_a_price(tmp_path: Path, undrawn: None) -> None:
@@ -379,6 +400,24 @@ def test_what_differed_is_named(tmp_path: Path, undrawn: None) -> None:
     assert numbers["setting"]["same"]["data.train"] == "aa" * 32
     text = Page(tmp_path / "report.html").text
     assert "7: mish-s1" in text and "seed 1: the convolution weights at the start differ" in text
+
+
+def test_a_label_folds_and_is_never_a_formula() -> None:
+    label = "backbone=mish,neck=leaky_relu,head=relu"
+    assert pictures.folded("mish", 20) == ["mish"] and "".join(pictures.folded(label, 30)) == label
+    assert all(len(line) <= 25 for line in pictures.folded("x" * 200, 20))
+    assert pictures.plain("$x_1$\n") == r"\$x_1\$?" and len(pictures.plain("y" * 500)) == pictures.LONGEST
+
+
+def test_colors_and_marks_are_told_apart_and_stay() -> None:
+    names = [f"act{number}" for number in range(8)]
+    palette = pictures.Palette(names, baseline="act3")
+    assert len({palette[name] for name in names}) == 8 and len({palette[name][0] for name in names}) == 8
+    assert palette["act3"][0] == pictures.INK
+    few = pictures.Palette(names[:5], baseline="act3")
+    assert [few[name] for name in names[:5]] == [palette[name] for name in names[:5]]
+    page_colors = Path(pictures.__file__).with_name("page.html").read_text()
+    assert all(f"{variable}: " in page_colors for variable in pictures.VARIABLES.values())
 
 
 def test_pictures_are_all_there_and_old_ones_are_gone(five: Path) -> None:
