@@ -153,3 +153,17 @@ def test_stopped_it_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 143 and "goes on with the comparison" in out and "--epochs 500" in out
     assert (results.parent / "weights/last.pt").is_file()
     assert "go on with" in (tmp_path / "runs/compare/exp/logs/relu-s0.log").read_text()
+
+
+def test_the_clean_timing_stands_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compare, "TIMING_ROUNDS", 3)
+    data = write_data(tmp_path, train=8)
+    words = ["--acts", "relu", "mish", "--seeds", 1, "--data", data, "--probe", 0, "--timing", *SMALL]
+    assert command(*words) == 0
+    folder = tmp_path / "runs/compare/exp"
+    measured = json.loads((folder / "timing.json").read_text())["rows"]
+    shown = json.loads((folder / "report.json").read_text())["timing"]
+    assert [row["act"] for row in shown] == ["relu", "mish"]
+    assert [row["ratio"] for row in shown] == pytest.approx([row["ratio"] for row in measured])
+    assert (folder / "pictures/timing.png").is_file() and "against relu" in capsys.readouterr().out
