@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiment.analysis import Analysis, Metric
-from experiment.statistics import Difference, minimal_detectable, seeds_for_same, seeds_needed, sigma_upper
+from experiment.statistics import Difference, kind, minimal_detectable, seeds_for_same, seeds_needed, sigma_upper
 
 FEWEST, USUAL = 3, 5  # seeds for a verdict worth having
 
@@ -19,23 +19,10 @@ def listed(names: Sequence[str], last: str = "and") -> str:
     return " ".join([", ".join(names[:-1]), last, names[-1]]) if len(names) > 1 else "".join(names)
 
 
-def kind(difference: Difference, margin: float) -> str:
-    """Which words a candidate has earned: higher, lower, same, not worse, open; none without an interval."""
-    if difference.interval is None or difference.inner is None:
-        return "none"
-    low, high = difference.interval
-    inner_low, inner_high = difference.inner
-    if low > 0 or high < 0:
-        return "higher" if low > 0 else "lower"
-    if inner_low > -margin:
-        return "same" if inner_high < margin else "not worse"
-    return "open"
-
-
 def kinds(analysis: Analysis) -> dict[str, str]:
     """The words of every candidate on the primary figure."""
     comparison = analysis.primary.comparison
-    found = {each.name: kind(each, analysis.margin) for each in comparison.differences} if comparison else {}
+    found = {each.name: kind(each, margin=analysis.margin) for each in comparison.differences} if comparison else {}
     return {act: found.get(act, "none") for act in analysis.acts if act != analysis.baseline}
 
 
