@@ -163,7 +163,7 @@ def test_the_clean_timing_stands_in_the_report(tmp_path: Path, monkeypatch: pyte
     assert command(*words) == 0
     folder = tmp_path / "runs/compare/exp"
     measured = json.loads((folder / "timing.json").read_text())["rows"]
-    shown = json.loads((folder / "report.json").read_text())["timing"]
+    shown = json.loads((folder / "report.json").read_text())["timing"]["rows"]
     assert [row["act"] for row in shown] == ["relu", "mish"]
     assert [row["ratio"] for row in shown] == pytest.approx([row["ratio"] for row in measured])
     assert (folder / "pictures/timing.png").is_file() and "against relu" in capsys.readouterr().out
