@@ -21,11 +21,15 @@ MARGINS = {"memory, MiB": 20.0, "shared memory, MiB": 4.0, "open files": 2.0, "w
 
 
 def process_figures() -> dict[str, float]:
-    """Memory of this process and its children, their shared memory, and the files that this one has open."""
+    """Memory of this process and its children, their shared memory, and the files that this one has open.
+
+    Memory is what holds no file: pages of libraries are shared with whatever else runs on the machine, and a share of
+    them would rise and fall with that.
+    """
     memory = shared = 0
     for process in [os.getpid(), *children()]:
         for line in Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith("Pss_Anon:"):
                 memory += int(line.split()[1])
             elif line.startswith("Pss_Shmem:"):
                 shared += int(line.split()[1])

@@ -47,6 +47,13 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("a path of printable characters is expected")
+    return value
+
+
+Place = Annotated[str, AfterValidator(_printable)]
 # Which names and parameters exist is known to models/activations.py alone; it refuses a wrong one at build.
 Activation = Annotated[dict[str, str | bool | int | float], BeforeValidator(_activation)]
 
@@ -122,8 +129,8 @@ Model = YoloModel
 class Split(Frozen):
     """A folder of images and their COCO annotation file; absolute paths once loaded."""
 
-    images: str
-    annotations: str
+    images: Place
+    annotations: Place
 
 
 class Embedded(Frozen):
@@ -140,7 +147,7 @@ class Embedded(Frozen):
 class Data(Frozen):
     """A data set in COCO form."""
 
-    root: str
+    root: Place
     train: Split
     val: Split
     test: Split | None = None

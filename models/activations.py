@@ -183,7 +183,7 @@ def check_activation(spec: Spec) -> dict[str, Any]:
     """
     name, given = _split(spec)
     if name not in TABLE:
-        raise ValueError(f"there is no activation {name!r}{nearest(name, TABLE)}; there are {', '.join(TABLE)}")
+        raise ValueError(f"there is no activation {name[:100]!r}{nearest(name, TABLE)}; there are {', '.join(TABLE)}")
     defaults = TABLE[name].parameters
     for key, value in given.items():
         if key not in defaults:
@@ -234,7 +234,7 @@ def _split(spec: Spec) -> tuple[str, dict[str, Any]]:
     given = dict(spec) if isinstance(spec, Mapping) else dict(getattr(spec, "__dict__", {}))
     name = given.pop("name", None)
     if not isinstance(name, str):
-        raise ValueError(f"an activation is a name or has a name, as {{name: swish, beta: 1.0}} does; found {spec!r}")
+        raise ValueError(f"an activation is a name or has a name, as {{name: swish, beta: 1.0}} does; found {str(spec)[:100]!r}")
     return name, given
 
 

@@ -169,6 +169,8 @@ def operator_rows(x: Tensor, name: str, arguments: argparse.Namespace) -> list[d
     """The figures of one type and size: milliseconds and ratios of each function, forward and backward."""
     functions = dict(FUNCTIONS)
     if arguments.compiled:
+        # PyTorch's own functions share one entry of the compiler's cache: each type and each use of gradients counts.
+        torch._dynamo.config.recompile_limit = 100
         for key in ("ReLU", "SiLU", "F.mish", "ops.mish"):
             functions[f"{key}, compiled"] = torch.compile(FUNCTIONS[key], fullgraph=True, dynamic=False)
     g, out = torch.randn_like(x), torch.empty_like(x)
