@@ -128,12 +128,13 @@ def build(config: Any) -> dict[str, Any]:
     from data.storage import content_hash
     from models import build_model, census, flops, format_census
     from models.activations import activation_parameters
-    from ops.device import place, set_deterministic
+    from ops.device import keep_freed_memory, place, set_deterministic
     from ops.mish import plan, prepare
 
     train = config.train
     placement = place(train.device, amp=train.amp, channels_last=train.channels_last)
     set_deterministic(train.deterministic)
+    keep_freed_memory()
     torch.manual_seed(train.seed)
     build_model(config.model, num_classes=1)  # a wrong activation is refused before the data are read
     options = {"strict": train.strict_data, "single_cls": train.single_cls}

@@ -234,7 +234,9 @@ def _split(spec: Spec) -> tuple[str, dict[str, Any]]:
     given = dict(spec) if isinstance(spec, Mapping) else dict(getattr(spec, "__dict__", {}))
     name = given.pop("name", None)
     if not isinstance(name, str):
-        raise ValueError(f"an activation is a name or has a name, as {{name: swish, beta: 1.0}} does; found {str(spec)[:100]!r}")
+        raise ValueError(
+            f"an activation is a name or has a name, as {{name: swish, beta: 1.0}} does; found {str(spec)[:100]!r}"
+        )
     return name, given
 
 

@@ -73,7 +73,7 @@ def measure(arguments: Namespace) -> dict[str, Any]:
     import torch
 
     from engine.record import fingerprint, machine
-    from ops.device import place, set_deterministic, synchronize
+    from ops.device import keep_freed_memory, place, set_deterministic, synchronize
     from ops.mish import prepare
 
     given = overrides(arguments)
@@ -83,6 +83,7 @@ def measure(arguments: Namespace) -> dict[str, Any]:
     placement = place(train.device, amp=train.amp, channels_last=train.channels_last)
     set_deterministic(train.deterministic)
     prepare(placement.device)
+    keep_freed_memory()  # as train.py does
     batches, counts, names = preload(config, placement.device)
     torch.manual_seed(train.seed)
     steps = {label: stepper(own, placement, names) for label, _, _, own in variants}

@@ -167,7 +167,8 @@ def _damage(holder: Any, key: Any, rng: random.Random, values: tuple[Any, ...], 
     elif kind == 5:
         del holder[key]
     elif kind == 6 and isinstance(value, int | float):
-        holder[key] = rng.choice((-value, value * 1000, value + 1, str(value), float(value), [value]))
+        as_float = float(value) if abs(value) < 1e300 else value  # an integer may be larger than any float
+        holder[key] = rng.choice((-value, value * 1000, value + 1, str(value), as_float, [value]))
     elif kind == 6:
         holder[key] = [value]
     elif kind == 7:
