@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-from ops.device import keep_freed_memory
-
 STEPS = """
 import resource
 import torch
