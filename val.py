@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from yolo import YOLO
 
     check_run_name(arguments.name)  # before the work, not after it
-    model = YOLO(arguments.weights, device=arguments.device, half=arguments.half)
+    model = YOLO(
+        arguments.weights, cfg=arguments.cfg, names=arguments.names, device=arguments.device, half=arguments.half
+    )
     print(model.describe(), flush=True)
     result = model.val(
         arguments.data,
@@ -76,7 +78,9 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the command line."""
     parser = Parser(prog="val.py", description=__doc__)
     add = parser.add_argument
-    add("--weights", metavar="BEST.PT", help="checkpoint of a training run")
+    add("--weights", metavar="BEST.PT", help="checkpoint of a training run, or a Darknet .weights")
+    add("--cfg", metavar="X.CFG", help="the network of a Darknet .weights")
+    add("--names", metavar="FILE", help="class names of a Darknet .weights, a line each; None: *.names beside it, or COCO's")
     add("--data", metavar="YAML", help="data YAML, by path or by its name in configs/data/; None: the training's own")
     add("--split", default="val", choices=("val", "test", "train"), help="which images")
     add("--imgsz", "--img", "--img-size", type=int, metavar="PIXELS", help="long side of the input; None: as trained")
