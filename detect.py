@@ -90,7 +90,11 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add = parser.add_argument
     add("--weights", metavar="BEST.PT", help="checkpoint of a training run, or a Darknet .weights")
     add("--cfg", metavar="X.CFG", help="the network of a Darknet .weights")
-    add("--names", metavar="FILE", help="class names of a Darknet .weights, a line each; None: *.names beside it, or COCO's")
+    add(
+        "--names",
+        metavar="FILE",
+        help="class names of a Darknet .weights, a line each; None: *.names beside it, or COCO's",
+    )
     add("--source", metavar="SOURCE", help="image, folder, 'glob', video, camera number, stream address or list (.txt)")
     add("--imgsz", "--img", "--img-size", type=int, metavar="PIXELS", help="long side of the input; None: as trained")
     add("--conf", "--conf-thres", type=float, default=0.25, help="lowest score that is shown")

@@ -80,7 +80,11 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add = parser.add_argument
     add("--weights", metavar="BEST.PT", help="checkpoint of a training run, or a Darknet .weights")
     add("--cfg", metavar="X.CFG", help="the network of a Darknet .weights")
-    add("--names", metavar="FILE", help="class names of a Darknet .weights, a line each; None: *.names beside it, or COCO's")
+    add(
+        "--names",
+        metavar="FILE",
+        help="class names of a Darknet .weights, a line each; None: *.names beside it, or COCO's",
+    )
     add("--data", metavar="YAML", help="data YAML, by path or by its name in configs/data/; None: the training's own")
     add("--split", default="val", choices=("val", "test", "train"), help="which images")
     add("--imgsz", "--img", "--img-size", type=int, metavar="PIXELS", help="long side of the input; None: as trained")

@@ -106,7 +106,7 @@ class YOLO:
         file = check_weights(self.weights, plan)  # before there is a network: a wrong cfg must not take memory
         if not file.is_whole(plan):
             raise ValueError(
-                f"{self.weights}: ends early, after {file.layers} of the {len(plan.layers)} layers of {cfg}: a backbone to "
+                f"{self.weights}: ends early, after {file.layers} of {len(plan.layers)} layers of {cfg}: a backbone to "
                 f"start a training from; {plan.values - file.values} values are missing to detect with"
             )
         self.names, self.names_from = find_names(plan.classes, names, beside=(self.weights, cfg))
@@ -215,7 +215,7 @@ class YOLO:
                 geometry, before = inputs[place][1:]
                 speed = {"preprocess": before} | {part: value / len(places) for part, value in spent.items()}
                 boxes, scores, labels = (
-                    value.cpu().numpy() for value in (geometry.to_image(one.boxes), one.scores, one.labels)
+                    value.cpu().numpy() for value in (geometry.to_image(one.boxes, clip=True), one.scores, one.labels)
                 )
                 results[place] = Result(boxes, scores, labels, self.names, frames[place], speed, (shape[0], shape[1]))
         return [results[place] for place in range(len(frames))]
@@ -296,7 +296,9 @@ class YOLO:
         if data is not None:
             return load(CONFIGS / "yolo.yaml", {"data": os.fspath(data)}).data
         if self.names_from is not None:
-            raise ValueError(f"{self.weights}: Darknet's weights do not say what data they were trained on; give --data")
+            raise ValueError(
+                f"{self.weights}: Darknet's weights do not say what data they were trained on; give --data"
+            )
         own = self.config.data
         if own.embedded is None or read_stamp(own.root) is not None:
             return own
@@ -391,7 +393,12 @@ def check_thresholds(*, conf: float, iou: float, max_det: int) -> None:
 
 
 def _suppress(
-    boxes: Tensor, scores: Tensor, *, wanted: list[int] | None, nms: Callable[..., list[Detections]] = nms, **options: Any
+    boxes: Tensor,
+    scores: Tensor,
+    *,
+    wanted: list[int] | None,
+    nms: Callable[..., list[Detections]] = nms,
+    **options: Any,
 ) -> list[Detections]:
     """Each box for its best class only; boxes whose best class is not ``wanted`` are no rivals of the others."""
     if wanted is not None:

@@ -306,8 +306,8 @@ class Config(Frozen):
 def load(path: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Config:
     """Read the configuration at ``path`` (a bare name is looked up in configs/) and set ``overrides`` on it.
 
-    A Darknet ``.cfg`` stands for yolo.yaml with that network. ``overrides`` are ``"model.neck.act=relu"`` strings, their values read as YAML, or a mapping from dotted keys to
-    values. Raises FileNotFoundError for a missing file and ValueError for everything else that is wrong with it.
+    A Darknet ``.cfg`` stands for yolo.yaml with that network. ``overrides`` are ``"model.neck.act=relu"`` strings, their
+    values read as YAML, or a mapping from dotted keys to values. Raises FileNotFoundError for a missing file and ValueError for everything else that is wrong with it.
     """
     file = find(path, CONFIGS)
     tree, origins = read_chain(file)

@@ -35,9 +35,7 @@ def read_names(path: str | os.PathLike) -> list[str]:
     return names
 
 
-def find_names(
-    count: int, given: str | os.PathLike | None, *, beside: Sequence[Path]
-) -> tuple[list[str], str]:
+def find_names(count: int, given: str | os.PathLike | None, *, beside: Sequence[Path]) -> tuple[list[str], str]:
     """`count` class names and where they are from: the file that is given, one beside others, COCO's, or numbers.
 
     A file beside others is their only *.names of so many lines. ValueError where a given one has another number.

@@ -18,7 +18,14 @@ from models.head import Head
 from models.neck import Neck
 
 __all__ = [
-    *("CensusRow", "Darknet", "Detector", "build_model", "census", "flops", "format_census", "plan_darknet"),
+    "CensusRow",
+    "Darknet",
+    "Detector",
+    "build_model",
+    "census",
+    "flops",
+    "format_census",
+    "plan_darknet",
     "verify_census",
 ]
 
@@ -122,9 +129,8 @@ def _resolve_darknet(cfg_model: Any, plan: Plan) -> dict[str, dict[str, Any]]:
         asked[layer.path] = check_activation(ACTIVATIONS[name])
         if name in FIXED:
             continue
-        for key in (
-            f"model.{layer.part}.stages.{layer.stage}.act", f"model.{layer.part}.act", f"model.replace.{name}", "model.act"
-        ):  # fmt: skip
+        part = f"model.{layer.part}"
+        for key in (f"{part}.stages.{layer.stage}.act", f"{part}.act", f"model.replace.{name}", "model.act"):
             if key in keys:
                 asked[layer.path] = keys[key]
                 used.add(key)
@@ -162,7 +168,9 @@ def _require_classes(plan: Plan, count: int) -> None:
     if count != plan.classes:
         where = ", ".join(str(head.section.lines.get("classes", head.section.line)) for head in plan.heads)
         lines = f" (classes= in lines {where})" if where else ""
-        raise ValueError(f"{plan.file}: has {plan.classes} classes{lines}, and there are {count} names; expected as many")
+        raise ValueError(
+            f"{plan.file}: has {plan.classes} classes{lines}, and there are {count} names; expected as many"
+        )
 
 
 def _assemble(cfg_model: Any, activations: Mapping[str, dict[str, Any]], names: Sequence[str]) -> Detector:

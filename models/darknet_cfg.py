@@ -1,7 +1,7 @@
 """Darknet's `.cfg`: text to typed sections. Every option is known here with its type, or refused with its line.
 
-A cfg is an INI-like text: `[section]`, then `key=value` lines; blanks mean nothing, `#` and `;` begin comments. Sections
-may share a name: they are the layers, in order. The first is `[net]` and is no layer.
+A cfg is an INI-like text: `[section]`, then `key=value` lines; blanks mean nothing, `#` and `;` begin comments.
+Sections may share a name: they are the layers, in order. The first is `[net]` and is no layer.
 """
 
 import math

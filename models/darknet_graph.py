@@ -173,7 +173,9 @@ def _route(index: int, section: Section, sources: tuple[Layer, ...]) -> Layer:
     first = sources[0]
     for other in sources:
         if other.channels % groups:
-            raise section.refuse("groups", f"expected a divisor of the {other.channels} channels of layer {other.index}")
+            raise section.refuse(
+                "groups", f"expected a divisor of the {other.channels} channels of layer {other.index}"
+            )
         _require_alike(section, "layers", first, other)
     channels = sum(each.channels // groups for each in sources)
     return Layer(index, section, tuple(each.index for each in sources), first.channels, channels, first.height,
@@ -222,7 +224,9 @@ def _same(index: int, section: Section, sources: tuple[Layer, ...]) -> Layer:
 def _yolo(index: int, section: Section, sources: tuple[Layer, ...]) -> Layer:
     source = sources[0]
     if len(section["anchors"]) != 2 * section["num"]:
-        raise section.refuse("anchors", f"{len(section['anchors'])} numbers; expected width and height of num={section['num']}")
+        raise section.refuse(
+            "anchors", f"{len(section['anchors'])} numbers; expected width and height of num={section['num']}"
+        )
     wrong = [each for each in section["mask"] if each >= section["num"]]
     if wrong:
         raise section.refuse("mask", f"there is no anchor {wrong[0]}; expected 0 to {section['num'] - 1}")

@@ -90,7 +90,9 @@ def check_weights(path: str | os.PathLike, plan: Plan) -> WeightsFile:
 
 def _header(start: bytes, file: Path) -> Header:
     if len(start) < 16:
-        raise ValueError(f"{file}: {len(start)} bytes; expected a Darknet .weights, which begins with a header of 16 or 20")
+        raise ValueError(
+            f"{file}: {len(start)} bytes; expected a Darknet .weights, which begins with a header of 16 or 20"
+        )
     major, minor, revision = struct.unpack_from("<iii", start)
     if not (0 <= major < 1000 and 0 <= minor < 1000 and 0 <= revision < 1_000_000):
         raise ValueError(
@@ -117,7 +119,9 @@ def read_weights(file: WeightsFile, model: Darknet) -> int:
             for name, tensor in tensors(module):
                 data = np.fromfile(stream, FLOAT, tensor.numel())
                 if len(data) < tensor.numel():
-                    raise ValueError(f"{file.path}: became shorter while it was read; expected {model.plan.values} values")
+                    raise ValueError(
+                        f"{file.path}: became shorter while it was read; expected {model.plan.values} values"
+                    )
                 _require_numbers(data, name, layer, file.path)
                 tensor.copy_(torch.from_numpy(data.astype(np.float32, copy=False)).view(tensor.shape))
             count += 1
@@ -167,7 +171,9 @@ def write_weights(path: str | os.PathLike, model: Darknet, *, header: Header, la
             for layer, module in model.weighted():
                 if layer.index < limit:
                     for _, tensor in tensors(module):
-                        stream.write(tensor.detach().cpu().float().contiguous().numpy().astype(FLOAT, copy=False).tobytes())
+                        stream.write(
+                            tensor.detach().cpu().float().contiguous().numpy().astype(FLOAT, copy=False).tobytes()
+                        )
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, target)

@@ -16,7 +16,10 @@ PADDING_GREY = 114
 
 @dataclass(frozen=True)
 class Geometry:
-    """Network pixel = image pixel * scale + pad, per axis; width and height are the original image's."""
+    """Network pixel = image pixel * scale + pad, per axis; width and height are the original image's.
+
+    `clips`: whether boxes on their way back are clipped to the image. Where not, they are measured as they are.
+    """
 
     scale_x: float
     scale_y: float
@@ -24,6 +27,7 @@ class Geometry:
     pad_y: float
     width: int
     height: int
+    clips: bool = True
 
     def to_network(self, boxes: Array) -> Array:
         """Boxes (..., 4) xyxy from original image pixels to network pixels."""
@@ -31,10 +35,12 @@ class Geometry:
         moved: Any = boxes * scale + pad
         return moved
 
-    def to_image(self, boxes: Array) -> Array:
-        """Boxes (..., 4) xyxy from network pixels to original image pixels, clipped to the image."""
+    def to_image(self, boxes: Array, *, clip: bool | None = None) -> Array:
+        """Boxes (..., 4) xyxy from network pixels to original image pixels, clipped to it where `clip`, or `clips`."""
         scale, pad = self._vectors(boxes)
         moved: Any = (boxes - pad) / scale
+        if not (self.clips if clip is None else clip):
+            return moved
         clipped: Any
         if isinstance(moved, torch.Tensor):
             upper = moved.new_tensor([self.width, self.height, self.width, self.height])
@@ -120,7 +126,7 @@ def stretch(
     original: tuple[int, int] | None = None,
     smooth: bool = True,
 ) -> tuple[np.ndarray, Geometry]:
-    """Resize to a square of `size`, or to a (width, height), without keeping the aspect, as Darknet's networks expect."""
+    """Resize to a square of `size`, or to (width, height), without keeping the aspect, as Darknet's networks expect."""
     width, height = size if isinstance(size, tuple) else (size, size)
     if min(width, height) <= 0:
         raise ValueError(f"stretch: size is {size}, expected a positive number of pixels")
