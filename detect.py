@@ -98,7 +98,12 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--source", metavar="SOURCE", help="image, folder, 'glob', video, camera number, stream address or list (.txt)")
     add("--imgsz", "--img", "--img-size", type=int, metavar="PIXELS", help="long side of the input; None: as trained")
     add("--conf", "--conf-thres", type=float, default=0.25, help="lowest score that is shown")
-    add("--iou", "--iou-thres", type=float, default=0.7, help="overlap from which two boxes of a class are one")
+    add(
+        "--iou",
+        "--iou-thres",
+        type=float,
+        help="overlap from which two boxes of a class are one; None: 0.7, Darknet's 0.45",
+    )
     add("--max-det", type=int, default=300, help="most detections a picture")
     add("--classes", nargs="+", metavar="CLASS", help="show these classes only, by number or by name")
     add("--agnostic-nms", action="store_true", help="of overlapping boxes keep one, whatever their classes")

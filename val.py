@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.weights, cfg=arguments.cfg, names=arguments.names, device=arguments.device, half=arguments.half
     )
     print(model.describe(), flush=True)
+    arguments.iou = model.iou if arguments.iou is None else arguments.iou
     result = model.val(
         arguments.data,
         split=arguments.split,
@@ -90,7 +91,12 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--imgsz", "--img", "--img-size", type=int, metavar="PIXELS", help="long side of the input; None: as trained")
     add("--batch", "--batch-size", type=int, default=16, help="images a step; the numbers are the same for any")
     add("--conf", "--conf-thres", type=float, default=0.001, help="lowest score that counts")
-    add("--iou", "--iou-thres", type=float, default=0.7, help="overlap from which two boxes of a class are one")
+    add(
+        "--iou",
+        "--iou-thres",
+        type=float,
+        help="overlap from which two boxes of a class are one; None: 0.7, Darknet's 0.45",
+    )
     add("--max-det", type=int, default=300, help="most detections an image")
     add("--rect", action="store_true", default=True, help="pad images to a multiple of the stride, not to a square")
     add("--no-rect", dest="rect", action="store_false", default=True, help="pad images to a square")

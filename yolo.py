@@ -122,6 +122,11 @@ class YOLO:
             return self.model.side
         return self.config.train.imgsz or 640
 
+    @property
+    def iou(self) -> float:
+        """The overlap of suppression that is customary for these weights."""
+        return 0.45 if self.names_from is not None else 0.7
+
     def describe(self) -> str:
         """Weights, network, classes, side, device in one line; of Darknet's weights also the parts and their rule."""
         activations = ", ".join(dict.fromkeys(row.activation for row in self.census))
@@ -140,7 +145,7 @@ class YOLO:
         source: Any,
         *,
         conf: float = 0.25,
-        iou: float = 0.7,
+        iou: float | None = None,
         max_det: int = 300,
         classes: Sequence[int | str] | None = None,
         imgsz: int | None = None,
@@ -168,7 +173,7 @@ class YOLO:
         source: Any,
         *,
         conf: float = 0.25,
-        iou: float = 0.7,
+        iou: float | None = None,
         max_det: int = 300,
         classes: Sequence[int | str] | None = None,
         imgsz: int | None = None,
@@ -178,6 +183,7 @@ class YOLO:
         bgr: bool = False,
     ) -> Iterator[Result]:
         """As ``predict``, one result after the other, holding no more than ``batch`` pictures."""
+        iou = self.iou if iou is None else iou
         check_thresholds(conf=conf, iou=iou, max_det=max_det)
         side = self._side(imgsz)
         if batch < 1:
@@ -241,7 +247,7 @@ class YOLO:
         batch: int = 16,
         imgsz: int | None = None,
         conf: float = 0.001,
-        iou: float = 0.7,
+        iou: float | None = None,
         max_det: int = 300,
         rect: bool = True,
         workers: int = 0,
@@ -256,6 +262,7 @@ class YOLO:
         is damaged, which is skipped otherwise and listed in ``result.truth.ledger``. ValueError where the classes of
         the data are not those of the weights.
         """
+        iou = self.iou if iou is None else iou
         check_thresholds(conf=conf, iou=iou, max_det=max_det)
         side = self._side(imgsz)
         for name, value, least, most in (("batch", batch, 1, 10**9), ("workers", workers, 0, MOST_WORKERS)):

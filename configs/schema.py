@@ -151,13 +151,13 @@ def _kind(value: Any) -> Any:
 
 
 # A tagged union: another family joins by adding its class here, discriminated by `kind`.
-FAMILIES = {"yolo": YoloModel, "darknet": DarknetModel}
+FAMILIES: dict[str, type[Frozen]] = {"yolo": YoloModel, "darknet": DarknetModel}
 Model = Annotated[
     Annotated[YoloModel, Tag("yolo")] | Annotated[DarknetModel, Tag("darknet")],
     Discriminator(
         _kind,
         custom_error_type="kind",
-        custom_error_message=f"model.kind: one of {', '.join(FAMILIES)} is expected",
+        custom_error_message=f"a kind of {' or '.join(FAMILIES)} is expected",
     ),
 ]
 
@@ -306,8 +306,9 @@ class Config(Frozen):
 def load(path: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Config:
     """Read the configuration at ``path`` (a bare name is looked up in configs/) and set ``overrides`` on it.
 
-    A Darknet ``.cfg`` stands for yolo.yaml with that network. ``overrides`` are ``"model.neck.act=relu"`` strings, their
-    values read as YAML, or a mapping from dotted keys to values. Raises FileNotFoundError for a missing file and ValueError for everything else that is wrong with it.
+    A Darknet ``.cfg`` stands for yolo.yaml with that network. ``overrides`` are ``"model.neck.act=relu"`` strings,
+    their values read as YAML, or a mapping from dotted keys to values. Raises FileNotFoundError for a missing file and
+    ValueError for everything else that is wrong with it.
     """
     file = find(path, CONFIGS)
     tree, origins = read_chain(file)
@@ -366,7 +367,10 @@ def _explain(fault: Any, origins: Mapping[str, str], file: Path) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
         return f"{key} ({where}): missing"
-    found = "a mapping" if isinstance(fault["input"], Mapping) else reprlib.repr(fault["input"])
+    value = fault["input"]
+    if fault["type"] == "kind" and isinstance(value, Mapping):
+        key, value = "model.kind", value.get("kind")
+    found = "a mapping" if isinstance(value, Mapping) else reprlib.repr(value)
     return f"{key or file.name} ({where}): found {found}; {message[0].lower()}{message[1:]}"
 
 

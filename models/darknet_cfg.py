@@ -116,6 +116,10 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return read
 
 
+def _nms_kind(text: str) -> str:
+    return _one_of("greedynms", "diounms")({"default": "greedynms"}.get(text, text))  # which do the same
+
+
 def _word(text: str) -> str:
     if not re.fullmatch(r"[\w.-]{1,100}", text, re.ASCII):
         raise ValueError("expected a word")
@@ -190,7 +194,7 @@ SECTIONS: dict[str, dict[str, Option]] = {
         "num": Option(_whole(1, 256), 1),
         "scale_x_y": Option(_positive, 1.0),
         "new_coords": Option(_FLAG, 0),
-        "nms_kind": Option(_one_of("default", "greedynms", "diounms"), "default"),
+        "nms_kind": Option(_nms_kind, "greedynms"),
         "beta_nms": Option(_positive, 0.6),
         "jitter": Option(_number, ours="augment.scale, augment.translate"),
         "random": Option(_number, ours="train.multi_scale"),
