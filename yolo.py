@@ -375,7 +375,7 @@ class YOLO:
 class _OneClass(nn.Module):
     """A detector whose classes count as one: a box's score is its best."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector | Darknet) -> None:
         super().__init__()
         self.detector = detector
 

@@ -6,6 +6,7 @@ An unknown key or a wrong value is a ``ValueError``: the key, where it stands, t
 
 import difflib
 import math
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -399,6 +400,15 @@ def _valid_keys(location: list[str], family: type[Frozen] | None) -> list[str]:
     return list(schema.get("properties", {})) or list(follow(schema.get("propertyNames", {})).get("enum", []))
 
 
+def _cfg_side(model: Model) -> int | None:
+    """The long side that a Darknet cfg asks for, None where it is none to train at."""
+    if not isinstance(model, DarknetModel):
+        return None
+    sides = [int(found) for found in re.findall(r"^\s*(?:width|height)\s*=\s*(\d{1,4})\b", model.text or "", re.M)[:2]]
+    side = max(sides, default=0)
+    return side if side % 32 == 0 and 64 <= side <= 4096 else None
+
+
 def _resolve(config: Config) -> Config:
     """Put a number for each value that was left open: the embedded set's own schedule, or the field's usual one."""
     embedded = config.data.embedded
@@ -406,7 +416,7 @@ def _resolve(config: Config) -> Config:
     if config.train.epochs is None:
         train["epochs"] = embedded.epochs if embedded else 100
     if config.train.imgsz is None:
-        train["imgsz"] = embedded.side if embedded else 640
+        train["imgsz"] = _cfg_side(config.model) or (embedded.side if embedded else 640)
     if config.train.nominal_batch is None:
         train["nominal_batch"] = config.train.batch
     resolved = config.model_copy(update={"train": config.train.model_copy(update=train)})

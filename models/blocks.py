@@ -6,7 +6,7 @@ CSP(64, 64, repeats=2, conv=conv)
 
 import copy
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,7 @@ class ConvNormAct(nn.Module):
         act: Spec,
         fuse: bool = False,
         eps: float = 1e-3,
-        **options: int,
+        **options: Any,
     ):
         super().__init__()
         self.fuse = fuse

@@ -70,7 +70,8 @@ class Darknet(nn.Module):
         """
         width, height = self.input_size(size)
         if self.plan.net["letter_box"]:
-            inner = _fit(*(original or (image.shape[1], image.shape[0])), width, height)
+            source_width, source_height = original or (image.shape[1], image.shape[0])
+            inner = _fit(source_width, source_height, width, height)
             fitted = centred(image, inner, (width, height), fill=PADDING_GREY, original=original, smooth=False)
         else:
             fitted = stretch(image, (width, height), original=original, smooth=False)
@@ -112,7 +113,7 @@ class Darknet(nn.Module):
         """Start the biases of convolutions without a norm at 0, as Darknet does."""
         for layer in self.plan.layers:
             module = self.get_submodule(layer.path) if layer.kind == "convolutional" else None
-            if isinstance(module, ConvAct) and not module.conv.bias.is_meta:
+            if isinstance(module, ConvAct) and module.conv.bias is not None:
                 nn.init.zeros_(module.conv.bias)
 
     def weighted(self) -> list[tuple[Layer, ConvNormAct | ConvAct]]:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ import val
 from configs.schema import load
 from data.names import COCO as COCO_NAMES
 from data.names import find_names
-from tests.checkpoints import write_data
+from models import build_model, darknet
+from tests.checkpoints import write_checkpoint, write_data
 from tests.models.darknet_cfgs import CLASSIFIER, DETECTOR, shared_darknet, values, weights
 from tests.models.darknet_oracle import count
 from tests.scripts import run
@@ -79,6 +81,48 @@ def test_refusals(place: Path, capsys: pytest.CaptureFixture[str], arguments: li
         out, err = capsys.readouterr()
         assert words in err and err.count("\n") == 1, (script, err)
     assert not (place / "runs").exists()
+
+
+def test_a_checkpoint_and_back(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "python -m models.darknet"
+    assert run(darknet.main, command, "x.cfg", "x.weights", "x.pt") == 0
+    assert "6 convolutions from x.weights; class names: numbers" in capsys.readouterr().out
+    assert run(darknet.main, command, "x.pt", "y.weights", "y.cfg") == 0
+    assert (place / "y.weights").read_bytes() == (place / "x.weights").read_bytes()
+    assert (place / "y.cfg").read_text() == SIX
+    image = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
+    one, other = (
+        model.predict(image, imgsz=32, conf=0.01, iou=0.5)[0]
+        for model in (YOLO("x.weights", cfg="x.cfg", device="cpu"), YOLO("x.pt", device="cpu"))
+    )
+    assert len(one) and np.array_equal(one.boxes, other.boxes) and np.array_equal(one.scores, other.scores)
+    for wrong in (["x.pt"], ["x.cfg", "x.pt"], ["x.weights"]):
+        assert run(darknet.main, command, *wrong) == 2
+        assert "expected X.cfg" in capsys.readouterr().err
+    write_checkpoint(place / "own.pt", place / "shapes.yaml", shapes(place))
+    assert run(darknet.main, command, "own.pt", "z.weights", "z.cfg") == 2
+    assert "own.pt: a yolo network" in capsys.readouterr().err and not (place / "z.weights").exists()
+
+
+def test_switched_activations_go_back_into_the_cfg() -> None:
+    config = load("yolo.yaml", {"model.kind": "darknet", "model.cfg": "x.cfg", "model.text": SIX, "model.act": "gelu"})
+    with pytest.raises(ValueError, match="Darknet has no activation .*'approximate': 'none'"):
+        darknet.with_activations(config, build_model(config.model, seed=0))
+    config = load("yolo.yaml", {"model.kind": "darknet", "model.cfg": "x.cfg", "model.text": SIX, "model.act": "mish"})
+    text = darknet.with_activations(config, build_model(config.model, seed=0))
+    assert text == re.sub("activation=(leaky|swish|relu)", "activation=mish", SIX) and text != SIX
+
+
+def test_what_a_cfg_is_said_to_be(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(darknet.main, "python -m models.darknet", "x.cfg") == 0
+    out = capsys.readouterr().out
+    size = 20 + 4 * count(SIX)
+    for words in (
+        "parts: backbone: the layers until", f"{count(SIX):,} values ({size:,} bytes", "net.momentum=0.949: here train",
+        "without a counterpart here: net.steps, net.scales, yolo.iou_loss", "6 classes, 32 x 32 pixels", "mish",
+    ):  # fmt: skip
+        assert words in out, words
+    assert out.count("net.steps") == 1
 
 
 def test_names_of_the_data_may_be_spelt_otherwise_but_not_stand_elsewhere(place: Path) -> None:
