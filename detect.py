@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from yolo import YOLO
 
     source = open_source(arguments.source, vid_stride=arguments.vid_stride)
-    model = YOLO(arguments.weights, device=arguments.device, half=arguments.half)
+    model = YOLO(
+        arguments.weights, cfg=arguments.cfg, names=arguments.names, device=arguments.device, half=arguments.half
+    )
     files = DetectionFiles(
         arguments.project,
         arguments.name,
@@ -86,11 +88,22 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the command line."""
     parser = Parser(prog="detect.py", description=__doc__)
     add = parser.add_argument
-    add("--weights", metavar="BEST.PT", help="checkpoint of a training run")
+    add("--weights", metavar="BEST.PT", help="checkpoint of a training run, or a Darknet .weights")
+    add("--cfg", metavar="X.CFG", help="the network of a Darknet .weights")
+    add(
+        "--names",
+        metavar="FILE",
+        help="class names of a Darknet .weights, a line each; None: *.names beside it, or COCO's",
+    )
     add("--source", metavar="SOURCE", help="image, folder, 'glob', video, camera number, stream address or list (.txt)")
     add("--imgsz", "--img", "--img-size", type=int, metavar="PIXELS", help="long side of the input; None: as trained")
     add("--conf", "--conf-thres", type=float, default=0.25, help="lowest score that is shown")
-    add("--iou", "--iou-thres", type=float, default=0.7, help="overlap from which two boxes of a class are one")
+    add(
+        "--iou",
+        "--iou-thres",
+        type=float,
+        help="overlap from which two boxes of a class are one; None: 0.7, Darknet's 0.45",
+    )
     add("--max-det", type=int, default=300, help="most detections a picture")
     add("--classes", nargs="+", metavar="CLASS", help="show these classes only, by number or by name")
     add("--agnostic-nms", action="store_true", help="of overlapping boxes keep one, whatever their classes")

@@ -44,8 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from yolo import YOLO
 
     check_run_name(arguments.name)  # before the work, not after it
-    model = YOLO(arguments.weights, device=arguments.device, half=arguments.half)
+    model = YOLO(
+        arguments.weights, cfg=arguments.cfg, names=arguments.names, device=arguments.device, half=arguments.half
+    )
     print(model.describe(), flush=True)
+    arguments.iou = model.iou if arguments.iou is None else arguments.iou
     result = model.val(
         arguments.data,
         split=arguments.split,
@@ -76,13 +79,24 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the command line."""
     parser = Parser(prog="val.py", description=__doc__)
     add = parser.add_argument
-    add("--weights", metavar="BEST.PT", help="checkpoint of a training run")
+    add("--weights", metavar="BEST.PT", help="checkpoint of a training run, or a Darknet .weights")
+    add("--cfg", metavar="X.CFG", help="the network of a Darknet .weights")
+    add(
+        "--names",
+        metavar="FILE",
+        help="class names of a Darknet .weights, a line each; None: *.names beside it, or COCO's",
+    )
     add("--data", metavar="YAML", help="data YAML, by path or by its name in configs/data/; None: the training's own")
     add("--split", default="val", choices=("val", "test", "train"), help="which images")
     add("--imgsz", "--img", "--img-size", type=int, metavar="PIXELS", help="long side of the input; None: as trained")
     add("--batch", "--batch-size", type=int, default=16, help="images a step; the numbers are the same for any")
     add("--conf", "--conf-thres", type=float, default=0.001, help="lowest score that counts")
-    add("--iou", "--iou-thres", type=float, default=0.7, help="overlap from which two boxes of a class are one")
+    add(
+        "--iou",
+        "--iou-thres",
+        type=float,
+        help="overlap from which two boxes of a class are one; None: 0.7, Darknet's 0.45",
+    )
     add("--max-det", type=int, default=300, help="most detections an image")
     add("--rect", action="store_true", default=True, help="pad images to a multiple of the stride, not to a square")
     add("--no-rect", dest="rect", action="store_false", default=True, help="pad images to a square")

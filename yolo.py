@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,19 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torchvision.ops import nms as nms_of_all
 
 from configs.files import CONFIGS
 from configs.schema import Config, Data, load
 from data import build_eval_loader, load_dataset
 from data.image import read_image
+from data.names import find_names
 from data.shapes import read_stamp
 from data.sources import Frame, Source, open_source
 from engine.checkpoint import inference_weights, load_checkpoint
 from engine.evaluate import EvalResult, evaluate
 from engine.result import Result
-from models import CensusRow, Detector, build_model, census
+from models import CensusRow, Darknet, Detector, build_model, census, plan_darknet
+from models.darknet_weights import check_weights, read_weights
 from models.decode import Detections, nms
 from ops.device import pick_device, synchronize
 from ops.geometry import Geometry
@@ -43,21 +44,45 @@ TIMED_IMAGES = 32
 
 
 class YOLO:
-    """A trained detector, from the checkpoint of a run: best.pt or last.pt."""
+    """A trained detector: the checkpoint of a run, best.pt or last.pt, or a Darknet .weights with its .cfg."""
 
     def __init__(
-        self, weights: str | os.PathLike, *, device: str | None = None, half: bool = False, fuse: bool = True
+        self,
+        weights: str | os.PathLike,
+        *,
+        cfg: str | os.PathLike | None = None,
+        names: str | os.PathLike | None = None,
+        device: str | None = None,
+        half: bool = False,
+        fuse: bool = True,
     ) -> None:
         """Build the network that the checkpoint describes and load its weights, the moving average where it has one.
 
-        ``device``: auto (None), cpu, cuda, cuda:N, N. ``half``: compute in fp16, on a GPU only. ``fuse``: fold batch
-        norm into the convolutions. FileNotFoundError or ValueError where the checkpoint is missing or not as it should
-        be, or where the device is not there.
+        ``cfg``: of a Darknet .weights, which does not describe its network. ``names``: a file with its class names, a
+        line each; by default a .names beside the weights or the cfg, or COCO's where there are 80 classes. ``device``:
+        auto (None), cpu, cuda, cuda:N, N. ``half``: compute in fp16, on a GPU only. ``fuse``: fold batch norm into the
+        convolutions. FileNotFoundError or ValueError where a file is missing or not as it should be, or where the
+        device is not there.
         """
         self.device, self.device_text = pick_device(device or "auto")
         if half and self.device.type == "cpu":
             raise ValueError("half: fp16 needs a GPU, and the device is the CPU; leave it out")
         self.weights = Path(weights)
+        self.names_from: str | None = None  # of Darknet's weights, which hold none
+        if cfg is None:
+            if self.weights.suffix == ".weights":
+                raise ValueError(f"{weights}: a Darknet .weights does not describe its network; give its .cfg as cfg")
+            if names is not None:
+                raise ValueError(f"names: {names}; the class names of {weights} are in the checkpoint, leave it out")
+            model = self._from_checkpoint()
+        else:
+            model = self._from_darknet(Path(cfg), names)
+        if any(row.activation == "mish" for row in self.census):
+            prepare(self.device)  # its kernel is built before any clock starts
+        model = (model.fused() if fuse else model.eval()).to(self.device)
+        self.model: Detector | Darknet = model.half() if half else model
+
+    def _from_checkpoint(self) -> Detector | Darknet:
         content = load_checkpoint(self.weights)
         self.config = _config(self.weights, content["config"])
         self.names = _names(self.weights, content["names"])
@@ -68,32 +93,59 @@ class YOLO:
         model = build_model(self.config.model, names=self.names, seed=0)
         self.census: list[CensusRow] = census(model)
         _refuse_other_activations(self.weights, self.census, content["census"])
-        if any(row.activation == "mish" for row in self.census):
-            prepare(self.device)  # its kernel is built before any clock starts
         model.load_state_dict(weights_there)
-        model = (model.fused() if fuse else model.eval()).to(self.device)
-        self.model: Detector = model.half() if half else model
+        return model
+
+    def _from_darknet(self, cfg: Path, names: str | os.PathLike | None) -> Darknet:
+        if cfg.suffix != ".cfg":
+            raise ValueError(f"cfg: {cfg}; a Darknet .cfg is expected, with the .weights that belong to it")
+        self.config = load(cfg)
+        plan = plan_darknet(self.config.model)
+        if not plan.heads:
+            raise ValueError(f"{cfg}: a classifier, without a [yolo] layer; expected a detector's .cfg")
+        file = check_weights(self.weights, plan)  # before there is a network: a wrong cfg must not take memory
+        if not file.is_whole(plan):
+            raise ValueError(
+                f"{self.weights}: ends early, after {file.layers} of {len(plan.layers)} layers of {cfg}: a backbone to "
+                f"start a training from; {plan.values - file.values} values are missing to detect with"
+            )
+        self.names, self.names_from = find_names(plan.classes, names, beside=(self.weights, cfg))
+        model: Darknet = build_model(self.config.model, names=self.names, seed=0)
+        self.census = census(model)
+        read_weights(file, model)
+        return model
 
     @property
     def imgsz(self) -> int:
-        """The side in pixels that the network was trained at."""
+        """The side in pixels that the network was trained at, or that its Darknet cfg asks for."""
+        if self.names_from is not None and isinstance(self.model, Darknet):
+            return self.model.side
         return self.config.train.imgsz or 640
 
+    @property
+    def iou(self) -> float:
+        """The overlap of suppression that is customary for these weights."""
+        return 0.45 if self.names_from is not None else 0.7
+
     def describe(self) -> str:
-        """One line: weights, network, classes, side, device."""
+        """Weights, network, classes, side, device in one line; of Darknet's weights also the parts and their rule."""
         activations = ", ".join(dict.fromkeys(row.activation for row in self.census))
         precision = "fp16" if next(self.model.parameters()).dtype == torch.float16 else "fp32"
-        return (
-            f"{self.weights}: {self.config.model.kind} {self.config.model.size} with {activations}, "
-            f"{len(self.names)} classes, {self.imgsz} pixels; {self.device_text}, {precision}"
+        model = self.config.model
+        line = (
+            f"{self.weights}: {model.kind} {Path(model.cfg).name if model.kind == 'darknet' else model.size} with "
+            f"{activations}, {len(self.names)} classes, {self.imgsz} pixels; {self.device_text}, {precision}"
         )
+        if isinstance(self.model, Darknet) and self.names_from is not None:
+            line += f"\n{self.model.describe()}\nclass names: {self.names_from}"
+        return line
 
     def predict(
         self,
         source: Any,
         *,
         conf: float = 0.25,
-        iou: float = 0.7,
+        iou: float | None = None,
         max_det: int = 300,
         classes: Sequence[int | str] | None = None,
         imgsz: int | None = None,
@@ -121,7 +173,7 @@ class YOLO:
         source: Any,
         *,
         conf: float = 0.25,
-        iou: float = 0.7,
+        iou: float | None = None,
         max_det: int = 300,
         classes: Sequence[int | str] | None = None,
         imgsz: int | None = None,
@@ -131,6 +183,7 @@ class YOLO:
         bgr: bool = False,
     ) -> Iterator[Result]:
         """As ``predict``, one result after the other, holding no more than ``batch`` pictures."""
+        iou = self.iou if iou is None else iou
         check_thresholds(conf=conf, iou=iou, max_det=max_det)
         side = self._side(imgsz)
         if batch < 1:
@@ -168,7 +221,7 @@ class YOLO:
                 geometry, before = inputs[place][1:]
                 speed = {"preprocess": before} | {part: value / len(places) for part, value in spent.items()}
                 boxes, scores, labels = (
-                    value.cpu().numpy() for value in (geometry.to_image(one.boxes), one.scores, one.labels)
+                    value.cpu().numpy() for value in (geometry.to_image(one.boxes, clip=True), one.scores, one.labels)
                 )
                 results[place] = Result(boxes, scores, labels, self.names, frames[place], speed, (shape[0], shape[1]))
         return [results[place] for place in range(len(frames))]
@@ -182,7 +235,7 @@ class YOLO:
         boxes, scores = self.model.decode(self.model(tensor.to(weight.dtype).contiguous() / 255))
         synchronize(self.device)
         middle = time.perf_counter()
-        found = _suppress(boxes, scores, **suppress)
+        found = _suppress(boxes, scores, nms=self.model.nms, **suppress)
         synchronize(self.device)
         return found, {"inference": (middle - start) * 1e3, "nms": (time.perf_counter() - middle) * 1e3}
 
@@ -194,7 +247,7 @@ class YOLO:
         batch: int = 16,
         imgsz: int | None = None,
         conf: float = 0.001,
-        iou: float = 0.7,
+        iou: float | None = None,
         max_det: int = 300,
         rect: bool = True,
         workers: int = 0,
@@ -209,6 +262,7 @@ class YOLO:
         is damaged, which is skipped otherwise and listed in ``result.truth.ledger``. ValueError where the classes of
         the data are not those of the weights.
         """
+        iou = self.iou if iou is None else iou
         check_thresholds(conf=conf, iou=iou, max_det=max_det)
         side = self._side(imgsz)
         for name, value, least, most in (("batch", batch, 1, 10**9), ("workers", workers, 0, MOST_WORKERS)):
@@ -248,6 +302,10 @@ class YOLO:
     def _data(self, data: str | os.PathLike | None) -> Data:
         if data is not None:
             return load(CONFIGS / "yolo.yaml", {"data": os.fspath(data)}).data
+        if self.names_from is not None:
+            raise ValueError(
+                f"{self.weights}: Darknet's weights do not say what data they were trained on; give --data"
+            )
         own = self.config.data
         if own.embedded is None or read_stamp(own.root) is not None:
             return own
@@ -260,6 +318,15 @@ class YOLO:
     def _require_classes(self, classes: Sequence[str], where: str) -> None:
         if list(classes) == self.names:
             return
+        if self.names_from is not None and len(classes) == len(self.names):
+            # Names of other spelling (aeroplane, airplane) are the rule there; at another place they are an error.
+            moved = [name for place, name in enumerate(classes) if self.names[place] != name and name in self.names]
+            if not moved:
+                return
+            raise ValueError(
+                f"{where}: class {list(classes).index(moved[0])} is {moved[0]!r}, which is class "
+                f"{self.names.index(moved[0])} in {self.names_from}; expected the same order, or give --names"
+            )
         message = f"{where} has {len(classes)} classes, the weights {self.weights} have {len(self.names)}"
         for place, (theirs, own) in enumerate(zip(classes, self.names, strict=False)):
             if theirs != own:
@@ -308,7 +375,7 @@ class YOLO:
 class _OneClass(nn.Module):
     """A detector whose classes count as one: a box's score is its best."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector | Darknet) -> None:
         super().__init__()
         self.detector = detector
 
@@ -333,21 +400,18 @@ def check_thresholds(*, conf: float, iou: float, max_det: int) -> None:
 
 
 def _suppress(
-    boxes: Tensor, scores: Tensor, *, conf: float, iou: float, max_det: int, wanted: list[int] | None, agnostic: bool
+    boxes: Tensor,
+    scores: Tensor,
+    *,
+    wanted: list[int] | None,
+    nms: Callable[..., list[Detections]] = nms,
+    **options: Any,
 ) -> list[Detections]:
     """Each box for its best class only; boxes whose best class is not ``wanted`` are no rivals of the others."""
-    best, labels = scores.max(dim=-1)  # (B, A)
     if wanted is not None:
-        kept = torch.isin(labels, torch.tensor(wanted, device=labels.device))
-        best, scores = best * kept, scores * kept[..., None]
-    if not agnostic:
-        return nms(boxes, scores, conf=conf, iou=iou, max_det=max_det, multi_label=False)
-    found = []
-    for image_boxes, image_scores, image_labels in zip(boxes, best, labels, strict=True):
-        rows = (image_scores > conf).nonzero().squeeze(-1)
-        rows = rows[nms_of_all(image_boxes[rows], image_scores[rows], iou)[:max_det]]
-        found.append(Detections(image_boxes[rows], image_scores[rows], image_labels[rows]))
-    return found
+        kept = torch.isin(scores.argmax(dim=-1), torch.tensor(wanted, device=scores.device))
+        scores = scores * kept[..., None]
+    return nms(boxes, scores, multi_label=False, **options)
 
 
 def _config(path: Path, tree: Any) -> Config:

@@ -13,6 +13,7 @@ from yaml.constructor import ConstructorError
 CONFIGS = Path(__file__).resolve().parent
 MAX_CONFIG_BYTES = 1 << 20
 MAX_BASE_DEPTH = 8
+DARKNET = ".cfg"
 MAX_DEPTH = 32  # of nested values, and of the parts of a dotted key
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
 
@@ -75,7 +76,8 @@ def find(path: str | Path, folder: Path) -> Path:
     path = Path(path)
     if not path.name:
         raise FileNotFoundError(f"{str(path)!r}: not the name of a file; expected a YAML file")
-    candidates = [path, path.with_name(path.name + ".yaml")] if path.suffix not in (".yaml", ".yml") else [path]
+    known_suffix = path.suffix in (".yaml", ".yml", DARKNET)
+    candidates = [path] if known_suffix else [path, path.with_name(path.name + ".yaml")]
     if path.parent == Path("."):
         candidates += [folder / candidate.name for candidate in candidates]
     for candidate in candidates:
@@ -114,6 +116,9 @@ def read_yaml(file: Path) -> dict[str, Any]:
 def read_chain(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Read ``file`` over its ``base:`` chain; return the merged tree and the file that each dotted key came from."""
     chain: list[tuple[Path, dict[str, Any]]] = []
+    if file.suffix == DARKNET:
+        chain.append((file, {"model": {"kind": "darknet", "cfg": str(file)}}))
+        file = CONFIGS / "yolo.yaml"
     while True:
         tree = read_yaml(file)
         base = tree.pop("base", None)
@@ -130,9 +135,43 @@ def read_chain(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for source, tree in reversed(chain):
+        model = tree.get("model")
+        if isinstance(model, dict) and "kind" in model and model["kind"] != _kind(merged):
+            merged.pop("model", None)  # of another family, whose keys mean nothing to this one
+            origins = {key: place for key, place in origins.items() if not key.startswith("model.")}
+        if isinstance(model, dict) and isinstance(model.get("cfg"), str):
+            model["cfg"] = str(source.parent / _expanded(model["cfg"]))
         _merge(merged, tree)
         origins |= dict.fromkeys(flatten(tree), source.name)
     return merged, origins
+
+
+def _kind(tree: Mapping[str, Any]) -> Any:
+    model = tree.get("model")
+    return model.get("kind", "yolo") if isinstance(model, Mapping) else None
+
+
+def embed_cfg(tree: Mapping[str, Any]) -> None:
+    """Put the text of the Darknet cfg that the model names beside its name, unless it is there.
+
+    FileNotFoundError or ValueError where there is no such file, or it is too long or no text.
+    """
+    model = tree.get("model")
+    if not isinstance(model, dict) or model.get("kind") != "darknet" or model.get("text") is not None:
+        return
+    cfg = model.get("cfg")
+    if not isinstance(cfg, str):
+        return
+    path = _expanded(cfg)
+    if not _is_file(path):
+        raise FileNotFoundError(f"model.cfg: {path}: no such file; expected a Darknet .cfg")
+    size = path.stat().st_size
+    if size > MAX_CONFIG_BYTES:
+        raise ValueError(f"model.cfg: {path}: {size} bytes, expected a Darknet .cfg of at most {MAX_CONFIG_BYTES}")
+    text = path.read_bytes().decode("utf-8", errors="replace")  # comments are in any encoding
+    if "\0" in text:
+        raise ValueError(f"model.cfg: {path}: a zero byte; expected the text of a Darknet .cfg")
+    model |= {"cfg": str(path.absolute()), "text": text.replace("\r\n", "\n")}
 
 
 def _merge(into: dict[str, Any], tree: Mapping[str, Any]) -> None:

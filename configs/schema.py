@@ -6,6 +6,7 @@ An unknown key or a wrong value is a ``ValueError``: the key, where it stands, t
 
 import difflib
 import math
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -13,9 +14,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
-from configs.files import CONFIGS, absolute, find, flatten, load_data, read_chain, set_value
+from configs.files import CONFIGS, absolute, embed_cfg, find, flatten, load_data, read_chain, set_value
 from configs.flags import parse_setting
 
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -122,8 +133,41 @@ class YoloModel(Frozen):
     assign: Assignment = Assignment()
 
 
+class DarknetPart(Frozen):
+    """A part of a Darknet network, by the rule that its census prints, and its stages: P or N with a level."""
+
+    act: Activation | None = None
+    stages: dict[str, Stage] = {}  # which there are depends on the cfg; models/__init__.py refuses others
+
+
+class DarknetModel(Frozen):
+    """The network of a Darknet `.cfg`, with the activations it names where none are given here."""
+
+    kind: Literal["darknet"]
+    cfg: str
+    text: str | None = None  # of the cfg; kept with the config, so that a checkpoint needs no other file
+    act: Activation | None = None
+    replace: dict[str, Activation] = {}  # by the cfg's own name, as in {mish: relu}
+    backbone: DarknetPart = DarknetPart()
+    neck: DarknetPart = DarknetPart()
+    head: DarknetPart = DarknetPart()
+    norm_act: Literal["fused", "plain"] = "fused"
+
+
+def _kind(value: Any) -> Any:
+    return value.get("kind", "yolo") if isinstance(value, Mapping) else getattr(value, "kind", None)
+
+
 # A tagged union: another family joins by adding its class here, discriminated by `kind`.
-Model = YoloModel
+FAMILIES: dict[str, type[Frozen]] = {"yolo": YoloModel, "darknet": DarknetModel}
+Model = Annotated[
+    Annotated[YoloModel, Tag("yolo")] | Annotated[DarknetModel, Tag("darknet")],
+    Discriminator(
+        _kind,
+        custom_error_type="kind",
+        custom_error_message=f"a kind of {' or '.join(FAMILIES)} is expected",
+    ),
+]
 
 
 class Split(Frozen):
@@ -255,6 +299,7 @@ class Config(Frozen):
         """Return the dotted keys in which this differs from the configuration ``base`` in configs/, with its values."""
         reference = flatten(load(CONFIGS / base).model_dump(mode="json"))
         own = flatten(self.model_dump(mode="json"))
+        own.pop("model.text", None)  # stands in the file that model.cfg names
         return {key: value for key, value in own.items() if reference.get(key) != value}
 
     @model_validator(mode="after")
@@ -269,16 +314,20 @@ class Config(Frozen):
 def load(path: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Config:
     """Read the configuration at ``path`` (a bare name is looked up in configs/) and set ``overrides`` on it.
 
-    ``overrides`` are ``"model.neck.act=relu"`` strings, their values read as YAML, or a mapping from dotted keys to
-    values. Raises FileNotFoundError for a missing file and ValueError for everything else that is wrong with it.
+    A Darknet ``.cfg`` stands for yolo.yaml with that network. ``overrides`` are ``"model.neck.act=relu"`` strings,
+    their values read as YAML, or a mapping from dotted keys to values. Raises FileNotFoundError for a missing file and
+    ValueError for everything else that is wrong with it.
     """
     file = find(path, CONFIGS)
     tree, origins = read_chain(file)
     command = overrides if isinstance(overrides, Mapping) else dict(parse_setting(text) for text in overrides)
     _refuse_hidden(tree, command, origins)
+    if "model.kind" in command and command["model.kind"] != _kind(tree.get("model", {})):
+        tree["model"] = {}  # of another family, whose keys mean nothing to this one
     for key, value in command.items():
         set_value(tree, key.split("."), value)
         origins[key] = "command line"
+    embed_cfg(tree)
     if isinstance(tree.get("data"), str):
         tree["data"] = load_data(tree["data"])
     elif isinstance(tree.get("data"), dict):
@@ -312,19 +361,24 @@ def _validate(tree: Mapping[str, Any], origins: Mapping[str, str], file: Path) -
 def _explain(fault: Any, origins: Mapping[str, str], file: Path) -> str:
     """Say in one line which key is wrong, where it stands, what was found and what was expected."""
     parts = [str(part)[:100] for part in fault["loc"] if part != "[key]"]
+    if parts[0:1] == ["model"] and len(parts) > 2 and parts[1] in FAMILIES:
+        del parts[1]  # the tag of the family
     location = [part if part.isprintable() else ascii(part) for part in parts]
     key = ".".join(location)
     places = [place for origin, place in origins.items() if origin == key or origin.startswith(key + ".")]
     where = places[-1] if places else next((origins[o] for o in origins if key.startswith(o)), file.name)
     if fault["type"] == "extra_forbidden" or "[key]" in fault["loc"]:
-        valid = _valid_keys(location[:-1])
+        valid = _valid_keys(location[:-1], FAMILIES.get(str(fault["loc"][1])) if len(fault["loc"]) > 1 else None)
         near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)
         hint = f"did you mean {'.'.join([*location[:-1], near[0]])}?" if near else f"valid are {', '.join(valid)}"
         return f"{key} ({where}): unknown key; {hint}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
         return f"{key} ({where}): missing"
-    found = "a mapping" if isinstance(fault["input"], Mapping) else reprlib.repr(fault["input"])
+    value = fault["input"]
+    if fault["type"] == "kind" and isinstance(value, Mapping):
+        key, value = "model.kind", value.get("kind")
+    found = "a mapping" if isinstance(value, Mapping) else reprlib.repr(value)
     return f"{key or file.name} ({where}): found {found}; {message[0].lower()}{message[1:]}"
 
 
@@ -333,10 +387,12 @@ def _json_schema() -> dict[str, Any]:
     return Config.model_json_schema()
 
 
-def _valid_keys(location: list[str]) -> list[str]:
-    """Return the keys that the section at ``location`` may have."""
+def _valid_keys(location: list[str], family: type[Frozen] | None) -> list[str]:
+    """Return the keys that the section at ``location`` may have; below model, those of a ``family``."""
     schema: Any = _json_schema()
     definitions = schema.get("$defs", {})
+    if location[:1] == ["model"] and family is not None:
+        schema, location = definitions[family.__name__], location[1:]
 
     def follow(node: Any) -> Any:
         for option in node.get("anyOf", []) or node.get("allOf", []):
@@ -351,6 +407,15 @@ def _valid_keys(location: list[str]) -> list[str]:
     return list(schema.get("properties", {})) or list(follow(schema.get("propertyNames", {})).get("enum", []))
 
 
+def _cfg_side(model: Model) -> int | None:
+    """The long side that a Darknet cfg asks for, None where it is none to train at."""
+    if not isinstance(model, DarknetModel):
+        return None
+    sides = [int(found) for found in re.findall(r"^\s*(?:width|height)\s*=\s*(\d{1,4})\b", model.text or "", re.M)[:2]]
+    side = max(sides, default=0)
+    return side if side % 32 == 0 and 64 <= side <= 4096 else None
+
+
 def _resolve(config: Config) -> Config:
     """Put a number for each value that was left open: the embedded set's own schedule, or the field's usual one."""
     embedded = config.data.embedded
@@ -358,7 +423,7 @@ def _resolve(config: Config) -> Config:
     if config.train.epochs is None:
         train["epochs"] = embedded.epochs if embedded else 100
     if config.train.imgsz is None:
-        train["imgsz"] = embedded.side if embedded else 640
+        train["imgsz"] = _cfg_side(config.model) or (embedded.side if embedded else 640)
     if config.train.nominal_batch is None:
         train["nominal_batch"] = config.train.batch
     resolved = config.model_copy(update={"train": config.train.model_copy(update=train)})

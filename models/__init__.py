@@ -10,11 +10,24 @@ from models.activations import check_activation, nearest
 from models.backbone import Backbone
 from models.blocks import ConvNormAct
 from models.census import CensusRow, census, format_census, verify_census
+from models.darknet_cfg import ACTIVATIONS, FIXED, read_text
+from models.darknet_graph import Layer, Plan, plan_network
+from models.darknet_net import Darknet
 from models.detector import Detector, flops, initialise
 from models.head import Head
 from models.neck import Neck
 
-__all__ = ["CensusRow", "Detector", "build_model", "census", "flops", "format_census", "verify_census"]
+__all__ = [
+    "CensusRow",
+    "Darknet",
+    "Detector",
+    "build_model",
+    "census",
+    "flops",
+    "format_census",
+    "plan_darknet",
+    "verify_census",
+]
 
 # Multiples of depth and width and the most channels: the field's customary sizes.
 SIZES = {
@@ -27,23 +40,27 @@ SIZES = {
 CHANNELS = (64, 128, 256, 512, 1024)  # of P1 to P5
 REPEATS = (3, 6, 6, 3)  # of the CSP blocks of P2 to P5; the first is also the neck's
 STRIDES = (8, 16, 32)
+KINDS = ("yolo", "darknet")
 STAGES = {"backbone": Backbone.STAGES, "neck": Neck.STAGES, "head": Head.STAGES}
 
 
 def build_model(
     cfg_model: Any, *, num_classes: int | None = None, names: Sequence[str] | None = None, seed: int | None = None
-) -> Detector:
-    """The detector of a config's `model` section, for `names` or for `num_classes` (80) nameless classes.
+) -> Any:
+    """The Detector or Darknet of a config's `model` section, for `names` or for so many nameless classes.
 
-    The weights follow from `seed` (None: PyTorch's initial seed) and no global random state is touched. ValueError
-    where the config names what is not there: a stage, an activation, a parameter, a size.
+    Without either these are 80, or as many as a Darknet cfg says. The weights follow from `seed` (None: PyTorch's
+    initial seed) and no global random state is touched. ValueError where the config names what is not there: a stage,
+    an activation, a parameter, a size.
     """
+    kind = getattr(cfg_model, "kind", "yolo")
+    plan = plan_darknet(cfg_model) if kind == "darknet" else None
     if num_classes is None:
-        num_classes = 80 if names is None else len(names)
+        num_classes = len(names) if names is not None else plan.classes if plan else 80
     names = [str(index) for index in range(num_classes)] if names is None else names
     if num_classes < 1 or len(names) != num_classes:
         raise ValueError(f"num_classes is {num_classes} and there are {len(names)} names; expected as many, at least 1")
-    for key, there in (("kind", ("yolo",)), ("norm_act", ("fused", "plain")), ("size", tuple(SIZES))):
+    for key, there in (("kind", KINDS), ("norm_act", ("fused", "plain")), ("size", tuple(SIZES))):
         value = getattr(cfg_model, key, there[0])
         if value not in there:
             raise ValueError(
@@ -51,7 +68,13 @@ def build_model(
             )
     activations = resolve_activations(cfg_model)
     with torch.random.fork_rng(devices=[]):
-        detector = _assemble(cfg_model, activations, names)
+        detector: Detector | Darknet
+        if plan:
+            _require_classes(plan, len(names))
+            fuse = getattr(cfg_model, "norm_act", "plain") == "fused"
+            detector = Darknet(plan, names=names, activations=activations, fuse=fuse)
+        else:
+            detector = _assemble(cfg_model, activations, names)
     initialise(detector, seed=torch.initial_seed() if seed is None else seed)
     verify_census(detector)
     return detector
@@ -60,8 +83,11 @@ def build_model(
 def resolve_activations(cfg_model: Any) -> dict[str, dict[str, Any]]:
     """What each stage gets, as in {"neck.T4": {"name": "mish"}, ...}: the narrower key wins over the wider.
 
-    Builds nothing. ValueError naming the key where an activation, a parameter or a stage does not exist.
+    Of a Darknet cfg it is what each layer gets. Builds nothing. ValueError naming the key where an activation, a
+    parameter or a stage does not exist.
     """
+    if getattr(cfg_model, "kind", "yolo") == "darknet":
+        return _resolve_darknet(cfg_model, plan_darknet(cfg_model))
     asked = {}
     for part, stages in STAGES.items():
         section = getattr(cfg_model, part, None)
@@ -78,6 +104,73 @@ def resolve_activations(cfg_model: Any) -> dict[str, dict[str, Any]]:
             own = _read(narrower.get(stage), "act")
             asked[f"{part}.{stage}"] = _check(f"model.{part}.stages.{stage}.act", own or default)
     return asked
+
+
+def plan_darknet(cfg_model: Any) -> Plan:
+    """The plan of the Darknet cfg that a `model` section names, from the text it keeps or else from the file.
+
+    Builds nothing. FileNotFoundError or ValueError, naming file and line, for what is not there or cannot be built.
+    """
+    return plan_network(_read(cfg_model, "text") or read_text(cfg_model.cfg), file=cfg_model.cfg)
+
+
+def _resolve_darknet(cfg_model: Any, plan: Plan) -> dict[str, dict[str, Any]]:
+    """What each layer gets: its stage's, its part's, what replaces the cfg's name, the model's, or the cfg's own.
+
+    Linear convolutions and logistic heads stay what they are. ValueError where a key of the config reaches no layer.
+    """
+    keys = _darknet_keys(cfg_model)
+    used = set()
+    asked = {}
+    for layer in plan.layers:
+        if not layer.has_site:
+            continue
+        name = layer.section["activation"]
+        asked[layer.path] = check_activation(ACTIVATIONS[name])
+        if name in FIXED:
+            continue
+        part = f"model.{layer.part}"
+        for key in (f"{part}.stages.{layer.stage}.act", f"{part}.act", f"model.replace.{name}", "model.act"):
+            if key in keys:
+                asked[layer.path] = keys[key]
+                used.add(key)
+                break
+    idle = [key for key in keys if key not in used]
+    if idle:
+        raise ValueError(f"{idle[0]}: reaches no activation of {plan.file}; there are {_reachable(plan)}")
+    return asked
+
+
+def _darknet_keys(cfg_model: Any) -> dict[str, dict[str, Any]]:
+    """The activations that the config of a Darknet network gives, checked, by their full keys."""
+    keys = {"model.act": _read(cfg_model, "act")}
+    keys |= {f"model.replace.{name}": spec for name, spec in (_read(cfg_model, "replace") or {}).items()}
+    for part in STAGES:
+        section = _read(cfg_model, part)
+        keys[f"model.{part}.act"] = _read(section, "act")
+        for stage, narrower in (_read(section, "stages") or {}).items():
+            keys[f"model.{part}.stages.{stage}.act"] = _read(narrower, "act")
+    return {key: _check(key, spec) for key, spec in keys.items() if spec is not None}
+
+
+def _reachable(plan: Plan) -> str:
+    """The names and the stages that a key may name."""
+
+    def listed(layers: list[Layer]) -> str:
+        return ", ".join(dict.fromkeys(f"{layer.part}.stages.{layer.stage}" for layer in layers))
+
+    layers = [each for each in plan.layers if each.has_site and each.section["activation"] not in FIXED]
+    names = dict.fromkeys(f"replace.{layer.section['activation']}" for layer in layers)
+    return f"{', '.join(names)} and {listed(layers)}" if layers else "none that could be another"
+
+
+def _require_classes(plan: Plan, count: int) -> None:
+    if count != plan.classes:
+        where = ", ".join(str(head.section.lines.get("classes", head.section.line)) for head in plan.heads)
+        lines = f" (classes= in lines {where})" if where else ""
+        raise ValueError(
+            f"{plan.file}: has {plan.classes} classes{lines}, and there are {count} names; expected as many"
+        )
 
 
 def _assemble(cfg_model: Any, activations: Mapping[str, dict[str, Any]], names: Sequence[str]) -> Detector:

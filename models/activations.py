@@ -157,6 +157,7 @@ TABLE: dict[str, Activation] = {
         nn.Softplus, "torch.nn.functional.softplus", {"beta": 1.0, "threshold": 20.0}
     ),
     "tanh": Activation(nn.Tanh, "torch.tanh"),
+    "sigmoid": Activation(nn.Sigmoid, "torch.sigmoid"),
     "swish": Activation(Swish, "formula of 3 operations", {"beta": 1.0, "learnable": False}),
     "e_swish": Activation(ESwish, "formula of 2 operations", {"beta": 1.75}),
     "silu": Activation(nn.SiLU, "torch.nn.functional.silu"),  # Elfwing et al., arXiv 1702.03118

@@ -4,7 +4,9 @@ conv = functools.partial(ConvNormAct, act={"name": "mish"})
 CSP(64, 64, repeats=2, conv=conv)
 """
 
+import copy
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,19 +16,32 @@ from models.activations import Spec, make_activation
 from ops.norm_act import norm_act
 
 ConvFactory = Callable[..., "ConvNormAct"]
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class ConvNormAct(nn.Module):
     """Convolution without bias, batch norm, activation; the output's side is the input's divided by the stride.
 
-    `fuse`: norm and activation may run as one operator, where ops/norm_act.py has one for them.
+    `fuse`: norm and activation may run as one operator, where ops/norm_act.py has one for them. `options` are those of
+    nn.Conv2d; its padding is half of the kernel where they do not say otherwise. `eps` is the norm's.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, kernel: int = 1, stride: int = 1, act: Spec, fuse: bool = False):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        act: Spec,
+        fuse: bool = False,
+        eps: float = 1e-3,
+        **options: Any,
+    ):
         super().__init__()
         self.fuse = fuse
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03)
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, bias=False, **{"padding": kernel // 2, **options})
+        self.norm = nn.BatchNorm2d(outputs, eps=eps, momentum=0.03)
         self.act = make_activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,6 +61,8 @@ class ConvNormAct(nn.Module):
             conv.kernel_size,
             conv.stride,
             conv.padding,
+            conv.dilation,
+            conv.groups,
             device=conv.weight.device,
             dtype=conv.weight.dtype,
         )
@@ -56,7 +73,7 @@ class ConvNormAct(nn.Module):
 
 
 class ConvAct(nn.Module):
-    """Convolution with bias and activation: what is left of a ConvNormAct once its norm is folded."""
+    """Convolution with bias and activation: made so, or what is left of a ConvNormAct once its norm is folded."""
 
     def __init__(self, conv: nn.Conv2d, act: nn.Module):
         super().__init__()
@@ -64,8 +81,30 @@ class ConvAct(nn.Module):
         self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the ConvNormAct it was folded from."""
+        """(B, inputs, H, W) to (B, outputs, H', W')."""
         return self.act(self.conv(x))
+
+
+class AddAct(nn.Module):
+    """The sum of two features and its activation."""
+
+    def __init__(self, act: Spec):
+        super().__init__()
+        self.act = make_activation(act)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """(B, C, H, W) twice to the same."""
+        return self.act(x + y)
+
+
+@torch.no_grad()
+def folded(model: Model) -> Model:
+    """A copy for inference with every batch norm folded into its convolution."""
+    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    for path, module in list(copied.named_modules()):
+        if isinstance(module, ConvNormAct):
+            copied.set_submodule(path, module.folded())
+    return copied
 
 
 class Bottleneck(nn.Module):

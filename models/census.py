@@ -1,10 +1,10 @@
 """The census: which activation stands at which stage, how often, and what computes it; and the check that it is so.
 
-A site is the `act` of a ConvNormAct (or of a ConvAct, once folded) of a stage; paths read part.stage.rest.
+A site is the `act` of a ConvNormAct, ConvAct or AddAct of a stage; paths read part.stage.rest.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from models.activations import KINDS, TABLE, implementation
-from models.blocks import ConvAct, ConvNormAct
+from models.blocks import AddAct, ConvAct, ConvNormAct
+from models.darknet_net import Darknet
 from models.detector import Detector
 from ops.norm_act import fusion
 
@@ -35,7 +36,9 @@ class CensusRow:
     implementation: str
 
 
-def census(model: Detector, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> list[CensusRow]:
+def census(
+    model: Detector | Darknet, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> list[CensusRow]:
     """The activations that stand in the network now, read from its modules; a row a stage, for each kind it holds.
 
     `device` and `dtype` are those in which activations will be computed, under autocast its type; the weights' else.
@@ -68,13 +71,12 @@ def format_census(rows: Sequence[CensusRow]) -> str:
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
-def verify_census(model: Detector) -> None:
+def verify_census(model: Detector | Darknet) -> None:
     """ValueError naming the module where an activation is not what the config asked for, is shared, or is no site."""
     sites = dict(_sites(model))
     held: dict[int, str] = {}
     for path, module in sites.items():
-        stage = ".".join(path.split(".")[:2])
-        asked = model.activations.get(stage)
+        stage, asked = _asked(model.activations, path)
         if asked is None or type(module) is not TABLE[asked["name"]].kind or _spec(module) != asked:
             found = _spec(module) or type(module).__name__
             raise ValueError(f"{path}: the activation is {found}, but {asked} was asked for at {stage}")
@@ -89,9 +91,20 @@ def verify_census(model: Detector) -> None:
             raise ValueError(f"{stage}: an activation was asked for, but the stage has no site for one")
 
 
-def _blocks(model: nn.Module) -> Iterator[tuple[str, ConvNormAct | ConvAct]]:
+def _asked(activations: Mapping[str, dict[str, Any]], path: str) -> tuple[str, dict[str, Any] | None]:
+    """The narrowest key of what was asked for that holds a site, and the activation; a stage, or a layer of one."""
+    words = path.split(".")
+    for length in range(len(words), 2, -1):
+        key = ".".join(words[:length])
+        if key in activations:
+            return key, activations[key]
+    stage = ".".join(words[:2])
+    return stage, activations.get(stage)
+
+
+def _blocks(model: nn.Module) -> Iterator[tuple[str, ConvNormAct | ConvAct | AddAct]]:
     for path, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, ConvNormAct | ConvAct):
+        if isinstance(module, ConvNormAct | ConvAct | AddAct):
             yield path, module
 
 
@@ -104,7 +117,7 @@ def _spec(module: nn.Module) -> dict[str, Any]:
     return getattr(module, "spec", {})
 
 
-def _implementation(name: str, block: ConvNormAct | ConvAct, device: torch.device, dtype: torch.dtype) -> str:
+def _implementation(name: str, block: nn.Module, device: torch.device, dtype: torch.dtype) -> str:
     if isinstance(block, ConvNormAct) and block.fuse:
         fused = fusion(block.norm, block.act, device, dtype)
         if fused is not None:

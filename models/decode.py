@@ -1,6 +1,6 @@
 """From raw maps to boxes and scores, and from those to detections; no parameters, float32 inside."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,8 @@ from torchvision.ops import batched_nms
 
 # As many of the best candidates of an image are kept before suppression, whose cost grows with their square.
 CANDIDATES = 30_000
+# Boxes (n, 4), scores (n,), labels (n,) and the overlap to the positions of the boxes that are kept, best first.
+Suppress = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
 @dataclass
@@ -71,23 +73,31 @@ def nms(
     max_det: int,
     multi_label: bool = True,
     classes: Sequence[int] | None = None,
+    agnostic: bool = False,
+    suppress: Suppress = batched_nms,
 ) -> list[Detections]:
     """Boxes (B, A, 4) and scores (B, A, C) to the detections of each image, suppressed within each class.
 
     A box counts for every class whose score is above `conf`, or only for its best where not `multi_label`;
-    `classes` keeps these labels alone. An image's result does not depend on the others in the batch.
+    `classes` keeps these labels alone; `agnostic` suppresses across the classes. `suppress` is what does it, by default
+    by IoU. An image's result does not depend on the others in the batch.
     """
     if classes is not None:
         wanted = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
         wanted[list(classes)] = True
         scores = scores * wanted
-    return [
-        _suppress(image_boxes, image_scores, conf=conf, iou=iou, max_det=max_det, multi_label=multi_label)
-        for image_boxes, image_scores in zip(boxes.float(), scores.float(), strict=True)
-    ]
+    found = []
+    for image_boxes, image_scores in zip(boxes.float(), scores.float(), strict=True):
+        rows, kept, labels = _candidates(image_scores, conf=conf, multi_label=multi_label)
+        groups = torch.zeros_like(labels) if agnostic else labels
+        # Sorted by score; the order of equal scores is the cells' own.
+        chosen = suppress(image_boxes[rows], kept, groups, iou)[:max_det]
+        found.append(Detections(image_boxes[rows[chosen]], kept[chosen], labels[chosen]))
+    return found
 
 
-def _suppress(boxes: Tensor, scores: Tensor, *, conf: float, iou: float, max_det: int, multi_label: bool) -> Detections:
+def _candidates(scores: Tensor, *, conf: float, multi_label: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, scores and labels of what is above `conf` in an image, the best of them where they are too many."""
     if multi_label:
         rows, labels = (scores > conf).nonzero(as_tuple=True)
         kept = scores[rows, labels]
@@ -98,6 +108,4 @@ def _suppress(boxes: Tensor, scores: Tensor, *, conf: float, iou: float, max_det
     if len(kept) > CANDIDATES:
         kept, order = kept.topk(CANDIDATES)
         rows, labels = rows[order], labels[order]
-    # Sorted by score; the order of equal scores is the cells' own.
-    chosen = batched_nms(boxes[rows], kept, labels, iou)[:max_det]
-    return Detections(boxes[rows[chosen]], kept[chosen], labels[chosen])
+    return rows, kept, labels

@@ -1,6 +1,5 @@
 """The detector: backbone, neck and head, and what differs between families: preprocess, loss, decode, fused."""
 
-import copy
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.backbone import Backbone
-from models.blocks import ConvNormAct
+from models.blocks import folded
 from models.decode import Detections, decode, nms
 from models.head import Head
 from models.loss import detection_loss
@@ -78,18 +77,17 @@ class Detector(nn.Module):
         """The detections of each image; `models.decode.nms` says what the options are."""
         return nms(boxes, scores, **options)
 
-    @torch.no_grad()
     def fused(self) -> "Detector":
         """A copy for inference with every batch norm folded into its convolution."""
-        fused = copy.deepcopy(self).eval().requires_grad_(False)
-        for path, module in list(fused.named_modules()):
-            if isinstance(module, ConvNormAct):
-                fused.set_submodule(path, module.folded())
-        return fused
+        return folded(self)
+
+    def set_biases(self) -> None:
+        """Start the head's last biases, once the weights are drawn."""
+        self.head.set_biases()
 
 
 @torch.no_grad()
-def initialise(detector: Detector, *, seed: int) -> None:
+def initialise(detector: Any, *, seed: int) -> None:
     """Draw the weights of all convolutions, each from a stream of its own keyed by the seed and its name.
 
     So they do not depend on what else the network holds, the activations least of all. The bounds are
@@ -107,7 +105,7 @@ def initialise(detector: Detector, *, seed: int) -> None:
                 draw.uniform_(-bound, bound, generator=_stream(seed, f"{path}.{name}"))
                 if draw is not parameter:
                     parameter.copy_(draw)
-    detector.head.set_biases()
+    detector.set_biases()
 
 
 def _stream(seed: int, name: str) -> torch.Generator:

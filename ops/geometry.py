@@ -16,7 +16,10 @@ PADDING_GREY = 114
 
 @dataclass(frozen=True)
 class Geometry:
-    """Network pixel = image pixel * scale + pad, per axis; width and height are the original image's."""
+    """Network pixel = image pixel * scale + pad, per axis; width and height are the original image's.
+
+    `clips`: whether boxes on their way back are clipped to the image. Where not, they are measured as they are.
+    """
 
     scale_x: float
     scale_y: float
@@ -24,6 +27,7 @@ class Geometry:
     pad_y: float
     width: int
     height: int
+    clips: bool = True
 
     def to_network(self, boxes: Array) -> Array:
         """Boxes (..., 4) xyxy from original image pixels to network pixels."""
@@ -31,10 +35,12 @@ class Geometry:
         moved: Any = boxes * scale + pad
         return moved
 
-    def to_image(self, boxes: Array) -> Array:
-        """Boxes (..., 4) xyxy from network pixels to original image pixels, clipped to the image."""
+    def to_image(self, boxes: Array, *, clip: bool | None = None) -> Array:
+        """Boxes (..., 4) xyxy from network pixels to original image pixels, clipped to it where `clip`, or `clips`."""
         scale, pad = self._vectors(boxes)
         moved: Any = (boxes - pad) / scale
+        if not (self.clips if clip is None else clip):
+            return moved
         clipped: Any
         if isinstance(moved, torch.Tensor):
             upper = moved.new_tensor([self.width, self.height, self.width, self.height])
@@ -53,11 +59,14 @@ class Geometry:
         return np.asarray(scale, dtype=kind), np.asarray(pad, dtype=kind)
 
 
-def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Image (H, W, 3) to (height, width, 3): area averaging when shrinking (no aliasing), bilinear when growing."""
+def resize(image: np.ndarray, width: int, height: int, *, smooth: bool = True) -> np.ndarray:
+    """Image (H, W, 3) to (height, width, 3): area averaging when shrinking (no aliasing), bilinear when growing.
+
+    Where not `smooth`, bilinear in both: networks trained on aliased images want them.
+    """
     if image.shape[1] == width and image.shape[0] == height:
         return image
-    shrinks = width * height < image.shape[0] * image.shape[1]
+    shrinks = smooth and width * height < image.shape[0] * image.shape[1]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
@@ -83,13 +92,26 @@ def letterbox(
     if size <= 0:
         raise ValueError(f"letterbox: size is {size}, expected a positive number of pixels")
     source_width, source_height = original if original is not None else (image.shape[1], image.shape[0])
-    width, height = fit(source_width, source_height, size)
-    resized = resize(image, width, height)
-    if rect_stride is None:
-        canvas_width = canvas_height = size
-    else:
-        canvas_width = math.ceil(width / rect_stride) * rect_stride
-        canvas_height = math.ceil(height / rect_stride) * rect_stride
+    inner = fit(source_width, source_height, size)
+    outer = (size, size)
+    if rect_stride is not None:
+        outer = (math.ceil(inner[0] / rect_stride) * rect_stride, math.ceil(inner[1] / rect_stride) * rect_stride)
+    return centred(image, inner, outer, fill=fill, original=original)
+
+
+def centred(
+    image: np.ndarray,
+    inner: tuple[int, int],
+    outer: tuple[int, int],
+    *,
+    fill: int,
+    original: tuple[int, int] | None = None,
+    smooth: bool = True,
+) -> tuple[np.ndarray, Geometry]:
+    """Resize to (width, height) `inner` and put it on the middle of a canvas `outer` of grey `fill`."""
+    source_width, source_height = original if original is not None else (image.shape[1], image.shape[0])
+    (width, height), (canvas_width, canvas_height) = inner, outer
+    resized = resize(image, width, height, smooth=smooth)
     left, top = (canvas_width - width) // 2, (canvas_height - height) // 2
     canvas = np.full((canvas_height, canvas_width, image.shape[2]), fill, dtype=np.uint8)
     canvas[top : top + height, left : left + width] = resized
@@ -97,10 +119,17 @@ def letterbox(
     return canvas, geometry
 
 
-def stretch(image: np.ndarray, size: int, *, original: tuple[int, int] | None = None) -> tuple[np.ndarray, Geometry]:
-    """Resize to a square of `size` without keeping the aspect, as Darknet's networks expect."""
-    if size <= 0:
+def stretch(
+    image: np.ndarray,
+    size: int | tuple[int, int],
+    *,
+    original: tuple[int, int] | None = None,
+    smooth: bool = True,
+) -> tuple[np.ndarray, Geometry]:
+    """Resize to a square of `size`, or to (width, height), without keeping the aspect, as Darknet's networks expect."""
+    width, height = size if isinstance(size, tuple) else (size, size)
+    if min(width, height) <= 0:
         raise ValueError(f"stretch: size is {size}, expected a positive number of pixels")
     source_width, source_height = original if original is not None else (image.shape[1], image.shape[0])
-    geometry = Geometry(size / source_width, size / source_height, 0.0, 0.0, source_width, source_height)
-    return resize(image, size, size), geometry
+    geometry = Geometry(width / source_width, height / source_height, 0.0, 0.0, source_width, source_height)
+    return resize(image, width, height, smooth=smooth), geometry

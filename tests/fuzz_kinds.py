@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,7 +30,11 @@ from data.loader import TrainSamples, collate
 from data.verify import verify_images
 from engine.checkpoint import inference_weights, load_checkpoint, load_matching, save_checkpoint
 from engine.evaluate import Truth
-from models import resolve_activations
+from models import build_model, resolve_activations
+from models.darknet_graph import plan_network
+from models.darknet_weights import check_weights, read_weights, write_weights
+from tests.models.darknet_cfgs import CLASSIFIER, DETECTOR, values, weights
+from tests.models.darknet_oracle import count
 from tests.mutations import VALUES, as_json, as_yaml, mutate_bytes, mutate_text, mutate_tree
 from yolo import YOLO
 
@@ -495,10 +500,98 @@ class Images:
         require(image.shape[:2] == (height, width), f"verified as {width} x {height}, decoded as {image.shape}")
 
 
+class Darknet:
+    """Darknet's cfgs and weights: damaged text, options of other values, sections moved, damaged bytes."""
+
+    named = ("x.cfg", "x.weights", "model.")
+    loud = False
+    numbers = (
+        *("0", "1", "2", "3", "-1", "-2", "-9", "7", "16", "64", "65", "65536", "999999999", "-2147483649", "9" * 30),
+        *(
+            "",
+            ",",
+            "1,2",
+            "-1,-2",
+            "0.5",
+            "1e9",
+            "nan",
+            "1,1,1,1,1,1",
+            "mish",
+            "leaky",
+            "linear",
+            "\0",
+            "\xff",
+            "x" * 200,
+        ),
+    )
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.cfg = folder / "x.weights", str(folder / "x.cfg")
+        self.texts = (DETECTOR, CLASSIFIER)
+        self.weights = {text: weights(values(count(text))) for text in self.texts}
+
+    def case(self, rng: random.Random) -> None:
+        """Damage a cfg, or its weights, or both."""
+        own = rng.choice(self.texts)
+        text, data = own, self.weights[own]
+        kind = rng.random()
+        if kind < 0.7:
+            text = self._other_text(own, rng)
+        if kind >= 0.6:
+            data = mutate_bytes(data, rng, most=2)
+        self.path.write_bytes(data)
+        plan = plan_network(text, file=self.cfg)
+        section = SimpleNamespace(kind="darknet", cfg=self.cfg, text=text, norm_act="plain")
+        require(plan.values == count(text), f"{plan.values} values, counted {count(text)}")
+        with torch.device("meta"):
+            self.check(build_model(section, seed=0), plan.values)
+        file = check_weights(self.path, plan)
+        require(4 * file.values <= len(data), "more values than the file has")
+        model = build_model(section, seed=0)
+        read_weights(file, model)
+        width, height = model.input_size(max(model.stride, 32 // model.stride * model.stride))
+        if width * height <= 64 * 64:
+            with torch.no_grad():
+                outputs = model.eval()(torch.rand(1, 3, height, width))
+            if plan.heads:
+                boxes, scores = model.decode(outputs)
+                require(boxes.shape[1] == scores.shape[1], "boxes without scores")
+        copy_path = self.path.with_name("copy")
+        write_weights(copy_path, model, header=file.header, layers=file.layers)
+        require(copy_path.read_bytes() == data, "the weights are written as others")
+
+    def check(self, model: nn.Module, expected: int) -> None:
+        """As many parameters and statistics as counted."""
+        statistics = sum(each.numel() for name, each in model.named_buffers() if name.endswith(("mean", "var")))
+        found = sum(each.numel() for each in model.parameters()) + statistics
+        require(found == expected, f"a network of {found} values, counted {expected}")
+
+    def _other_text(self, text: str, rng: random.Random) -> str:
+        if rng.random() < 0.3:
+            return mutate_text(text, rng).decode("utf-8", "replace")
+        lines = text.split("\n")
+        for _ in range(rng.choice((1, 1, 2))):
+            place = rng.randrange(len(lines))
+            kind = rng.randrange(6)
+            if kind < 3 and "=" in lines[place]:
+                lines[place] = f"{lines[place].partition('=')[0]}={rng.choice(self.numbers)}"
+            elif kind == 3:
+                del lines[place]
+            elif kind == 4:
+                lines.insert(rng.randrange(len(lines)), lines[place])
+            else:
+                blocks = "\n".join(lines).split("[")
+                other = rng.randrange(len(blocks))
+                blocks.insert(other, blocks.pop(rng.randrange(len(blocks))))
+                lines = "[".join(blocks).split("\n")
+        return "\n".join(lines)
+
+
 KINDS: dict[str, type[Kind]] = {
     "annotations": AnnotationFiles,
     "configs": Configs,
     "data": DataFiles,
     "checkpoints": Checkpoints,
+    "darknet": Darknet,
     "images": Images,
 }

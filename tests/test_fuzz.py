@@ -9,7 +9,7 @@ import pytest
 from tests import fuzz
 from tests.fuzz_kinds import KINDS, require
 
-SHARES = {"annotations": 300, "configs": 200, "data": 200, "checkpoints": 200, "images": 100}
+SHARES = {"annotations": 300, "configs": 200, "data": 200, "checkpoints": 200, "darknet": 500, "images": 100}
 
 
 @pytest.mark.parametrize("kind", SHARES)

@@ -71,6 +71,7 @@ ROWS = [
     ({"name": "gelu", "approximate": "tanh"}, gelu_tanh, gelu_tanh_slope),
     ({"name": "softplus", "beta": 2.0}, lambda x: log1p(exp(2 * x)) / 2, lambda x: sig(2 * x)),
     ("tanh", th, lambda x: 1 - th(x) ** 2),
+    ("sigmoid", sig, lambda x: sig(x) * (1 - sig(x))),
     ("swish", lambda x: swish(x, 1), lambda x: swish_slope(x, 1)),
     ({"name": "swish", "beta": 1.7}, lambda x: swish(x, 1.7), lambda x: swish_slope(x, 1.7)),
     ({"name": "swish", "beta": 0.5, "learnable": True}, lambda x: swish(x, 0.5), lambda x: swish_slope(x, 0.5)),

@@ -27,6 +27,7 @@ OPERATORS: dict[str, tuple[dict[str, int], dict[str, int]]] = {
     "gelu": ({"gelu": 1}, {"gelu_backward": 1}),
     "softplus": ({"softplus": 1}, {"softplus_backward": 1}),
     "tanh": ({"tanh": 1}, {"tanh_backward": 1}),
+    "sigmoid": ({"sigmoid": 1}, {"sigmoid_backward": 1}),
     "swish": ({"mul": 2, "sigmoid": 1}, {"sigmoid_backward": 1}),
     "e_swish": ({"silu": 1, "mul": 1}, {"silu_backward": 1}),
     "silu": ({"silu": 1}, {"silu_backward": 1}),

@@ -1,0 +1,125 @@
+"""Darknet networks from the command line: what a cfg holds, its weights to a checkpoint of ours, and back.
+
+    python -m models.darknet yolov4.cfg                              parts, activations, sizes, training keys
+    python -m models.darknet yolov4.cfg yolov4.weights yolov4.pt     to a checkpoint, for val.py, detect.py, train.py
+    python -m models.darknet runs/train/exp/weights/best.pt own.weights own.cfg    and back, the moving average's
+
+The way there and back gives the same file, byte for byte: the header travels in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.flags import Parser, run_script
+from configs.schema import Config, load
+from data.names import find_names
+from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.files import write_text
+from models import Darknet, build_model, census, flops, format_census, plan_darknet
+from models.activations import check_activation
+from models.darknet_cfg import ACTIVATIONS, training_keys
+from models.darknet_weights import Header, check_weights, read_weights, write_weights
+from yolo import YOLO
+
+HEADER = "darknet_header"  # of a checkpoint: major, minor, revision, seen
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = Parser(prog="python -m models.darknet", description="Darknet's .cfg and .weights to checkpoints and back.")
+    parser.add_argument("source", metavar="X.CFG|X.PT", help="a Darknet .cfg, or a checkpoint of such a network")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", help="X.weights OUT.pt of a cfg; OUT.weights OUT.cfg of a .pt"
+    )
+    parser.add_argument("--names", metavar="FILE", help="class names; None: *.names beside the weights, or COCO's")
+    options = parser.parse_args(argv)
+    suffixes = [Path(name).suffix for name in (options.source, *options.files)]
+    if suffixes == [".cfg"]:
+        print(describe(options.source))
+    elif suffixes == [".cfg", ".weights", ".pt"]:
+        print(to_checkpoint(options.source, *options.files, names=options.names))
+    elif suffixes == [".pt", ".weights", ".cfg"]:
+        print(from_checkpoint(options.source, *options.files))
+    else:
+        parser.error("expected X.cfg, or X.cfg X.weights OUT.pt, or X.pt OUT.weights OUT.cfg")
+    return 0
+
+
+def describe(cfg: str) -> str:
+    """Parts, activations, size and cost of a cfg's network, and what its training keys are here."""
+    config = load(cfg)
+    plan = plan_darknet(config.model)
+    with torch.device("meta"):
+        model: Darknet = build_model(config.model, seed=0)
+    mapped, idle = training_keys(list(plan.sections))
+    width, height = plan.net["width"], plan.net["height"]
+    size = len(Header().to_bytes()) + 4 * plan.values
+    lines = [
+        model.describe(),
+        format_census(census(model, device=torch.device("cpu"))),
+        f"{plan.classes} classes, {width} x {height} pixels, {plan.values:,} values ({size:,} bytes of .weights), "
+        f"{flops(model, model.side):.2f} GFLOPs",
+        *(f"{key}: here {ours}" for key, ours in mapped.items()),
+        f"of its training, without a counterpart here: {', '.join(idle) or 'nothing'}",
+    ]
+    return "\n".join(lines)
+
+
+def to_checkpoint(cfg: str, weights: str, out: str, *, names: str | None = None) -> str:
+    """Convert weights to a checkpoint; returns what to say."""
+    config = load(cfg)
+    plan = plan_darknet(config.model)
+    file = check_weights(weights, plan)
+    known, where = find_names(plan.classes, names, beside=(Path(weights), Path(cfg)))
+    model: Darknet = build_model(config.model, names=known, seed=0)
+    count = read_weights(file, model)
+    content = {"kind": "weights", "config": config.model_dump(mode="json"), "names": known, "model": model.state_dict()}
+    rows = [dataclasses.asdict(row) for row in census(model)]
+    save_checkpoint(Path(out), {**content, "census": rows, HEADER: list(dataclasses.astuple(file.header))})
+    held = "" if file.is_whole(plan) else f", of {len(model.weighted())}: the others are as initialised"
+    return f"{out}: {count} convolutions from {weights}{held}; class names: {where}"
+
+
+def from_checkpoint(checkpoint: str, out: str, cfg: str) -> str:
+    """Convert a checkpoint of a Darknet network to weights and its cfg, in which activations are as they are now."""
+    model = YOLO(checkpoint, device="cpu", fuse=False)
+    if not isinstance(model.model, Darknet):
+        raise ValueError(f"{checkpoint}: a {model.config.model.kind} network; Darknet's format has no place for it")
+    text = with_activations(model.config, model.model)
+    write_weights(out, model.model, header=_header(load_checkpoint(checkpoint)))
+    write_text(cfg, text)
+    return f"{out}, {cfg}: {len(model.model.weighted())} convolutions, {model.model.plan.values:,} values"
+
+
+def with_activations(config: Config, model: Darknet) -> str:
+    """The text of the cfg, its activations those of the network; ValueError where Darknet has no name for one."""
+    lines = (config.model.text or "").split("\n")  # type: ignore[union-attr]
+    names = {tuple(sorted(check_activation(spec).items())): name for name, spec in ACTIVATIONS.items()}
+    for layer in model.plan.layers:
+        if not layer.has_site:
+            continue
+        spec = model.activations[layer.path]
+        name = names.get(tuple(sorted(spec.items())))
+        if name is None:
+            raise ValueError(f"{layer.path}: Darknet has no activation {spec}; there are {', '.join(ACTIVATIONS)}")
+        if name != layer.section["activation"]:
+            lines[layer.section.lines["activation"] - 1] = f"activation={name}"
+    return "\n".join(lines)
+
+
+def _header(content: dict[str, Any]) -> Header:
+    """The header that a checkpoint keeps, or that of the newest version."""
+    kept = content.get(HEADER)
+    if not isinstance(kept, list) or len(kept) != 4 or not all(isinstance(each, int) for each in kept):
+        return Header()
+    return Header(*kept)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,133 @@
+"""Layers of Darknet that are no convolution: pooling, routing, softmax, and the boxes of its heads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Beyond e^16 times its anchor no box differs in an image, but sums of such numbers would overflow.
+LARGEST_EXPONENT = 16.0
+
+
+class Add(nn.Module):
+    """The sum of two features."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """(B, C, H, W) twice to the same."""
+        return x + y
+
+
+class MaxPool(nn.Module):
+    """Max pooling with `padding` added in all: half of it, rounded down, before the map and the rest after it."""
+
+    def __init__(self, size: int, *, stride: int, padding: int):
+        super().__init__()
+        self.size, self.stride, self.padding = size, stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, (H + padding - size) / stride + 1, ...)."""
+        before = self.padding // 2
+        if self.padding % 2 == 0 and before <= self.size // 2:
+            return F.max_pool2d(x, self.size, self.stride, padding=before)
+        after = self.padding - before
+        return F.max_pool2d(F.pad(x, (before, after, before, after), value=-torch.inf), self.size, self.stride)
+
+
+class Route(nn.Module):
+    """Concatenation of features, of each the `group`-th of `groups` equal shares of its channels."""
+
+    def __init__(self, *, groups: int = 1, group: int = 0):
+        super().__init__()
+        self.groups, self.group = groups, group
+
+    def forward(self, *features: Tensor) -> Tensor:
+        """(B, C_i, H, W) to (B, sum of C_i / groups, H, W)."""
+        shares = [each.chunk(self.groups, dim=1)[self.group] for each in features] if self.groups > 1 else features
+        return torch.cat(list(shares), dim=1) if len(shares) > 1 else shares[0]
+
+
+class Softmax(nn.Module):
+    """Softmax over each of `groups` equal shares of all values of an image."""
+
+    def __init__(self, *, groups: int):
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same, each group summing to 1."""
+        return x.flatten(1).unflatten(1, (self.groups, -1)).softmax(-1).view(x.shape)
+
+
+@dataclass(frozen=True)
+class BoxHead:
+    """What turns the raw map of a `[yolo]` layer into boxes."""
+
+    anchors: tuple[tuple[float, float], ...]  # width and height in pixels of the network's input
+    classes: int
+    stride: int
+    scale: float  # scale_x_y
+    new_coords: bool
+
+
+def decode_head(raw: Tensor, head: BoxHead) -> tuple[Tensor, Tensor]:
+    """A map (B, n * (5 + C), h, w) to boxes (B, A, 4) xyxy in network pixels and scores (B, A, C), float32.
+
+    Of each anchor: x, y within the cell, stretched by `scale` about its middle (YOLOv4, arXiv 2004.10934, sec. 3.4);
+    width and height as anchor * e^t (YOLOv3, arXiv 1804.02767, sec. 2.1), or with `new_coords` anchor * (2 t)^2, when
+    the map holds sigmoids already (Scaled-YOLOv4, arXiv 2011.08036); a score is objectness times class.
+    """
+    batch, _, height, width = raw.shape
+    maps = raw.float().view(batch, len(head.anchors), 5 + head.classes, height, width).permute(0, 3, 4, 1, 2)
+    xy, wh, rest = maps.split((2, 2, 1 + head.classes), dim=-1)  # each (B, h, w, n, ...)
+    anchors = raw.new_tensor(head.anchors, dtype=torch.float32)  # (n, 2)
+    if head.new_coords:
+        sides = (2 * wh).square() * anchors
+    else:
+        xy, rest = xy.sigmoid(), rest.sigmoid()
+        sides = wh.clamp(max=LARGEST_EXPONENT).exp() * anchors
+    rows = torch.arange(height, device=raw.device, dtype=torch.float32)
+    columns = torch.arange(width, device=raw.device, dtype=torch.float32)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    corners = torch.stack((x, y), dim=-1)[:, :, None]  # (h, w, 1, 2)
+    centres = (head.scale * xy - (head.scale - 1) / 2 + corners) * head.stride
+    boxes = torch.cat((centres - sides / 2, centres + sides / 2), dim=-1)
+    return boxes.flatten(1, 3), (rest[..., :1] * rest[..., 1:]).flatten(1, 3)
+
+
+def decode_heads(outputs: Sequence[Tensor], heads: Sequence[BoxHead]) -> tuple[Tensor, Tensor]:
+    """All raw maps to boxes (B, A, 4) xyxy in network pixels and scores (B, A, C), float32."""
+    with torch.autocast(outputs[0].device.type, enabled=False):
+        decoded = [decode_head(raw, head) for raw, head in zip(outputs, heads, strict=True)]
+    return torch.cat([boxes for boxes, _ in decoded], dim=1), torch.cat([scores for _, scores in decoded], dim=1)
+
+
+def diou_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, *, beta: float) -> Tensor:
+    """Positions of the boxes kept, best first: within a class one goes whose IoU - (d^2 / c^2)^beta is above `iou`.
+
+    d is the distance of the centres from a better box, c the diagonal around both (Zheng et al., arXiv 1911.08287,
+    eq. 9, with the exponent that YOLOv4 gives it as beta_nms).
+    """
+    kept = []
+    for label in labels.unique().tolist():
+        waiting = (labels == label).nonzero().squeeze(-1)
+        waiting = waiting[scores[waiting].argsort(descending=True, stable=True)]
+        while len(waiting):
+            kept.append(waiting[:1])
+            best, rest = boxes[waiting[0]], boxes[waiting[1:]]
+            waiting = waiting[1:][_diou(best, rest, beta) <= iou]
+    if not kept:
+        return labels.new_zeros(0)
+    rows = torch.cat(kept)
+    return rows[scores[rows].argsort(descending=True, stable=True)]
+
+
+def _diou(box: Tensor, others: Tensor, beta: float) -> Tensor:
+    """(n,) IoU of a box (4,) with others (n, 4), less the share of the distance."""
+    inner = (torch.minimum(box[2:], others[:, 2:]) - torch.maximum(box[:2], others[:, :2])).clamp(min=0).prod(-1)
+    areas = (box[2:] - box[:2]).prod(-1) + (others[:, 2:] - others[:, :2]).prod(-1)
+    overlap = inner / (areas - inner).clamp(min=1e-9)
+    diagonal = (torch.maximum(box[2:], others[:, 2:]) - torch.minimum(box[:2], others[:, :2])).square().sum(-1)
+    distance = ((box[:2] + box[2:] - others[:, :2] - others[:, 2:]) / 2).square().sum(-1)
+    return overlap - (distance / diagonal.clamp(min=1e-9)).pow(beta)
