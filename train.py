@@ -132,6 +132,8 @@ def build(config: Any) -> dict[str, Any]:
     from ops.mish import plan, prepare
 
     train = config.train
+    if config.model.kind == "darknet":
+        raise ValueError("model.kind: darknet: training such a network is not there yet; expected yolo")
     placement = place(train.device, amp=train.amp, channels_last=train.channels_last)
     set_deterministic(train.deterministic)
     keep_freed_memory()

@@ -125,7 +125,7 @@ class YOLO:
     @property
     def iou(self) -> float:
         """The overlap of suppression that is customary for these weights."""
-        return 0.45 if self.names_from is not None else 0.7
+        return 0.45 if isinstance(self.model, Darknet) else 0.7
 
     def describe(self) -> str:
         """Weights, network, classes, side, device in one line; of Darknet's weights also the parts and their rule."""
@@ -318,14 +318,14 @@ class YOLO:
     def _require_classes(self, classes: Sequence[str], where: str) -> None:
         if list(classes) == self.names:
             return
-        if self.names_from is not None and len(classes) == len(self.names):
+        if isinstance(self.model, Darknet) and len(classes) == len(self.names):
             # Names of other spelling (aeroplane, airplane) are the rule there; at another place they are an error.
             moved = [name for place, name in enumerate(classes) if self.names[place] != name and name in self.names]
             if not moved:
                 return
             raise ValueError(
                 f"{where}: class {list(classes).index(moved[0])} is {moved[0]!r}, which is class "
-                f"{self.names.index(moved[0])} in {self.names_from}; expected the same order, or give --names"
+                f"{self.names.index(moved[0])} in {self.names_from or self.weights}; expected the same order"
             )
         message = f"{where} has {len(classes)} classes, the weights {self.weights} have {len(self.names)}"
         for place, (theirs, own) in enumerate(zip(classes, self.names, strict=False)):

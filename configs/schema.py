@@ -147,17 +147,19 @@ class DarknetModel(Frozen):
     cfg: str
     text: str | None = None  # of the cfg; kept with the config, so that a checkpoint needs no other file
     act: Activation | None = None
-    replace: dict[str, Activation] = {}  # by the cfg's own name, as in {mish: relu}
+    replace: dict[str, Activation | None] = {}  # by the cfg's own name, as in {mish: relu}
     backbone: DarknetPart = DarknetPart()
     neck: DarknetPart = DarknetPart()
     head: DarknetPart = DarknetPart()
     norm_act: Literal["fused", "plain"] = "fused"
 
 
-def _kind(value: Any) -> Any:
-    return value.get("kind", "yolo") if isinstance(value, Mapping) else getattr(value, "kind", None)
+def _kind(value: Any) -> str | None:
+    kind = value.get("kind", "yolo") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return kind if isinstance(kind, str) else None
 
 
+REPLACE = "model.replace."
 # A tagged union: another family joins by adding its class here, discriminated by `kind`.
 FAMILIES: dict[str, type[Frozen]] = {"yolo": YoloModel, "darknet": DarknetModel}
 Model = Annotated[
@@ -338,17 +340,25 @@ def load(path: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) ->
 def _refuse_hidden(tree: Mapping[str, Any], command: Mapping[str, Any], origins: Mapping[str, str]) -> None:
     """Raise ValueError where a general activation of the command line would be hidden by a narrower one of a file."""
     for general in command:
-        if not general.startswith("model.") or not general.endswith(".act"):
-            continue
-        scope = general.removesuffix("act")
         for narrow, value in flatten(tree).items():
-            if narrow != general and narrow.startswith(scope) and narrow.endswith(".act") and value is not None:
-                if narrow in command:
-                    continue
-                raise ValueError(
-                    f"{general} (command line) would not reach the sites of {narrow}: {value} ({origins.get(narrow)}); "
-                    f"set {narrow} as well, to null to let {general} through"
-                )
+            if value is None or narrow in command or not _is_narrower(narrow, general):
+                continue
+            raise ValueError(
+                f"{general} (command line) would not reach the sites of {narrow}: {value} ({origins.get(narrow)}); "
+                f"set {narrow} as well, to null to let {general} through"
+            )
+
+
+def _is_narrower(key: str, general: str) -> bool:
+    """Whether the activation at ``key`` stands for some of the sites of that at ``general``, over which it wins."""
+    if not general.startswith("model."):
+        return False
+    of_a_part = key.startswith("model.") and key.endswith(".act") and key != "model.act"
+    if general.startswith(REPLACE):  # by the cfg's name: any part's own wins
+        return of_a_part
+    scope = general.removesuffix("act")
+    replaces = key.startswith(REPLACE) and general == "model.act"
+    return general.endswith(".act") and key != general and (of_a_part and key.startswith(scope) or replaces)
 
 
 def _validate(tree: Mapping[str, Any], origins: Mapping[str, str], file: Path) -> Config:

@@ -109,7 +109,11 @@ def with_activations(config: Config, model: Darknet) -> str:
         if name is None:
             raise ValueError(f"{layer.path}: Darknet has no activation {spec}; there are {', '.join(ACTIVATIONS)}")
         if name != layer.section["activation"]:
-            lines[layer.section.lines["activation"] - 1] = f"activation={name}"
+            given = layer.section.lines.get("activation")
+            if given is None:
+                lines[layer.section.line - 1] += f"\nactivation={name}"
+            else:
+                lines[given - 1] = f"activation={name}"
     return "\n".join(lines)
 
 

@@ -157,6 +157,11 @@ SECTIONS: dict[str, dict[str, Option]] = {
         "max_crop": Option(_COUNT, ours=""),
         "mosaic": Option(_FLAG, ours="augment.mosaic"),
         "cutmix": Option(_FLAG, ours=""),
+        "mixup": Option(_FLAG, ours="augment.mixup"),
+        "blur": Option(_number, ours="augment.blur (a probability)"),
+        "gaussian_noise": Option(_number, ours=""),
+        "mosaic_bound": Option(_FLAG, ours=""),
+        "max_chart_loss": Option(_number, ours=""),
         "label_smooth_eps": Option(_number, ours=""),
         "ema_alpha": Option(_number, ours="train.ema (a fraction of the run there is none; here it is one)"),
     },
@@ -208,6 +213,10 @@ SECTIONS: dict[str, dict[str, Option]] = {
         "obj_normalizer": Option(_number, ours=""),
         "objectness_smooth": Option(_FLAG, ours=""),
         "max_delta": Option(_number, ours=""),
+        "max": Option(_COUNT, ours=""),
+        "counters_per_class": Option(_list_of(_number), ours=""),
+        "focal_loss": Option(_FLAG, ours=""),
+        "label_smooth_eps": Option(_number, ours=""),
     },
 }  # fmt: skip
 REQUIRED = {

@@ -175,6 +175,7 @@ class AnnotationFiles:
 
 CONFIG = {
     "model": {
+        "kind": "yolo",
         "size": "n",
         "act": {"name": "swish", "beta": 1.5, "learnable": True},
         "backbone": {"act": "mish", "stages": {"P4": {"act": "relu"}}},
@@ -346,7 +347,7 @@ class Checkpoints:
                 "param_groups": [],
             },
             "scaler": {},
-            "state": {**state, "loss_sums": torch.zeros(4)},
+            "state": {**state, "loss_sums": torch.zeros(4), "batches_crc32": 7},
             "clock": {"total": {"train": 1.5}},
             "rng": {"cpu": torch.get_rng_state(), "cuda": []},
             "data_sha256": {"train": "0", "val": "1"},

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import detect
+import train
 import val
 from configs.schema import load
 from data.names import COCO as COCO_NAMES
@@ -168,9 +169,28 @@ def test_a_config_of_the_darknet_family(place: Path) -> None:
         ({"model.kind": "darkest"}, "model.kind.*darkest"),
         ({"model.kind": "darknet", "model.cfg": "kept.yaml", "model.size": "n"}, "model.size .*: unknown key; valid"),
         ({"model.cfg": "kept.yaml"}, "model.cfg .*: unknown key; "),
+        ({"model.kind": ["darknet"]}, "model.kind.*a kind of yolo or darknet"),
     ):  # fmt: skip
         with pytest.raises((ValueError, FileNotFoundError), match=words):
             load("yolo.yaml", settings)
+
+
+def test_a_wider_key_of_the_command_line_is_not_hidden(place: Path) -> None:
+    (place / "d.yaml").write_text("base: yolo.yaml\nmodel: {kind: darknet, cfg: x.cfg, replace: {mish: relu}}\n")
+    with pytest.raises(ValueError, match="model.act .* would not reach the sites of model.replace.mish: relu"):
+        load("d.yaml", {"model.act": "gelu"})
+    assert load("d.yaml", {"model.act": "gelu", "model.replace.mish": None}).model.act == {"name": "gelu"}
+    (place / "d.yaml").write_text("base: yolo.yaml\nmodel: {kind: darknet, cfg: x.cfg, neck: {act: relu}}\n")
+    with pytest.raises(ValueError, match="model.replace.mish .* would not reach the sites of model.neck.act: relu"):
+        load("d.yaml", {"model.replace.mish": "gelu"})
+    assert (
+        load("d.yaml", {"model.replace.mish": "gelu", "model.neck.act": None}).model.replace["mish"]["name"] == "gelu"
+    )
+
+
+def test_training_is_refused_in_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(train.main, "train.py", "--cfg", "x.cfg", "--data", "shapes.yaml") == 2
+    assert "training such a network is not there yet" in capsys.readouterr().err and not (place / "runs").exists()
 
 
 def test_trained_weights_give_the_stored_coco_numbers(tmp_path: Path) -> None:
