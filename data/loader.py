@@ -6,6 +6,7 @@ the index to the workers, which keep no state, so any number of them gives the s
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import zlib
@@ -329,6 +330,7 @@ def _describe(annotations: Annotations, store: ImageStore | None, workers: int) 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # workers are the parallelism; OpenCV's own threads would only fight for the cores
     torch.set_num_threads(1)
+    gc.freeze()  # a full collection would write to every object, and so copy each page shared with the main process
     # A cluster or a terminal sends these to every process of the run; when to stop is the main process's to say.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,13 +1,17 @@
 """Batches do not depend on workers, history or caches; evaluation does not depend on the batch size."""
 
+import gc
 import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from data import build_eval_loader, build_train_loader, load_dataset
+from data import build_eval_loader, build_train_loader, load_dataset, loader
 from data.image import read_image
 from ops.geometry import letterbox
 
@@ -205,3 +209,29 @@ def test_a_thousand_batches_hold_memory_and_files(tiny):
     files, memory = epochs(20)
     files_later, memory_later = epochs(150)
     assert files_later <= files and memory_later - memory < 16 << 20
+
+
+def copied_by_a_collection(prepare: Callable[[], None]) -> int:
+    """KiB that a forked process takes for itself in a full garbage collection, after it has prepared for its work."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        prepare()
+        before = own_kib()
+        gc.collect()
+        os.write(writing, str(own_kib() - before).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        return int(answer.read())
+
+
+def own_kib() -> int:
+    """KiB of this process that it shares with no other."""
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork() and /proc")
+def test_workers_share_the_memory_of_the_main_process_for_good() -> None:
+    shared = copied_by_a_collection(lambda: loader._start_worker(0))
+    assert shared < 2048 and shared < copied_by_a_collection(lambda: None) / 5
