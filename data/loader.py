@@ -330,7 +330,6 @@ def _describe(annotations: Annotations, store: ImageStore | None, workers: int) 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # workers are the parallelism; OpenCV's own threads would only fight for the cores
     torch.set_num_threads(1)
-    gc.freeze()  # a full collection would write to every object, and so copy each page shared with the main process
     # A cluster or a terminal sends these to every process of the run; when to stop is the main process's to say.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -341,6 +340,10 @@ def _data_loader(
 ) -> DataLoader:
     # Forked workers share memory with the main process as it is; elsewhere they are spawned with handles to it.
     context = ("fork" if sys.platform == "linux" else "spawn") if workers else None
+    if context == "fork":
+        # A full garbage collection, there or here, would write to every object and so copy each page that is shared.
+        gc.collect()
+        gc.freeze()
     return DataLoader(
         samples,
         batch_sampler=batches,

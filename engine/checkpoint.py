@@ -6,6 +6,7 @@ Both hold ``format``, ``kind``, ``config``, ``names``, ``census`` and ``model``.
 
 import pickle
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -86,7 +87,9 @@ def load_checkpoint(path: str | Path, *, kind: str | None = None) -> dict[str, A
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError(f"truncated, or of another kind ({path.stat().st_size} bytes)")
-        content = read_archive(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's own, about what a damaged file makes of its tensors
+            content = read_archive(path)
     except DAMAGE as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of this project, or a damaged one: {reason}") from error
