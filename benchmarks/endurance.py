@@ -8,7 +8,8 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def write_data(folder: Path) -> Path:
     return folder / "shapes.yaml"
 
 
-def loader_batches(data: Path, count: int) -> Iterator[tuple[int, dict[str, float]]]:
+def loader_batches(data: Path, count: int) -> list[tuple[int, dict[str, float]]]:
     """Draw batches of two from two workers, which decode and augment each image anew."""
     from configs.schema import load
     from data import build_train_loader, load_dataset
@@ -65,14 +66,16 @@ def loader_batches(data: Path, count: int) -> Iterator[tuple[int, dict[str, floa
     loader = build_train_loader(
         load_dataset(config.data, "train"), augment=config.augment, mosaic_until=None, **options
     )
+    seen: list[tuple[int, dict[str, float]]] = []
     done = 0
     while done < count:
         for _ in loader:
             done += 1
             if done % max(1, count // SAMPLES) == 0:
-                yield done, process_figures()
+                seen.append((done, process_figures()))
             if done == count:
-                return
+                break
+    return seen
 
 
 def training_steps(data: Path, count: int, folder: Path) -> list[tuple[int, dict[str, float]]]:
@@ -138,10 +141,11 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--out", type=Path, default=Path("endurance.png"))
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(2, mp_context=get_context("spawn")) as side_by_side:
         data = write_data(Path(name))
-        parts = {"training steps": training_steps(data, arguments.steps, Path(name))}
-        parts["loader batches"] = list(loader_batches(data, arguments.batches))
+        training = side_by_side.submit(training_steps, data, arguments.steps, Path(name))
+        loading = side_by_side.submit(loader_batches, data, arguments.batches)
+        parts = {"training steps": training.result(), "loader batches": loading.result()}
     wrong = []
     for title, seen in parts.items():
         print(f"{seen[-1][0]} {title}")
