@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.flags import Parser, run_script
+from configs.flags import Parser, add_weights_flags, run_script
 from configs.weights import add_refusals, require_weights
 
 if TYPE_CHECKING:
@@ -88,22 +88,9 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the command line."""
     parser = Parser(prog="detect.py", description=__doc__)
     add = parser.add_argument
-    add("--weights", metavar="BEST.PT", help="checkpoint of a training run, or a Darknet .weights")
-    add("--cfg", metavar="X.CFG", help="the network of a Darknet .weights")
-    add(
-        "--names",
-        metavar="FILE",
-        help="class names of a Darknet .weights, a line each; None: *.names beside it, or COCO's",
-    )
+    add_weights_flags(parser)
     add("--source", metavar="SOURCE", help="image, folder, 'glob', video, camera number, stream address or list (.txt)")
-    add("--imgsz", "--img", "--img-size", type=int, metavar="PIXELS", help="long side of the input; None: as trained")
     add("--conf", "--conf-thres", type=float, default=0.25, help="lowest score that is shown")
-    add(
-        "--iou",
-        "--iou-thres",
-        type=float,
-        help="overlap from which two boxes of a class are one; None: 0.7, Darknet's 0.45",
-    )
     add("--max-det", type=int, default=300, help="most detections a picture")
     add("--classes", nargs="+", metavar="CLASS", help="show these classes only, by number or by name")
     add("--agnostic-nms", action="store_true", help="of overlapping boxes keep one, whatever their classes")

@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from configs.flags import Parser, run_script
+from configs.flags import Parser, add_weights_flags, run_script
 from configs.weights import add_refusals, require_weights
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
 
     from engine.evaluate import write_predictions
-    from engine.files import write_text
     from engine.plots import plot_evaluation
     from engine.problems import counted, listed, write_ledger
     from engine.record import check_run_name, increment_path
+    from ops.files import write_text
     from yolo import YOLO
 
     check_run_name(arguments.name)  # before the work, not after it
@@ -79,24 +79,11 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the command line."""
     parser = Parser(prog="val.py", description=__doc__)
     add = parser.add_argument
-    add("--weights", metavar="BEST.PT", help="checkpoint of a training run, or a Darknet .weights")
-    add("--cfg", metavar="X.CFG", help="the network of a Darknet .weights")
-    add(
-        "--names",
-        metavar="FILE",
-        help="class names of a Darknet .weights, a line each; None: *.names beside it, or COCO's",
-    )
+    add_weights_flags(parser)
     add("--data", metavar="YAML", help="data YAML, by path or by its name in configs/data/; None: the training's own")
     add("--split", default="val", choices=("val", "test", "train"), help="which images")
-    add("--imgsz", "--img", "--img-size", type=int, metavar="PIXELS", help="long side of the input; None: as trained")
     add("--batch", "--batch-size", type=int, default=16, help="images a step; the numbers are the same for any")
     add("--conf", "--conf-thres", type=float, default=0.001, help="lowest score that counts")
-    add(
-        "--iou",
-        "--iou-thres",
-        type=float,
-        help="overlap from which two boxes of a class are one; None: 0.7, Darknet's 0.45",
-    )
     add("--max-det", type=int, default=300, help="most detections an image")
     add("--rect", action="store_true", default=True, help="pad images to a multiple of the stride, not to a square")
     add("--no-rect", dest="rect", action="store_false", default=True, help="pad images to a square")

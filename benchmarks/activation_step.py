@@ -13,10 +13,10 @@ import time
 from collections.abc import Sequence
 
 import torch
-from scipy import stats
 
 from benchmarks.step import our_step, random_batch
 from configs.flags import run_script
+from experiment.statistics import compare_ratio
 from ops.mish import prepare
 
 NETWORKS = {  # name: activation, norm_act
@@ -35,11 +35,11 @@ PAIRS = (
 
 
 def quotient(times: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
-    """Geometric mean of the quotients within a round, and its 95 % bounds."""
-    logs = [math.log(a / b) for a, b in zip(times, others, strict=True)]
-    mean, free = statistics.fmean(logs), len(logs) - 1
-    half = float(stats.t.ppf(0.975, free)) * statistics.stdev(logs) / math.sqrt(len(logs))
-    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+    """Geometric mean of the quotients within a round, and its 95 % bounds: of one candidate, so the paired t's."""
+    values = {"one": dict(enumerate(times)), "other": dict(enumerate(others))}
+    (found,) = compare_ratio(values, baseline="other").differences
+    low, high = found.interval or (math.nan, math.nan)
+    return found.estimate, low, high
 
 
 def main() -> int:

@@ -197,6 +197,25 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, nargs="*", action=_Refuse, help=argparse.SUPPRESS)
 
 
+def add_weights_flags(parser: argparse.ArgumentParser) -> None:
+    """Add what says which trained detector runs and how its boxes are suppressed, the same in val.py and detect.py."""
+    add = parser.add_argument
+    add("--weights", metavar="BEST.PT", help="checkpoint of a training run, or a Darknet .weights")
+    add("--cfg", metavar="X.CFG", help="the network of a Darknet .weights")
+    add(
+        "--names",
+        metavar="FILE",
+        help="class names of a Darknet .weights, a line each; None: *.names beside it, or COCO's",
+    )
+    add("--imgsz", "--img", "--img-size", type=int, metavar="PIXELS", help="long side of the input; None: as trained")
+    add(
+        "--iou",
+        "--iou-thres",
+        type=float,
+        help="overlap from which two boxes of a class are one; None: 0.7, Darknet's 0.45",
+    )
+
+
 class _Refuse(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         parser.error(f"{option_string}: has no meaning here; {INSTEAD[option_string or '']}")

@@ -32,8 +32,8 @@ from data.image import read_image
 from data.suspicious import Suspicion, find_suspicious
 from engine import data_report, problems
 from engine.data_report import Section, Tile
-from engine.files import write_text
 from engine.record import increment_path
+from ops.files import write_text
 
 SPLITS = ("train", "val", "test")
 MOST_TILES = 20  # pictures of one kind

@@ -22,7 +22,8 @@ import numpy as np
 from data.annotations import Annotations, TextColumn
 from data.ledger import Problem, refuse
 from data.progress import shown
-from data.storage import cache_folder, content_hash, is_there, written_whole
+from data.storage import cache_folder, content_hash, is_there
+from ops.files import replacing
 
 FORMAT = 1  # raise it when the arrays or the checks change: caches of another format are not read
 SMALLEST_CACHED = 2 << 20  # bytes; smaller files are read faster than a cache is looked up
@@ -377,7 +378,7 @@ def _write_cache(path: Path, annotations: Annotations) -> None:
         "ledger": [asdict(problem) for problem in annotations.ledger],
     }
     arrays["plain"] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
-    with written_whole(path) as file:
+    with replacing(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 

@@ -23,7 +23,8 @@ import yaml
 from data.image import ImageProblem, verify_image
 from data.ledger import Problem, refuse, summary
 from data.progress import shown
-from data.storage import is_there, written_whole
+from data.storage import is_there
+from ops.files import replacing
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SPLITS = ("train", "val", "test")
@@ -273,11 +274,12 @@ def convert(
     for split, content in contents.items():
         content["categories"] = [{"id": label, "name": name} for label, name in enumerate(listed)]
         path = (target / "annotations" / f"{split}.json").resolve()
-        with written_whole(path) as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
             file.write(json.dumps(content).encode())
         entries[split] = {"images": str(found.root), "annotations": str(path)}
     recipe = target / "coco.yaml"
-    with written_whole(recipe) as file:
+    with replacing(recipe) as file:
         file.write(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True).encode())
     return recipe, problems
 

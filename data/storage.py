@@ -1,4 +1,4 @@
-"""Where things made from the data are kept between runs, and how a file is written so that it is never half there."""
+"""Where things made from the data are kept between runs, and what tells one content from another."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from data.progress import shown
 
@@ -27,7 +24,10 @@ def cache_folder(beside: str | Path) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):
                 return folder
-    return Path(tempfile.gettempdir()) / "yolo-mish"
+    last = Path(tempfile.gettempdir()) / "yolo-mish"
+    with contextlib.suppress(OSError):
+        last.mkdir(exist_ok=True)
+    return last
 
 
 def is_there(path: str | Path, *, folder: bool) -> bool:
@@ -38,20 +38,6 @@ def is_there(path: str | Path, *, folder: bool) -> bool:
         if error.errno != errno.ENAMETOOLONG:
             raise
         return False
-
-
-@contextlib.contextmanager
-def written_whole(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file that appears under `path` only when it was written to its end."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def content_hash(path: str | Path, *, progress: bool = False) -> str:

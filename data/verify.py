@@ -13,7 +13,8 @@ from data.annotations import Annotations
 from data.image import ImageProblem, verify_image
 from data.ledger import Problem, refuse
 from data.progress import in_threads
-from data.storage import cache_folder, content_hash, written_whole
+from data.storage import cache_folder, content_hash
+from ops.files import replacing
 
 SMALLEST_CACHED = 1000  # images; fewer are decoded again in seconds
 
@@ -38,7 +39,7 @@ def verify_images(annotations: Annotations, *, strict: bool = False, progress: b
     if strict:
         refuse([*annotations.ledger, *problems])
     if cached is not None and not np.array_equal(rows, known):
-        with contextlib.suppress(OSError), written_whole(cached) as file:
+        with contextlib.suppress(OSError), replacing(cached) as file:
             np.save(file, rows)
     bad = [index for index, each in enumerate(results) if isinstance(each, Problem)]
     if len(bad) == len(annotations):

@@ -14,7 +14,7 @@ from typing import IO, Any
 import torch
 
 from engine.archive import read_archive
-from engine.files import replacing
+from ops.files import replacing
 
 FORMAT = 1
 MAX_CHECKPOINT_BYTES = 16 << 30

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from engine.drawing import HEADER, LabelMaker, save_image
-from engine.files import write_text
+from ops.files import write_text
 
 SMALL, LARGE = 32, 96  # COCO's bounds of small and large objects, square roots of areas in pixels
 MOST_CLASSES = 100  # bars in one picture

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.files import replacing
 from engine.matching import BoxTable, ConfidenceCurves, confidence_curves, confusion_counts
 from engine.progress import Progress
+from ops.files import replacing
 
 STAT_NAMES = (
     "mAP50-95", "mAP50", "mAP75", "AP_small", "AP_medium", "AP_large",

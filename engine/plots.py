@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from engine.drawing import class_color, draw_detections, mosaic, save_image, save_mosaic
-from engine.files import replacing
+from ops.files import replacing
 
 __all__ = [
     "draw_detections",

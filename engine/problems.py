@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.files import write_text
+from ops.files import write_text
 
 LEDGER = "data_problems.json"
 

@@ -1,6 +1,6 @@
 """What a run leaves behind: its folder, results.csv, run.json, TensorBoard events, and the lines on the console.
 
-Files are written beside their place and renamed (engine/files.py).
+Files are written beside their place and renamed (ops/files.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from engine.files import write_text
+from ops.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE_FOLDERS = ("configs", "data", "engine", "models", "ops")  # with the scripts beside them: what a run is made of
@@ -118,12 +118,6 @@ def _cell(name: str, value: Any) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
     return str(value)
-
-
-def read_results(path: str | os.PathLike) -> list[dict[str, float | None]]:
-    """The rows of a results.csv as numbers; None where a cell is empty. Raises FileNotFoundError without the file."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return [{name: float(text) if text else None for name, text in row.items()} for row in csv.DictReader(file)]
 
 
 # -------------------------------------------------------------------------------------------------- code and machine

@@ -25,11 +25,11 @@ from engine.clock import Clock
 from engine.contention import OtherProcesses
 from engine.ema import ModelEMA
 from engine.evaluate import EvalResult, Truth, evaluate, write_predictions
-from engine.files import claim, write_text
 from engine.optim import build_optimizer, freeze, learning_rate
 from engine.profile import profile_steps
 from engine.trainer import State, Trainer
 from ops.device import Placement, out_of_memory
+from ops.files import claim, write_text
 
 DRAWN_BATCHES = 3
 PRIMARY = "mAP50-95"

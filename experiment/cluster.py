@@ -10,23 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiment.job import GRACE_SECONDS, ROOT, TRAINER, Job, conclude, job, launch, stop
 from experiment.plan import Cell, Plan
-from experiment.runner import (
-    GRACE_SECONDS,
-    POLL_SECONDS,
-    ROOT,
-    TRAINER,
-    Interrupted,
-    Job,
-    Watch,
-    conclude,
-    held,
-    job,
-    launch,
-    left_over,
-    signals,
-    stop,
-)
+from experiment.runner import POLL_SECONDS, Interrupted, left_over, signals
+from experiment.watch import Watch
+from ops.files import held
 
 RETRIES = 5  # of a run whose worker is lost
 
@@ -42,9 +30,8 @@ def train_one(own: Job) -> int:
         while process.poll() is None:  # a wait in the system would not be interrupted by Ray
             time.sleep(POLL_SECONDS)
         return process.returncode
-    except BaseException:  # Ray cancels a task by an exception of its choice
-        stop(process)
-        raise
+    finally:
+        stop(process)  # where Ray cancels the task, by an exception of its choice
 
 
 def connect() -> Any:

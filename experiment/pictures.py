@@ -16,7 +16,6 @@ import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -27,6 +26,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from ops.files import replacing
 
 INK, FAINT, VOID = "#1b1f24", "#c9ced6", "#6e7681"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d46", "#7f7f7f")
@@ -375,13 +376,10 @@ def plot_timing(rows: Sequence[tuple[str, str, float, float, float]], palette: P
 
 
 def save_png(figure: Figure, path: str | os.PathLike) -> None:
-    """Write the picture on white, beside its place and renamed."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+    """Write the picture on white."""
+    with replacing(path) as file, matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a letter that the font lacks
-        figure.savefig(temporary, format="png", facecolor="white")
-    os.replace(temporary, target)
+        figure.savefig(file, format="png", facecolor="white")
 
 
 def inline_svg(figure: Figure, key: str, *, words: str) -> str:

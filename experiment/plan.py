@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from experiment.runs import Run, cell_name
 from experiment.statistics import minimal_detectable, seeds_for_same
+from ops.files import write_text
 
 PLAN = "plan.json"
 SIGMA = 0.006  # residual sd of one run's mAP50-95, assumed for planning until there are runs to estimate it from
@@ -209,9 +210,7 @@ class Plan(BaseModel):
         """Write plan.json in one step."""
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-        temporary = folder / f".{PLAN}.unfinished"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / PLAN)
+        write_text(folder / PLAN, text)
 
     def merged(self, asked: "Plan") -> "Plan":
         """This plan with what ``asked`` has more of: activations and seeds. ValueError where it asks for another plan.

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from experiment.job import ROOT
 from experiment.plan import Plan
-from experiment.runner import ROOT
 
 TIMING = "timing.json"
 

@@ -9,7 +9,6 @@ import io
 import itertools
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +22,7 @@ from experiment.fingerprint import differences, fingerprint, pairing
 from experiment.plan import Plan
 from experiment.runs import Run
 from experiment.statistics import Comparison
+from ops.files import write_text
 
 PRIMARY = "metrics/mAP50-95"
 PARTS = ("time_train_s", "time_warmup_s", "time_data_s", "time_val_s", "time_save_s")
@@ -45,11 +45,13 @@ def write_report(folder: Path, runs: Sequence[Run], *, plan: Plan | None) -> str
         old.unlink()
     for name, figure in drawn.items():
         pictures.save_png(figure, folder / "pictures" / f"{name}.png")
-    _write(folder / "report.json", json.dumps(_finite(numbers), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    _write(folder / "table.csv", as_csv(table_rows(numbers)))
-    _write(folder / "runs.csv", as_csv(numbers["runs"]))
+    write_text(
+        folder / "report.json", json.dumps(_finite(numbers), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
+    write_text(folder / "table.csv", as_csv(table_rows(numbers)))
+    write_text(folder / "runs.csv", as_csv(numbers["runs"]))
     colors = {act: palette.variable(act) for act in palette.colors}
-    _write(folder / "report.html", page.render(numbers, drawn, colors=colors))
+    write_text(folder / "report.html", page.render(numbers, drawn, colors=colors))
     return page.terminal(numbers, folder / "report.html")
 
 
@@ -352,13 +354,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(each) for each in value]
     return value
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the file beside its place and rename it, so that a reader never sees half of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    os.replace(temporary, path)
 
 
 # ------------------------------------------------------------------------------------------------------ the pictures

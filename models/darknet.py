@@ -20,11 +20,11 @@ from configs.flags import Parser, run_script
 from configs.schema import Config, load
 from data.names import find_names
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.files import write_text
 from models import Darknet, build_model, census, flops, format_census, plan_darknet
 from models.activations import check_activation
 from models.darknet_cfg import ACTIVATIONS, training_keys
 from models.darknet_weights import Header, check_weights, read_weights, write_weights
+from ops.files import write_text
 from yolo import YOLO
 
 HEADER = "darknet_header"  # of a checkpoint: major, minor, revision, seen

@@ -287,7 +287,7 @@ def write(folder: Path, content: dict[str, Any]) -> None:
     import csv
     import io
 
-    from engine.files import write_text
+    from ops.files import write_text
 
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / FILES[0], json.dumps(content, indent=2, ensure_ascii=False) + "\n")

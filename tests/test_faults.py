@@ -201,7 +201,7 @@ def test_two_runs_in_one_folder(data: Path, here: Path, capsys: pytest.CaptureFi
     assert start(data) == 0
     folder = here / "runs/train/exp"
     holder = (
-        "import sys; from pathlib import Path; from engine.files import claim; "
+        "import sys; from pathlib import Path; from ops.files import claim; "
         "held = claim(Path(sys.argv[1])); print('held', flush=True); input()"
     )
     other = subprocess.Popen(

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine import files, record
+from engine import record
+from experiment.runs import read_rows
+from ops import files
 
 
 def test_folders_are_numbered(tmp_path):
@@ -59,17 +61,17 @@ def test_results_survive_a_resume(tmp_path):
     for epoch in (1, 2, 3):
         row = {"epoch": epoch, "metrics/mAP50-95": 1 / 3, "metrics/AP_small": -1, "lr": 1e-5, "beta": float("nan")}
         table.append(row)
-    rows = record.read_results(path)
+    rows = read_rows(path)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert rows[0]["metrics/mAP50-95"] == pytest.approx(1 / 3, rel=1e-5) and rows[0]["lr"] == 1e-5
     assert rows[0]["metrics/AP_small"] is None and rows[0]["beta"] is None and rows[0]["val/box_loss"] is None
     assert path.read_text().splitlines()[0].split(",") == [*record.COLUMNS, "beta"]
     # The run was killed after the checkpoint of epoch 2: row 3 goes, and comes again.
     resumed = record.Results(path, table.rows[:2])
-    assert len(record.read_results(path)) == 2
+    assert len(read_rows(path)) == 2
     resumed.append({"epoch": 3, "lr": 2.0})
     resumed.append({"epoch": 3, "lr": 3.0})
-    assert [row["lr"] for row in record.read_results(path)] == [1e-5, 1e-5, 3.0]
+    assert [row["lr"] for row in read_rows(path)] == [1e-5, 1e-5, 3.0]
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.csv"]
 
 

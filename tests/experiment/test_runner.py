@@ -15,8 +15,9 @@ import pytest
 
 from experiment import cluster
 from experiment.plan import Plan, make_plan
-from experiment.runner import Interrupted, gpus_of, held, outcome, train_all
+from experiment.runner import Interrupted, gpus_of, outcome, train_all
 from experiment.runs import read_run
+from ops.files import held
 
 STUB = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
 ROOT = Path(__file__).parents[2]

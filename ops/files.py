@@ -1,4 +1,4 @@
-"""Files of a run: written aside and renamed, so that a killed run leaves none half written; one process a folder."""
+"""Files written aside and renamed, so that a killed process leaves none half written; one process a run folder."""
 
 import contextlib
 import os
@@ -75,3 +75,15 @@ def claim(folder: Path) -> IO:
         for left in folder.rglob(f".*{UNFINISHED}"):
             left.unlink(missing_ok=True)
     return file
+
+
+def held(folder: Path) -> bool:
+    """Whether another process has claimed a run folder; never on Windows."""
+    if fcntl is None or not (folder / LOCK).is_file():
+        return False
+    with open(folder / LOCK, "r+", encoding="ascii") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
