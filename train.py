@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     with clock.span("validation"):
                         batches = trainer.until_stopped(run.val_loader)
                         result = evaluate(trainer.evaluated, batches, truth=run.truth, **run.val_options, loss=True)
-                row = run.row(losses, result)
+                row = run.close_epoch(losses, result)
                 with clock.span("saving"):
                     run.keep(row, result)
                 print(run.line(row), flush=True)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from configs.flags import run_script
 from configs.schema import load
+from engine.machine import PeakMemory
 from engine.optim import build_optimizer
-from engine.record import PeakMemory
 from models import build_model
 from ops.device import place
 from ops.targets import Targets

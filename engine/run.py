@@ -25,6 +25,7 @@ from engine.clock import Clock
 from engine.contention import OtherProcesses
 from engine.ema import ModelEMA
 from engine.evaluate import EvalResult, Truth, evaluate, write_predictions
+from engine.machine import PeakMemory, fingerprint
 from engine.optim import build_optimizer, freeze, learning_rate
 from engine.profile import profile_steps
 from engine.trainer import State, Trainer
@@ -77,7 +78,7 @@ class TrainingRun:
             self._resume(checkpoint)
         if config.train.profile:
             self.notes.append(profile_steps(self.trainer, train_loader, config.train.profile))
-        self.memory = record.PeakMemory(placement.device)
+        self.memory = PeakMemory(placement.device)
         self.others = OtherProcesses()
         self.folder = folder or record.increment_path(config.run.project, config.run.name, config.run.exist_ok)
         self._claim = claim(self.folder)
@@ -208,8 +209,8 @@ class TrainingRun:
             f"{row['images_per_s']:.0f} images/s  left {record.format_duration(left)}"
         )
 
-    def row(self, losses: Mapping[str, float], result: EvalResult | None) -> dict[str, Any]:
-        """Return the row of results.csv of the epoch that has just ended; closes it in the trainer and its clock."""
+    def close_epoch(self, losses: Mapping[str, float], result: EvalResult | None) -> dict[str, Any]:
+        """Close the epoch in the trainer and its clock; return its row of results.csv."""
         trainer, crc32 = self.trainer, self.trainer.state.batches_crc32
         trainer.state.close_epoch()
         times = trainer.clock.close_epoch()
@@ -297,7 +298,7 @@ class TrainingRun:
         )
         lines = record.start_banner(
             differs=config.difference(),
-            code=record.fingerprint(),
+            code=fingerprint(),
             device=self.placement.describe(),
             operator=self.operator,
             census=self.census_text,

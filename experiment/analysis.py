@@ -227,10 +227,8 @@ def _metric(
     note: str = "",
 ) -> Metric:
     """The cells of a figure and, where `test`, their comparison; the note says why there is none."""
-    table: dict[str, dict[int, float]] = {act: {} for act in acts}
-    for (act, seed), value in sorted(values.items(), key=lambda item: item[0][1]):
-        if value is not None:
-            table[act][seed] = value
+    cells = cells_of(values, acts)
+    table = {each.act: each.values for each in cells}
     comparison = None
     if test and not any(table.values()):
         note = note or "no run has this figure"
@@ -238,7 +236,16 @@ def _metric(
         note = f"no run of the baseline {baseline} has this figure"
     elif test:
         comparison = (compare_ratio if ratio else compare)(table, baseline=baseline, alpha=alpha)
-    cells = tuple(
+    return Metric(key=key, title=title, unit=unit, cells=cells, comparison=comparison, note=note)
+
+
+def cells_of(values: Mapping[Cell, float | None], acts: Sequence[str]) -> tuple[Cells, ...]:
+    """The values there are by activation and seed, with mean and sd."""
+    table: dict[str, dict[int, float]] = {act: {} for act in acts}
+    for (act, seed), value in sorted(values.items(), key=lambda item: item[0][1]):
+        if value is not None:
+            table[act][seed] = value
+    return tuple(
         Cells(
             act=act,
             values=each,
@@ -247,7 +254,6 @@ def _metric(
         )
         for act, each in table.items()
     )
-    return Metric(key=key, title=title, unit=unit, cells=cells, comparison=comparison, note=note)
 
 
 def _verdicts(
@@ -302,18 +308,19 @@ def best_points(run: Run) -> float | None:
     return 100 * max(values) if values else None
 
 
-def _total(run: Run, column: str) -> float:
+def total(run: Run, column: str) -> float:
+    """The sum of a column over the epochs."""
     return sum(row.get(column) or 0.0 for row in run.rows)
 
 
 def training_seconds(run: Run) -> float | None:
     """Device time of all steps but the first of a process (warm-up); None where nothing was timed."""
-    return _total(run, "time_train_s") or None
+    return total(run, "time_train_s") or None
 
 
 def void_reason(run: Run) -> str:
     """Why the time of a run is no evidence about its activation; empty where it is."""
-    train, waited = _total(run, "time_train_s"), _total(run, "time_data_s")
+    train, waited = total(run, "time_train_s"), total(run, "time_data_s")
     if train and waited > WAIT_SHARE * train:
         return f"waited for data {100 * waited / train:.0f} % of its step time"
     others = [cores for row in run.rows if (cores := row.get("other_cores")) is not None]

@@ -160,6 +160,10 @@ class Plan(BaseModel):
 
     def describe(self) -> str:
         """The plan as printed before the runs."""
+        return "\n".join(f"{name:<16}{text}" for name, text in self.entries())
+
+    def entries(self) -> list[tuple[str, str]]:
+        """What the plan says, as names and texts."""
         points, count = 100 * self.sigma_assumed, len(self.seeds)
         per_act = dict.fromkeys(self.epochs[act] for act in (*self.acts, *self.added_acts))
         epochs = ", ".join(f"{act} {self.epochs[act]}" for act in self.acts) if len(per_act) > 1 else f"{[*per_act][0]}"
@@ -177,8 +181,7 @@ class Plan(BaseModel):
         if self.added_acts or self.added_seeds:
             added = [*self.added_acts, *(f"seed {seed}" for seed in self.added_seeds)]
             entries.append(("added", f"{', '.join(added)}, beyond the plan: what they show is exploratory"))
-        entries += [("note", note) for note in self.notes]
-        return "\n".join(f"{name:<16}{text}" for name, text in entries)
+        return entries + [("note", note) for note in self.notes]
 
     def _time(self) -> str:
         estimates = [self.seconds(cell) for cell in self.cells]

@@ -17,16 +17,15 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiment import advice, page, pictures
-from experiment.analysis import Analysis, Cells, Metric, analyse
+from experiment.analysis import PRIMARY, Analysis, Cells, Metric, analyse, cells_of, total
 from experiment.fingerprint import differences, fingerprint, pairing
 from experiment.plan import Plan
+from experiment.probe import TIMING
 from experiment.runs import Run
 from experiment.statistics import Comparison
 from ops.files import write_text
 
-PRIMARY = "metrics/mAP50-95"
 PARTS = ("time_train_s", "time_warmup_s", "time_data_s", "time_val_s", "time_save_s")
-TIMING = "timing.json"
 
 
 def write_report(folder: Path, runs: Sequence[Run], *, plan: Plan | None) -> str:
@@ -173,9 +172,9 @@ def _more(runs: Sequence[Run], analysis: Analysis) -> list[Metric]:
     for run in runs:
         if run.status != "finished" or run.act not in analysis.acts or run.seed not in analysis.seeds:
             continue
-        cell, hours = (run.act, run.seed), sum(_total(run, part) for part in PARTS) / 3600
+        cell, hours = (run.act, run.seed), sum(total(run, part) for part in PARTS) / 3600
         if cell in clean:
-            found["epoch_seconds"][cell] = _total(run, "time_train_s") / len(run.rows)
+            found["epoch_seconds"][cell] = total(run, "time_train_s") / len(run.rows)
         found["wall_hours"][cell] = hours
         found["device_hours"][cell] = hours * _devices(run)
     cpu = all(not run.record.get("machine", {}).get("gpus") or "cpu" in _device(run) for run in runs)
@@ -186,25 +185,9 @@ def _more(runs: Sequence[Run], analysis: Analysis) -> list[Metric]:
         "device_hours": (what, "h"),
     }
     return [
-        Metric(key=key, title=title, unit=unit, cells=_cells(found[key], analysis.acts), comparison=None)
+        Metric(key=key, title=title, unit=unit, cells=cells_of(found[key], analysis.acts), comparison=None)
         for key, (title, unit) in titles.items()
     ]
-
-
-def _cells(values: Mapping[tuple[str, int], float], acts: Sequence[str]) -> tuple[Cells, ...]:
-    rows = []
-    for act in acts:
-        own = {seed: value for (name, seed), value in values.items() if name == act}
-        mean = math.fsum(own.values()) / len(own) if own else None
-        sd = None
-        if mean is not None and len(own) > 1:
-            sd = math.sqrt(math.fsum((value - mean) ** 2 for value in own.values()) / (len(own) - 1))
-        rows.append(Cells(act=act, values=own, mean=mean, sd=sd))
-    return tuple(rows)
-
-
-def _total(run: Run, column: str) -> float:
-    return math.fsum(row.get(column) or 0.0 for row in run.rows)
 
 
 def _device(run: Run) -> str:
@@ -233,7 +216,7 @@ def _run_row(run: Run, metrics: Sequence[Metric], analysis: Analysis) -> dict[st
         values = next((cells.values for cells in metric.cells if cells.act == run.act), {})
         row[f"{short(metric.key)} ({metric.unit})"] = values.get(run.seed) if counted else None
     row["equal_time (s)"] = analysis.until_seconds.get(run.seed)
-    return row | {column: _total(run, column) for column in PARTS}
+    return row | {column: total(run, column) for column in PARTS}
 
 
 def short(key: str) -> str:
@@ -268,8 +251,7 @@ def _plan_words(plan: Plan | None) -> list[list[str]]:
     """The plan as it was printed before the runs, as names and texts, with all runs in their order."""
     if plan is None:
         return []
-    lines = [[line[:16].strip(), line[16:].strip()] for line in plan.describe().splitlines()]
-    entries = [["written", plan.created], ["config", plan.cfg], *lines]
+    entries = [["written", plan.created], ["config", plan.cfg], *map(list, plan.entries())]
     entries += [["set", ", ".join(f"{key}={value}" for key, value in plan.overrides.items())]] if plan.overrides else []
     return [*(each for each in entries if each[0] != "order"), ["order", ", ".join(cell.name for cell in plan.cells)]]
 

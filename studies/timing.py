@@ -72,7 +72,7 @@ def measure(arguments: Namespace) -> dict[str, Any]:
     """The times of all networks and what they are compared to, as timing.json holds it."""
     import torch
 
-    from engine.record import fingerprint, machine
+    from engine.machine import fingerprint, machine
     from ops.device import keep_freed_memory, place, set_deterministic, synchronize
     from ops.mish import prepare
 

@@ -1,0 +1,166 @@
+"""What a run ran as and on: the code, the machine and its libraries, and the memory that the training added."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE_FOLDERS = ("configs", "data", "engine", "models", "ops")  # with the scripts beside them: what a run is made of
+SOURCE_SUFFIXES = (".py", ".cpp", ".cu", ".h")
+PACKAGES = (
+    "torch", "torchvision", "numpy", "opencv-python-headless", "albumentations", "pycocotools", "hotcoco", "pydantic",
+)  # fmt: skip
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG")
+
+
+def _ask(*command: str) -> str | None:
+    """What a short command prints, or None where it is not there or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def source_hash(root: Path = ROOT) -> str:
+    """SHA-256 over the names and contents of the source files a run is made of, comments and all."""
+    files = [path for path in root.glob("*") if path.suffix in SOURCE_SUFFIXES]
+    for folder in SOURCE_FOLDERS:
+        for place, folders, names in os.walk(root / folder):
+            folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
+            files += [Path(place) / name for name in names if name.endswith(SOURCE_SUFFIXES)]
+    digest = hashlib.sha256()
+    for path in sorted(files, key=lambda path: path.relative_to(root).as_posix()):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def fingerprint(root: Path = ROOT) -> dict[str, Any]:
+    """The code that runs: git commit (None outside a repository), whether files differ from it, hash of the sources."""
+    top = _ask("git", "-C", str(root), "rev-parse", "--show-toplevel")
+    commit = dirty = None
+    if top is not None and Path(top).resolve() == root.resolve():  # not some other repository round about
+        commit = _ask("git", "-C", str(root), "rev-parse", "HEAD")
+        changes = _ask("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
+        dirty = None if changes is None else bool(changes)
+    return {"commit": commit, "dirty": dirty, "source_sha256": source_hash(root)}
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the software on it: what a time or a memory figure depends on."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": _cpu_name(),
+        "cpu_instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "cores_usable": usable,
+        "cpu_quota": _cpu_quota(),
+        "threads": torch.get_num_threads(),
+        "ram_mib": _ram_mib(),
+        "gpus": _gpus(),
+        "driver": _driver() if torch.cuda.is_available() else None,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "environment": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _cpu_name() -> str:
+    for line in _read("/proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model", "Hardware"):
+            return value.strip()
+    return _ask("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
+
+
+def _cpu_quota() -> float | None:
+    """Processors' worth of time a container may use, None where it is not limited."""
+    limit, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
+    return int(limit) / int(period) if limit.isdigit() and period.isdigit() else None
+
+
+def _ram_mib() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _gpus() -> list[dict[str, Any]]:
+    found = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        capability = f"{properties.major}.{properties.minor}"
+        found.append(
+            {"name": properties.name, "memory_mib": properties.total_memory // 2**20, "capability": capability}
+        )
+    return found
+
+
+def _driver() -> str | None:
+    known = _read("/sys/module/nvidia/version").strip()
+    listed = known or _ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return listed.splitlines()[0] if listed else None
+
+
+class PeakMemory:
+    """Memory a training adds: on a GPU what PyTorch allocated at most, on a CPU the growth of the process's peak.
+
+    On a CPU the memory resident when this object is made (Python, libraries, model, data set) is subtracted; data
+    workers are processes of their own and are not counted.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = torch.device(device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self.base = 0.0 if self.device.type == "cuda" else self._resident("VmRSS")
+        if self.device.type == "cpu" and sys.platform == "linux":
+            # Forget the peak of the building; where this is not allowed the peak stays a bound from above.
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+
+    def mib(self) -> float:
+        """The peak so far in MiB."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return max(self._resident("VmHWM") - self.base, 0.0)
+
+    @staticmethod
+    def _resident(field: str) -> float:
+        for line in _read("/proc/self/status").splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) / 1024
+        import resource  # other systems only know the peak
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 1024)
