@@ -128,8 +128,9 @@ def plot(path: Path, parts: dict[str, list[tuple[int, dict[str, float]]]]) -> No
             if name not in seen[0][1]:
                 axis.set_axis_off()
                 continue
-            axis.plot([count for count, _ in seen], [figures[name] for _, figures in seen], color="#0072B2")
-            axis.set(xlabel=title, ylabel=name, ylim=(0, None))
+            values = [figures[name] for _, figures in seen]
+            axis.plot([count for count, _ in seen], values, color="#0072B2")
+            axis.set(xlabel=title, ylabel=name, ylim=(0, 1.2 * max(values) or 1))
             axis.grid(alpha=0.3)
     figure.savefig(path)
 

@@ -1,6 +1,6 @@
 """Runs that are killed by SIGKILL and resumed, again and again, against one that is never stopped.
 
-``python -m tests.kills --kills 100 --seed 0`` is the long form of what tests/test_resume.py does. Kills come at random
+``python -m tests.kills --kills 100 --seed 0`` is the long form of what tests/test_kills.py does. Kills come at random
 moments, or at chosen events: before a step (in the middle of gradient accumulation or not), between optimiser and
 average, while a file is being written, before or after it is renamed, in the middle of a validation, and at the end.
 """

@@ -18,28 +18,14 @@ from engine.run import TrainingRun
 from engine.trainer import Trainer
 from ops.device import Placement
 from tests.checkpoints import write_data
-from tests.kills import Server, differing, soak
+from tests.kills import differing
 from tests.scripts import run
 
-KILLS = 20
 OPTIONS = (
     *("--cfg", "yolo-mish.yaml", "--imgsz", 64, "--batch", 1, "--nbs", 2, "--epochs", 3, "--workers", 0, "--seed", 3),
     *("--multi-scale", 0.5, "--close-mosaic", 1, "--patience", 2),
     *("--set", "model.neck.act=rrelu", "train.ema=0.3", "augment.mixup=0.5"),
 )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
-def test_runs_killed_at_any_moment_end_as_the_one_never_stopped(server: Server, tmp_path: Path) -> None:
-    done = soak(server, tmp_path, kills=KILLS, seed=1, chain=10)
-    assert sum(done.values()) == KILLS and len(done) >= 5
 
 
 class Short:
