@@ -9,21 +9,24 @@ from experiment.plan import Plan, read_plan
 from experiment.runs import Run, read_runs
 
 
-def report(runs: Sequence[Run], plan: Plan | None, folder: Path, *, allow: Sequence[str] = ()) -> str:
+def report(
+    runs: Sequence[Run], plan: Plan | None, folder: Path, *, baseline: str | None = None, allow: Sequence[str] = ()
+) -> str:
     """Write the report of these runs into a folder; returns what the terminal is told.
 
-    Nothing is written where the runs cannot be compared (ValueError). Runs kept apart are no longer those of the plan.
+    Nothing is written where the runs cannot be compared (ValueError). Runs kept apart are no longer those of the plan,
+    and against another ``baseline`` than the plan's all is exploratory.
     """
     free = (EPOCHS,) if plan is not None and plan.budget == "time" else ()
     found, remarks = checked(runs, allow=allow, free=free)
     if remarks:
         plan = None
-    analyse(found, plan)  # what cannot be compared is said before anything is written
+    analyse(found, plan, baseline=baseline)  # what cannot be compared is said before anything is written
 
     from experiment.report import write_report
 
     folder.mkdir(parents=True, exist_ok=True)
-    return "\n".join([*remarks, write_report(folder, found, plan=plan)])
+    return "\n".join([*remarks, write_report(folder, found, plan=plan, baseline=baseline)])
 
 
 def report_again(places: Sequence[Path], new: Path, *, baseline: str | None, allow: Sequence[str]) -> str:
@@ -35,6 +38,8 @@ def report_again(places: Sequence[Path], new: Path, *, baseline: str | None, all
     runs = read_runs(places)
     if plan is not None and baseline in (None, plan.baseline):
         return report(plan.as_compared(runs), plan, places[0], allow=allow)
+    if plan is not None:
+        runs = plan.as_compared(runs)
     for run in runs:
         if run.status == "unfinished":
             raise ValueError(f"{run.folder}: the run is not finished; end it with train.py --resume, or leave it out")
@@ -42,7 +47,7 @@ def report_again(places: Sequence[Path], new: Path, *, baseline: str | None, all
     if baseline is not None and baseline not in labels:
         raise ValueError(f"--baseline: found {baseline}, expected one of {', '.join(labels)}")
     runs.sort(key=lambda run: (run.act != (baseline or labels[0]), labels.index(run.act), run.seed))
-    return report(runs, None, _untaken(new), allow=allow)
+    return report(runs, plan, _untaken(new), baseline=baseline, allow=allow)
 
 
 def _untaken(folder: Path) -> Path:

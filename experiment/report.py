@@ -28,14 +28,15 @@ from ops.files import write_text
 PARTS = ("time_train_s", "time_warmup_s", "time_data_s", "time_val_s", "time_save_s")
 
 
-def write_report(folder: Path, runs: Sequence[Run], *, plan: Plan | None) -> str:
+def write_report(folder: Path, runs: Sequence[Run], *, plan: Plan | None, baseline: str | None = None) -> str:
     """Write the report of these runs into `folder` and return what the terminal shows: the verdict, then a table.
 
-    Runs without a plan are compared as exploratory. ValueError where there is nothing to compare.
+    Without a plan, or against another `baseline` than the plan's, all is exploratory. ValueError where there is nothing
+    to compare.
     """
     folder = Path(folder)
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    analysis = analyse(runs, plan)
+    analysis = analyse(runs, plan, baseline=baseline)
     numbers = gather(analysis, runs, plan, timing=_timing(folder / TIMING))
     timed = [row["act"] for row in numbers["timing"]["rows"]]
     palette = pictures.Palette([*dict.fromkeys([*analysis.acts, *timed])], baseline=analysis.baseline)

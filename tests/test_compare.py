@@ -89,6 +89,18 @@ def test_more_seeds_are_exploratory(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert command(*words, "--seeds", 2) == 0 and read_plan(tmp_path / "runs/compare/exp").added_seeds == (2,)
 
 
+def test_another_baseline_than_the_planned_is_exploratory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--acts", "relu", "mish", "--seeds", 2, "--data", write_data(tmp_path), "--probe", 0, *SMALL]
+    assert command(*words) == 0
+    assert command("--report", "runs/compare/exp", "--baseline", "mish", "--name", "other") == 0
+    report = json.loads((tmp_path / "runs/compare/other/report.json").read_text())
+    assert report["baseline"] == "mish" and report["acts"] == ["mish", "relu"]
+    assert "the plan's is relu" in " ".join(report["exploratory"])
+
+
 def test_failed_runs_are_counted_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     data = write_data(tmp_path)

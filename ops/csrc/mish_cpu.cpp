@@ -9,14 +9,22 @@
 #include "parallel.h"
 
 template <int Order, typename S>
-static void map(int64_t begin, int64_t end, const S* __restrict x, const S* __restrict g, S* __restrict out) {
-  for (int64_t i = begin; i < end; i++) out[i] = mish_element<Order>(x[i], Order ? g[i] : x[i]);
+static void map(int64_t count, const S* __restrict x, const S* __restrict g, S* __restrict out) {
+  for (int64_t i = 0; i < count; i++) out[i] = mish_element<Order>(x[i], Order ? g[i] : x[i]);
 }
 
 template <int Order, typename S>
 static int32_t map_in_parallel(int64_t count, const void* x, const void* g, void* out, ParallelFor parallel_for) {
+  expect_writes(out, count * static_cast<int64_t>(sizeof(S)));
   return in_parallel(parallel_for, count, GRAIN, [&](int64_t begin, int64_t end) {
-    map<Order>(begin, end, static_cast<const S*>(x), static_cast<const S*>(g), static_cast<S*>(out));
+    const S *from = static_cast<const S*>(x) + begin, *by = static_cast<const S*>(g) + begin;
+    S* to = static_cast<S*>(out) + begin;
+    in_pieces<512 / sizeof(S)>(end - begin, [&](int64_t i, int64_t length) __attribute__((always_inline)) {
+      fetch_ahead(from + i, 512);
+      if (Order) fetch_ahead(by + i, 512);
+      fetch_ahead(to + i, 512);
+      map<Order>(length, from + i, by + i, to + i);
+    });
   });
 }
 

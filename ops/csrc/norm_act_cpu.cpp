@@ -86,6 +86,8 @@ int32_t forward(Shape shape, const S* x, Affine a, float slope, S* y, ParallelFo
         const S* __restrict from = x + start;
         S* __restrict to = y + start;
         const float *__restrict mean = r[0], *__restrict scale = r[1], *__restrict shift = r[2];
+        fetch_ahead(from, length * sizeof(S));
+        fetch_ahead(to, length * sizeof(S));
         for (int64_t i = 0; i < length; i++)
           store(to[i], activate<Act, D>((widen(from[i]) - mean[i]) * scale[i] + shift[i], slope));
       }
@@ -98,8 +100,12 @@ int32_t forward(Shape shape, const S* x, Affine a, float slope, S* y, ParallelFo
       const S* __restrict from = x + plane * shape.inner;
       S* __restrict to = y + plane * shape.inner;
       const float mean = a.mean[c], scale = a.scale[c], shift = a.shift[c];
-      for (int64_t i = 0; i < shape.inner; i++)
-        store(to[i], activate<Act, D>((widen(from[i]) - mean) * scale + shift, slope));
+      in_pieces<512 / sizeof(S)>(shape.inner, [&](int64_t at, int64_t length) __attribute__((always_inline)) {
+        fetch_ahead(from + at, 512);
+        fetch_ahead(to + at, 512);
+        for (int64_t i = at; i < at + length; i++)
+          store(to[i], activate<Act, D>((widen(from[i]) - mean) * scale + shift, slope));
+      });
     }
   });
 }
@@ -122,6 +128,8 @@ int32_t backward(
         const S* __restrict from = x + start;
         S* __restrict to = g + start;
         const float *__restrict m = r[0], *__restrict s = r[1], *__restrict first = r[2], *__restrict second = r[3];
+        fetch_ahead(from, length * sizeof(S));
+        fetch_ahead(to, length * sizeof(S));
         for (int64_t i = 0; i < length; i++)
           store(to[i], input_gradient(widen(to[i]), widen(from[i]), m[i], s[i], first[i], second[i]));
       }
@@ -134,8 +142,12 @@ int32_t backward(
       const S* __restrict from = x + plane * shape.inner;
       S* __restrict to = g + plane * shape.inner;
       const float m = mean[c], s = scale[c], first = k1[c], second = k2[c];
-      for (int64_t i = 0; i < shape.inner; i++)
-        store(to[i], input_gradient(widen(to[i]), widen(from[i]), m, s, first, second));
+      in_pieces<512 / sizeof(S)>(shape.inner, [&](int64_t at, int64_t length) __attribute__((always_inline)) {
+        fetch_ahead(from + at, 512);
+        fetch_ahead(to + at, 512);
+        for (int64_t i = at; i < at + length; i++)
+          store(to[i], input_gradient(widen(to[i]), widen(from[i]), m, s, first, second));
+      });
     }
   });
 }
@@ -168,6 +180,11 @@ template <typename Term, typename S, typename Values>
 void add(
     int64_t length, const S* __restrict x, const S* __restrict dy, Values mean, Values scale, Values shift, float slope,
     S* __restrict kept, float* __restrict p, float* __restrict q) {
+  fetch_ahead(x, length * sizeof(S));
+  if constexpr (Term::keeps) {
+    fetch_ahead(dy, length * sizeof(S));
+    fetch_ahead(kept, length * sizeof(S));
+  }
   for (int64_t i = 0; i < length; i++) {
     const Pair pair = Term::of(widen(x[i]), widen(dy[i]), mean[i], scale[i], shift[i], slope);
     p[i] += pair.first;

@@ -1,7 +1,39 @@
-// PyTorch's threads for a lambda: torch_parallel_for of its stable C interface, as its address.
+// What the loops over memory share.
 #pragma once
 #include <cstdint>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
+#include "mish_math.h"  // FN
+
+// Asks for the memory that a loop is about to come to: left to itself the processor begins anew with every page, too late
+// to hide the memory behind the arithmetic. Past the end of an array this does nothing.
+FN void fetch_ahead(const void* at, int64_t bytes) {
+  const char* next = static_cast<const char*>(at) + 2048;
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + i);
+}
+
+// Memory that is about to be written: where it is large and the system has not given its pages yet, they shall come in
+// large ones, each of which saves hundreds of page faults (numpy asks for its arrays' likewise).
+FN void expect_writes(void* at, int64_t bytes) {
+#if defined(__linux__)
+  constexpr intptr_t PAGE = 4096;
+  if (bytes < 4 << 20) return;
+  const intptr_t begin = (reinterpret_cast<intptr_t>(at) + PAGE - 1) / PAGE * PAGE;
+  const intptr_t end = (reinterpret_cast<intptr_t>(at) + bytes) / PAGE * PAGE;
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
+
+// A loop in pieces of a fixed length, and what is left at the end: body(where a piece begins, its length).
+template <int64_t Piece, typename Body> FN void in_pieces(int64_t count, const Body& body) {
+  int64_t i = 0;
+  for (; i + Piece <= count; i += Piece) body(i, Piece);
+  if (i < count) body(i, count - i);
+}
+
+// PyTorch's threads for a lambda: torch_parallel_for of its stable C interface, as its address.
 using ParallelFor = int32_t (*)(
     int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context);
 
