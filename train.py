@@ -9,7 +9,8 @@ import os
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from engine.run import TrainingRun
     from engine.trainer import Stopped
 
-    run = TrainingRun(config, **build(config), checkpoint=checkpoint, folder=resumed_folder(arguments))
+    run = TrainingRun(**build(config), checkpoint=checkpoint, folder=resumed_folder(arguments))
     trainer, state, clock = run.trainer, run.trainer.state, run.trainer.clock
     print(run.banner(), flush=True)
     try:
@@ -85,7 +86,8 @@ def configure(arguments: Namespace) -> tuple[Any, dict[str, Any] | None]:
     own = schema.flatten(checkpoint["config"])
     asked = given
     if arguments.cfg is not None:
-        asked = schema.flatten(schema.load(arguments.cfg, given).model_dump(mode="json"))
+        config, _ = adapted(schema.load(arguments.cfg, given), len(checkpoint["names"]))
+        asked = schema.flatten(config.model_dump(mode="json"))
     free = (*MAY_CHANGE_ON_RESUME, *(RUN_FOLDER if arguments.cfg is not None else ()))
     wrong = {key: value for key, value in asked.items() if key not in free and own.get(key) != value}
     if wrong:
@@ -132,17 +134,17 @@ def build(config: Any) -> dict[str, Any]:
     from ops.mish import plan, prepare
 
     train = config.train
-    if config.model.kind == "darknet":
-        raise ValueError("model.kind: darknet: training such a network is not there yet; expected yolo")
     placement = place(train.device, amp=train.amp, channels_last=train.channels_last)
     set_deterministic(train.deterministic)
     keep_freed_memory()
     torch.manual_seed(train.seed)
-    build_model(config.model, num_classes=1)  # a wrong activation is refused before the data are read
+    with torch.device("meta"):
+        build_model(config.model)  # a wrong activation is refused before the data are read
     options = {"strict": train.strict_data, "single_cls": train.single_cls}
     splits = {split: load_dataset(config.data, split, **options) for split in ("train", "val")}
     names = splits["train"].classes
     splits["val"] = splits["val"].relabelled(names, splits["train"].category_ids)
+    config, notes = adapted(config, len(names))
     model = build_model(config.model, names=names, seed=train.seed)
     shared = {
         "imgsz": train.imgsz,
@@ -156,6 +158,7 @@ def build(config: Any) -> dict[str, Any]:
         seed=train.seed,
         augment=config.augment,
         mosaic_until=train.epochs - closing_epochs(train.close_mosaic, train.epochs),
+        **model.fitting,
         **shared,
     )
     val_batch = config.val.batch or 2 * train.batch
@@ -168,6 +171,9 @@ def build(config: Any) -> dict[str, Any]:
     rows = census(model, device=placement.device, dtype=placement.amp_dtype)
     mish = plan(placement.device, placement.amp_dtype or torch.float32)
     return {
+        "config": config,
+        "notes": notes,
+        "read_weights": weights_reader(config),
         "model": model,
         "placement": placement,
         "splits": splits,
@@ -183,6 +189,26 @@ def build(config: Any) -> dict[str, Any]:
         },
         "learnable": [name for name, _ in activation_parameters(model)],
     }
+
+
+def adapted(config: Any, classes: int) -> tuple[Any, list[str]]:
+    """Return the configuration with a Darknet cfg made fit for the data and the side of training, and what to say."""
+    if config.model.kind != "darknet":
+        return config, []
+    from models import adapt_darknet
+
+    text, notes = adapt_darknet(config.model, classes=classes, side=config.train.imgsz)
+    return config.model_copy(update={"model": config.model.model_copy(update={"text": text})}), notes
+
+
+def weights_reader(config: Any) -> Callable[..., list[str]]:
+    """Return what reads the weights to start from: a checkpoint's, or for a Darknet network any other file's."""
+    from engine.run import start_from
+    from models.darknet_weights import start_from_weights
+
+    if config.model.kind != "darknet" or Path(config.weights or "").suffix == ".pt":
+        return start_from
+    return partial(start_from_weights, text=config.model.text)
 
 
 def loader_workers(asked: int | None) -> int:

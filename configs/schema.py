@@ -140,6 +140,15 @@ class DarknetPart(Frozen):
     stages: dict[str, Stage] = {}  # which there are depends on the cfg; models/__init__.py refuses others
 
 
+class DarknetLoss(Frozen):
+    """Weights of the three terms of the loss, over the cfg's own normalizers, and smoothing of the classes."""
+
+    box: NonNegative = 50.0
+    obj: NonNegative = 1.0
+    cls: NonNegative = 1.0
+    label_smoothing: Unit | None = None  # None: the cfg's label_smooth_eps, or none
+
+
 class DarknetModel(Frozen):
     """The network of a Darknet `.cfg`, with the activations it names where none are given here."""
 
@@ -152,6 +161,7 @@ class DarknetModel(Frozen):
     neck: DarknetPart = DarknetPart()
     head: DarknetPart = DarknetPart()
     norm_act: Literal["fused", "plain"] = "fused"
+    loss: DarknetLoss = DarknetLoss()
 
 
 def _kind(value: Any) -> str | None:
@@ -268,7 +278,7 @@ class Val(Frozen):
     """How detections are taken for mAP: as low a confidence as COCO's curves need."""
 
     conf: Unit = 0.001
-    iou: Unit = 0.7
+    iou: Unit | None = None
     max_det: AtLeastOne = 300
     batch: AtLeastOne | None = None
     rect: bool = True
@@ -436,7 +446,10 @@ def _resolve(config: Config) -> Config:
         train["imgsz"] = _cfg_side(config.model) or (embedded.side if embedded else 640)
     if config.train.nominal_batch is None:
         train["nominal_batch"] = config.train.batch
-    resolved = config.model_copy(update={"train": config.train.model_copy(update=train)})
+    val = {} if config.val.iou is not None else {"iou": 0.45 if isinstance(config.model, DarknetModel) else 0.7}
+    resolved = config.model_copy(
+        update={"train": config.train.model_copy(update=train), "val": config.val.model_copy(update=val)}
+    )
     if resolved.train.imgsz is not None and resolved.train.imgsz % 32:
         raise ValueError(f"train.imgsz: found {resolved.train.imgsz}; a multiple of the stride 32 is expected")
     return resolved

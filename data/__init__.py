@@ -10,12 +10,12 @@ from typing import Any
 from data.annotations import Annotations
 from data.augment import Augmentation
 from data.coco import read_coco
-from data.loader import Batch, EvalLoader, EvalSamples, TrainLoader, TrainSamples, base_image
+from data.loader import Batch, EvalLoader, EvalSamples, Fitting, TrainLoader, TrainSamples, base_image
 from data.shapes import draw
 from data.storage import cache_folder, content_hash, is_there
 from data.store import ImageStore, choose_cache, disk_store
 from data.verify import verify_images
-from ops.geometry import fit, letterbox
+from ops.geometry import letterbox
 
 __all__ = [
     "Annotations",
@@ -70,17 +70,24 @@ def build_train_loader(
     augment: Any = None,
     cache: str | None = "auto",
     mosaic_until: int | None = None,
+    stretch: bool = False,
+    smooth: bool = True,
     progress: bool = True,
     pin_memory: bool = False,
 ) -> TrainLoader:
-    """The loader of training; `augment` is the config's section, None for no augmentation."""
+    """The loader of training; `augment` is the config's section, None for no augmentation.
+
+    `stretch`, `smooth`: how the detector wants images brought to `imgsz`, as `data.loader.Fitting` says.
+    """
+    fitting = Fitting(stretch=stretch, smooth=smooth)
     samples = TrainSamples(
         annotations,
         imgsz=imgsz,
         seed=seed,
         augmentation=_augmentation(augment),
         mosaic_until=mosaic_until,
-        store=_train_store(annotations, imgsz, cache, progress),
+        store=_train_store(annotations, imgsz, fitting, cache, progress),
+        fitting=fitting,
     )
     return TrainLoader(samples, batch=batch, workers=workers, pin_memory=pin_memory)
 
@@ -112,19 +119,21 @@ def build_eval_loader(
     return EvalLoader(samples, batch=batch, workers=workers, pin_memory=pin_memory)
 
 
-def _train_store(annotations: Annotations, imgsz: int, cache: str | None, progress: bool) -> ImageStore | None:
+def _train_store(
+    annotations: Annotations, imgsz: int, fitting: Fitting, cache: str | None, progress: bool
+) -> ImageStore | None:
     """Base images in memory or on disk, as `cache` says; None where they are decoded each time."""
-    sizes = [fit(width, height, imgsz) for width, height in annotations.sizes.tolist()]
+    sizes = [fitting.size(width, height, imgsz) for width, height in annotations.sizes.tolist()]
     shapes = [(height, width) for width, height in sizes]
     kind = choose_cache(cache, sum(height * width * 3 for height, width in shapes))
-    produce = partial(base_image, annotations, imgsz=imgsz)
+    produce = partial(base_image, annotations, imgsz=imgsz, fitting=fitting)
     if kind == "ram":
         store = ImageStore(shapes)
         store.fill(produce, title="caching training images", progress=progress)
         return store
     if kind == "disk":
         stats = [os.stat(path) for path in annotations.paths]
-        key = [content_hash(annotations.json_path), annotations.image_folder, imgsz]
+        key = [content_hash(annotations.json_path), annotations.image_folder, imgsz, fitting]
         key += [(each.st_size, each.st_mtime_ns) for each in stats]
         folder = cache_folder(annotations.json_path)
         return disk_store(shapes, produce, folder=folder, key=key, progress=progress)

@@ -82,11 +82,26 @@ class Sample:
     geometry: Geometry | None = None
 
 
-def base_image(annotations: Annotations, index: int, imgsz: int) -> np.ndarray:
-    """An image scaled so that its long side is `imgsz`: what caches hold, and what augmentation starts from."""
+@dataclass(frozen=True)
+class Fitting:
+    """How an image is brought to the side of training: its long side, or both where `stretch`.
+
+    `smooth`: averaged when shrinking, as in `ops.geometry.resize`.
+    """
+
+    stretch: bool = False
+    smooth: bool = True
+
+    def size(self, width: int, height: int, side: int) -> tuple[int, int]:
+        """(width, height) of an image of this size."""
+        return (side, side) if self.stretch else fit(width, height, side)
+
+
+def base_image(annotations: Annotations, index: int, imgsz: int, fitting: Fitting = Fitting()) -> np.ndarray:  # noqa: B008
+    """An image scaled to the side `imgsz`: what caches hold, and what augmentation starts from."""
     image = read_image(annotations.path(index))
-    width, height = fit(image.shape[1], image.shape[0], imgsz)
-    return resize(image, width, height)
+    width, height = fitting.size(image.shape[1], image.shape[0], imgsz)
+    return resize(image, width, height, smooth=fitting.smooth)
 
 
 class TrainSamples(Dataset):
@@ -101,10 +116,11 @@ class TrainSamples(Dataset):
         augmentation: Augmentation,
         mosaic_until: int | None = None,
         store: ImageStore | None = None,
+        fitting: Fitting = Fitting(),  # noqa: B008
     ):
         """`mosaic_until` is the first epoch without mosaic and mixup, None for all with; `store` holds base images."""
         self.annotations, self.imgsz, self.seed, self.store = annotations, imgsz, seed, store
-        self.augmentation, self.mosaic_until = augmentation, mosaic_until
+        self.augmentation, self.mosaic_until, self.fitting = augmentation, mosaic_until, fitting
         self.appearance = Appearance(augmentation, seed=seed, size=imgsz)
 
     def __len__(self) -> int:
@@ -148,7 +164,7 @@ class TrainSamples(Dataset):
             image = self.store[index]
         else:
             try:
-                image = base_image(self.annotations, index, self.imgsz)
+                image = base_image(self.annotations, index, self.imgsz, self.fitting)
             except ImageProblem as problem:
                 raise ImageProblem(problem.kind, f"{self.annotations.path(index)} {problem.what}") from problem
         boxes, labels, rows = self.annotations.training_boxes(index)

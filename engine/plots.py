@@ -76,8 +76,14 @@ def plot_results(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> 
     figure = _figure(17, 8)
     axes = figure.subplots(2, 4)
     epoch = _column(rows, "epoch")
-    title = {"box": "box loss (CIoU)", "cls": "class loss (BCE)", "dfl": "distribution focal loss"}
-    for axis, part in zip(axes[0], title, strict=False):
+    title = {
+        "box": "box loss (CIoU)",
+        "obj": "objectness loss (BCE)",
+        "cls": "class loss (BCE)",
+        "dfl": "distribution focal loss",
+    }
+    parts = [part for part in title if f"train/{part}_loss" in rows[-1]]
+    for axis, part in zip(axes[0][:3], parts, strict=False):
         series = {"train": f"train/{part}_loss", "validation": f"val/{part}_loss"}
         _lines(axis, rows, epoch, title[part], series, "loss")
     _lines(

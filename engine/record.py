@@ -24,14 +24,17 @@ LONGEST_NAME = 200  # bytes of a folder's name; file systems take 255, and a num
 DATA_WAIT_SHARE = 0.05  # of the step time: above it the training time is no evidence about the network
 
 COLUMNS = (
-    "epoch", "step", "train/box_loss", "train/cls_loss", "train/dfl_loss",
+    "epoch", "step", "train/box_loss", "train/obj_loss", "train/cls_loss", "train/dfl_loss",
     "metrics/precision", "metrics/recall", "metrics/mAP50", "metrics/mAP50-95", "metrics/mAP75",
     "metrics/AP_small", "metrics/AP_medium", "metrics/AP_large",
-    "val/box_loss", "val/cls_loss", "val/dfl_loss", "lr",
+    "val/box_loss", "val/obj_loss", "val/cls_loss", "val/dfl_loss", "lr",
     "time_train_s", "time_warmup_s", "time_data_s", "time_val_s", "time_save_s", "images_per_s", "peak_memory_mib",
     "other_cores", "batches_crc32",
 )  # fmt: skip
-"""Columns of results.csv in their order; a row may bring further ones, which are added at the end."""
+"""Columns of results.csv in their order; a row may bring further ones, which are added at the end.
+
+Of the losses a run has obj (a Darknet network's) or dfl.
+"""
 
 
 # ------------------------------------------------------------------------------------------------------------- folders
@@ -91,7 +94,8 @@ class Results:
 
     def _write(self) -> None:
         further = {name: None for row in self.rows for name in row if name not in COLUMNS}
-        columns = [*COLUMNS, *further]
+        others = "dfl_loss" if any("train/obj_loss" in row for row in self.rows) else "obj_loss"
+        columns = [*(name for name in COLUMNS if not name.endswith(others)), *further]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)

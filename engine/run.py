@@ -4,7 +4,7 @@ import errno
 import hashlib
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class TrainingRun:
         operator: Mapping[str, str],
         learnable: list[str],
         data_sha256: Mapping[str, str],
+        notes: list[str],
+        read_weights: Callable[..., list[str]],
         checkpoint: Mapping[str, Any] | None,
         folder: Path | None,
     ) -> None:
@@ -68,9 +70,9 @@ class TrainingRun:
         self.data_sha256 = dict(data_sha256)
         self.problems = problems.listed(splits)
         self.truth = Truth.from_annotations(splits["val"], single_cls=config.train.single_cls)
-        self.notes: list[str] = [problems.counted(self.problems)] if self.problems else []
+        self.notes = [*notes, *([problems.counted(self.problems)] if self.problems else [])]
         if config.weights and checkpoint is None:
-            self.notes += start_from(model, config.weights, census)
+            self.notes += read_weights(model, config.weights, census)
         self.initial_weights = convolutions_sha256(model) if checkpoint is None else None
         model.to(placement.device, memory_format=placement.memory_format)  # type: ignore[call-overload]
         self.trainer = self._trainer(model)
@@ -133,6 +135,7 @@ class TrainingRun:
             imgsz=train.imgsz,
             multi_scale=train.multi_scale,
             seed=train.seed,
+            loss_names=model.loss_names,  # type: ignore[arg-type]
         )
 
     def _resume(self, checkpoint: Mapping[str, Any]) -> None:
@@ -203,9 +206,9 @@ class TrainingRun:
             for name in (PRIMARY, "mAP50")
             if row.get(f"metrics/{name}") is not None
         )
+        losses = "  ".join(f"{name} {row[f'train/{name}_loss']:.3f}" for name in self.trainer.loss_names)
         return (
-            f"epoch {state.epoch}/{self.config.train.epochs}  box {row['train/box_loss']:.3f}  "
-            f"cls {row['train/cls_loss']:.3f}  dfl {row['train/dfl_loss']:.3f}{measured}  "
+            f"epoch {state.epoch}/{self.config.train.epochs}  {losses}{measured}  "
             f"{row['images_per_s']:.0f} images/s  left {record.format_duration(left)}"
         )
 

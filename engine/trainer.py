@@ -66,9 +66,9 @@ class Trainer:
     imgsz: int
     multi_scale: float
     seed: int
+    loss_names: tuple[str, ...]  # terms of the model's loss
     state: State = field(default_factory=State)
     stop_signal: int = 0
-    loss_names: tuple[str, ...] = ("box", "cls", "dfl")
 
     @property
     def evaluated(self) -> nn.Module:

@@ -10,7 +10,8 @@ from models.activations import check_activation, nearest
 from models.backbone import Backbone
 from models.blocks import ConvNormAct
 from models.census import CensusRow, census, format_census, verify_census
-from models.darknet_cfg import ACTIVATIONS, FIXED, read_text
+from models.darknet_adapt import for_classes, for_side, require_trainable
+from models.darknet_cfg import ACTIVATIONS, FIXED, read_text, training_keys
 from models.darknet_graph import Layer, Plan, plan_network
 from models.darknet_net import Darknet
 from models.detector import Detector, flops, initialise
@@ -21,6 +22,7 @@ __all__ = [
     "CensusRow",
     "Darknet",
     "Detector",
+    "adapt_darknet",
     "build_model",
     "census",
     "flops",
@@ -72,7 +74,12 @@ def build_model(
         if plan:
             _require_classes(plan, len(names))
             fuse = getattr(cfg_model, "norm_act", "plain") == "fused"
-            detector = Darknet(plan, names=names, activations=activations, fuse=fuse)
+            loss = _read(cfg_model, "loss")
+            gains = None if loss is None else {key: getattr(loss, key) for key in Darknet.loss_names}
+            smoothing = _read(loss, "label_smoothing")
+            detector = Darknet(
+                plan, names=names, activations=activations, fuse=fuse, gains=gains, label_smoothing=smoothing
+            )
         else:
             detector = _assemble(cfg_model, activations, names)
     initialise(detector, seed=torch.initial_seed() if seed is None else seed)
@@ -112,6 +119,31 @@ def plan_darknet(cfg_model: Any) -> Plan:
     Builds nothing. FileNotFoundError or ValueError, naming file and line, for what is not there or cannot be built.
     """
     return plan_network(_read(cfg_model, "text") or read_text(cfg_model.cfg), file=cfg_model.cfg)
+
+
+def adapt_darknet(cfg_model: Any, *, classes: int, side: int) -> tuple[str, list[str]]:
+    """The text of the cfg for a training on so many classes and squares of `side` pixels, and what to say about it.
+
+    ValueError where the network cannot be trained, or not with so many classes.
+    """
+    before = plan_darknet(cfg_model)
+    require_trainable(before)
+    file = before.file
+    text = for_classes(_read(cfg_model, "text") or read_text(cfg_model.cfg), classes, file=file)
+    text = for_side(text, side, file=file)
+    notes = []
+    if before.classes != classes:
+        heads = ", ".join(str(head.sources[0]) for head in before.heads)
+        notes.append(f"{file}: {before.classes} classes, the data have {classes}: classes= of the [yolo] sections and "
+                     f"filters= of layers {heads} are set accordingly")  # fmt: skip
+    width, height = before.net["width"], before.net["height"]
+    if (width, height) != (side, side):
+        notes.append(f"{file}: an input of {width} x {height} pixels, trained on squares of {side}; its anchors stay")
+    mapped, idle = training_keys(list(before.sections))
+    notes.append("the cfg's training keys, of which the loss alone takes any; the config's values rule:")
+    notes += [f"  {key}: here {ours}" for key, ours in mapped.items()]
+    notes.append(f"  without a counterpart here: {', '.join(idle) or 'none'}")
+    return text, notes
 
 
 def _resolve_darknet(cfg_model: Any, plan: Plan) -> dict[str, dict[str, Any]]:

@@ -79,10 +79,12 @@ class ConvAct(nn.Module):
         super().__init__()
         self.conv = conv
         self.act = act
+        self.wide = False  # whether the activation is computed and given out in float32, as probabilities near 1 need it
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H', W')."""
-        return self.act(self.conv(x))
+        x = self.conv(x)
+        return self.act(x.float() if self.wide else x)
 
 
 class AddAct(nn.Module):

@@ -22,7 +22,7 @@ from data.names import find_names
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from models import Darknet, build_model, census, flops, format_census, plan_darknet
 from models.activations import check_activation
-from models.darknet_cfg import ACTIVATIONS, training_keys
+from models.darknet_cfg import ACTIVATIONS, rewrite, training_keys
 from models.darknet_weights import Header, check_weights, read_weights, write_weights
 from ops.files import write_text
 from yolo import YOLO
@@ -99,7 +99,7 @@ def from_checkpoint(checkpoint: str, out: str, cfg: str) -> str:
 
 def with_activations(config: Config, model: Darknet) -> str:
     """The text of the cfg, its activations those of the network; ValueError where Darknet has no name for one."""
-    lines = (config.model.text or "").split("\n")  # type: ignore[union-attr]
+    edits = []
     names = {tuple(sorted(check_activation(spec).items())): name for name, spec in ACTIVATIONS.items()}
     for layer in model.plan.layers:
         if not layer.has_site:
@@ -109,12 +109,8 @@ def with_activations(config: Config, model: Darknet) -> str:
         if name is None:
             raise ValueError(f"{layer.path}: Darknet has no activation {spec}; there are {', '.join(ACTIVATIONS)}")
         if name != layer.section["activation"]:
-            given = layer.section.lines.get("activation")
-            if given is None:
-                lines[layer.section.line - 1] += f"\nactivation={name}"
-            else:
-                lines[given - 1] = f"activation={name}"
-    return "\n".join(lines)
+            edits.append((layer.section, "activation", name))
+    return rewrite(config.model.text or "", edits)  # type: ignore[union-attr]
 
 
 def _header(content: dict[str, Any]) -> Header:

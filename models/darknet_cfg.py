@@ -6,7 +6,7 @@ Sections may share a name: they are the layers, in order. The first is `[net]` a
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ ACTIVATIONS: dict[str, dict[str, Any]] = {
     "tanh": {"name": "tanh"},
     "hard_mish": {"name": "hard_mish"},
 }
+LOSS = "the same, in the loss"  # of training keys that are not read from the config but from here
 # A projection without an activation and the range of a head's numbers; neither is a choice that could be another.
 FIXED = ("linear", "logistic")
 
@@ -87,6 +88,20 @@ def _positive(text: str) -> float:
     value = _number(text)
     if not 1e-6 <= value <= 1e6:
         raise ValueError("expected a number from 0.000001 to 1000000")
+    return value
+
+
+def _gain(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 1e6:
+        raise ValueError("expected a number from 0 to 1000000")
+    return value
+
+
+def _unit(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise ValueError("expected a number from 0 to 1")
     return value
 
 
@@ -204,19 +219,19 @@ SECTIONS: dict[str, dict[str, Option]] = {
         "jitter": Option(_number, ours="augment.scale, augment.translate"),
         "random": Option(_number, ours="train.multi_scale"),
         "resize": Option(_number, ours="augment.scale"),
-        "ignore_thresh": Option(_number, ours=""),
-        "truth_thresh": Option(_number, ours=""),
-        "iou_thresh": Option(_number, ours=""),
-        "iou_loss": Option(_word, ours=""),
-        "iou_normalizer": Option(_number, ours=""),
-        "cls_normalizer": Option(_number, ours=""),
-        "obj_normalizer": Option(_number, ours=""),
-        "objectness_smooth": Option(_FLAG, ours=""),
-        "max_delta": Option(_number, ours=""),
+        "ignore_thresh": Option(_number, ours=LOSS),
+        "truth_thresh": Option(_number, ours=LOSS),
+        "iou_thresh": Option(_number, ours=LOSS),
+        "iou_loss": Option(_word, ours="CIoU, whatever it says"),
+        "iou_normalizer": Option(_gain, ours=f"{LOSS}, times model.loss.box"),
+        "cls_normalizer": Option(_gain, ours=f"{LOSS}, times model.loss.cls"),
+        "obj_normalizer": Option(_gain, ours=f"{LOSS}, times model.loss.obj"),
+        "objectness_smooth": Option(_FLAG, ours=LOSS),
+        "max_delta": Option(_number, ours="train.clip (of the whole gradient)"),
         "max": Option(_COUNT, ours=""),
         "counters_per_class": Option(_list_of(_number), ours=""),
         "focal_loss": Option(_FLAG, ours=""),
-        "label_smooth_eps": Option(_number, ours=""),
+        "label_smooth_eps": Option(_unit, ours=f"{LOSS}, unless model.loss.label_smoothing is set"),
     },
 }  # fmt: skip
 REQUIRED = {
@@ -296,6 +311,18 @@ def _typed(kind: str, line: int, options: Mapping[str, tuple[str, int]], file: s
         if key not in options:
             raise ValueError(f"{file}, line {line}: [{kind}] has no {key}; expected one")
     return Section(kind, line, values, {key: number for key, (_, number) in options.items()}, file)
+
+
+def rewrite(text: str, edits: Iterable[tuple[Section, str, str]]) -> str:
+    """The text of a cfg with options (section, key, value) set; all else stays as it stands, its comments too."""
+    lines = text.split("\n")
+    for section, key, value in edits:
+        given = section.lines.get(key)
+        if given is None:
+            lines[section.line - 1] += f"\n{key}={value}"
+        else:
+            lines[given - 1] = f"{key}={value}"
+    return "\n".join(lines)
 
 
 def training_keys(sections: list[Section]) -> tuple[dict[str, str], list[str]]:

@@ -71,12 +71,13 @@ class BoxHead:
     new_coords: bool
 
 
-def decode_head(raw: Tensor, head: BoxHead) -> tuple[Tensor, Tensor]:
-    """A map (B, n * (5 + C), h, w) to boxes (B, A, 4) xyxy in network pixels and scores (B, A, C), float32.
+def head_boxes(raw: Tensor, head: BoxHead) -> tuple[Tensor, Tensor]:
+    """A map (B, n * (5 + C), h, w) to boxes (B, A, 4) xyxy in network pixels, and its objectness and classes, float32.
 
-    Of each anchor: x, y within the cell, stretched by `scale` about its middle (YOLOv4, arXiv 2004.10934, sec. 3.4);
-    width and height as anchor * e^t (YOLOv3, arXiv 1804.02767, sec. 2.1), or with `new_coords` anchor * (2 t)^2, when
-    the map holds sigmoids already (Scaled-YOLOv4, arXiv 2011.08036); a score is objectness times class.
+    A counts rows, columns, then anchors. Of each anchor: x, y within the cell, stretched by `scale` about its middle
+    (YOLOv4, arXiv 2004.10934, sec. 3.4); width and height as anchor * e^t (YOLOv3, arXiv 1804.02767, sec. 2.1), or with
+    `new_coords` anchor * (2 t)^2, when the map holds sigmoids already (Scaled-YOLOv4, arXiv 2011.08036). The rest
+    (B, A, 1 + C) is as the map has it: logits, or with `new_coords` probabilities.
     """
     batch, _, height, width = raw.shape
     maps = raw.float().view(batch, len(head.anchors), 5 + head.classes, height, width).permute(0, 3, 4, 1, 2)
@@ -85,7 +86,7 @@ def decode_head(raw: Tensor, head: BoxHead) -> tuple[Tensor, Tensor]:
     if head.new_coords:
         sides = (2 * wh).square() * anchors
     else:
-        xy, rest = xy.sigmoid(), rest.sigmoid()
+        xy = xy.sigmoid()
         sides = wh.clamp(max=LARGEST_EXPONENT).exp() * anchors
     rows = torch.arange(height, device=raw.device, dtype=torch.float32)
     columns = torch.arange(width, device=raw.device, dtype=torch.float32)
@@ -93,7 +94,14 @@ def decode_head(raw: Tensor, head: BoxHead) -> tuple[Tensor, Tensor]:
     corners = torch.stack((x, y), dim=-1)[:, :, None]  # (h, w, 1, 2)
     centres = (head.scale * xy - (head.scale - 1) / 2 + corners) * head.stride
     boxes = torch.cat((centres - sides / 2, centres + sides / 2), dim=-1)
-    return boxes.flatten(1, 3), (rest[..., :1] * rest[..., 1:]).flatten(1, 3)
+    return boxes.flatten(1, 3), rest.flatten(1, 3)
+
+
+def decode_head(raw: Tensor, head: BoxHead) -> tuple[Tensor, Tensor]:
+    """A map (B, n * (5 + C), h, w) to boxes (B, A, 4) and scores (B, A, C), objectness times class, float32."""
+    boxes, rest = head_boxes(raw, head)
+    rest = rest if head.new_coords else rest.sigmoid()
+    return boxes, rest[..., :1] * rest[..., 1:]
 
 
 def decode_heads(outputs: Sequence[Tensor], heads: Sequence[BoxHead]) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from models.activations import make_activation
 from models.blocks import AddAct, ConvAct, ConvNormAct, folded
 from models.darknet_graph import IMAGE, RULE, Layer, Plan
 from models.darknet_layers import Add, BoxHead, MaxPool, Route, Softmax, decode_heads, diou_nms
+from models.darknet_loss import LossRule, darknet_loss
 from models.decode import Detections, nms
 from ops.geometry import Geometry, centred, stretch
 from ops.targets import Targets
@@ -24,8 +25,23 @@ PADDING_GREY = 128  # 0.5 of Darknet's letter box
 class Darknet(nn.Module):
     """The network of a `.cfg`; images (B, 3, H, W) in 0..1 with sides divisible by `stride`."""
 
-    def __init__(self, plan: Plan, *, names: Sequence[str], activations: Mapping[str, dict[str, Any]], fuse: bool):
-        """`activations` is what each site gets, by the path of its layer, as in {"neck.N4.57": {"name": "mish"}}."""
+    loss_names = ("box", "obj", "cls")
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        names: Sequence[str],
+        activations: Mapping[str, dict[str, Any]],
+        fuse: bool,
+        gains: Mapping[str, float] | None = None,
+        label_smoothing: float | None = None,
+    ):
+        """`activations` is what each site gets, by the path of its layer, as in {"neck.N4.57": {"name": "mish"}}.
+
+        `gains` of the loss terms box, obj and cls multiply the cfg's normalizers, None: by 1. `label_smoothing` of the
+        classes, None: the cfg's.
+        """
         super().__init__()
         self.plan = plan
         self.names = list(names)
@@ -33,11 +49,17 @@ class Darknet(nn.Module):
         self.stride = max(layer.stride for layer in plan.layers)
         self.strides = tuple(head.stride for head in plan.heads)
         self.box_heads = tuple(_box_head(layer) for layer in plan.heads)
+        self.loss_rules = tuple(LossRule.of(head.section, label_smoothing=label_smoothing) for head in plan.heads)
+        self.gains = dict(gains) if gains is not None else dict.fromkeys(self.loss_names, 1.0)
         self.activations = {path: dict(spec) for path, spec in activations.items()}
         for layer in plan.layers:
             if layer.kind != "yolo":
                 stage = _child(_child(self, layer.part), layer.stage)
                 stage.add_module(str(layer.index), _module(layer, self.activations.get(layer.path), fuse=fuse))
+        for head in plan.heads:
+            before = self.get_submodule(plan.layers[head.sources[0]].path)
+            if head.section["new_coords"] and isinstance(before, ConvAct):
+                before.wide = True
         last_reader = {source: layer.index for layer in plan.layers for source in layer.sources}
         self._free: dict[int, list[int]] = {}
         for source, reader in last_reader.items():
@@ -84,13 +106,18 @@ class Darknet(nn.Module):
         return (size, other) if width >= height else (other, size)
 
     @property
+    def fitting(self) -> dict[str, bool]:
+        """How training images are brought to the input, as `preprocess` does it: stretched, never averaged."""
+        return {"stretch": not self.plan.net["letter_box"], "smooth": False}
+
+    @property
     def side(self) -> int:
         """The long side of the input that the cfg asks for."""
         return max(self.plan.net["width"], self.plan.net["height"])
 
     def loss(self, outputs: Sequence[Tensor], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
-        """Not there yet: ValueError."""
-        raise ValueError(f"{self.plan.file}: training a Darknet network is not there yet; it detects and is evaluated")
+        """The loss of the raw maps, a float32 scalar, and its detached terms box, obj and cls."""
+        return darknet_loss(outputs, targets, heads=self.box_heads, rules=self.loss_rules, gains=self.gains)
 
     def decode(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Boxes (B, A, 4) xyxy in network pixels and scores (B, A, classes), float32."""

@@ -8,6 +8,7 @@ and 32 bits before. A convolution: its biases; with batch norm also scales, mean
 
 import os
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.activations import check_activation
 from models.blocks import ConvAct, ConvNormAct
-from models.darknet_graph import Layer, Plan
+from models.darknet_adapt import for_classes
+from models.darknet_cfg import ACTIVATIONS
+from models.darknet_graph import Layer, Plan, plan_network
 from models.darknet_net import Darknet
 
 FLOAT = np.dtype("<f4")
+MOST_CLASSES = 10_000
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,15 @@ class WeightsFile:
     header: Header
     values: int
     layers: int  # of the cfg that it holds values for: all, or the first so many
+    plan: Plan  # whose values it holds
 
     def is_whole(self, plan: Plan) -> bool:
         """Whether it ends with the network, not early."""
         return self.layers == len(plan.layers)
+
+    def holds(self, layer: Layer) -> bool:
+        """Whether it has values for a layer of this size, in the same place of a network that may differ in others."""
+        return layer.index < self.layers and self.plan.layers[layer.index].values == layer.values
 
 
 def check_weights(path: str | os.PathLike, plan: Plan) -> WeightsFile:
@@ -62,8 +72,26 @@ def check_weights(path: str | os.PathLike, plan: Plan) -> WeightsFile:
     FileNotFoundError, or ValueError that says how many values are missing or left over. Reads no value.
     """
     file = Path(path)
+    header, values = _measure(file, plan.file)
+    if values == plan.values:
+        return WeightsFile(file, header, values, len(plan.layers), plan)
+    held = 0
+    for layer in plan.layers:
+        held += layer.values
+        if layer.values and held == values:
+            return WeightsFile(file, header, values, layer.index + 1, plan)
+    difference = plan.values - values
+    which = f"{difference} are missing" if difference > 0 else f"{-difference} are left over"
+    raise ValueError(
+        f"{path}: {values} values, {plan.file} has {plan.values}: {which}, and the file does not end with one of its "
+        "layers; expected the .weights that belong to this cfg"
+    )
+
+
+def _measure(file: Path, cfg: str) -> tuple[Header, int]:
+    """The header of a file and the number of values behind it."""
     if not file.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected the .weights of {plan.file}")
+        raise FileNotFoundError(f"{file}: no such file; expected the .weights of {cfg}")
     size = file.stat().st_size
     with open(file, "rb") as stream:
         start = stream.read(20)
@@ -71,21 +99,52 @@ def check_weights(path: str | os.PathLike, plan: Plan) -> WeightsFile:
     length = struct.calcsize(header.layout)
     values, rest = divmod(size - length, FLOAT.itemsize)
     if rest:
-        raise ValueError(f"{path}: {size} bytes, {rest} more than a header of {length} and whole float32 values; "
+        raise ValueError(f"{file}: {size} bytes, {rest} more than a header of {length} and whole float32 values; "
                          "expected a Darknet .weights that was copied whole")  # fmt: skip
-    if values == plan.values:
-        return WeightsFile(file, header, values, len(plan.layers))
-    held = 0
-    for layer in plan.layers:
-        held += layer.values
-        if layer.values and held == values:
-            return WeightsFile(file, header, values, layer.index + 1)
-    difference = plan.values - values
-    which = f"{difference} are missing" if difference > 0 else f"{-difference} are left over"
-    raise ValueError(
-        f"{path}: {values} values, {plan.file} has {plan.values}: {which}, and the file does not end with one of its "
-        "layers; expected the .weights that belong to this cfg"
-    )
+    return header, values
+
+
+def check_other_classes(path: str | os.PathLike, text: str, *, file: str) -> WeightsFile:
+    """As `check_weights`, of a file that may have been trained on another number of classes than the cfg's text says.
+
+    The number follows from the file's size, of which each class takes the same share.
+    """
+    plan = plan_network(text, file=file)
+    try:
+        return check_weights(path, plan)
+    except ValueError:
+        _, values = _measure(Path(path), file)
+        one, two = (plan_network(for_classes(text, count, file=file), file=file).values for count in (1, 2))
+        classes, rest = divmod(values - one, two - one)
+        if rest or not 0 <= classes < MOST_CLASSES:
+            raise
+        return check_weights(path, plan_network(for_classes(text, classes + 1, file=file), file=file))
+
+
+def start_from_weights(model: Darknet, path: str, census: Sequence[object], *, text: str) -> list[str]:
+    """Load what fits of a `.weights` into the network of a cfg's `text`; return what to say about it.
+
+    The file may end early, or be of another number of classes. ValueError where it is another network's.
+    """
+    file = check_other_classes(path, text, file=model.plan.file)
+    count = read_weights(file, model)
+    weighted = [layer for layer, _ in model.weighted()]
+    notes = [f"weights: {count} of {len(weighted)} convolutions taken from {path}, seen {file.header.seen:,} images"]
+    if file.plan.classes != model.num_classes and file.is_whole(model.plan):
+        notes[0] += f", {file.plan.classes} classes"
+    left = [layer.path for layer in weighted if not file.holds(layer)]
+    if left:
+        notes.append(f"  left as initialised: {', '.join(left[:8])}{', ...' if len(left) > 8 else ''}")
+    names = Counter(
+        f"{layer.section['activation']} -> {model.activations[layer.path]['name']}"
+        for layer in model.plan.layers
+        if layer.has_site and file.holds(layer)
+        and model.activations[layer.path] != check_activation(ACTIVATIONS[layer.section["activation"]])
+    )  # fmt: skip
+    if names:
+        listed = ", ".join(f"{count} {name}" for name, count in names.items())
+        notes.append(f"  WARNING: trained with other activations, as far as the cfg says: {listed}")
+    return notes
 
 
 def _header(start: bytes, file: Path) -> Header:
@@ -107,6 +166,8 @@ def _header(start: bytes, file: Path) -> Header:
 def read_weights(file: WeightsFile, model: Darknet) -> int:
     """Put the values of a checked file into the network; returns how many layers got theirs.
 
+    Layers whose size differs between the file and the network, as those before the heads do where the classes are
+    others, stay as they are.
     ValueError naming the layer where values are no finite numbers, or a variance is negative. The network may have been
     written to by then.
     """
@@ -116,6 +177,9 @@ def read_weights(file: WeightsFile, model: Darknet) -> int:
         for layer, module in model.weighted():
             if layer.index >= file.layers:
                 break
+            if not file.holds(layer):
+                stream.seek(FLOAT.itemsize * file.plan.layers[layer.index].values, os.SEEK_CUR)
+                continue
             for name, tensor in tensors(module):
                 data = np.fromfile(stream, FLOAT, tensor.numel())
                 if len(data) < tensor.numel():

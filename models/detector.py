@@ -24,6 +24,9 @@ from ops.targets import Targets
 class Detector(nn.Module):
     """An anchor-free detector of three levels; images (B, 3, H, W) in 0..1 with sides divisible by `stride`."""
 
+    loss_names = ("box", "cls", "dfl")
+    fitting: Mapping[str, bool] = {"stretch": False, "smooth": True}  # of training images, as `preprocess` does it
+
     def __init__(
         self,
         backbone: Backbone,
