@@ -206,7 +206,10 @@ def weights_reader(config: Any) -> Callable[..., list[str]]:
     from engine.run import start_from
     from models.darknet_weights import start_from_weights
 
-    if config.model.kind != "darknet" or Path(config.weights or "").suffix == ".pt":
+    suffix = Path(config.weights or "").suffix
+    if config.model.kind != "darknet" and suffix == ".weights":
+        raise ValueError(f"{config.weights}: a Darknet .weights; expected the --cfg X.cfg of its network, or a .pt")
+    if config.model.kind != "darknet" or suffix == ".pt":
         return start_from
     return partial(start_from_weights, text=config.model.text)
 

@@ -3,6 +3,7 @@
     python -m models.darknet yolov4.cfg                              parts, activations, sizes, training keys
     python -m models.darknet yolov4.cfg yolov4.weights yolov4.pt     to a checkpoint, for val.py, detect.py, train.py
     python -m models.darknet runs/train/exp/weights/best.pt own.weights own.cfg    and back, the moving average's
+    python -m models.darknet yolov4.cfg --anchors my.yaml --imgsz 416 own.cfg      anchors and classes for one's data
 
 The way there and back gives the same file, byte for byte: the header travels in the checkpoint.
 """
@@ -14,14 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from configs.flags import Parser, run_script
 from configs.schema import Config, load
+from data import Annotations, load_dataset
+from data.loader import Fitting
 from data.names import find_names
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from models import Darknet, build_model, census, flops, format_census, plan_darknet
+from models import Darknet, adapt_darknet, build_model, census, flops, format_census, plan_darknet
 from models.activations import check_activation
+from models.darknet_adapt import with_anchors
+from models.darknet_anchors import find_anchors, mean_overlap
 from models.darknet_cfg import ACTIVATIONS, rewrite, training_keys
 from models.darknet_weights import Header, check_weights, read_weights, write_weights
 from ops.files import write_text
@@ -37,10 +43,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "files", metavar="FILE", nargs="*", help="X.weights OUT.pt of a cfg; OUT.weights OUT.cfg of a .pt"
     )
+    parser.add_argument("--anchors", metavar="YAML", help="find anchors for a data set; OUT.cfg is the cfg with them")
+    parser.add_argument("--imgsz", "--img", type=int, metavar="PIXELS", help="of --anchors: side; None: the cfg's")
+    parser.add_argument("--seed", type=int, default=0, help="of --anchors")
     parser.add_argument("--names", metavar="FILE", help="class names; None: *.names beside the weights, or COCO's")
     options = parser.parse_args(argv)
     suffixes = [Path(name).suffix for name in (options.source, *options.files)]
-    if suffixes == [".cfg"]:
+    if options.anchors is not None:
+        if suffixes not in ([".cfg"], [".cfg", ".cfg"]):
+            parser.error("--anchors: expected X.cfg, or X.cfg OUT.cfg")
+        print(fit_anchors(options.source, options.anchors, options.imgsz, options.seed, out=(*options.files, None)[0]))
+    elif suffixes == [".cfg"]:
         print(describe(options.source))
     elif suffixes == [".cfg", ".weights", ".pt"]:
         print(to_checkpoint(options.source, *options.files, names=options.names))
@@ -69,6 +82,43 @@ def describe(cfg: str) -> str:
         f"of its training, without a counterpart here: {', '.join(idle) or 'nothing'}",
     ]
     return "\n".join(lines)
+
+
+def fit_anchors(cfg: str, data: str, imgsz: int | None, seed: int, *, out: str | None = None) -> str:
+    """Find anchors for the training boxes of a data set at the side of training; returns what to say.
+
+    ``out``: where to write the cfg with them, and with classes, filters and side as the training will have them.
+    """
+    config = load(cfg, {"data": data, **({} if imgsz is None else {"train.imgsz": imgsz})})
+    side, plan = config.train.imgsz or 640, plan_darknet(config.model)
+    if not plan.heads:
+        raise ValueError(f"{cfg}: a classifier, without a [yolo] layer; it has no anchors")
+    annotations = load_dataset(config.data, "train")
+    fitting = Fitting(stretch=not plan.net["letter_box"])
+    sides = training_sides(annotations, fitting, side)
+    section = plan.heads[0].section
+    before = np.array(section["anchors"]).reshape(-1, 2)
+    anchors = find_anchors(sides, section["num"], seed=seed)
+    listed = ",  ".join(f"{width:.4g}, {height:.4g}" for width, height in anchors)
+    lines = [
+        f"{len(sides)} boxes at {side} x {side} pixels; mean IoU with the best of {len(anchors)} anchors: "
+        f"{mean_overlap(sides, anchors):.4f}, with those of {cfg} {mean_overlap(sides, before):.4f}",
+        f"anchors = {listed}",
+    ]
+    if out is not None:
+        text, _ = adapt_darknet(config.model, classes=len(annotations.classes), side=side)
+        write_text(out, with_anchors(text, anchors.tolist(), file=cfg))
+        lines.append(f"{out}: {cfg} with them, for {len(annotations.classes)} classes and {side} x {side} pixels")
+    return "\n".join(lines)
+
+
+def training_sides(annotations: Annotations, fitting: Fitting, side: int) -> np.ndarray:
+    """(n, 2) width and height of all training boxes, in pixels of images brought to a side."""
+    found = [np.zeros((0, 2))]
+    for index, (width, height) in enumerate(annotations.sizes.tolist()):
+        boxes = annotations.training_boxes(index)[0].astype(np.float64)
+        found.append((boxes[:, 2:] - boxes[:, :2]) * np.array(fitting.size(width, height, side)) / (width, height))
+    return np.concatenate(found)
 
 
 def to_checkpoint(cfg: str, weights: str, out: str, *, names: str | None = None) -> str:

@@ -30,7 +30,7 @@ def for_side(text: str, side: int, *, file: str) -> str:
 
 def with_anchors(text: str, anchors: Sequence[tuple[float, float]], *, file: str) -> str:
     """The text with other anchors (width, height), as many as it has; heads keep the numbers of theirs."""
-    listed = ",  ".join(f"{width:g}, {height:g}" for width, height in anchors)
+    listed = ",  ".join(f"{width:.4g}, {height:.4g}" for width, height in anchors)
     edits = []
     for head, _ in _heads(text, file):
         if head.section["num"] != len(anchors):
@@ -49,7 +49,9 @@ def _class_edits(head: Layer, before: Layer, count: int) -> list[Edit]:
     if head.section["classes"] == count:
         return []
     if before.kind != "convolutional":
-        raise head.section.refuse("classes", f"expected {count}, and a convolution before it whose filters could follow")
+        raise head.section.refuse(
+            "classes", f"expected {count}, and a convolution before it whose filters could follow"
+        )
     anchors = len(head.section["mask"]) or head.section["num"]
     return [(head.section, "classes", str(count)), (before.section, "filters", str(anchors * (5 + count)))]
 

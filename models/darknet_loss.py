@@ -75,9 +75,7 @@ def darknet_loss(
     least 1: its size depends neither on the batch nor on how crowded the images are. Darknet divides by images.
     """
     with torch.autocast(outputs[0].device.type, enabled=False):
-        sums = [
-            _head_sums(raw, targets, head, rule) for raw, head, rule in zip(outputs, heads, rules, strict=True)
-        ]
+        sums = [_head_sums(raw, targets, head, rule) for raw, head, rule in zip(outputs, heads, rules, strict=True)]
         positives = torch.stack([count for *_, count in sums]).sum().clamp(min=1)
         terms = {
             name: sum(getattr(rule, name) * each[place] for rule, each in zip(rules, sums, strict=True))

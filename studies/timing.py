@@ -209,6 +209,7 @@ def stepper(config: Any, placement: Any, names: list[str]) -> Stepper:
         imgsz=train.imgsz,
         multi_scale=0.0,
         seed=train.seed,
+        loss_names=model.loss_names,
     )
     return Stepper(own, " and ".join(sorted({row.implementation for row in rows})))
 

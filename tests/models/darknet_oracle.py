@@ -1,8 +1,11 @@
 """Darknet networks once more, in plain loops over floats and from the text of a cfg alone, to compare with."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+
+from tests.models.oracle import ciou, iou
 
 
 def sections(text: str) -> list[tuple[str, dict[str, str]]]:
@@ -155,3 +158,71 @@ def boxes(
                 box += [sides[0] * anchors[2 * anchor], sides[1] * anchors[2 * anchor + 1]]
                 found.append((box, [squash(t[4]) * squash(value) for value in t[5:]]))
     return found
+
+
+def losses(
+    text: str, maps: Sequence[np.ndarray], truths: list[list[list[float]]], labels: list[list[int]]
+) -> tuple[dict[str, float], int, int]:
+    """Sums over the batch of box, obj and cls, each by its normalizer; the positives, and the predictions left alone.
+
+    ``maps``: of each head (images, channels, h, w); ``truths``: of each image, xyxy in pixels.
+    """
+    net, *heads = (options for kind, options in sections(text) if kind in ("net", "yolo"))
+    width, height = int(net["width"]), int(net["height"])
+    sums, positives, alone = {"box": 0.0, "obj": 0.0, "cls": 0.0}, 0, 0
+    for options, raw in zip(heads, maps, strict=True):
+        for image in range(len(raw)):
+            found, pairs, ignored = _head_losses(options, raw[image], truths[image], labels[image], width, height)
+            sums = {name: value + found[name] for name, value in sums.items()}
+            positives, alone = positives + pairs, alone + ignored
+    return sums, positives, alone
+
+
+def _head_losses(
+    options: dict[str, str], raw: np.ndarray, truths: list[list[float]], labels: list[int], width: int, height: int
+) -> tuple[dict[str, float], int, int]:
+    numbers = [float(each) for each in options["anchors"].split(",")]
+    anchors = list(zip(numbers[::2], numbers[1::2], strict=True))
+    mask = [int(each) for each in options["mask"].split(",")]
+    classes, modern = int(options["classes"]), options.get("new_coords") == "1"
+    rows, columns = raw.shape[1:]
+
+    def entropy(x: float, z: float) -> float:
+        p = x if modern else 1 / (1 + math.exp(-x))
+        return -(z * math.log(p) + (1 - z) * math.log(1 - p))
+
+    pairs = []  # (row, column, place in the mask), number of the box
+    for number, (x1, y1, x2, y2) in enumerate(truths):
+        shapes = [iou([0, 0, x2 - x1, y2 - y1], [0, 0, *anchor]) for anchor in anchors]
+        best = shapes.index(max(shapes))
+        column = min(max(int((x1 + x2) / 2 / width * columns), 0), columns - 1)
+        row = min(max(int((y1 + y2) / 2 / height * rows), 0), rows - 1)
+        for place, anchor in enumerate(mask):
+            if anchor == best or shapes[anchor] > float(options.get("iou_thresh", 1)):
+                pairs.append(((row, column, place), number))
+    sums, alone, eps = {"box": 0.0, "obj": 0.0, "cls": 0.0}, 0, float(options.get("label_smooth_eps", 0))
+    predictions = boxes(options, raw, width=width, height=height)
+    order = [(row, column, place) for row in range(rows) for column in range(columns) for place in range(len(mask))]
+    for where, ((x, y, w, h), _) in zip(order, predictions, strict=True):
+        row, column, place = where
+        values = raw[place * (5 + classes) : (place + 1) * (5 + classes), row, column].tolist()
+        predicted = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+        own = [number for at, number in pairs if at == where]
+        sums["box"] += sum(1 - ciou(predicted, truths[number]) for number in own)
+        overlap = max((iou(predicted, truth) for truth in truths), default=0)
+        if overlap > float(options.get("ignore_thresh", 0.5)) and options.get("objectness_smooth") == "1":
+            sums["obj"] += entropy(values[4], overlap)
+        elif own:
+            sums["obj"] += entropy(values[4], 1)
+        elif overlap <= float(options.get("ignore_thresh", 0.5)):
+            sums["obj"] += entropy(values[4], 0)
+        else:
+            alone += 1
+        if own:
+            named = {labels[number] for number in own}
+            sums["cls"] += sum(
+                entropy(values[5 + each], (1 - eps if each in named else 0) + eps / 2) for each in range(classes)
+            )
+    for name, key, usual in (("box", "iou", 0.07), ("obj", "obj", 1), ("cls", "cls", 1)):
+        sums[name] *= float(options.get(f"{key}_normalizer", usual))
+    return sums, len(pairs), alone
