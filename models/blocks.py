@@ -79,9 +79,7 @@ class ConvAct(nn.Module):
         super().__init__()
         self.conv = conv
         self.act = act
-        self.wide = (
-            False  # whether the activation is computed and given out in float32, as probabilities near 1 need it
-        )
+        self.wide = False  # whether the activation is computed and given out in float32: probabilities near 1 need it
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H', W')."""

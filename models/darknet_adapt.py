@@ -49,9 +49,7 @@ def _class_edits(head: Layer, before: Layer, count: int) -> list[Edit]:
     if head.section["classes"] == count:
         return []
     if before.kind != "convolutional":
-        raise head.section.refuse(
-            "classes", f"expected {count}, and a convolution before it whose filters could follow"
-        )
+        raise head.section.refuse("classes", f"expected {count}, and a convolution before it to give filters for them")
     anchors = len(head.section["mask"]) or head.section["num"]
     return [(head.section, "classes", str(count)), (before.section, "filters", str(anchors * (5 + count)))]
 

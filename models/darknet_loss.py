@@ -1,8 +1,8 @@
 """The loss of a Darknet detector: CIoU of boxes, cross-entropy of objectness and classes, over all `[yolo]` heads.
 
 Positives are as in Darknet: of each box the anchor of the best shape, among all anchors of the cfg, and with
-`iou_thresh` below 1 every other whose shape overlaps it by more (YOLOv4, arXiv 2004.10934, sec. 3.4: several anchors for
-one box), each in the cell that holds the box's centre. Objectness is 1 there and 0 elsewhere, but a prediction that
+`iou_thresh` below 1 every other whose shape overlaps it by more (YOLOv4, arXiv 2004.10934, sec. 3.4: several anchors
+for one box), each in the cell that holds the box's centre. Objectness is 1 there and 0 elsewhere, but a prediction that
 overlaps any box by more than `ignore_thresh` is left alone (YOLOv3, arXiv 1804.02767, sec. 2.1), or with
 `objectness_smooth` has that overlap as its target. Everything has a shape that depends on the batch alone.
 """

@@ -119,7 +119,8 @@ def test_what_a_cfg_is_said_to_be(place: Path, capsys: pytest.CaptureFixture[str
     size = 20 + 4 * count(SIX)
     for words in (
         "parts: backbone: the layers until", f"{count(SIX):,} values ({size:,} bytes", "net.momentum=0.949: here train",
-        "without a counterpart here: net.steps, net.scales", "yolo.iou_loss=ciou: here CIoU", "6 classes, 32 x 32 pixels", "mish",
+        "without a counterpart here: net.steps, net.scales", "yolo.iou_loss=ciou: here CIoU",
+        "6 classes, 32 x 32 pixels", "mish",
     ):  # fmt: skip
         assert words in out, words
     assert out.count("net.steps") == 1

@@ -142,7 +142,7 @@ def test_a_backbone_is_a_start(place: Path, capsys: pytest.CaptureFixture[str]) 
     [
         (["--weights", "no.weights"], "no.weights: no such file"),
         (["--weights", "no.pt"], "no.pt: no such checkpoint"),
-        (["--weights", "other.weights"], "other.weights: 100 values, x.cfg has"),
+        (["--weights", "other.weights"], "x.cfg has 3497: 3397 are missing"),
         (["--cfg", "classifier.cfg"], "a classifier, without a [yolo] layer"),
         (["--cfg", "truth.cfg"], "[yolo] truth_thresh=0.9: expected 1"),
         (["--cfg", "shared.cfg"], "[yolo] classes=2: expected 6, and a convolution before it"),

@@ -1,0 +1,139 @@
+"""Fine-tune a Darknet detector as it is and with other activations, and train it from scratch, at equal epochs.
+
+    python -m studies.finetune_darknet --cfg yolo-fastest-1.1.cfg --weights yolo-fastest-1.1.weights --data bccd.yaml
+
+Each cell, an arm and a seed, is a run of train.py in a folder of its own; seeds go in the outer loop, so that a study
+that is stopped holds whole seeds. The same command goes on with what is there, and ends with a table: mean and standard
+deviation over the seeds of the last epoch's moving average.
+"""
+
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.flags import Parser, run_script
+
+ROOT = Path(__file__).resolve().parents[1]
+MEASURES = ("mAP50-95", "mAP50")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train what is not trained yet, and print the table; returns the exit code."""
+    options = parse(argv)
+    folder = Path(options.project)
+    arms = arms_of(options)
+    for seed in range(options.seeds):
+        for arm, settings in arms.items():
+            done = train(folder, f"{arm}-seed{seed}", [*settings, "--seed", str(seed)], options)
+            if done:
+                return done
+    text = table({arm: [last_row(folder / f"{arm}-seed{seed}") for seed in range(options.seeds)] for arm in arms})
+    print(text, flush=True)
+    (folder / "table.md").write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> Namespace:
+    """Read the command line."""
+    parser = Parser(prog="python -m studies.finetune_darknet", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--cfg", required=True, metavar="X.CFG", help="the network")
+    add("--weights", required=True, metavar="X.WEIGHTS", help="its trained weights")
+    add("--data", required=True, metavar="YAML", help="data YAML")
+    add("--act", default="mish", help="the activation that takes the place of the cfg's own")
+    add("--epochs", type=int, default=15, help="of every run")
+    add("--imgsz", type=int, default=224, help="side of the images")
+    add("--batch", type=int, default=16, help="images a step")
+    add("--lr", type=float, default=0.002, help="peak learning rate of fine-tuning")
+    add("--lr-scratch", type=float, default=0.004, help="peak learning rate from scratch")
+    add("--seeds", type=int, default=3, help="runs of each arm")
+    add("--project", default="runs/finetune_darknet", help="folder of the runs")
+    options = parser.parse_args(argv)
+    for name in ("epochs", "imgsz", "batch", "seeds"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name}: found {getattr(options, name)}, expected 1 or more")
+    return options
+
+
+def arms_of(options: Namespace) -> dict[str, list[str]]:
+    """What each arm sets, by its name."""
+    start = ["--weights", options.weights, "--lr", str(options.lr)]
+    return {
+        "finetuned": start,
+        f"finetuned-{options.act}": [*start, "--set", f"model.act={options.act}"],
+        "scratch": ["--lr", str(options.lr_scratch)],
+    }
+
+
+def train(folder: Path, name: str, settings: list[str], options: Namespace) -> int:
+    """Run train.py for a cell, or go on with it, unless it has ended; returns its exit code."""
+    if finished(folder / name):
+        return 0
+    last = folder / name / "weights/last.pt"
+    words = ["--resume", str(last)]
+    if not last.is_file():
+        words = ["--cfg", options.cfg, "--data", options.data, "--project", str(folder), "--name", name, "--exist-ok"]
+        words += ["--epochs", str(options.epochs), "--imgsz", str(options.imgsz), "--batch", str(options.batch)]
+        words += settings
+    print(f"{name} ...", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    with open(folder / f"{name}.log", "a", encoding="utf-8") as log:
+        run = [sys.executable, str(ROOT / "train.py"), *words]
+        code = subprocess.run(run, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    if code:
+        print(f"{name}: train.py ended with {code}; see {log.name}", file=sys.stderr)
+        return code
+    row = last_row(folder / name)
+    scores = ", ".join(f"{key} {row[key]:.3f}" for key in MEASURES)
+    print(f"{name}: {scores}, {time.monotonic() - begun:.0f} s", flush=True)
+    return 0
+
+
+def finished(run: Path) -> bool:
+    """Whether a run has ended with its summary."""
+    try:
+        return "results" in json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def last_row(run: Path) -> dict[str, float]:
+    """The measures of a run's last epoch, and the seconds that its epochs took."""
+    with open(run / "results.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    spent = [float(row[name] or 0) for row in rows for name in row if name.startswith("time_")]
+    return {key: float(rows[-1][f"metrics/{key}"] or 0) for key in MEASURES} | {"seconds": sum(spent)}
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> str:
+    """The cells by arm, as a table in Markdown."""
+    count = len(next(iter(found.values())))
+    lines = [f"| | {' | '.join(MEASURES)} | a run |", "|---" * (len(MEASURES) + 2) + "|"]
+    for arm, rows in found.items():
+        cells = [spread([row[key] for row in rows]) for key in MEASURES]
+        seconds = statistics.fmean(row["seconds"] for row in rows)
+        lines.append(f"| {arm} | {' | '.join(cells)} | {seconds:.0f} s |")
+    return "\n".join(
+        [*lines, "", f"Mean ± standard deviation of {count} seeds, last epoch, moving average of the weights."]
+    )
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation in points; a single value alone."""
+    points = [100 * value for value in values]
+    if len(points) < 2:
+        return f"{points[0]:.1f}"
+    return f"{statistics.fmean(points):.1f} ± {statistics.stdev(points):.1f}"
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONPATH", str(ROOT))
+    run_script(main)
