@@ -131,7 +131,7 @@ INSTEAD = {
     "--rect": "training images are square mosaics; validation is rectangular by default (val.rect); leave it out",
     "--evolve": "set values with --set and compare runs instead",
     "--image-weights": "there is no sampling by class; leave it out",
-    "--label-smoothing": "the class targets are soft scores already; of a Darknet network set model.loss.label_smoothing",
+    "--label-smoothing": "the class targets are soft scores; a Darknet network has model.loss.label_smoothing",
     "--quad": "leave it out",
     "--noautoanchor": "the head has no anchors, and a Darknet network those of its cfg; leave it out",
     "--nosave": "last.pt and best.pt are always kept; use --project to put them elsewhere",

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--imgsz", "--img", type=int, metavar="PIXELS", help="of --anchors: side; None: the cfg's")
     parser.add_argument("--seed", type=int, default=0, help="of --anchors")
     parser.add_argument("--names", metavar="FILE", help="class names; None: *.names beside the weights, or COCO's")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     suffixes = [Path(name).suffix for name in (options.source, *options.files)]
     if options.anchors is not None:
         if suffixes not in ([".cfg"], [".cfg", ".cfg"]):

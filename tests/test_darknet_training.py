@@ -19,7 +19,9 @@ from data import load_dataset
 from data.augment import Augmentation
 from data.image import read_image
 from data.loader import Fitting, TrainSamples
+from engine import plots
 from engine.checkpoint import load_checkpoint
+from engine.run import TrainingRun
 from engine.trainer import Trainer
 from models import adapt_darknet, build_model, darknet
 from models.darknet_adapt import for_classes, with_anchors
@@ -46,6 +48,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "x.weights").write_bytes(weights(values(count(DETECTOR), seed=1)))
     write_data(tmp_path, train=4)
     return tmp_path
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs without pictures and without the evaluation at their end, which take most of the time of short ones."""
+    monkeypatch.setattr(TrainingRun, "finish", lambda self, command: "")
+    for picture in ("plot_dataset", "plot_train_batch"):
+        monkeypatch.setattr(plots, picture, lambda *arguments: None)
 
 
 def start(*more: object) -> int:
@@ -82,6 +92,7 @@ def test_from_weights_of_other_classes_to_darknet_again(place: Path, capsys: pyt
     assert measured["mAP50"] == pytest.approx(told["mAP50"], abs=1e-4)
 
 
+@pytest.mark.usefixtures("bare")
 def test_the_kept_config_gives_the_same_run(place: Path) -> None:
     assert start("--weights", "x.weights", "--epochs", 1, "--name", "one") == 0
     assert run(train.main, "train.py", "--cfg", "runs/train/one/config.yaml", "--name", "two") == 0
@@ -96,6 +107,7 @@ def test_the_kept_config_gives_the_same_run(place: Path) -> None:
     assert moved == []  # all of them learn
 
 
+@pytest.mark.usefixtures("bare")
 def test_a_run_that_was_stopped_ends_as_one_that_never_was(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ("--weights", "x.weights", "--epochs", 2, "--multi-scale", "--nbs", 4, "--batch", 1)
     assert start(*options, "--name", "whole") == 0
@@ -120,6 +132,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_never_was(place: Path, monkeypa
     assert run(train.main, "train.py", "--cfg", "x.cfg", "--data", "shapes.yaml", "--resume", last) == 2
 
 
+@pytest.mark.usefixtures("bare")
 def test_activations_are_switched_and_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = ("--set", "model.replace.leaky=mish", "model.replace.relu=mish")
     assert start("--weights", "x.weights", "--epochs", 1, *changes) == 0
@@ -129,6 +142,7 @@ def test_activations_are_switched_and_said(place: Path, capsys: pytest.CaptureFi
     assert found == {"mish", "silu", "identity", "sigmoid"}
 
 
+@pytest.mark.usefixtures("bare")
 def test_a_backbone_is_a_start(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = plan_network(DETECTOR, file="x.cfg")
     held = sum(layer.values for layer in plan.layers[:6])
@@ -222,6 +236,7 @@ def test_training_sees_images_as_detection_does(place: Path, letter_box: int) ->
             assert np.abs(sample.image.astype(int) - image).max() <= 1
 
 
+@pytest.mark.usefixtures("bare")
 def test_anchors_by_k_means(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     random = np.random.default_rng(0)
     centres = np.array([[10.0, 12], [30, 20], [25, 70], [90, 80]])
