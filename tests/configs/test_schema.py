@@ -27,8 +27,9 @@ def test_the_base_config_states_every_value_once() -> None:
 def test_defaults_of_the_schema_are_the_values_of_the_base_config() -> None:
     config = load("yolo.yaml")
     bare = Config(data=config.data)
-    for section in ("model", "val", "augment", "run"):
+    for section in ("model", "augment", "run"):
         assert getattr(config, section) == getattr(bare, section)
+    assert config.val == bare.val.model_copy(update={"iou": 0.7})  # resolved, as values of `train` are
 
 
 def test_a_bare_name_is_found_with_and_without_suffix() -> None:
