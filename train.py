@@ -193,12 +193,10 @@ def build(config: Any) -> dict[str, Any]:
 
 def adapted(config: Any, classes: int) -> tuple[Any, list[str]]:
     """Return the configuration with a Darknet cfg made fit for the data and the side of training, and what to say."""
-    if config.model.kind != "darknet":
-        return config, []
-    from models import adapt_darknet
+    import models
 
-    text, notes = adapt_darknet(config.model, classes=classes, side=config.train.imgsz)
-    return config.model_copy(update={"model": config.model.model_copy(update={"text": text})}), notes
+    section, notes = models.adapted(config.model, classes=classes, side=config.train.imgsz)
+    return config.model_copy(update={"model": section}), notes
 
 
 def weights_reader(config: Any) -> Callable[..., list[str]]:

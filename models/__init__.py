@@ -22,7 +22,7 @@ __all__ = [
     "CensusRow",
     "Darknet",
     "Detector",
-    "adapt_darknet",
+    "adapted",
     "build_model",
     "census",
     "flops",
@@ -121,11 +121,14 @@ def plan_darknet(cfg_model: Any) -> Plan:
     return plan_network(_read(cfg_model, "text") or read_text(cfg_model.cfg), file=cfg_model.cfg)
 
 
-def adapt_darknet(cfg_model: Any, *, classes: int, side: int) -> tuple[str, list[str]]:
-    """The text of the cfg for a training on so many classes and squares of `side` pixels, and what to say about it.
+def adapted(cfg_model: Any, *, classes: int, side: int) -> tuple[Any, list[str]]:
+    """A config's `model` section for a training on so many classes and squares of `side` pixels, and what to say of it.
 
-    ValueError where the network cannot be trained, or not with so many classes.
+    Of a Darknet network the text of its cfg follows; others are as they were. ValueError where the network cannot be
+    trained, or not with so many classes.
     """
+    if getattr(cfg_model, "kind", "yolo") != "darknet":
+        return cfg_model, []
     before = plan_darknet(cfg_model)
     require_trainable(before)
     file = before.file
@@ -143,7 +146,7 @@ def adapt_darknet(cfg_model: Any, *, classes: int, side: int) -> tuple[str, list
     notes.append("the cfg's training keys, of which the loss alone takes any; the config's values rule:")
     notes += [f"  {key}: here {ours}" for key, ours in mapped.items()]
     notes.append(f"  without a counterpart here: {', '.join(idle) or 'none'}")
-    return text, notes
+    return cfg_model.model_copy(update={"text": text}), notes
 
 
 def _resolve_darknet(cfg_model: Any, plan: Plan) -> dict[str, dict[str, Any]]:

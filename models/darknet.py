@@ -24,7 +24,7 @@ from data import Annotations, load_dataset
 from data.loader import Fitting
 from data.names import find_names
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from models import Darknet, adapt_darknet, build_model, census, flops, format_census, plan_darknet
+from models import Darknet, adapted, build_model, census, flops, format_census, plan_darknet
 from models.activations import check_activation
 from models.darknet_adapt import with_anchors
 from models.darknet_anchors import find_anchors, mean_overlap
@@ -106,8 +106,8 @@ def fit_anchors(cfg: str, data: str, imgsz: int | None, seed: int, *, out: str |
         f"anchors = {listed}",
     ]
     if out is not None:
-        text, _ = adapt_darknet(config.model, classes=len(annotations.classes), side=side)
-        write_text(out, with_anchors(text, anchors.tolist(), file=cfg))
+        section, _ = adapted(config.model, classes=len(annotations.classes), side=side)
+        write_text(out, with_anchors(section.text, anchors.tolist(), file=cfg))
         lines.append(f"{out}: {cfg} with them, for {len(annotations.classes)} classes and {side} x {side} pixels")
     return "\n".join(lines)
 

@@ -187,10 +187,11 @@ def stepper(config: Any, placement: Any, names: list[str]) -> Stepper:
     from engine.ema import ModelEMA
     from engine.optim import build_optimizer
     from engine.trainer import Trainer
-    from models import build_model, census
+    from models import adapted, build_model, census
 
     train = config.train
-    model = build_model(config.model, names=names, seed=train.seed)
+    section, _ = adapted(config.model, classes=len(names), side=train.imgsz)
+    model = build_model(section, names=names, seed=train.seed)
     model.to(placement.device, memory_format=placement.memory_format)  # type: ignore[call-overload]
     rows = census(model, device=placement.device, dtype=placement.amp_dtype)
     optimizer = build_optimizer(

@@ -23,7 +23,7 @@ from engine import plots
 from engine.checkpoint import load_checkpoint
 from engine.run import TrainingRun
 from engine.trainer import Trainer
-from models import adapt_darknet, build_model, darknet
+from models import adapted, build_model, darknet
 from models.darknet_adapt import for_classes, with_anchors
 from models.darknet_anchors import find_anchors, mean_overlap
 from models.darknet_graph import plan_network
@@ -183,10 +183,12 @@ def test_the_text_is_changed_where_it_must_be_and_nowhere_else() -> None:
     bare = DETECTOR.replace("classes=2\n", "").replace("filters=14", "filters=50").replace("filters=7", "filters=25")
     changed = for_classes(bare, 3, file="x.cfg")  # 20 classes are what a cfg without a number has
     assert changed.count("classes=3") == 2 and plan_network(changed, file="x.cfg").classes == 3
-    text, notes = adapt_darknet(section(DETECTOR), classes=2, side=32)
-    assert text == DETECTOR and not any("classes" in each or "squares" in each for each in notes)
-    wide, notes = adapt_darknet(section(DETECTOR.replace("width=32", "width=64")), classes=2, side=64)
-    assert "height=64" in wide and any("64 x 32 pixels, trained on squares of 64" in each for each in notes)
+    given = load("yolo.yaml", {"model.kind": "darknet", "model.cfg": "x.cfg", "model.text": DETECTOR}).model
+    same, notes = adapted(given, classes=2, side=32)
+    assert same == given and not any("classes" in each or "squares" in each for each in notes)
+    wide = given.model_copy(update={"text": DETECTOR.replace("width=32", "width=64")})
+    square, notes = adapted(wide, classes=2, side=64)
+    assert "height=64" in square.text and any("64 x 32 pixels, trained on squares of 64" in each for each in notes)
     anchors = [(3.0, 4.0), (7.25, 5.0), (20.0, 30.0)]
     changed = with_anchors(DETECTOR, anchors, file="x.cfg")
     model = build_model(section(changed), seed=0)
