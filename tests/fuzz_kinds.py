@@ -31,8 +31,10 @@ from data.verify import verify_images
 from engine.checkpoint import inference_weights, load_checkpoint, load_matching, save_checkpoint
 from engine.evaluate import Truth
 from models import build_model, resolve_activations
+from models.darknet_adapt import for_classes, for_side, require_trainable
 from models.darknet_graph import plan_network
-from models.darknet_weights import check_weights, read_weights, write_weights
+from models.darknet_weights import check_other_classes, check_weights, read_weights, write_weights
+from ops.targets import Targets
 from tests.models.darknet_cfgs import CLASSIFIER, DETECTOR, values, weights
 from tests.models.darknet_oracle import count
 from tests.mutations import VALUES, as_json, as_yaml, mutate_bytes, mutate_text, mutate_tree
@@ -528,7 +530,9 @@ class Darknet:
 
     def __init__(self, folder: Path) -> None:
         self.path, self.cfg = folder / "x.weights", str(folder / "x.cfg")
-        self.texts = (DETECTOR, CLASSIFIER)
+        rule = "[yolo]\nignore_thresh=.7\ntruth_thresh=1\niou_thresh=0.213\niou_normalizer=0.07\ncls_normalizer=1.0\n"
+        rule += "obj_normalizer=0.4\nlabel_smooth_eps=0.1\nobjectness_smooth=1\nmax_delta=5\n"
+        self.texts = (DETECTOR, CLASSIFIER, DETECTOR.replace("[yolo]", rule))
         self.weights = {text: weights(values(count(text))) for text in self.texts}
 
     def case(self, rng: random.Random) -> None:
@@ -546,6 +550,8 @@ class Darknet:
         require(plan.values == count(text), f"{plan.values} values, counted {count(text)}")
         with torch.device("meta"):
             self.check(build_model(section, seed=0), plan.values)
+        if kind > 0.4 and rng.random() < 0.5:
+            self.check_training(text, rng)
         file = check_weights(self.path, plan)
         require(4 * file.values <= len(data), "more values than the file has")
         model = build_model(section, seed=0)
@@ -557,9 +563,28 @@ class Darknet:
             if plan.heads:
                 boxes, scores = model.decode(outputs)
                 require(boxes.shape[1] == scores.shape[1], "boxes without scores")
+                self.check_loss(model, outputs)
         copy_path = self.path.with_name("copy")
         write_weights(copy_path, model, header=file.header, layers=file.layers)
         require(copy_path.read_bytes() == data, "the weights are written as others")
+
+    def check_training(self, text: str, rng: random.Random) -> None:
+        """With the classes and the side of a training, and weights of other classes."""
+        classes = rng.choice((1, 2, 7))
+        require_trainable(plan_network(text, file=self.cfg))
+        other = for_side(for_classes(text, classes, file=self.cfg), 64, file=self.cfg)
+        plan = plan_network(other, file=self.cfg)
+        require(plan.classes == classes and plan.net["width"] == plan.net["height"] == 64, "not as asked")
+        require(plan.values == count(other), f"{plan.values} values, counted {count(other)}")
+        file = check_other_classes(self.path, other, file=self.cfg)
+        require(4 * file.values <= self.path.stat().st_size, "more values than the file has")
+
+    def check_loss(self, model: Any, outputs: list[torch.Tensor]) -> None:
+        """A finite loss of finite outputs."""
+        boxes = torch.tensor([[[3.0, 4, 20, 30], [0, 0, 0, 0]]])
+        targets = Targets(boxes, torch.zeros(1, 2, dtype=torch.int64), torch.tensor([[True, False]]))
+        if all(each.isfinite().all() and each.abs().max() < 1e4 for each in outputs):
+            require(bool(model.loss(outputs, targets)[0].isfinite()), "a loss that is no number")
 
     def check(self, model: nn.Module, expected: int) -> None:
         """As many parameters and statistics as counted."""
