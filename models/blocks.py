@@ -23,7 +23,7 @@ class ConvNormAct(nn.Module):
     """Convolution without bias, batch norm, activation; the output's side is the input's divided by the stride.
 
     `fuse`: norm and activation may run as one operator, where ops/norm_act.py has one for them. `options` are those of
-    nn.Conv2d; its padding is half of the kernel where they do not say otherwise. `eps` is the norm's.
+    nn.Conv2d; its padding is half of the kernel where they do not say otherwise. `eps`, `momentum` are the norm's.
     """
 
     def __init__(
@@ -36,12 +36,13 @@ class ConvNormAct(nn.Module):
         act: Spec,
         fuse: bool = False,
         eps: float = 1e-3,
+        momentum: float = 0.03,
         **options: Any,
     ):
         super().__init__()
         self.fuse = fuse
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, bias=False, **{"padding": kernel // 2, **options})
-        self.norm = nn.BatchNorm2d(outputs, eps=eps, momentum=0.03)
+        self.norm = nn.BatchNorm2d(outputs, eps=eps, momentum=momentum)
         self.act = make_activation(act)
 
     def forward(self, x: Tensor) -> Tensor:

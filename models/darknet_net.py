@@ -1,5 +1,6 @@
 """A Darknet network from its plan: the layers as modules of ours, by part and stage, and what a detector owns."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ from ops.geometry import Geometry, centred, stretch
 from ops.targets import Targets
 
 NORM_EPS = 1e-6  # beside the variance; agrees with the stored outputs to 5e-5, where 1e-5 is 0.014 off
+NORM_MOMENTUM = 0.1  # of the running statistics, as Darknet's on a CPU; with less they lag behind in short trainings
+RARE = 0.01  # share of predictions that are taken for objects before the training
 PADDING_GREY = 128  # 0.5 of Darknet's letter box
 
 
@@ -137,11 +140,20 @@ class Darknet(nn.Module):
         return folded(self)
 
     def set_biases(self) -> None:
-        """Start the biases of convolutions without a norm at 0, as Darknet does."""
+        """Start the biases of convolutions without a norm at 0, as Darknet does, but objectness at RARE.
+
+        Nearly all predictions are background, whose loss would drown the boxes' for the first epochs (RetinaNet, arXiv
+        1708.02002, sec. 3.3); Darknet waits a thousand slow batches for it (`burn_in`).
+        """
         for layer in self.plan.layers:
             module = self.get_submodule(layer.path) if layer.kind == "convolutional" else None
             if isinstance(module, ConvAct) and module.conv.bias is not None:
                 nn.init.zeros_(module.conv.bias)
+        for layer, head in zip(self.plan.heads, self.box_heads, strict=True):
+            before = self.plan.layers[layer.sources[0]]
+            module = self.get_submodule(before.path)
+            if isinstance(module, ConvAct) and module.conv.bias is not None:
+                module.conv.bias.view(len(head.anchors), -1)[:, 4] = math.log(RARE / (1 - RARE))
 
     def weighted(self) -> list[tuple[Layer, ConvNormAct | ConvAct]]:
         """The layers with values in a `.weights` file, in its order."""
@@ -193,7 +205,8 @@ def _convolution(layer: Layer, act: Any, *, fuse: bool) -> ConvNormAct | ConvAct
     size, stride = section["size"], section["stride"]
     if section["batch_normalize"]:
         shape = {"kernel": size, "stride": stride, **options}
-        return ConvNormAct(layer.inputs, layer.channels, act=act, fuse=fuse, eps=NORM_EPS, **shape)
+        norm = {"eps": NORM_EPS, "momentum": NORM_MOMENTUM}
+        return ConvNormAct(layer.inputs, layer.channels, act=act, fuse=fuse, **norm, **shape)
     return ConvAct(nn.Conv2d(layer.inputs, layer.channels, size, stride, **options), make_activation(act))
 
 
