@@ -407,3 +407,19 @@ def test_the_plan_reads_the_file_where_no_text_is_kept(tmp_path: Path) -> None:
     assert plan_darknet(section(None, cfg=str(path))).values == oracle.count(DETECTOR)
     with pytest.raises(FileNotFoundError, match="no.cfg"):
         plan_darknet(section(None, cfg=str(tmp_path / "no.cfg")))
+
+
+def test_a_network_to_train_starts_with_rare_objects_and_keeps_probabilities_near_one() -> None:
+    """Both kinds of heads say 0.01 where nothing is seen; under autocast a logistic head gives out float32."""
+    model = build_model(section(DETECTOR), seed=0).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.zeros_(module.weight)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, probabilities = model(torch.rand(1, 3, 32, 32))
+    assert probabilities.dtype == torch.float32 and logits.dtype == torch.bfloat16
+    found = torch.cat(
+        (logits.float().sigmoid().unflatten(1, (2, 7)), probabilities.unflatten(1, (1, 7))[..., :4, :4]), 1
+    )
+    assert found[:, :, 4].flatten().tolist() == pytest.approx([0.01] * 48, rel=0.02)
+    assert found[:, :, 5:].flatten().tolist() == pytest.approx([0.5] * 96)
