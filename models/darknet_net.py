@@ -205,8 +205,8 @@ def _convolution(layer: Layer, act: Any, *, fuse: bool) -> ConvNormAct | ConvAct
     size, stride = section["size"], section["stride"]
     if section["batch_normalize"]:
         shape = {"kernel": size, "stride": stride, **options}
-        norm = {"eps": NORM_EPS, "momentum": NORM_MOMENTUM}
-        return ConvNormAct(layer.inputs, layer.channels, act=act, fuse=fuse, **norm, **shape)
+        block = partial(ConvNormAct, eps=NORM_EPS, momentum=NORM_MOMENTUM)
+        return block(layer.inputs, layer.channels, act=act, fuse=fuse, **shape)
     return ConvAct(nn.Conv2d(layer.inputs, layer.channels, size, stride, **options), make_activation(act))
 
 
