@@ -6,6 +6,7 @@ the index to the workers, which keep no state, so any number of them gives the s
 
 from __future__ import annotations
 
+import atexit
 import gc
 import signal
 import sys
@@ -360,6 +361,7 @@ def _data_loader(
         # A full garbage collection, there or here, would write to every object and so copy each page that is shared.
         gc.collect()
         gc.freeze()
+        atexit.register(gc.unfreeze)  # or libraries complain at the exit of what they take for leaks
     return DataLoader(
         samples,
         batch_sampler=batches,

@@ -244,3 +244,14 @@ def test_best_weights_that_were_removed(data: Path, here: Path, capsys: pytest.C
     assert run(train.main, "train.py", "--resume", folder) == 0
     assert "last epoch of 2" in capsys.readouterr().out
     assert engine.run is not None
+
+
+def test_an_error_after_the_loaders_are_built_is_one_line_too(tmp_path: Path) -> None:
+    """Objects kept from the garbage collector for the data workers are given back to it, or libraries report leaks."""
+    data = write_data(tmp_path)
+    (tmp_path / "foreign.weights").write_bytes(bytes(100))
+    words = ["--cfg", "yolo-mish.yaml", "--data", data, "--weights", tmp_path / "foreign.weights", "--workers", 2]
+    command = [sys.executable, str(ROOT / "train.py"), *map(str, words)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    said = done.stderr.split("\r")[-1].strip()
+    assert done.returncode == 2 and said.startswith("train.py: error: ") and len(said.splitlines()) == 1
