@@ -46,12 +46,11 @@ def folder_of(given: dict[str, Any]) -> Path:
 def resolve(texts: Sequence[str], given: Mapping[str, Any], *, cfg: str, models: Models) -> Acts:
     """The activations that the command line names.
 
-    Where one of them has no form fused with batch norm, all are computed plain. ValueError for one that does not exist
-    and for two that are the same.
+    Where one that they do not share has no form fused with batch norm, all are computed plain. ValueError for one that
+    does not exist and for two that are the same.
     """
     specs: dict[str, dict[str, Any]] = {}
     sites: list[Mapping[str, Any]] = []
-    unfused: list[str] = []
     for text in texts:
         own = activation_overrides(text, given)
         config = load(cfg, {**given, **own})
@@ -60,7 +59,8 @@ def resolve(texts: Sequence[str], given: Mapping[str, Any], *, cfg: str, models:
             raise ValueError(f"--acts: {text} and {list(specs)[sites.index(asked)]} are the same activation")
         specs[label_of(config)] = own
         sites.append(asked)
-        unfused += [each["name"] for each in asked.values() if not models.has_fused_form(each)]
+    compared = [each for asked in sites for stage, each in asked.items() if any(own[stage] != each for own in sites)]
+    unfused = [each["name"] for each in compared if not models.has_fused_form(each)]
     epochs = config.train.epochs or 1  # a loaded configuration has a number there
     if not unfused or config.model.norm_act == "plain":
         return Acts(specs, epochs, dict(given), ())

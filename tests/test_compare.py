@@ -130,6 +130,12 @@ def test_unfused_activations_make_all_plain(tmp_path: Path, monkeypatch: pytest.
     assert read_plan(tmp_path / "runs/compare/exp").overrides["model.norm_act"] == "plain"
     assert command("--acts", "relu", "silu", *options, "--name", "fused") == 0
     assert "model.norm_act" not in read_plan(tmp_path / "runs/compare/fused").overrides
+    shared = [
+        "backbone=mish,neck=gelu,head=gelu",
+        "backbone=relu,neck=gelu,head=gelu",
+    ]  # they differ where both have one
+    assert command("--acts", *shared, *options, "--name", "shared") == 0
+    assert "model.norm_act" not in read_plan(tmp_path / "runs/compare/shared").overrides
 
 
 def test_equal_time_plans_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys) -> None:
