@@ -9,7 +9,6 @@ deviation over the seeds of the last epoch's moving average.
 
 import csv
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.flags import Parser, run_script
+from ops.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURES = ("mAP50-95", "mAP50")
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return done
     text = table({arm: [last_row(folder / f"{arm}-seed{seed}") for seed in range(options.seeds)] for arm in arms})
     print(text, flush=True)
-    (folder / "table.md").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "table.md", text + "\n")
     return 0
 
 
@@ -135,5 +135,4 @@ def spread(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONPATH", str(ROOT))
     run_script(main)

@@ -18,20 +18,18 @@ from data.names import COCO as COCO_NAMES
 from data.names import find_names
 from models import build_model, darknet
 from tests.checkpoints import write_checkpoint, write_data
-from tests.models.darknet_cfgs import CLASSIFIER, DETECTOR, shared_darknet, values, weights
+from tests.models.darknet_cfgs import CLASSIFIER, DETECTOR_6, shared_darknet, values, weights
 from tests.models.darknet_oracle import count
 from tests.scripts import run
 from yolo import YOLO
-
-SIX = DETECTOR.replace("classes=2", "classes=6").replace("filters=14", "filters=22").replace("filters=7", "filters=11")
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a cfg of six classes, weights of random numbers and the embedded data."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "x.cfg").write_text(SIX)
-    (tmp_path / "x.weights").write_bytes(weights(values(count(SIX), seed=1)))
+    (tmp_path / "x.cfg").write_text(DETECTOR_6)
+    (tmp_path / "x.weights").write_bytes(weights(values(count(DETECTOR_6), seed=1)))
     write_data(tmp_path)
     return tmp_path
 
@@ -75,7 +73,7 @@ def test_refusals(place: Path, capsys: pytest.CaptureFixture[str], arguments: li
     (place / "short.weights").write_bytes(weights(values(8 * 27 + 4 * 8)))
     (place / "classifier.cfg").write_text(CLASSIFIER)
     (place / "three.names").write_text("a\nb\nc\n")
-    (place / "broken.cfg").write_text(SIX.replace("=mish", "=mush"))
+    (place / "broken.cfg").write_text(DETECTOR_6.replace("=mish", "=mush"))
     for script, more in ((val, ["--data", "shapes.yaml"]), (detect, ["--source", "shapes/images/val"])):
         assert run(script.main, f"{script.__name__}.py", *arguments, *more) == 2
         out, err = capsys.readouterr()
@@ -89,7 +87,7 @@ def test_a_checkpoint_and_back(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert "6 convolutions from x.weights; class names: numbers" in capsys.readouterr().out
     assert run(darknet.main, command, "x.pt", "y.weights", "y.cfg") == 0
     assert (place / "y.weights").read_bytes() == (place / "x.weights").read_bytes()
-    assert (place / "y.cfg").read_text() == SIX
+    assert (place / "y.cfg").read_text() == DETECTOR_6
     image = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
     one, other = (
         model.predict(image, imgsz=32, conf=0.01, iou=0.5)[0]
@@ -105,20 +103,25 @@ def test_a_checkpoint_and_back(place: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_switched_activations_go_back_into_the_cfg() -> None:
-    config = load("yolo.yaml", {"model.kind": "darknet", "model.cfg": "x.cfg", "model.text": SIX, "model.act": "gelu"})
+    config = load(
+        "yolo.yaml", {"model.kind": "darknet", "model.cfg": "x.cfg", "model.text": DETECTOR_6, "model.act": "gelu"}
+    )
     with pytest.raises(ValueError, match="Darknet has no activation .*'approximate': 'none'"):
         darknet.with_activations(config, build_model(config.model, seed=0))
-    config = load("yolo.yaml", {"model.kind": "darknet", "model.cfg": "x.cfg", "model.text": SIX, "model.act": "mish"})
+    config = load(
+        "yolo.yaml", {"model.kind": "darknet", "model.cfg": "x.cfg", "model.text": DETECTOR_6, "model.act": "mish"}
+    )
     text = darknet.with_activations(config, build_model(config.model, seed=0))
-    assert text == re.sub("activation=(leaky|swish|relu)", "activation=mish", SIX) and text != SIX
+    assert text == re.sub("activation=(leaky|swish|relu)", "activation=mish", DETECTOR_6) and text != DETECTOR_6
 
 
 def test_what_a_cfg_is_said_to_be(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(darknet.main, "python -m models.darknet", "x.cfg") == 0
     out = capsys.readouterr().out
-    size = 20 + 4 * count(SIX)
+    size = 20 + 4 * count(DETECTOR_6)
     for words in (
-        "parts: backbone: the layers until", f"{count(SIX):,} values ({size:,} bytes", "net.momentum=0.949: here train",
+        "parts: backbone: the layers until", f"{count(DETECTOR_6):,} values ({size:,} bytes",
+        "net.momentum=0.949: here train",
         "without a counterpart here: net.steps, net.scales", "yolo.iou_loss=ciou: here CIoU",
         "6 classes, 32 x 32 pixels", "mish",
     ):  # fmt: skip
@@ -154,11 +157,11 @@ def test_where_names_come_from(tmp_path: Path) -> None:
 
 def test_a_config_of_the_darknet_family(place: Path) -> None:
     config = load("x.cfg")
-    assert config.model.kind == "darknet" and config.model.text == SIX and config.model.act is None
+    assert config.model.kind == "darknet" and config.model.text == DETECTOR_6 and config.model.act is None
     (place / "sub").mkdir()
     (place / "sub/d.yaml").write_text("base: yolo.yaml\nmodel: {kind: darknet, cfg: ../x.cfg, replace: {mish: relu}}\n")
     config = load("sub/d.yaml", {"model.backbone.act": "gelu"})
-    assert config.model.replace == {"mish": {"name": "relu"}} and config.model.text == SIX
+    assert config.model.replace == {"mish": {"name": "relu"}} and config.model.text == DETECTOR_6
     assert config.model.backbone.act == {"name": "gelu"} and config.model.norm_act == "fused"
     (place / "kept.yaml").write_text(config.as_yaml())
     (place / "x.cfg").unlink()

@@ -30,14 +30,13 @@ from models.darknet_graph import plan_network
 from models.darknet_weights import check_other_classes, check_weights, read_weights, start_from_weights
 from tests.checkpoints import write_data
 from tests.kills import differing
-from tests.models.darknet_cfgs import CLASSIFIER, DETECTOR, values, weights
+from tests.models.darknet_cfgs import CLASSIFIER, DETECTOR, DETECTOR_6, values, weights
 from tests.models.darknet_oracle import count
 from tests.models.test_darknet import section
 from tests.scripts import run
 from yolo import YOLO
 
 FEW = ("--imgsz", 64, "--batch", 2, "--workers", 0, "--no-amp", "--seed", 3)
-SIX = DETECTOR.replace("classes=2", "classes=6").replace("filters=14", "filters=22").replace("filters=7", "filters=11")
 
 
 @pytest.fixture
@@ -80,7 +79,7 @@ def test_from_weights_of_other_classes_to_darknet_again(place: Path, capsys: pyt
     assert not any("dfl" in name for name in rows[0]) and {"results.png", "labels.png"} <= set(os.listdir(folder))
     assert run(darknet.main, "python -m models.darknet", folder / "weights/best.pt", "own.weights", "own.cfg") == 0
     text = (place / "own.cfg").read_text()
-    assert text == SIX.replace("width=32\nheight=32", "width=64\nheight=64") and "# every layer" in text
+    assert text == DETECTOR_6.replace("width=32\nheight=32", "width=64\nheight=64") and "# every layer" in text
     image = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
     doors = YOLO("own.weights", cfg="own.cfg", device="cpu"), YOLO(folder / "weights/best.pt", device="cpu")
     one, other = (door.predict(image, conf=0.01)[0] for door in doors)
@@ -178,8 +177,8 @@ def test_refusals(place: Path, capsys: pytest.CaptureFixture[str], arguments: li
 
 
 def test_the_text_is_changed_where_it_must_be_and_nowhere_else() -> None:
-    assert for_classes(DETECTOR, 2, file="x.cfg") == DETECTOR and for_classes(DETECTOR, 6, file="x.cfg") == SIX
-    assert for_classes(SIX, 2, file="x.cfg") == DETECTOR
+    assert for_classes(DETECTOR, 2, file="x.cfg") == DETECTOR and for_classes(DETECTOR, 6, file="x.cfg") == DETECTOR_6
+    assert for_classes(DETECTOR_6, 2, file="x.cfg") == DETECTOR
     bare = DETECTOR.replace("classes=2\n", "").replace("filters=14", "filters=50").replace("filters=7", "filters=25")
     changed = for_classes(bare, 3, file="x.cfg")  # 20 classes are what a cfg without a number has
     assert changed.count("classes=3") == 2 and plan_network(changed, file="x.cfg").classes == 3

@@ -133,6 +133,11 @@ scale_x_y=2.0
 new_coords=1
 """
 
+# The same for six classes, as many as the embedded data have.
+DETECTOR_6 = (
+    DETECTOR.replace("classes=2", "classes=6").replace("filters=14", "filters=22").replace("filters=7", "filters=11")
+)
+
 CLASSIFIER = """\
 [net]
 width=32
