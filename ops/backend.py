@@ -17,10 +17,12 @@ from torch import Tensor
 
 from ops import build
 from ops.build import Unavailable, say
+from ops.grid import THREADS, cut
 
 TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}  # as in csrc/mish_cpu.cpp
+NAMES = {0: "float32", 1: "float64", 2: "float16", 3: "bfloat16"}  # as in the names of the CUDA kernels
 FORCED = ("eager", "torch", "cpu", "cuda", "nvrtc")
-THREADS, PIECES = 256, 2  # as in csrc/mish_cuda.cu
+PIECES = 2  # as in csrc/mish_cuda.cu
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,16 @@ def _cpu(index: int | None) -> CpuKernels:
 # ----------------------------------------------------------------------------------------------------------- the GPUs
 
 
+_PAIR = ("mean", "variance", "weight", "bias", "eps", "act", "slope")
+_ARGUMENTS = {  # of the functions of csrc/norm_act_cpu.cpp, by their names in ops/grid.py, after type and shape
+    "norm_statistics": ("x", "mean", "variance", "running_mean", "running_var", "factor"),
+    "norm_act_forward": ("x", *_PAIR, "out"),
+    "norm_act_reduce": ("x", "dy", *_PAIR, "out", "by_weight", "by_bias"),
+    "norm_act_backward": ("x", "mean", "variance", "weight", "by_weight", "by_bias", "eps", "count", "out"),
+}
+_SUMS = ("norm_statistics", "norm_act_reduce")  # whose sums a second kernel ends
+
+
 class CudaKernels:
     """A GPU image, loaded and launched through the driver's own C interface, which every CUDA machine has."""
 
@@ -164,10 +176,7 @@ class CudaKernels:
         self.name = f"ops.mish, CUDA kernel by {maker}"
         self.origin = f"build {image.stem}"
         self.index = index
-        try:
-            self.driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-        except OSError as error:
-            raise Unavailable(f"the CUDA driver cannot be loaded ({error})") from error
+        self.driver = _driver()
         self.functions: dict[str, ctypes.c_void_p] = {}
         self.context, self.module = ctypes.c_void_p(), ctypes.c_void_p()
         device = ctypes.c_int()
@@ -183,21 +192,44 @@ class CudaKernels:
         pointers, count = (x.data_ptr(), g.data_ptr(), out.data_ptr()), x.numel()
         aligned = not any(pointer % 16 for pointer in pointers)
         in_block = THREADS * PIECES * 16 // x.element_size() if aligned else THREADS  # elements
-        name = f"mish_{order}_{str(x.dtype).removeprefix('torch.')}_{'vector' if aligned else 'scalar'}"
-        self._launch(name, -(-count // in_block), (*map(ctypes.c_void_p, pointers), ctypes.c_longlong(count)))
+        name = f"mish_{order}_{NAMES[TYPES[x.dtype]]}_{'vector' if aligned else 'scalar'}"
+        arguments = (*map(ctypes.c_void_p, pointers), ctypes.c_longlong(count))
+        places = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
+        self._launch(name, (-(-count // in_block), 1), places)
 
-    def _launch(self, name: str, blocks: int, arguments: tuple) -> None:
-        with torch.cuda.device(self.index):
-            self._enter()
-            function = self.functions.get(name)
-            if function is None:
-                function = ctypes.c_void_p()
-                self._call("cuModuleGetFunction", ctypes.byref(function), self.module, name.encode())
-                self.functions[name] = function
-            places = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
-            stream = ctypes.c_void_p(torch.cuda.current_stream(self.index).cuda_stream)
-            grid, block, shared = (blocks, 1, 1), (THREADS, 1, 1), 0
-            self._call("cuLaunchKernel", function, *map(ctypes.c_uint, (*grid, *block, shared)), stream, places, None)
+    def call(self, name: str, kind: int, outer: int, channels: int, inner: int, *arguments: float | Tensor | None) -> None:
+        """As CpuKernels.call, for the functions of csrc/norm_act_cpu.cpp, in the current stream of the tensors' GPU."""
+        given: dict = dict(zip(_ARGUMENTS[name], arguments, strict=True))
+        act = f"_{given.pop('act')}" if "act" in given else ""
+        large, sums = tuple(given[each] for each in ("x", "dy", "out") if each in given), name in _SUMS
+        grid = cut(outer, channels, inner, large, sums=sums)
+        if sums:  # a pair of each split and channel, and what the first is less by
+            size = (2 * grid.blocks[1] + 1) * channels
+            given["partial"] = torch.empty(size, dtype=torch.float32, device=large[0].device)
+            given.setdefault("count", outer * inner)
+        places = ctypes.byref(ctypes.c_char_p(grid.call(**given)))  # one argument, the struct Call
+        self._launch(f"{name}{act}_{NAMES[kind]}_{grid.way}", grid.blocks, places)
+        if sums:
+            self._launch(f"{name}_end", (channels, 1), places)
+
+    def _launch(self, name: str, grid: tuple[int, int], places: object) -> None:
+        """Launch a kernel in the current stream; `places` is an array of the addresses of its arguments."""
+        if not self._is_current():
+            with torch.cuda.device(self.index):
+                return self._launch(name, grid, places)
+        self._enter()
+        function = self.functions.get(name)
+        if function is None:
+            function = ctypes.c_void_p()
+            self._call("cuModuleGetFunction", ctypes.byref(function), self.module, name.encode())
+            self.functions[name] = function
+        self._call("cuLaunchKernel", function, *grid, 1, THREADS, 1, 1, 0, self._stream(), places, None)
+
+    def _is_current(self) -> bool:
+        return torch.cuda.current_device() == self.index
+
+    def _stream(self) -> int:
+        return torch._C._cuda_getCurrentRawStream(self.index)  # torch.cuda.current_stream makes an object each time
 
     def _enter(self) -> None:
         """Make PyTorch's context current: a thread of autograd's that has called nothing yet may have none."""
@@ -212,6 +244,17 @@ class CudaKernels:
             text = ctypes.c_char_p()
             self.driver.cuGetErrorString(code, ctypes.byref(text))
             raise Unavailable(f"{name} failed: {(text.value or b'error %d' % code).decode()}")
+
+
+def _driver(path: str = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1") -> ctypes.CDLL:
+    """The CUDA driver; Unavailable where it cannot be loaded."""
+    try:
+        driver = ctypes.CDLL(path)
+    except OSError as error:
+        raise Unavailable(f"the CUDA driver cannot be loaded ({error})") from error
+    pointer, number = ctypes.c_void_p, ctypes.c_uint
+    driver.cuLaunchKernel.argtypes = (pointer, *[number] * 7, pointer, pointer, pointer)
+    return driver
 
 
 def _cuda(index: int | None) -> CudaKernels:

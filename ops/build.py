@@ -25,7 +25,7 @@ import torch
 SOURCES = Path(__file__).parent / "csrc"
 CPU_SOURCES = ("mish_cpu.cpp", "norm_act_cpu.cpp")
 CPU_HEADERS = ("mish_math.h", "parallel.h")
-CUDA_SOURCES = ("mish_cuda.cu", "mish_math.h")
+CUDA_SOURCES = ("kernels.cu", "mish_cuda.cu", "norm_act_cuda.cu", "cuda_pieces.h", "mish_math.h")  # first the image
 
 # Instruction sets by PyTorch's own names for what its kernels use: exactly the features that PyTorch has checked for.
 INSTRUCTION_SETS = {
@@ -205,7 +205,7 @@ def nvcc_image(architectures: Sequence[str]) -> Path:
         raise Unavailable("no nvcc")
     name = architectures[0] if len(architectures) == 1 else "all"
     targets = [f"-gencode=arch=compute_{each},code=sm_{each}" for each in architectures]
-    command = ["nvcc", "-std=c++17", "-O3", "-fatbin", *targets, str(SOURCES / "mish_cuda.cu")]
+    command = ["nvcc", "-std=c++17", "-O3", "-fatbin", *targets, str(SOURCES / CUDA_SOURCES[0])]
     return build(
         f"cuda-{name}", cuda_key(name), identity, ".fatbin", lambda path: compile_with([*command, "-o", str(path)])
     )
@@ -238,15 +238,15 @@ def nvrtc_image(architecture: str) -> Path:
 
 
 def _compile_with_nvrtc(nvrtc, architecture: str, path: Path) -> None:
-    source, header = (source_text([name]).encode() for name in CUDA_SOURCES)
+    source, *included = (source_text([name]).encode() for name in CUDA_SOURCES)
+    name, *names = (name.encode() for name in CUDA_SOURCES)
 
     def check(result):
         if result[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
             raise Unavailable(f"NVRTC failed for sm_{architecture} ({result[0]})")
         return result[1] if len(result) == 2 else None
 
-    names = [CUDA_SOURCES[1].encode()]
-    program = check(nvrtc.nvrtcCreateProgram(source, CUDA_SOURCES[0].encode(), 1, [header], names))
+    program = check(nvrtc.nvrtcCreateProgram(source, name, len(names), included, names))
     options = [f"--gpu-architecture=sm_{architecture}".encode(), b"--std=c++17"]
     (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:

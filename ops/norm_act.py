@@ -1,6 +1,6 @@
 """Batch norm and activation in one: `norm_act(x, norm, act)` is `act(norm(x))` for two ordinary modules.
 
-Where a fused kernel serves them (csrc/norm_act_cpu.cpp), memory is passed over 3 times forward and 5 times backward
+Where a fused kernel serves them (csrc/norm_act_cpu.cpp, norm_act_cuda.cu), memory is passed over 3 times forward and 5 times backward
 instead of 5 and 8 times, and one tensor is kept for the backward pass, the input. Which pairs are fused is a static
 rule, `fusion`; all others run as they stand and give the same numbers. Parameters, buffers and state_dict are the
 modules' own.
@@ -9,6 +9,9 @@ Training is four operators, so that a SyncBatchNorm could exchange its sums betw
 `norm_act_forward`; `norm_act_reduce`, `norm_act_backward`.
 """
 
+import math
+from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -16,29 +19,35 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
-from ops.backend import TYPES, CpuKernels, choose, expect
+from ops.backend import TYPES, CudaKernels, choose, expect
+from ops.build import say
 from ops.mish import Mish, Plan
+from ops.mish import prepare as prepare_mish
 
-ACTIVATIONS: dict[type[nn.Module], int] = {Mish: 0, nn.ReLU: 1, nn.SiLU: 2, nn.LeakyReLU: 3}  # csrc/norm_act_cpu.cpp
-FUSED_TYPES = (torch.float32, torch.bfloat16)
+ACTIVATIONS: dict[type[nn.Module], int] = {Mish: 0, nn.ReLU: 1, nn.SiLU: 2, nn.LeakyReLU: 3}  # csrc/norm_act_*
+FUSED_TYPES = {
+    "cpu": (torch.float32, torch.bfloat16),
+    "cuda": (torch.float32, torch.bfloat16, torch.float16),
+}
 
 
 def fusion(norm: nn.Module, act: nn.Module, device: torch.device | str, dtype: torch.dtype) -> Plan | None:
     """What runs the pair as one on tensors of this device and type in eager code; None where it is not fused.
 
-    A static rule: these classes exactly, fp32 or bf16 on a CPU, fp32 parameters. Nothing is built or run.
+    A static rule: these classes exactly, fp32 or bf16, on a GPU fp16 too, fp32 parameters. Nothing is built or run; only
+    where the kernels of a GPU were loaded and found wrong (`prepare`) is nothing fused.
     """
     device = torch.device(device)
     if not _may_fuse(norm, act, device.type, dtype):
         return None
     choice = expect(device)
-    if not choice.implementation.startswith("ops.mish, CPU kernel"):
+    if not choice.implementation.startswith("ops.mish") or _wrong.get(device):
         return None
     return Plan(choice.implementation.replace("ops.mish", "ops.norm_act"), choice.reason)
 
 
 def _may_fuse(norm: nn.Module, act: nn.Module, device: str, dtype: torch.dtype) -> bool:
-    if type(norm) is not nn.BatchNorm2d or type(act) not in ACTIVATIONS or device != "cpu" or dtype not in FUSED_TYPES:
+    if type(norm) is not nn.BatchNorm2d or type(act) not in ACTIVATIONS or dtype not in FUSED_TYPES.get(device, ()):
         return False
     return all(each is None or each.dtype == torch.float32 for each in (norm.weight, norm.bias, norm.running_mean))
 
@@ -68,7 +77,7 @@ def _is_plain(x: Tensor, norm: nn.Module, act: nn.Module) -> bool:
         return True
     if x.numel() <= x.shape[1] or x.shape[1] != norm.num_features:
         return True  # too few values or wrong channels: the error is PyTorch's to give
-    return not isinstance(choose(x.device).kernels, CpuKernels)
+    return not _serve(x.device)
 
 
 def _is_hooked(module: nn.Module) -> bool:
@@ -107,12 +116,11 @@ def _like(grad: Tensor, x: Tensor) -> Tensor:
 
 def _call(name: str, x: Tensor, *arguments: Any) -> None:
     kernels = choose(x.device).kernels
-    if not isinstance(kernels, CpuKernels):
+    if kernels is None:
         raise RuntimeError(f"yolo::{name} has no kernel on {x.device}")
-    if not all(
-        each.is_cpu and each.is_contiguous() for each in arguments if isinstance(each, Tensor) and each.dim() == 1
-    ):
-        raise RuntimeError(f"yolo::{name} wants the arrays of a norm contiguous and on the CPU, as x is")
+    arrays = [each for each in arguments if isinstance(each, Tensor) and each.dim() == 1]
+    if not all(each.device == x.device and each.is_contiguous() for each in arrays):
+        raise RuntimeError(f"yolo::{name} wants the arrays of a norm contiguous and on {x.device}, as x is")
     kernels.call(name, TYPES[x.dtype], *arguments)
 
 
@@ -172,7 +180,8 @@ for _name, _kernel, _fake in (
     ("norm_act_reduce", _reduce, lambda grad, x, *_: (_fake_of(x), _channels(x), _channels(x))),
     ("norm_act_backward", _backward, lambda *_: None),
 ):
-    _LIBRARY.impl(_name, _kernel, "CPU")
+    for _key in ("CPU", "CUDA"):
+        _LIBRARY.impl(_name, _kernel, _key)
     torch.library.register_fake(f"yolo::{_name}", _fake, lib=_LIBRARY)
 _STATISTICS, _FORWARD, _REDUCE, _BACKWARD = (
     getattr(torch.ops.yolo, _name).default
@@ -227,6 +236,11 @@ class _NormAct(torch.autograd.Function):
 _PLAIN = {0: nn.functional.mish, 1: nn.functional.relu, 2: nn.functional.silu}
 
 
+def _activation(z: Tensor, act: int, slope: float) -> Tensor:
+    """The activation by PyTorch's own operator."""
+    return nn.functional.leaky_relu(z, slope) if act == 3 else _PLAIN[act](z)
+
+
 def _plain_gradients(
     ctx: Any, grad: Tensor, x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor | None, ...]:
@@ -234,8 +248,73 @@ def _plain_gradients(
     use_batch, eps, act, slope = ctx.options
     running_mean, running_var = (None, None) if use_batch else (mean, variance)
     z = nn.functional.batch_norm(x, running_mean, running_var, weight, bias, use_batch, 0.0, eps)
-    y = nn.functional.leaky_relu(z, slope) if act == 3 else _PLAIN[act](z)
+    y = _activation(z, act, slope)
     places = zip((x, weight, bias), ctx.needs_input_grad, strict=False)
     asked = [each for each, wanted in places if wanted and each is not None]
     found = iter(torch.autograd.grad(y, asked, grad, create_graph=True))
     return tuple(next(found) if wanted else None for wanted in ctx.needs_input_grad[:3])
+
+
+# ---------------------------------------------------------------------------------------------- tried before it is used
+
+_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}  # of an array's largest value
+_RESULTS = ("output", "gradient of x", "gradient of weight", "gradient of bias", "running mean", "running variance")
+_wrong: dict[torch.device, str] = {}  # what the kernels of a GPU compute otherwise than PyTorch; once a process and GPU
+
+
+def prepare(device: torch.device | str) -> Plan:
+    """As ops.mish.prepare; on a GPU the kernels of the pair are also compared with PyTorch's operators, in a moment."""
+    chosen = prepare_mish(device)
+    _serve(torch.device(device))
+    return chosen
+
+
+def _serve(device: torch.device) -> bool:
+    """Whether there are kernels for the pair that compute what they should."""
+    kernels = choose(device).kernels
+    if isinstance(kernels, CudaKernels) and device not in _wrong:
+        try:
+            _wrong[device] = _difference(device)
+        except RuntimeError as error:
+            _wrong[device] = str(error)
+        if _wrong[device]:
+            say(f"batch norm and activation run one after the other on {device}, slower: {_wrong[device]}; please report")
+    return kernels is not None and not _wrong.get(device)
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _difference(device: torch.device) -> str:
+    """What the pair computes on this device otherwise than PyTorch in fp64 on the CPU, in words, or an empty string."""
+    shapes = ((2, 24, 4, 6), (3, 5, 3, 3))  # whole pieces of 16 bytes, and not
+    layouts = (torch.contiguous_format, torch.channels_last)
+    for dtype, act, shape, layout in product(_TOLERANCES, ACTIVATIONS.values(), shapes, layouts):
+        numbers = torch.arange(2.0 * math.prod(shape), device="cpu").mul(1.7).sin().reshape(2, *shape)
+        x, dy = (each.to(dtype).to(memory_format=layout) for each in numbers)
+        options = (True, 0.1, 1e-3, act, 0.1)
+        expected = _pass(_plain_pair, options, x.double(), dy.double())
+        found = _pass(_NormAct.apply, options, x.to(device), dy.to(device))
+        for name, value, wanted in zip(_RESULTS, found, expected, strict=True):
+            error = ((value - wanted).abs().max() / wanted.abs().max()).item()
+            if not error <= _TOLERANCES[dtype]:  # NaN is not
+                case = f"activation {act}, {dtype}, {shape}, {layout}"
+                return f"{name} is not PyTorch's by {error:.2g} of its largest value ({case})"
+    return ""
+
+
+def _plain_pair(
+    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor,
+    use_batch: bool, factor: float, eps: float, act: int, slope: float,
+) -> Tensor:  # fmt: skip
+    """As _NormAct.apply, by PyTorch's operators."""
+    return _activation(nn.functional.batch_norm(x, mean, variance, weight, bias, use_batch, factor, eps), act, slope)
+
+
+def _pass(function: Callable[..., Tensor], options: tuple, x: Tensor, dy: Tensor) -> list[Tensor]:
+    """The _RESULTS of one pass forward and backward, in fp64 on the CPU."""
+    kind = {"dtype": torch.float64 if x.dtype == torch.float64 else torch.float32, "device": x.device}
+    weight, bias = (torch.linspace(low, low + 1, x.shape[1], **kind) for low in (0.5, -0.5))
+    running = (torch.zeros_like(weight), torch.ones_like(weight))
+    leaves = [each.requires_grad_() for each in (x, weight, bias)]
+    y = function(*leaves, *running, *options)
+    return [each.detach().cpu().double() for each in (y, *torch.autograd.grad(y, leaves, dy), *running)]

@@ -3,30 +3,9 @@
 // A kernel a storage type, order (0: mish(x), 1: g mish'(x), 2: g mish''(x)) and way of access. `vector` wants all
 // pointers on 16 bytes and moves two 16-byte pieces a thread, both loaded before the first is computed; `scalar` takes
 // any view. ops/backend.py launches them: 256 threads a block, as many blocks as the elements need.
-#include "mish_math.h"
+#include "cuda_pieces.h"
 
-constexpr int THREADS = 256, PIECES = 2;
-
-template <typename S> union Piece {
-  uint4 raw;
-  S elements[16 / sizeof(S)];
-};
-
-
-template <typename S, typename T> FN void store_pair(S* place, T low, T high) {
-  store(place[0], low);
-  store(place[1], high);
-}
-
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800  // which round two at once
-FN void store_pair(bf16* place, float low, float high) {
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(*reinterpret_cast<unsigned int*>(place)) : "f"(high), "f"(low));
-}
-
-FN void store_pair(f16* place, float low, float high) {
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(*reinterpret_cast<unsigned int*>(place)) : "f"(high), "f"(low));
-}
-#endif
+constexpr int PIECES = 2;
 
 template <int Order, typename S> FN Piece<S> map_piece(const Piece<S>& x, const Piece<S>& g) {
   Piece<S> result;

@@ -1,0 +1,373 @@
+// Batch norm and activation in one pass each over memory, on a GPU: the formulas and passes of norm_act_cpu.cpp.
+//
+// A block has a strip of channels and a part of their values, so that what a channel has is read once a block. Values of
+// a channel lie at `positions` on each of `outer` planes. Of a block's threads, `columns` stand side by side on the
+// strip, `lanes` along the positions and `rows` on planes that follow one another, in this order:
+//
+//   contiguous      [outer][channels][inner]: a strip is one channel; pieces of 16 bytes lie along the positions
+//   channels_last   [positions][channels]: one plane; pieces of 16 bytes lie across channels
+//
+// Kernels come in three ways: `along` and `across` move pieces, `scalar` moves single elements in either layout.
+// ops/grid.py chooses way and grid (strips, splits), by the shape alone, and fills in the Call.
+//
+// Sums are the same whatever the GPU does when: each thread adds its values in fp32, a block its threads in a fixed tree,
+// and an `end` kernel, with a block for each channel, the splits in fp64, in a fixed tree too.
+#include "cuda_pieces.h"
+
+enum { MISH, RELU, SILU, LEAKY_RELU };  // as in ops/norm_act.py
+
+constexpr int AT_ONCE = 2;         // pieces that a thread loads before it computes
+constexpr int STRIP = 128;         // most channels of a block
+constexpr int MOST_CHANNELS = 8;   // of a piece
+constexpr int VALUES = 4;          // numbers that a channel has in a kernel
+
+struct alignas(8) Sums { float first, second; };
+
+// What a kernel is given, in the order of ops/grid.py; each reads its own part of it.
+struct Call {
+  const void *x, *dy;
+  void* out;                                           // y or g, which becomes dx
+  float *mean, *variance;                              // a value a channel, as all down to `partial`
+  const float *weight, *bias;                          // may be null
+  float *running_mean, *running_var;                   // may be null
+  float *by_weight, *by_bias;
+  Sums* partial;                                       // [splits][channels], then the guesses of the means
+  long long outer, outer_span, outer_step, positions;  // span: planes of a block; step: elements between two
+  long long channel_step, count;                       // count: values a channel, 0 where the statistics are fixed
+  int channels, step;                                  // step: elements between two positions
+  int columns, lanes, rows;
+  int parts, span, splits;                             // parts of the positions, of `span` each; parts on all planes
+  float eps, slope, factor;
+};
+static_assert(sizeof(Call) == 192, "ops/grid.py packs as many bytes");
+
+struct Shared {
+  float values[VALUES][STRIP];
+  float sums[2 * MOST_CHANNELS][THREADS / 2];
+};
+
+// ------------------------------------------------------------------------------------------------- one value's formulas
+// Twins of those in norm_act_cpu.cpp.
+template <int D> FN float sigmoid(float z) { return reciprocal(1 + exponential<D>(-clamped(z, -88.0f, 88.0f))); }
+
+template <int Act, int D> FN float activate(float z, float slope) {
+  if constexpr (Act == MISH) return mish<D>(z);
+  else if constexpr (Act == RELU) return z < 0 ? 0 : z;
+  else if constexpr (Act == SILU) return z * sigmoid<D>(z);
+  else return z * (z < 0 ? slope : 1);
+}
+
+template <int Act, int D> FN float through(float dy, float z, float slope) {
+  if constexpr (Act == MISH) return dy * mish_first<D>(z);
+  else if constexpr (Act == RELU) return z <= 0 ? 0 : dy;
+  else if constexpr (Act == SILU) {
+    const float s = sigmoid<D>(z);
+    return dy * (s * (1 + z * (1 - s)));
+  } else return z > 0 ? dy : dy * slope;
+}
+
+// ----------------------------------------------------------------------------------------------------------- geometry
+// How a kernel moves memory: pieces of Width elements, of one channel or of as many.
+template <typename Element, int W, int C> struct Way {
+  using S = Element;
+  using Moved = Piece<Element, W>;
+  static constexpr int width = W, channels = C;  // of a piece
+};
+
+template <typename S> using Along = Way<S, 16 / sizeof(S), 1>;
+template <typename S> using Across = Way<S, 16 / sizeof(S), 16 / sizeof(S)>;
+template <typename S> using Scalar = Way<S, 1, 1>;
+
+FN int column_of(const Call& a) { return int(threadIdx.x) % a.columns; }
+
+FN long long least(long long a, long long b) { return a < b ? a : b; }
+
+// body(offset, there): the first elements of the pieces that a thread loads at once, and which of them there are.
+template <typename W, typename Body> FN void each_tile(const Call& a, const Body& body) {
+  const int beside = int(threadIdx.x) / a.columns, lane = beside % a.lanes, row = beside / a.lanes;
+  const int channel = (int(blockIdx.x) * a.columns + column_of(a)) * W::channels;
+  if (channel >= a.channels) return;
+  const long long part = int(blockIdx.y) % a.parts, on_planes = int(blockIdx.y) / a.parts;
+  const int here = int(least(a.span, a.positions - part * a.span));
+  const long long start = channel * a.channel_step + part * a.span * a.step;
+  const long long end = least(a.outer, (on_planes + 1) * a.outer_span);
+  for (long long o = on_planes * a.outer_span + row; o < end; o += a.rows) {
+    for (int p = lane; p < here; p += AT_ONCE * a.lanes) {
+      long long offset[AT_ONCE];
+      bool there[AT_ONCE];
+#pragma unroll
+      for (int j = 0; j < AT_ONCE; j++) {
+        offset[j] = start + o * a.outer_step + (long long)(p + j * a.lanes) * a.step;
+        there[j] = p + j * a.lanes < here;
+      }
+      body(offset, there);
+    }
+  }
+}
+
+template <typename W> FN typename W::Moved fetched(const void* from, long long offset) {
+  typename W::Moved piece;
+  piece.raw = *reinterpret_cast<const decltype(piece.raw)*>(static_cast<const typename W::S*>(from) + offset);
+  return piece;
+}
+
+// Computes a piece from of(element's number) and stores it.
+template <typename W, typename Of> FN void put(void* to, long long offset, const Of& of) {
+  typename W::Moved piece;
+  if constexpr (W::width == 1) store(piece.elements[0], of(0));
+  else {
+#pragma unroll
+    for (int i = 0; i < W::width; i += 2) store_pair(piece.elements + i, of(i), of(i + 1));
+  }
+  *reinterpret_cast<decltype(piece.raw)*>(static_cast<typename W::S*>(to) + offset) = piece.raw;
+}
+
+// --------------------------------------------------------------------------------------------- what a channel has
+// Of each channel of the strip make(channel, its place in the arrays), once a block.
+template <typename W, typename Make> FN void each_channel(const Call& a, const Make& make) {
+  const int strip = a.columns * W::channels;
+  for (int i = threadIdx.x; i < strip; i += THREADS) {
+    const int channel = int(blockIdx.x) * strip + i;
+    if (channel < a.channels) make(channel, i);
+  }
+  __syncthreads();
+}
+
+FN float inverse_of(const Call& a, int channel) { return 1 / sqrtf(a.variance[channel] + a.eps); }
+
+FN float scale_of(const Call& a, int channel, float inverse) {
+  return a.weight ? a.weight[channel] * inverse : inverse;
+}
+
+// The numbers of the thread's own channels: of element i of a piece, in[array](i).
+template <typename W> struct Own {
+  float values[W::channels];
+  __device__ __forceinline__ Own(const Call& a, const float* array) {
+#pragma unroll
+    for (int c = 0; c < W::channels; c++) values[c] = array[column_of(a) * W::channels + c];
+  }
+  __device__ __forceinline__ float operator()(int i) const { return values[W::channels == 1 ? 0 : i]; }
+};
+
+// ------------------------------------------------------------------------------------------------------- elementwise
+template <int Act, typename W> FN void forward(const Call& a, Shared& shared) {
+  constexpr int D = Digits<typename W::S>::value;
+  each_channel<W>(a, [&](int channel, int i) {
+    shared.values[0][i] = a.mean[channel];
+    shared.values[1][i] = scale_of(a, channel, inverse_of(a, channel));
+    shared.values[2][i] = a.bias ? a.bias[channel] : 0;
+  });
+  const Own<W> mean(a, shared.values[0]), scale(a, shared.values[1]), shift(a, shared.values[2]);
+  each_tile<W>(a, [&](const long long* offset, const bool* there) {
+    typename W::Moved x[AT_ONCE];
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++)
+      if (there[j]) x[j] = fetched<W>(a.x, offset[j]);
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++)
+      if (there[j]) put<W>(a.out, offset[j], [&](int i) {
+        return activate<Act, D>((widen(x[j].elements[i]) - mean(i)) * scale(i) + shift(i), a.slope);
+      });
+  });
+}
+
+// dx over g.
+template <typename W> FN void backward(const Call& a, Shared& shared) {
+  each_channel<W>(a, [&](int channel, int i) {
+    const float inverse = inverse_of(a, channel);
+    shared.values[0][i] = a.mean[channel];
+    shared.values[1][i] = scale_of(a, channel, inverse);
+    shared.values[2][i] = a.count ? a.by_bias[channel] / a.count : 0;
+    shared.values[3][i] = a.count ? a.by_weight[channel] * inverse / a.count : 0;
+  });
+  const Own<W> mean(a, shared.values[0]), scale(a, shared.values[1]);
+  const Own<W> first(a, shared.values[2]), second(a, shared.values[3]);
+  each_tile<W>(a, [&](const long long* offset, const bool* there) {
+    typename W::Moved x[AT_ONCE], g[AT_ONCE];
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++)
+      if (there[j]) {
+        x[j] = fetched<W>(a.x, offset[j]);
+        g[j] = fetched<W>(a.out, offset[j]);
+      }
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++)
+      if (there[j]) put<W>(a.out, offset[j], [&](int i) {
+        const float d = widen(x[j].elements[i]) - mean(i);
+        return scale(i) * (widen(g[j].elements[i]) - first(i) - d * second(i));
+      });
+  });
+}
+
+// --------------------------------------------------------------------------------------------------------------- sums
+template <typename W> struct Pairs {
+  float first[W::channels] = {}, second[W::channels] = {};
+  __device__ __forceinline__ void add(int i, float one, float other) {
+    first[W::channels == 1 ? 0 : i] += one;
+    second[W::channels == 1 ? 0 : i] += other;
+  }
+};
+
+// Adds up what the threads of a column have, in halves, and writes it as the block's.
+template <typename W> FN void write_sums(const Call& a, Shared& shared, Pairs<W>& own) {
+  const int beside = int(threadIdx.x) / a.columns, column = column_of(a);
+  for (int left = a.lanes * a.rows; left > 1;) {
+    const int half = (left + 1) / 2;
+    if (beside >= half && beside < left) {
+#pragma unroll
+      for (int c = 0; c < W::channels; c++) {
+        shared.sums[2 * c][(beside - half) * a.columns + column] = own.first[c];
+        shared.sums[2 * c + 1][(beside - half) * a.columns + column] = own.second[c];
+      }
+    }
+    __syncthreads();
+    if (beside < left - half) {
+#pragma unroll
+      for (int c = 0; c < W::channels; c++) {
+        own.first[c] += shared.sums[2 * c][beside * a.columns + column];
+        own.second[c] += shared.sums[2 * c + 1][beside * a.columns + column];
+      }
+    }
+    __syncthreads();
+    left = half;
+  }
+  const int channel = (int(blockIdx.x) * a.columns + column) * W::channels;
+  if (beside != 0 || channel >= a.channels) return;
+#pragma unroll
+  for (int c = 0; c < W::channels; c++)
+    a.partial[(long long)blockIdx.y * a.channels + channel + c] = Sums{own.first[c], own.second[c]};
+}
+
+FN float* guesses(const Call& a) { return reinterpret_cast<float*>(a.partial + (long long)a.splits * a.channels); }
+
+// Sums of x and its square, both less a guess of the mean, which keeps the squares small.
+template <typename W> FN void statistics(const Call& a, Shared& shared) {
+  each_channel<W>(a, [&](int channel, int i) {
+    const typename W::S* x = static_cast<const typename W::S*>(a.x) + channel * a.channel_step;
+    float guess = 0;
+#pragma unroll
+    for (int quarter = 0; quarter < 4; quarter++) guess += widen(x[quarter * (a.positions / 4) * a.step]) / 4;
+    shared.values[0][i] = guess;
+    if (blockIdx.y == 0) guesses(a)[channel] = guess;
+  });
+  const Own<W> guess(a, shared.values[0]);
+  Pairs<W> own;
+  each_tile<W>(a, [&](const long long* offset, const bool* there) {
+    typename W::Moved x[AT_ONCE];
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++)
+      if (there[j]) x[j] = fetched<W>(a.x, offset[j]);
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++)
+      if (there[j]) {
+#pragma unroll
+        for (int i = 0; i < W::width; i++) {
+          const float d = widen(x[j].elements[i]) - guess(i);
+          own.add(i, d, d * d);
+        }
+      }
+  });
+  write_sums<W>(a, shared, own);
+}
+
+// Sums of g and of g (x - mean), and g itself.
+template <int Act, typename W> FN void reduce(const Call& a, Shared& shared) {
+  constexpr int D = Digits<typename W::S>::value;
+  each_channel<W>(a, [&](int channel, int i) {
+    shared.values[0][i] = a.mean[channel];
+    shared.values[1][i] = scale_of(a, channel, inverse_of(a, channel));
+    shared.values[2][i] = a.bias ? a.bias[channel] : 0;
+  });
+  const Own<W> mean(a, shared.values[0]), scale(a, shared.values[1]), shift(a, shared.values[2]);
+  Pairs<W> own;
+  each_tile<W>(a, [&](const long long* offset, const bool* there) {
+    typename W::Moved x[AT_ONCE], dy[AT_ONCE];
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++)
+      if (there[j]) {
+        x[j] = fetched<W>(a.x, offset[j]);
+        dy[j] = fetched<W>(a.dy, offset[j]);
+      }
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++)
+      if (there[j]) put<W>(a.out, offset[j], [&](int i) {
+        const float d = widen(x[j].elements[i]) - mean(i);
+        const float g = through<Act, D>(widen(dy[j].elements[i]), d * scale(i) + shift(i), a.slope);
+        own.add(i, g, g * d);
+        return g;
+      });
+  });
+  write_sums<W>(a, shared, own);
+}
+
+// The sums of all splits of the block's channel, whole in its first thread alone.
+struct Total { double first, second; };
+
+FN Total total_of(const Call& a, Total (&shared)[THREADS / 2]) {
+  const int thread = threadIdx.x;
+  Total own = {0, 0};
+  for (int split = thread; split < a.splits; split += THREADS) {
+    const Sums sums = a.partial[(long long)split * a.channels + blockIdx.x];
+    own.first += sums.first;
+    own.second += sums.second;
+  }
+  for (int half = THREADS / 2; half > 0; half /= 2) {
+    if (thread >= half && thread < 2 * half) shared[thread - half] = own;
+    __syncthreads();
+    if (thread < half) {
+      own.first += shared[thread].first;
+      own.second += shared[thread].second;
+    }
+    __syncthreads();
+  }
+  return own;
+}
+
+// ------------------------------------------------------------------------------------------------------------ kernels
+extern "C" __global__ void __launch_bounds__(THREADS) norm_statistics_end(const Call a) {
+  __shared__ Total shared[THREADS / 2];
+  const Total total = total_of(a, shared);
+  if (threadIdx.x != 0) return;
+  const int c = blockIdx.x;
+  const double shifted = total.first / a.count, variance = total.second / a.count - shifted * shifted;
+  const float mean = float(guesses(a)[c] + shifted), biased = float(variance < 0 ? 0 : variance);
+  a.mean[c] = mean;
+  a.variance[c] = biased;
+  if (!a.running_mean) return;
+  const float unbiased = float(biased * (double(a.count) / (a.count - 1)));
+  a.running_mean[c] += a.factor * (mean - a.running_mean[c]);
+  a.running_var[c] += a.factor * (unbiased - a.running_var[c]);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) norm_act_reduce_end(const Call a) {
+  __shared__ Total shared[THREADS / 2];
+  const Total total = total_of(a, shared);
+  if (threadIdx.x != 0) return;
+  const int c = blockIdx.x;
+  a.by_bias[c] = float(total.first);
+  a.by_weight[c] = float(total.second * inverse_of(a, c));
+}
+
+#define PASS(NAME, BODY)                                                       \
+  extern "C" __global__ void __launch_bounds__(THREADS) NAME(const Call a) {   \
+    __shared__ Shared shared;                                                  \
+    BODY(a, shared);                                                           \
+  }
+#define OF_ACT(ACT, TYPE, WAY, ...)                                            \
+  PASS(norm_act_forward_##ACT##_##TYPE##_##WAY, (forward<ACT, __VA_ARGS__>)) \
+  PASS(norm_act_reduce_##ACT##_##TYPE##_##WAY, (reduce<ACT, __VA_ARGS__>))
+#define OF_WAY(TYPE, WAY, ...)                                                 \
+  PASS(norm_statistics_##TYPE##_##WAY, (statistics<__VA_ARGS__>))            \
+  PASS(norm_act_backward_##TYPE##_##WAY, (backward<__VA_ARGS__>))            \
+  OF_ACT(0, TYPE, WAY, __VA_ARGS__)                                            \
+  OF_ACT(1, TYPE, WAY, __VA_ARGS__)                                            \
+  OF_ACT(2, TYPE, WAY, __VA_ARGS__)                                            \
+  OF_ACT(3, TYPE, WAY, __VA_ARGS__)
+#define OF_TYPE(TYPE, S)                                                       \
+  OF_WAY(TYPE, along, Along<S>)                                                \
+  OF_WAY(TYPE, across, Across<S>)                                              \
+  OF_WAY(TYPE, scalar, Scalar<S>)
+
+OF_TYPE(float32, float)
+OF_TYPE(float16, f16)
+OF_TYPE(bfloat16, bf16)

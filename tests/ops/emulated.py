@@ -1,0 +1,50 @@
+"""The CUDA kernels computed on the processor: the real code of ops/backend.py over cuda_on_the_processor.cpp."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from ops import backend, build
+
+
+class EmulatedKernels(backend.CudaKernels):
+    """CudaKernels for tensors on the CPU, all but what asks PyTorch for its GPU."""
+
+    def __init__(self, image: Path):
+        super().__init__(image, 0, "nobody")
+
+    def _is_current(self) -> bool:
+        return True
+
+    def _stream(self) -> int:
+        return 9
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory) -> Path:
+    """The library that stands for the CUDA driver and the image."""
+    compiler = build.cpp_compiler()
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    path = tmp_path_factory.mktemp("emulated") / "driver.so"
+    source = str(Path(__file__).parent / "cuda_on_the_processor.cpp")
+    build.compile_with(
+        [compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-I", str(build.SOURCES), source, "-o", str(path)]
+    )
+    return path
+
+
+@pytest.fixture
+def emulated(emulator, monkeypatch) -> EmulatedKernels:
+    """The kernels as the code of ops/backend.py loads them, chosen for tensors on the CPU."""
+
+    driver = backend._driver
+    monkeypatch.setattr(backend, "_driver", lambda: driver(str(emulator)))
+    monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: None)
+    kernels = EmulatedKernels(emulator)
+    choice = backend.Choice(kernels.name, kernels.origin, kernels)
+    monkeypatch.setattr(backend, "_chosen", {torch.device("cpu"): choice})
+    return kernels
