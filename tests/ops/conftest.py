@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ops import backend, build
+from ops import backend, build, norm_act
 
 
 class EmulatedKernels(backend.CudaKernels):
-    """CudaKernels for tensors on the CPU, all but what asks PyTorch for its GPU."""
+    """CudaKernels for tensors on the CPU: all but what asks PyTorch for its GPU."""
 
-    def __init__(self, image: Path):
-        super().__init__(image, 0, "nobody")
+    def __init__(self, library: Path):
+        super().__init__(library, 0, "nobody")
 
     def _is_current(self) -> bool:
         return True
@@ -24,7 +24,7 @@ class EmulatedKernels(backend.CudaKernels):
 
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory) -> Path:
-    """The library that stands for the CUDA driver and the image."""
+    """The library that stands for the CUDA driver and for the image; skips where there is no compiler."""
     compiler = build.cpp_compiler()
     if compiler is None:
         pytest.skip("no C++ compiler")
@@ -38,13 +38,12 @@ def emulator(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def emulated(emulator, monkeypatch) -> EmulatedKernels:
-    """The kernels as the code of ops/backend.py loads them, chosen for tensors on the CPU."""
-
+    """Those kernels, loaded as a GPU's are and chosen for tensors on the CPU."""
     driver = backend._driver
     monkeypatch.setattr(backend, "_driver", lambda: driver(str(emulator)))
     monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda index: None)
-    kernels = EmulatedKernels(emulator)
-    choice = backend.Choice(kernels.name, kernels.origin, kernels)
-    monkeypatch.setattr(backend, "_chosen", {torch.device("cpu"): choice})
+    kernels, cpu = EmulatedKernels(emulator), torch.device("cpu")
+    monkeypatch.setattr(backend, "_chosen", {cpu: backend.Choice(kernels.name, kernels.origin, kernels)})
+    monkeypatch.setattr(norm_act, "_wrong", {cpu: ""})
     return kernels
