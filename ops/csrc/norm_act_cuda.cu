@@ -78,20 +78,23 @@ template <typename S> using Along = Way<S, 16 / sizeof(S), 1>;
 template <typename S> using Across = Way<S, 16 / sizeof(S), 16 / sizeof(S)>;
 template <typename S> using Scalar = Way<S, 1, 1>;
 
-FN int column_of(const Call& a) { return int(threadIdx.x) % a.columns; }
+FN int column_of(const Call& a) { return threadIdx.x % unsigned(a.columns); }
 
 FN long long least(long long a, long long b) { return a < b ? a : b; }
 
 // body(offset, there): the first elements of the pieces that a thread loads at once, and which of them there are.
 template <typename W, typename Body> FN void each_tile(const Call& a, const Body& body) {
-  const int beside = int(threadIdx.x) / a.columns, lane = beside % a.lanes, row = beside / a.lanes;
+  const unsigned beside = threadIdx.x / unsigned(a.columns);
+  const int lane = beside % unsigned(a.lanes), row = beside / unsigned(a.lanes);
   const int channel = (int(blockIdx.x) * a.columns + column_of(a)) * W::channels;
   if (channel >= a.channels) return;
-  const long long part = int(blockIdx.y) % a.parts, on_planes = int(blockIdx.y) / a.parts;
+  const long long part = blockIdx.y % unsigned(a.parts), on_planes = blockIdx.y / unsigned(a.parts);
   const int here = int(least(a.span, a.positions - part * a.span));
   const long long start = channel * a.channel_step + part * a.span * a.step;
   const long long end = least(a.outer, (on_planes + 1) * a.outer_span);
+#pragma unroll 1
   for (long long o = on_planes * a.outer_span + row; o < end; o += a.rows) {
+#pragma unroll 1
     for (int p = lane; p < here; p += AT_ONCE * a.lanes) {
       long long offset[AT_ONCE];
       bool there[AT_ONCE];
@@ -125,11 +128,8 @@ template <typename W, typename Of> FN void put(void* to, long long offset, const
 // --------------------------------------------------------------------------------------------- what a channel has
 // Of each channel of the strip make(channel, its place in the arrays), once a block.
 template <typename W, typename Make> FN void each_channel(const Call& a, const Make& make) {
-  const int strip = a.columns * W::channels;
-  for (int i = threadIdx.x; i < strip; i += THREADS) {
-    const int channel = int(blockIdx.x) * strip + i;
-    if (channel < a.channels) make(channel, i);
-  }
+  const int strip = a.columns * W::channels, i = threadIdx.x, channel = int(blockIdx.x) * strip + i;
+  if (i < strip && channel < a.channels) make(channel, i);
   __syncthreads();
 }
 
@@ -210,7 +210,8 @@ template <typename W> struct Pairs {
 
 // Adds up what the threads of a column have, in halves, and writes it as the block's.
 template <typename W> FN void write_sums(const Call& a, Shared& shared, Pairs<W>& own) {
-  const int beside = int(threadIdx.x) / a.columns, column = column_of(a);
+  const int beside = threadIdx.x / unsigned(a.columns), column = column_of(a);
+#pragma unroll 1
   for (int left = a.lanes * a.rows; left > 1;) {
     const int half = (left + 1) / 2;
     if (beside >= half && beside < left) {
