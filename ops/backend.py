@@ -197,7 +197,9 @@ class CudaKernels:
         places = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
         self._launch(name, (-(-count // in_block), 1), places)
 
-    def call(self, name: str, kind: int, outer: int, channels: int, inner: int, *arguments: float | Tensor | None) -> None:
+    def call(
+        self, name: str, kind: int, outer: int, channels: int, inner: int, *arguments: float | Tensor | None
+    ) -> None:
         """As CpuKernels.call, for the functions of csrc/norm_act_cpu.cpp, in the current stream of the tensors' GPU."""
         given: dict = dict(zip(_ARGUMENTS[name], arguments, strict=True))
         act = f"_{given.pop('act')}" if "act" in given else ""

@@ -1,9 +1,9 @@
 """Batch norm and activation in one: `norm_act(x, norm, act)` is `act(norm(x))` for two ordinary modules.
 
-Where a fused kernel serves them (csrc/norm_act_cpu.cpp, norm_act_cuda.cu), memory is passed over 3 times forward and 5 times backward
-instead of 5 and 8 times, and one tensor is kept for the backward pass, the input. Which pairs are fused is a static
-rule, `fusion`; all others run as they stand and give the same numbers. Parameters, buffers and state_dict are the
-modules' own.
+Where a fused kernel serves them (csrc/norm_act_cpu.cpp, norm_act_cuda.cu), memory is passed over 3 times forward and 5
+times backward instead of 5 and 8 times, and one tensor is kept for the backward pass, the input. Which pairs are fused
+is a static rule, `fusion`; all others run as they stand and give the same numbers. Parameters, buffers and state_dict
+are the modules' own.
 
 Training is four operators, so that a SyncBatchNorm could exchange its sums between them: `norm_statistics`,
 `norm_act_forward`; `norm_act_reduce`, `norm_act_backward`.
@@ -34,8 +34,8 @@ FUSED_TYPES = {
 def fusion(norm: nn.Module, act: nn.Module, device: torch.device | str, dtype: torch.dtype) -> Plan | None:
     """What runs the pair as one on tensors of this device and type in eager code; None where it is not fused.
 
-    A static rule: these classes exactly, fp32 or bf16, on a GPU fp16 too, fp32 parameters. Nothing is built or run; only
-    where the kernels of a GPU were loaded and found wrong (`prepare`) is nothing fused.
+    A static rule: these classes exactly, fp32 or bf16, on a GPU fp16 too, fp32 parameters. Nothing is built or run.
+    Where the kernels of a GPU have been found wrong already (`prepare`), nothing is fused.
     """
     device = torch.device(device)
     if not _may_fuse(norm, act, device.type, dtype):
@@ -278,7 +278,8 @@ def _serve(device: torch.device) -> bool:
         except RuntimeError as error:
             _wrong[device] = str(error)
         if _wrong[device]:
-            say(f"batch norm and activation run one after the other on {device}, slower: {_wrong[device]}; please report")
+            what = "batch norm and activation run one after the other"
+            say(f"{what} on {device}, slower: {_wrong[device]}; please report this line")
     return kernels is not None and not _wrong.get(device)
 
 

@@ -1,4 +1,4 @@
-"""The CUDA kernels computed on the processor: the real code of ops/backend.py over cuda_on_the_processor.cpp."""
+"""A cache of builds, and the CUDA kernels computed on the processor: ops/backend.py over cuda_on_the_processor.cpp."""
 
 import contextlib
 from pathlib import Path
@@ -7,6 +7,17 @@ import pytest
 import torch
 
 from ops import backend, build, norm_act
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache of this test's own."""
+    monkeypatch.setenv("YOLO_MISH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(backend, "_chosen", {})
+    build.version_of.cache_clear()
+    yield tmp_path / "cache"
+    monkeypatch.undo()
+    build.version_of.cache_clear()
 
 
 class EmulatedKernels(backend.CudaKernels):

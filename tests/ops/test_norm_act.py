@@ -14,9 +14,12 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def kernels():
-    """Skips, with the reason, where the CPU kernels cannot be had."""
+@pytest.fixture(autouse=True, params=["cpu", "emulated cuda"])
+def kernels(request):
+    """The CPU's kernels, and the CUDA kernels computed on the CPU; skips, with the reason, where they cannot be had."""
+    if request.param != "cpu":
+        request.getfixturevalue("emulated")
+        return
     choice = backend.choose(torch.device("cpu"))
     if choice.kernels is None:
         pytest.skip(f"{choice.implementation}: {choice.reason}")
@@ -47,7 +50,7 @@ def run(function, x: Tensor, norm: nn.Module, act: nn.Module) -> dict[str, Tenso
     """Output, gradients and buffers of one pass."""
     x = x.detach().clone().requires_grad_()
     y = function(x, norm, act)
-    y.backward(torch.linspace(-1, 2, y.numel()).reshape(y.shape).to(y.dtype))
+    y.backward(torch.linspace(-1, 2, y.numel(), device=y.device).reshape(y.shape).to(y.dtype))
     result = {"y": y.detach(), "x": x.grad}
     result |= {f"grad of {name}": each.grad for name, each in norm.named_parameters()}
     return result | dict(norm.named_buffers())
@@ -203,10 +206,15 @@ def test_it_stands_aside_where_it_is_not_for_the_case():
 
 def test_the_rule_says_beforehand_what_is_fused():
     assert norm_act.fusion(norm_of(2), Mish(), "cpu", torch.float32).implementation.startswith("ops.norm_act")
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        found = norm_act.fusion(norm_of(2), nn.SiLU(), "cuda", dtype)
+        assert found.implementation == "ops.norm_act, CUDA kernel"
     for norm, act, device, dtype in (
         (nn.GroupNorm(1, 2), Mish(), "cpu", torch.float32),
         (norm_of(2), nn.GELU(), "cpu", torch.float32),
-        (norm_of(2), Mish(), "cuda", torch.float32),
+        (norm_of(2), Mish(), "meta", torch.float32),
+        (norm_of(2), Mish(), "cuda", torch.float64),
+        (norm_of(2).double(), Mish(), "cuda", torch.float32),
         (norm_of(2), Mish(), "cpu", torch.float16),
     ):
         assert norm_act.fusion(norm, act, device, dtype) is None

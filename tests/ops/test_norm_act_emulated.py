@@ -1,4 +1,4 @@
-"""The pair's CUDA kernels computed on the processor, against the formulas in fp64, and what guards against wrong ones."""
+"""The pair's CUDA kernels computed on the processor, against the formulas in fp64, and what finds out wrong ones."""
 
 import itertools
 import math
@@ -114,7 +114,9 @@ def test_the_kernels_against_the_formulas(emulated, dtype, last, shift):
             call(emulated, "norm_act_backward", *by_inputs, 0, fixed)
             close(fixed, scale * true_g, 2 * tolerance)
             call(emulated, "norm_act_backward", *by_inputs, count, g)
-            close(g, scale * (true_g - each(true_bias) / count - d * each(true_weight * inverse) / count), 2 * tolerance)
+            close(
+                g, scale * (true_g - each(true_bias) / count - d * each(true_weight * inverse) / count), 2 * tolerance
+            )
         memory.check()
     ways = {name.rpartition("_")[2] for name in emulated.functions} - {"end"}
     vectors = ({"across"} if last else {"across", "along"}) if shift == 0 else set()
@@ -181,14 +183,16 @@ def test_every_element_is_somebodys_and_a_large_tensor_fills_a_large_gpu():
         strips = found.blocks[0]
         in_piece = width if found.way == "across" else 1
         assert strips * columns * in_piece >= channels > (strips - 1) * columns * in_piece
-        assert planes * positions * width * (channels // in_piece if inner == 1 else channels) == outer * channels * inner
+        assert (
+            planes * positions * width * (channels // in_piece if inner == 1 else channels) == outer * channels * inner
+        )
         assert columns * lanes * rows <= grid.THREADS < 2 * columns * lanes * rows and columns * in_piece <= 128
         plane_parts = splits // parts
         assert (parts - 1) * span < positions <= parts * span and span < 2**31 and parts * plane_parts == splits
         assert (plane_parts - 1) * plane_span < planes <= plane_parts * plane_span
         assert found.blocks[1] == splits <= 65535 and strips < 2**31
         if outer * channels * inner >= 2**22:
-            assert 512 <= strips * splits and (strips * splits <= 2048 + strips or not sums)
+            assert strips * splits >= 512 and (strips * splits <= 2048 + strips or not sums)
         steps = {plane_step: planes, step: positions} | ({channel_step: channels} if inner > 1 else {})
         assert max((size - 1) * each for each, size in steps.items()) < outer * channels * inner
 
