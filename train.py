@@ -131,7 +131,8 @@ def build(config: Any) -> dict[str, Any]:
     from models import build_model, census, flops, format_census
     from models.activations import activation_parameters
     from ops.device import keep_freed_memory, place, set_deterministic
-    from ops.mish import plan, prepare
+    from ops.mish import plan
+    from ops.norm_act import prepare
 
     train = config.train
     placement = place(train.device, amp=train.amp, channels_last=train.channels_last)

@@ -17,7 +17,7 @@ import torch
 from benchmarks.step import our_step, random_batch
 from configs.flags import run_script
 from experiment.statistics import compare_ratio
-from ops.mish import prepare
+from ops.norm_act import prepare
 
 NETWORKS = {  # name: activation, norm_act
     "mish, fused": ("mish", "fused"),

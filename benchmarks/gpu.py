@@ -19,14 +19,14 @@ from configs.flags import run_script
 
 PYTHON = sys.executable
 STEP = (PYTHON, "-m", "benchmarks.activation_step", "--device", "cuda", "--amp", "bf16", "--rounds", "60")
-TESTS = (PYTHON, "-m", "pytest", "-q", "tests/ops/test_mish_cuda.py")
+TESTS = (PYTHON, "-m", "pytest", "-q", "-n0", "tests/ops/test_mish_cuda.py", "tests/ops/test_norm_act_cuda.py")
 PARTS: dict[str, tuple[tuple[str, ...], int]] = {  # name: command, longest time in seconds
-    "tests": (TESTS, 240),
+    "tests": (TESTS, 300),
     "operator": ((PYTHON, "-m", "ops.bench", "--device", "cuda", "--sides", "20", "80", "160"), 240),
     "operator-compiled": ((PYTHON, "-m", "ops.bench", "--device", "cuda", "--compiled", "--sides", "160"), 300),
     "step": (STEP, 240),
     "step-compiled": ((*STEP, "--compiled"), 420),
-    "sanitizer": (("compute-sanitizer", "--error-exitcode", "1", *TESTS, "-k", "not large and not 16_bit"), 420),
+    "sanitizer": (("compute-sanitizer", "--error-exitcode", "1", *TESTS, "-k", "not large and not 16_bit"), 600),
     "training": ((PYTHON, "train.py", "--cfg", "yolo-mish.yaml", "--device", "0", "--name", "gpu"), 300),
     "comparison": (
         (PYTHON, "compare.py", "--acts", "relu", "silu", "mish", "--seeds", "3", "--device", "0", "--name", "gpu"),

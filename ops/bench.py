@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops.mish import Mish, mish, prepare
-from ops.norm_act import norm_act
+from ops.mish import Mish, mish
+from ops.norm_act import FUSED_TYPES, norm_act, prepare
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 Run = Callable[[], object]
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows += operator_rows(x, name, arguments)
     print(operator_table(rows), flush=True)
     pairs = []
-    for name in [each for each in arguments.types if each in ("fp32", "bf16")]:
+    for name in [each for each in arguments.types if TYPES[each] in FUSED_TYPES.get(device.type, ())]:
         for layout in (torch.contiguous_format, torch.channels_last):
             side = max(arguments.sides)
             x = torch.randn(16, 64, side, side, device=device).to(TYPES[name]).to(memory_format=layout)

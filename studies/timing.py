@@ -74,7 +74,7 @@ def measure(arguments: Namespace) -> dict[str, Any]:
 
     from engine.machine import fingerprint, machine
     from ops.device import keep_freed_memory, place, set_deterministic, synchronize
-    from ops.mish import prepare
+    from ops.norm_act import prepare
 
     given = overrides(arguments)
     variants = list(networks(arguments, given))
