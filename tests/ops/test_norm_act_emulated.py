@@ -14,7 +14,7 @@ from tests.ops.test_mish import derivative
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 6e-3, torch.float16: 8e-4}  # of an array's largest value
 SHAPES = (  # the channels and places that a strip and a piece do and do not divide, one split and many
     *((1, 1, 1, 5), (8, 3, 7, 7), (2, 16, 20, 20), (5, 80, 1, 1), (3, 300, 1, 1), (2, 80, 20, 20), (2, 300, 7, 7)),
-    *((1, 16, 20, 20), (3, 1, 70, 80), (8, 1, 20, 20), (33, 16, 4, 4)),
+    *((1, 16, 20, 20), (3, 1, 70, 80), (8, 1, 20, 20), (33, 16, 4, 4), (2, 67, 5, 5), (3, 136, 4, 4)),
 )
 EPS, SLOPE, GUARD = 1e-3, 0.1, 77.0
 ACTIVATIONS = {  # function and derivative, in the order of ops/norm_act.py
@@ -82,7 +82,7 @@ def each(array: Tensor) -> Tensor:
 @pytest.mark.parametrize("last", [True, False], ids=["channels_last", "contiguous"])
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_the_kernels_against_the_formulas(emulated, dtype, last, shift):
-    for shape in SHAPES if shift == 0 else SHAPES[1:6]:
+    for shape in SHAPES if shift == 0 else (*SHAPES[1:6], *SHAPES[-2:]):
         memory, tolerance, channels = Memory(shift=shift), TOLERANCES[dtype], shape[1]
         x, dy = (memory.of(each) for each in images(shape, dtype, last=last))
         mean, variance, running_mean, running_var, by_weight, by_bias = (memory.tensor((channels,)) for _ in range(6))
