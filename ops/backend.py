@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ops import build
 from ops.build import Unavailable, say
+from ops.device import keep_freed_memory
 from ops.grid import THREADS, cut
 
 TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}  # as in csrc/mish_cpu.cpp
@@ -152,7 +153,9 @@ def _address_of_parallel_for() -> int | None:
 
 
 def _cpu(index: int | None) -> CpuKernels:
-    return CpuKernels(build.cpu_library(), build.instruction_set())
+    kernels = CpuKernels(build.cpu_library(), build.instruction_set())
+    keep_freed_memory(256 << 20)  # else new pages for their results cost as much as they do
+    return kernels
 
 
 # ----------------------------------------------------------------------------------------------------------- the GPUs

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
+ALL = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,27 @@ def set_deterministic(wanted: bool) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass over every new tensor
 
 
-def keep_freed_memory() -> bool:
-    """Let freed memory stay with this process, so that the tensors of each training step need no new pages.
+def keep_freed_memory(limit: int = ALL) -> bool:
+    """Let up to `limit` bytes of freed memory stay with this process, so that the next tensors need no new pages.
 
-    glibc gives large blocks back to the system at once, which then has to clear them anew: a tenth of a step in fp32 on
-    a CPU. Returns False where the C library is another one.
+    glibc gives freed memory above some 50 MiB back to the system at once, which then has to clear it anew: as costly as
+    the operator that writes it, a tenth of a step in fp32 on a CPU. With a limit, blocks above 32 MiB still go back.
+
+    Returns whether it is so: False where the C library is another one, or where the environment has its own settings
+    for it (MALLOC_TRIM_THRESHOLD_ and the like, GLIBC_TUNABLES), which stay. An earlier, larger limit stays too.
     """
+    global _kept
+    if limit <= _kept:
+        return True
+    own = any(f"MALLOC_{name}_" in os.environ for name in ("TRIM_THRESHOLD", "MMAP_THRESHOLD", "MMAP_MAX"))
+    own = own or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None:
+    if own or mallopt is None:
         return False
-    return all(mallopt(*option) == 1 for option in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)))
+    blocks = (M_MMAP_MAX, 0) if limit == ALL else (M_MMAP_THRESHOLD, 32 << 20)
+    if all(mallopt(*option) == 1 for option in (blocks, (M_TRIM_THRESHOLD, limit))):
+        _kept = limit
+    return _kept == limit
+
+
+_kept = 0  # the limit that glibc has been told
