@@ -313,7 +313,7 @@ def _plain_pair(
 
 def _pass(function: Callable[..., Tensor], options: tuple, x: Tensor, dy: Tensor) -> list[Tensor]:
     """The _RESULTS of one pass forward and backward, in fp64 on the CPU."""
-    kind = {"dtype": torch.float64 if x.dtype == torch.float64 else torch.float32, "device": x.device}
+    kind: Any = {"dtype": torch.float64 if x.dtype == torch.float64 else torch.float32, "device": x.device}
     weight, bias = (torch.linspace(low, low + 1, x.shape[1], **kind) for low in (0.5, -0.5))
     running = (torch.zeros_like(weight), torch.ones_like(weight))
     leaves = [each.requires_grad_() for each in (x, weight, bias)]
