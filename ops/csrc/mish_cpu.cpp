@@ -2,14 +2,26 @@
 // here, so one build serves every version of both. Threads are PyTorch's own, through the C function torch_parallel_for
 // of its stable interface, whose address the caller passes in.
 //
-// The loops are plain ones that the compiler turns into vectors; this file is compiled once for each instruction set.
+// The loops are plain ones that the compiler turns into vectors, but for bf16 with AVX-512; this file is compiled once for each instruction set.
 #include <cstdint>
+#include <type_traits>
 
+#include "bf16_avx512.h"
 #include "mish_math.h"
 #include "parallel.h"
 
 template <int Order, typename S>
 static void map(int64_t count, const S* __restrict x, const S* __restrict g, S* __restrict out) {
+#if BF16_IN_GROUPS
+  if constexpr (std::is_same_v<S, bf16> && Order < 2)
+    return in_groups(count, [&](int64_t i, int length) __attribute__((always_inline)) {
+      Group values = load(x + i, length);
+      const Group by = Order ? load(g + i, length) : values;
+      for (int h = 0; h < 2; h++)
+        values.half[h] = Order ? by.half[h] * mish_first(values.half[h], true) : mish(values.half[h]);
+      store(out + i, values, length);
+    });
+#endif
   for (int64_t i = 0; i < count; i++) out[i] = mish_element<Order>(x[i], Order ? g[i] : x[i]);
 }
 

@@ -9,11 +9,14 @@
 // x is either contiguous, seen as planes [outer][channels][inner], or channels_last, seen as rows [outer][channels] with
 // inner = 1. Sums do not depend on the number of threads: who adds what follows from the shape alone.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 
+#include "bf16_avx512.h"
 #include "mish_math.h"
 #include "parallel.h"
 
@@ -23,7 +26,12 @@ enum { MISH, RELU, SILU, LEAKY_RELU };  // as in ops/norm_act.py
 
 struct Shape { int64_t outer, channels, inner; };
 struct Affine { const float *mean, *scale, *shift; };  // one value a channel
-struct Pair { float first, second, kept; };
+template <typename T> struct Pair { T first, second, kept; };
+
+struct Same {  // stands where others have an array, for a value that is the same all along it
+  float value;
+  float operator[](int64_t) const { return value; }
+};
 
 template <int D> FN float sigmoid(float z) { return reciprocal(1 + exponential<D>(-clamped(z, -88.0f, 88.0f))); }
 
@@ -44,6 +52,36 @@ template <int Act, int D> FN float through(float dy, float z, float slope) {
   } else return z > 0 ? dy : dy * slope;
 }
 
+#if BF16_IN_GROUPS
+FN V at(const float* values, int64_t i) { return _mm512_loadu_ps(values + i); }
+FN V at(Same values, int64_t) { return all(values.value); }
+
+template <int Act, int D> FN V activate(V z, float slope) {
+  if constexpr (Act == MISH) return mish(z);
+  else if constexpr (Act == RELU) return at_least(z, 0.0f);
+  else if constexpr (Act == SILU) return z * logistic(z);
+  else return _mm512_mask_mul_ps(z, _mm512_cmp_ps_mask(z, all(0.0f), _CMP_LT_OQ), z, all(slope));
+}
+
+template <int Act, int D> FN V through(V dy, V z, float slope) {
+  const __mmask16 positive = _mm512_cmp_ps_mask(z, all(0.0f), _CMP_NLE_UQ);  // or NaN
+  if constexpr (Act == MISH) return dy * mish_first(z, false);
+  else if constexpr (Act == RELU) return _mm512_maskz_mov_ps(positive, dy);
+  else if constexpr (Act == SILU) {
+    const V s = logistic(z);
+    return dy * (s * (all(1.0f) + z * (all(1.0f) - s)));
+  } else return _mm512_mask_mul_ps(dy, __mmask16(~positive), dy, all(slope));
+}
+#endif
+
+// Where element i of an array stands in the arrays that are read along with it.
+template <typename S> int64_t place(int64_t i) {
+#if BF16_IN_GROUPS
+  if constexpr (std::is_same_v<S, bf16>) return i / 32 * 32 + i % 2 * 16 + i % 32 / 2;
+#endif
+  return i;
+}
+
 // The arrays that the loops read, from those that a norm has; weight and bias may be absent.
 struct Folded {
   std::vector<float> inverse, scale, shift;
@@ -60,58 +98,103 @@ struct Folded {
 // ---------------------------------------------------------------------------------------------------- elementwise
 // Values of a channel repeated, so that rows of few channels still make long loops. The arrays do not lie a power of
 // two apart, where they would push one another out of the cache.
-struct Repeated {
+template <typename S> struct Repeated {
   int64_t length, apart;
   std::vector<float> values;
-  Repeated(int64_t channels, std::initializer_list<const float*> arrays)
-      : length(channels * std::max<int64_t>(1, 256 / channels)), apart(length + 48), values(arrays.size() * apart) {
+  Repeated(int64_t channels, const std::vector<const float*>& arrays)
+      : length(channels * times(channels)), apart((length + 31) / 32 * 32 + 48), values(arrays.size() * apart) {
     float* to = values.data();
     for (const float* array : arrays) {
-      for (int64_t i = 0; i < length; i += channels) std::copy(array, array + channels, to + i);
+      for (int64_t i = 0; i < length; i++) to[place<S>(i)] = array[i % channels];
       to += apart;
     }
   }
   const float* operator[](int64_t array) const { return values.data() + array * apart; }
+
+  // As often as some 256 values hold it, a length in whole groups of 32 where there is one.
+  static int64_t times(int64_t channels) {
+    const int64_t most = std::max<int64_t>(1, 256 / channels), step = 32 / std::gcd<int64_t>(32, channels);
+    return most >= step ? most / step * step : most;
+  }
 };
 
-template <int Act, typename S>
-int32_t forward(Shape shape, const S* x, Affine a, float slope, S* y, ParallelFor parallel_for) {
-  constexpr int D = Digits<S>::value;
+// body(first element, how many, the N values that each of them has: arrays or a Same) over all of a tensor.
+template <typename S, size_t N, typename Body>
+int32_t each_piece(Shape shape, const float* const (&arrays)[N], ParallelFor parallel_for, const Body& body) {
   if (shape.inner == 1) {
-    const Repeated r(shape.channels, {a.mean, a.scale, a.shift});
+    const Repeated<S> r(shape.channels, {arrays, arrays + N});
+    std::array<const float*, N> values;
+    for (size_t k = 0; k < N; k++) values[k] = r[k];
     const int64_t total = shape.outer * shape.channels, tiles = (total + r.length - 1) / r.length;
     return in_parallel(parallel_for, tiles, std::max<int64_t>(1, GRAIN / r.length), [&](int64_t begin, int64_t end) {
-      for (int64_t tile = begin; tile < end; tile++) {
-        const int64_t start = tile * r.length, length = std::min(r.length, total - start);
-        const S* __restrict from = x + start;
-        S* __restrict to = y + start;
-        const float *__restrict mean = r[0], *__restrict scale = r[1], *__restrict shift = r[2];
-        fetch_ahead(from, length * sizeof(S));
-        fetch_ahead(to, length * sizeof(S));
-        for (int64_t i = 0; i < length; i++)
-          store(to[i], activate<Act, D>((widen(from[i]) - mean[i]) * scale[i] + shift[i], slope));
-      }
+      for (int64_t tile = begin; tile < end; tile++)
+        body(tile * r.length, std::min(r.length, total - tile * r.length), values);
     });
   }
   const int64_t planes = shape.outer * shape.channels;
   return in_parallel(parallel_for, planes, std::max<int64_t>(1, GRAIN / shape.inner), [&](int64_t begin, int64_t end) {
     for (int64_t plane = begin; plane < end; plane++) {
-      const int64_t c = plane % shape.channels;
-      const S* __restrict from = x + plane * shape.inner;
-      S* __restrict to = y + plane * shape.inner;
-      const float mean = a.mean[c], scale = a.scale[c], shift = a.shift[c];
-      in_pieces<512 / sizeof(S)>(shape.inner, [&](int64_t at, int64_t length) __attribute__((always_inline)) {
-        fetch_ahead(from + at, 512);
-        fetch_ahead(to + at, 512);
-        for (int64_t i = at; i < at + length; i++)
-          store(to[i], activate<Act, D>((widen(from[i]) - mean) * scale + shift, slope));
+      std::array<Same, N> values;
+      for (size_t k = 0; k < N; k++) values[k] = {arrays[k][plane % shape.channels]};
+      in_pieces<512 / sizeof(S)>(shape.inner, [&](int64_t i, int64_t length) __attribute__((always_inline)) {
+        body(plane * shape.inner + i, length, values);
       });
     }
   });
 }
 
-FN float input_gradient(float g, float x, float mean, float scale, float k1, float k2) {
+template <int Act, typename S, typename Values>
+FN void forward_piece(int64_t length, const S* __restrict x, const Values& values, float slope, S* __restrict y) {
+  const auto mean = values[0], scale = values[1], shift = values[2];
+  fetch_ahead(x, length * sizeof(S));
+  fetch_ahead(y, length * sizeof(S));
+#if BF16_IN_GROUPS
+  if constexpr (std::is_same_v<S, bf16>)
+    return in_groups(length, [&](int64_t i, int count) {
+      Group z = load(x + i, count);
+      for (int h = 0; h < 2; h++) {
+        const int64_t j = i + 16 * h;
+        z.half[h] = activate<Act, 8>((z.half[h] - at(mean, j)) * at(scale, j) + at(shift, j), slope);
+      }
+      store(y + i, z, count);
+    });
+#endif
+  for (int64_t i = 0; i < length; i++)
+    store(y[i], activate<Act, Digits<S>::value>((widen(x[i]) - mean[i]) * scale[i] + shift[i], slope));
+}
+
+template <int Act, typename S>
+int32_t forward(Shape shape, const S* x, Affine a, float slope, S* y, ParallelFor parallel_for) {
+  return each_piece<S>(
+      shape, {a.mean, a.scale, a.shift}, parallel_for,
+      [&](int64_t start, int64_t length, const auto& values) __attribute__((always_inline)) {
+        forward_piece<Act>(length, x + start, values, slope, y + start);
+      });
+}
+
+template <typename T> FN T input_gradient(T g, T x, T mean, T scale, T k1, T k2) {
   return scale * (g - k1 - (x - mean) * k2);
+}
+
+template <typename S, typename Values>
+FN void backward_piece(int64_t length, const S* __restrict x, const Values& values, S* __restrict g) {
+  const auto mean = values[0], scale = values[1], k1 = values[2], k2 = values[3];
+  fetch_ahead(x, length * sizeof(S));
+  fetch_ahead(g, length * sizeof(S));
+#if BF16_IN_GROUPS
+  if constexpr (std::is_same_v<S, bf16>)
+    return in_groups(length, [&](int64_t i, int count) {
+      const Group from = load(x + i, count);
+      Group to = load(g + i, count);
+      for (int h = 0; h < 2; h++) {
+        const int64_t j = i + 16 * h;
+        to.half[h] = input_gradient(to.half[h], from.half[h], at(mean, j), at(scale, j), at(k1, j), at(k2, j));
+      }
+      store(g + i, to, count);
+    });
+#endif
+  for (int64_t i = 0; i < length; i++)
+    store(g[i], input_gradient(widen(g[i]), widen(x[i]), mean[i], scale[i], k1[i], k2[i]));
 }
 
 // dx over g.
@@ -119,60 +202,29 @@ template <typename S>
 int32_t backward(
     Shape shape, const S* x, const float* mean, const float* scale, const float* k1, const float* k2, S* g,
     ParallelFor parallel_for) {
-  if (shape.inner == 1) {
-    const Repeated r(shape.channels, {mean, scale, k1, k2});
-    const int64_t total = shape.outer * shape.channels, tiles = (total + r.length - 1) / r.length;
-    return in_parallel(parallel_for, tiles, std::max<int64_t>(1, GRAIN / r.length), [&](int64_t begin, int64_t end) {
-      for (int64_t tile = begin; tile < end; tile++) {
-        const int64_t start = tile * r.length, length = std::min(r.length, total - start);
-        const S* __restrict from = x + start;
-        S* __restrict to = g + start;
-        const float *__restrict m = r[0], *__restrict s = r[1], *__restrict first = r[2], *__restrict second = r[3];
-        fetch_ahead(from, length * sizeof(S));
-        fetch_ahead(to, length * sizeof(S));
-        for (int64_t i = 0; i < length; i++)
-          store(to[i], input_gradient(widen(to[i]), widen(from[i]), m[i], s[i], first[i], second[i]));
-      }
-    });
-  }
-  const int64_t planes = shape.outer * shape.channels;
-  return in_parallel(parallel_for, planes, std::max<int64_t>(1, GRAIN / shape.inner), [&](int64_t begin, int64_t end) {
-    for (int64_t plane = begin; plane < end; plane++) {
-      const int64_t c = plane % shape.channels;
-      const S* __restrict from = x + plane * shape.inner;
-      S* __restrict to = g + plane * shape.inner;
-      const float m = mean[c], s = scale[c], first = k1[c], second = k2[c];
-      in_pieces<512 / sizeof(S)>(shape.inner, [&](int64_t at, int64_t length) __attribute__((always_inline)) {
-        fetch_ahead(from + at, 512);
-        fetch_ahead(to + at, 512);
-        for (int64_t i = at; i < at + length; i++)
-          store(to[i], input_gradient(widen(to[i]), widen(from[i]), m, s, first, second));
+  return each_piece<S>(
+      shape, {mean, scale, k1, k2}, parallel_for,
+      [&](int64_t start, int64_t length, const auto& values) __attribute__((always_inline)) {
+        backward_piece(length, x + start, values, g + start);
       });
-    }
-  });
 }
 
 // ----------------------------------------------------------------------------------------------------------- sums
 // What an element adds to the two sums of its channel, and what is kept of it.
 struct Moments {
   static constexpr bool keeps = false;
-  FN Pair of(float x, float, float mean, float, float, float) {
-    const float d = x - mean;
-    return {d, d * d, 0};
+  template <typename T> FN Pair<T> of(T x, T, T mean, T, T, float) {
+    const T d = x - mean;
+    return {d, d * d, d};
   }
 };
 
 template <int Act, int D> struct Gradients {
   static constexpr bool keeps = true;
-  FN Pair of(float x, float dy, float mean, float scale, float shift, float slope) {
-    const float d = x - mean, g = through<Act, D>(dy, d * scale + shift, slope);
+  template <typename T> FN Pair<T> of(T x, T dy, T mean, T scale, T shift, float slope) {
+    const T d = x - mean, g = through<Act, D>(dy, d * scale + shift, slope);
     return {g, g * d, g};
   }
-};
-
-struct Same {  // stands where others have an array, for a value that is the same all along it
-  float value;
-  float operator[](int64_t) const { return value; }
 };
 
 // Adds elements to their lanes. The three values of a channel are arrays, or the same for all of them.
@@ -185,15 +237,31 @@ void add(
     fetch_ahead(dy, length * sizeof(S));
     fetch_ahead(kept, length * sizeof(S));
   }
+#if BF16_IN_GROUPS
+  if constexpr (std::is_same_v<S, bf16>)
+    return in_groups(length, [&](int64_t i, int count) {
+      const Group from = load(x + i, count), by = Term::keeps ? load(dy + i, count) : from;
+      Group keep;
+      for (int h = 0; h < 2; h++) {
+        const int64_t j = i + 16 * h;
+        const __mmask16 there = (1u << (count + 1 - h) / 2) - 1;
+        const auto pair = Term::of(from.half[h], by.half[h], at(mean, j), at(scale, j), at(shift, j), slope);
+        _mm512_storeu_ps(p + j, _mm512_mask_add_ps(at(p, j), there, at(p, j), pair.first));
+        _mm512_storeu_ps(q + j, _mm512_mask_add_ps(at(q, j), there, at(q, j), pair.second));
+        keep.half[h] = pair.kept;
+      }
+      if constexpr (Term::keeps) store(kept + i, keep, count);
+    });
+#endif
   for (int64_t i = 0; i < length; i++) {
-    const Pair pair = Term::of(widen(x[i]), widen(dy[i]), mean[i], scale[i], shift[i], slope);
+    const auto pair = Term::of(widen(x[i]), widen(dy[i]), float(mean[i]), float(scale[i]), float(shift[i]), slope);
     p[i] += pair.first;
     q[i] += pair.second;
     if constexpr (Term::keeps) store(kept[i], pair.kept);
   }
 }
 
-// Planes: a channel is one thread's; up to 4096 elements are summed lane by lane in fp32, the rest in fp64.
+// Planes: a channel is one thread's; 4096 elements or somewhat more are summed lane by lane in fp32, the rest in fp64.
 template <typename Term, typename S>
 int32_t sum_planes(
     Shape shape, const S* x, const S* dy, Affine a, float slope, S* kept, double* sums, ParallelFor parallel_for) {
@@ -203,18 +271,20 @@ int32_t sum_planes(
     for (int64_t c = begin; c < end; c++) {
       const Same mean{a.mean[c]}, scale{a.scale[c]}, shift{a.shift[c]};
       double first = 0, second = 0;
+      float p[LANES] = {}, q[LANES] = {};
+      int64_t in_lanes = 0;
       for (int64_t o = 0; o < shape.outer; o++) {
         const int64_t plane = (o * shape.channels + c) * shape.inner;
-        for (int64_t start = 0; start < shape.inner; start += 4096) {
-          const int64_t stop = std::min<int64_t>(shape.inner, start + 4096);
-          float p[LANES] = {}, q[LANES] = {};
-          for (int64_t i = start; i < stop; i += LANES) {
-            const int64_t at = plane + i;
-            const int64_t length = std::min(LANES, stop - i);
-            add<Term>(length, x + at, dy + at, mean, scale, shift, slope, kept + at, p, q);
-          }
+        for (int64_t i = 0; i < shape.inner; i += LANES) {
+          const int64_t at = plane + i, length = std::min(LANES, shape.inner - i);
+          add<Term>(length, x + at, dy + at, mean, scale, shift, slope, kept + at, p, q);
+          in_lanes += length;
+          if (in_lanes < 4096 && (o + 1 < shape.outer || i + LANES < shape.inner)) continue;
           for (int64_t lane = 0; lane < LANES; lane++) first += p[lane];
           for (int64_t lane = 0; lane < LANES; lane++) second += q[lane];
+          std::fill_n(p, LANES, 0.0f);
+          std::fill_n(q, LANES, 0.0f);
+          in_lanes = 0;
         }
       }
       sums[c] = first;
@@ -227,14 +297,14 @@ int32_t sum_planes(
 template <typename Term, typename S>
 int32_t sum_rows(
     Shape shape, const S* x, const S* dy, Affine a, float slope, S* kept, double* sums, ParallelFor parallel_for) {
-  const Repeated r(shape.channels, {a.mean, a.scale, a.shift});
+  const Repeated<S> r(shape.channels, {a.mean, a.scale, a.shift});
   const int64_t total = shape.outer * shape.channels, tiles = (total + r.length - 1) / r.length;
-  const int64_t in_block = std::clamp<int64_t>(tiles / 64, 8, 256), blocks = (tiles + in_block - 1) / in_block;
+  const int64_t in_block = std::clamp<int64_t>(tiles / 64, 64, 256), blocks = (tiles + in_block - 1) / in_block;
   std::vector<double> partial(blocks * 2 * shape.channels, 0.0);
   const int64_t grain = std::max<int64_t>(1, GRAIN / (in_block * r.length));
   const int32_t failed = in_parallel(parallel_for, blocks, grain, [&](int64_t begin, int64_t end) {
-    std::vector<float> lanes(2 * r.length);
-    float *p = lanes.data(), *q = lanes.data() + r.length;
+    std::vector<float> lanes(2 * r.apart);
+    float *p = lanes.data(), *q = lanes.data() + r.apart;
     for (int64_t block = begin; block < end; block++) {
       std::fill(lanes.begin(), lanes.end(), 0.0f);
       for (int64_t tile = block * in_block; tile < std::min(tiles, (block + 1) * in_block); tile++) {
@@ -243,8 +313,8 @@ int32_t sum_rows(
       }
       double *first = partial.data() + block * 2 * shape.channels, *second = first + shape.channels;
       for (int64_t start = 0; start < r.length; start += shape.channels) {
-        for (int64_t c = 0; c < shape.channels; c++) first[c] += p[start + c];
-        for (int64_t c = 0; c < shape.channels; c++) second[c] += q[start + c];
+        for (int64_t c = 0; c < shape.channels; c++) first[c] += p[place<S>(start + c)];
+        for (int64_t c = 0; c < shape.channels; c++) second[c] += q[place<S>(start + c)];
       }
     }
   });

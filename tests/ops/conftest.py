@@ -1,4 +1,4 @@
-"""A cache of builds, and the CUDA kernels computed on the processor: ops/backend.py over cuda_on_the_processor.cpp."""
+"""What the tests of the operators share: CPU kernels, a cache of builds, CUDA kernels computed on the processor."""
 
 import contextlib
 import sys
@@ -19,6 +19,31 @@ def cache(tmp_path, monkeypatch) -> Path:
     yield tmp_path / "cache"
     monkeypatch.undo()
     build.version_of.cache_clear()
+
+
+@pytest.fixture
+def kernels():
+    """The CPU kernels; the test is skipped, with the reason, where nothing can build them."""
+    choice = backend.choose(torch.device("cpu"))
+    if build.cpp_compiler() is None and choice.kernels is None:
+        pytest.skip(f"{choice.implementation}: {choice.reason}")
+    assert choice.kernels is not None, choice.reason
+    return choice.kernels
+
+
+@pytest.fixture(params=build.INSTRUCTION_SETS)
+def instructions(request, monkeypatch):
+    """Each instruction set that this processor has, as the one that kernels are chosen for."""
+    if build.cpp_compiler() is None:
+        pytest.skip("no C++ compiler")
+    sets = list(build.INSTRUCTION_SETS)
+    if sets.index(request.param) < sets.index(build.instruction_set()):
+        pytest.skip(f"this processor has no {request.param}")
+    monkeypatch.setattr(build, "instruction_set", lambda: request.param)
+    monkeypatch.setattr(backend, "_chosen", {})
+    choice = backend.choose(torch.device("cpu"))
+    assert request.param in choice.implementation, choice.reason
+    return request.param
 
 
 class EmulatedKernels(backend.CudaKernels):

@@ -14,15 +14,6 @@ TYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
 @pytest.fixture
-def kernels():
-    """The CPU kernels; the test is skipped, with the reason, where they cannot be had."""
-    choice = backend.choose(torch.device("cpu"))
-    if choice.kernels is None:
-        pytest.skip(f"{choice.implementation}: {choice.reason}")
-    return choice.kernels
-
-
-@pytest.fixture
 def choosing(monkeypatch):
     """A place to change the environment in: what was chosen before is forgotten, and remembered again afterwards."""
     monkeypatch.setattr(backend, "_chosen", {})
@@ -96,7 +87,7 @@ def test_derivative(function):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_every_16_bit_value_is_rounded_once(dtype, kernels):
+def test_every_16_bit_value_is_rounded_once(dtype, instructions):
     x = every_value(dtype)
     for found, expected in ((mish(x), reference(x)), (first(x), derivative(x))):
         inside = x.double() > -87.3
@@ -105,7 +96,7 @@ def test_every_16_bit_value_is_rounded_once(dtype, kernels):
         assert (found.double() - expected)[~inside].abs().max() <= 1.2e-36 if (~inside).any() else True
 
 
-def test_fp32_over_all_exponents(kernels):
+def test_fp32_over_all_exponents(instructions):
     x = sweep()
     y, expected = mish(x), reference(x)
     inside = x > -87.3
@@ -114,7 +105,7 @@ def test_fp32_over_all_exponents(kernels):
     assert (first(x).double() - derivative(x)).abs().max() <= 4e-7
 
 
-def test_second_derivative_in_all_types(kernels):
+def test_second_derivative_in_all_types(instructions):
     for dtype, tolerance in zip(TYPES, (1e-13, 1e-6, 1e-3, 8e-3), strict=True):
         x = torch.linspace(-30, 30, 4001).to(dtype).requires_grad_()
         (once,) = torch.autograd.grad(mish(x), x, torch.ones_like(x), create_graph=True)
@@ -123,7 +114,7 @@ def test_second_derivative_in_all_types(kernels):
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-def test_special_values(dtype, kernels):
+def test_special_values(dtype, instructions):
     x = torch.tensor([-math.inf, math.inf, -0.0, 0.0, math.nan], dtype=dtype)
     y, slope = mish(x), first(x)
     assert y[:4].tolist() == [0, math.inf, 0, 0] and y[4].isnan() and slope[4].isnan()

@@ -1,12 +1,13 @@
 """The fused pair against the two modules it stands for: outputs, gradients, buffers, and when it stands aside."""
 
 import copy
+import math
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ops import backend, norm_act
+from ops import norm_act
 from ops.mish import Mish
 
 ACTIVATIONS = {
@@ -14,15 +15,7 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True, params=["cpu", "emulated cuda"])
-def kernels(request):
-    """The CPU's kernels, and the CUDA kernels computed on the CPU; skips, with the reason, where they cannot be had."""
-    if request.param != "cpu":
-        request.getfixturevalue("emulated")
-        return
-    choice = backend.choose(torch.device("cpu"))
-    if choice.kernels is None:
-        pytest.skip(f"{choice.implementation}: {choice.reason}")
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def norm_of(channels: int, **options) -> nn.BatchNorm2d:
@@ -88,11 +81,48 @@ def test_it_computes_what_the_modules_compute(name, channels_last, training):
         compare(images(*shape, channels_last=channels_last), norm, ACTIVATIONS[name]())
 
 
+SHAPES = ((3, 16, 20, 20), (2, 5, 7, 9), (2, 80, 5, 5), (2, 300, 7, 3), (3, 1, 5, 11), (3, 1100, 3, 3))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_bf16_is_rounded_once(name, channels_last):
-    x = images(3, 16, 20, 20, channels_last=channels_last, dtype=torch.bfloat16)
-    compare(x, norm_of(16), ACTIVATIONS[name](), tolerance=8e-3)
+def test_bf16_computes_what_the_modules_compute(name, channels_last, training, instructions):
+    for shape in SHAPES:
+        x = images(*shape, channels_last=channels_last, dtype=torch.bfloat16)
+        compare(x, norm_of(shape[1]).train(training), ACTIVATIONS[name](), tolerance=1.6e-2)  # two roundings
+
+
+@pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_bf16_is_rounded_once(name, channels_last, instructions):
+    """Every element, of the output and of the gradient that the activation lets through, and nothing beside them."""
+    for shape in SHAPES:
+        act, channels = ACTIVATIONS[name](), shape[1]
+        x = 3 * images(*shape, channels_last=channels_last, dtype=torch.bfloat16) - 9
+        dy = images(*shape[::-1], dtype=torch.bfloat16).reshape(shape).clone(memory_format=torch.preserve_format)
+        pair = (torch.linspace(-1, 1, channels), torch.linspace(0.5, 2, channels), None, None, 1e-3)
+        pair = (*pair, norm_act.ACTIVATIONS[type(act)], getattr(act, "negative_slope", 0.0))
+        mean, variance = (each.double().view(1, -1, 1, 1) for each in pair[:2])
+        z = ((x.double() - mean) / (variance + 1e-3).sqrt()).requires_grad_()
+        y = act(z)
+        (g,) = torch.autograd.grad(y, z, dy.double())
+        found = (torch.ops.yolo.norm_act_forward(x, *pair), torch.ops.yolo.norm_act_reduce(dy, x, *pair)[0])
+        by_reciprocal = 2e-4 * dy.double().abs()  # derivatives near 0 have as many digits as the others, not more
+        for value, expected, beside in zip(found, (y.detach(), g), (2e-6, by_reciprocal), strict=True):
+            ulp = torch.exp2(torch.floor(torch.log2(expected.abs().clamp_min(1e-30)))) * 2**-7
+            assert ((value.double() - expected).abs() <= 0.53 * ulp + beside).all()
+
+
+def test_bf16_special_values(instructions):
+    """In eval mode, where infinities do not reach the statistics."""
+    x = torch.tensor([-math.inf, -1e30, -200.0, -0.0, 200.0, 1e30, math.inf, math.nan]).bfloat16().view(1, 1, 2, 4)
+    norm = nn.BatchNorm2d(1, eps=0).eval()
+    for name, slope in (("mish", 0.0), ("relu", 0.0), ("leaky_relu", 0.1)):
+        y = fused(x.clone().requires_grad_(), norm, ACTIVATIONS[name]()).detach().flatten()
+        expected = nn.functional.leaky_relu(x.flatten().double(), slope) if slope else x.flatten().clamp_min(0)
+        assert y[7].isnan()
+        torch.testing.assert_close(y[:7], expected[:7].bfloat16(), rtol=4e-3, atol=1e-30)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +151,10 @@ def test_values_far_from_zero_keep_their_variance():
         torch.testing.assert_close(variance.double(), x.double().var((0, 2, 3), unbiased=False), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("dtype", norm_act.FUSED_TYPES["cpu"], ids=str)
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
-def test_threads_change_nothing(channels_last):
-    x = images(8, 16, 64, 64, channels_last=channels_last)
+def test_threads_change_nothing(channels_last, dtype):
+    x = images(8, 16, 64, 64, channels_last=channels_last, dtype=dtype)
     threads = torch.get_num_threads()
     try:
         results = []
