@@ -131,8 +131,8 @@ def build(config: Any) -> dict[str, Any]:
     from models import build_model, census, flops, format_census
     from models.activations import activation_parameters
     from ops.device import keep_freed_memory, place, set_deterministic
-    from ops.mish import plan
-    from ops.norm_act import prepare
+    from ops.mish import plan, prepare
+    from ops.norm_act import prepare as prepare_pair
 
     train = config.train
     placement = place(train.device, amp=train.amp, channels_last=train.channels_last)
@@ -167,8 +167,10 @@ def build(config: Any) -> dict[str, Any]:
         splits["val"], batch=val_batch, preprocess=model.preprocess, rect=config.val.rect, **shared
     )
     used = any(asked["name"] == "mish" for asked in model.activations.values())
-    if used or config.model.norm_act == "fused":
-        prepare(placement.device)  # kernels are built before any clock starts
+    if config.model.norm_act == "fused":
+        prepare_pair(placement.device)  # kernels are built before any clock starts
+    elif used:
+        prepare(placement.device)
     rows = census(model, device=placement.device, dtype=placement.amp_dtype)
     mish = plan(placement.device, placement.amp_dtype or torch.float32)
     return {

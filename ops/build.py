@@ -24,8 +24,11 @@ import torch
 
 SOURCES = Path(__file__).parent / "csrc"
 CPU_SOURCES = ("mish_cpu.cpp", "norm_act_cpu.cpp")
-CPU_HEADERS = ("mish_math.h", "bf16_avx512.h", "parallel.h")
-CUDA_SOURCES = ("kernels.cu", "mish_cuda.cu", "norm_act_cuda.cu", "cuda_pieces.h", "mish_math.h")  # first the image
+CPU_HEADERS = ("activations.h", "bf16_avx512.h", "mish_math.h", "parallel.h")
+CUDA_SOURCES = (  # first the one that is compiled
+    *("kernels.cu", "mish_cuda.cu", "norm_act_cuda.cu"),
+    *("activations.h", "cuda_pieces.h", "mish_math.h"),
+)
 
 # Instruction sets by PyTorch's own names for what its kernels use: exactly the features that PyTorch has checked for.
 INSTRUCTION_SETS = {

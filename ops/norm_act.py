@@ -118,9 +118,10 @@ def _call(name: str, x: Tensor, *arguments: Any) -> None:
     kernels = choose(x.device).kernels
     if kernels is None:
         raise RuntimeError(f"yolo::{name} has no kernel on {x.device}")
-    arrays = [each for each in arguments if isinstance(each, Tensor) and each.dim() == 1]
-    if not all(each.device == x.device and each.is_contiguous() for each in arrays):
-        raise RuntimeError(f"yolo::{name} wants the arrays of a norm contiguous and on {x.device}, as x is")
+    device = x.device
+    for each in arguments:
+        if isinstance(each, Tensor) and (each.device != device or (each.dim() == 1 and not each.is_contiguous())):
+            raise RuntimeError(f"yolo::{name} wants the arrays of a norm contiguous and on {device}, as x is")
     kernels.call(name, TYPES[x.dtype], *arguments)
 
 
@@ -279,7 +280,8 @@ def _serve(device: torch.device) -> bool:
             _wrong[device] = str(error)
         if _wrong[device]:
             what = "batch norm and activation run one after the other"
-            say(f"{what} on {device}, slower: {_wrong[device]}; please report this line")
+            asked = "please report this line; model.norm_act=plain does not try them"
+            say(f"{what} on {device}, slower: {_wrong[device]}; {asked}")
     return kernels is not None and not _wrong.get(device)
 
 

@@ -4,7 +4,7 @@
 #pragma once
 #include <cstdint>
 
-#include "mish_math.h"
+#include "activations.h"
 
 #if defined(__AVX512BW__)
 #include <immintrin.h>
@@ -75,7 +75,25 @@ FN V mish_first(V x, bool exact) {
   return r * (all(4.0f) * c * (m * r) + n);
 }
 
-FN V logistic(V x) {
+FN V sigmoid(V x) {
   return _mm512_rcp14_ps(all(1.0f) + exponential(at_most(at_least(all(0.0f) - x, -88.0f), 88.0f)));
+}
+
+// As in activations.h.
+template <int Act, int D> FN V activate(V z, float slope) {
+  if constexpr (Act == MISH) return mish(z);
+  else if constexpr (Act == RELU) return at_least(z, 0.0f);
+  else if constexpr (Act == SILU) return z * sigmoid(z);
+  else return _mm512_mask_mul_ps(z, _mm512_cmp_ps_mask(z, all(0.0f), _CMP_LT_OQ), z, all(slope));
+}
+
+template <int Act, int D> FN V through(V dy, V z, float slope) {
+  const __mmask16 positive = _mm512_cmp_ps_mask(z, all(0.0f), _CMP_NLE_UQ);  // or NaN
+  if constexpr (Act == MISH) return dy * mish_first(z, false);
+  else if constexpr (Act == RELU) return _mm512_maskz_mov_ps(positive, dy);
+  else if constexpr (Act == SILU) {
+    const V s = sigmoid(z);
+    return dy * (s * (all(1.0f) + z * (all(1.0f) - s)));
+  } else return _mm512_mask_mul_ps(dy, __mmask16(~positive), dy, all(slope));
 }
 #endif

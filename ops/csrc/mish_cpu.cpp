@@ -7,7 +7,6 @@
 #include <type_traits>
 
 #include "bf16_avx512.h"
-#include "mish_math.h"
 #include "parallel.h"
 
 template <int Order, typename S>

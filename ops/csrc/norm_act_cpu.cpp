@@ -17,12 +17,9 @@
 #include <vector>
 
 #include "bf16_avx512.h"
-#include "mish_math.h"
 #include "parallel.h"
 
 namespace {
-
-enum { MISH, RELU, SILU, LEAKY_RELU };  // as in ops/norm_act.py
 
 struct Shape { int64_t outer, channels, inner; };
 struct Affine { const float *mean, *scale, *shift; };  // one value a channel
@@ -33,45 +30,9 @@ struct Same {  // stands where others have an array, for a value that is the sam
   float operator[](int64_t) const { return value; }
 };
 
-template <int D> FN float sigmoid(float z) { return reciprocal(1 + exponential<D>(-clamped(z, -88.0f, 88.0f))); }
-
-// `D`: binary digits of the type that the result is stored in.
-template <int Act, int D> FN float activate(float z, float slope) {
-  if constexpr (Act == MISH) return mish<D>(z);
-  else if constexpr (Act == RELU) return z < 0 ? 0 : z;
-  else if constexpr (Act == SILU) return z * sigmoid<D>(z);
-  else return z * (z < 0 ? slope : 1);
-}
-
-template <int Act, int D> FN float through(float dy, float z, float slope) {
-  if constexpr (Act == MISH) return dy * mish_first<D>(z);
-  else if constexpr (Act == RELU) return z <= 0 ? 0 : dy;
-  else if constexpr (Act == SILU) {
-    const float s = sigmoid<D>(z);
-    return dy * (s * (1 + z * (1 - s)));
-  } else return z > 0 ? dy : dy * slope;
-}
-
 #if BF16_IN_GROUPS
 FN V at(const float* values, int64_t i) { return _mm512_loadu_ps(values + i); }
 FN V at(Same values, int64_t) { return all(values.value); }
-
-template <int Act, int D> FN V activate(V z, float slope) {
-  if constexpr (Act == MISH) return mish(z);
-  else if constexpr (Act == RELU) return at_least(z, 0.0f);
-  else if constexpr (Act == SILU) return z * logistic(z);
-  else return _mm512_mask_mul_ps(z, _mm512_cmp_ps_mask(z, all(0.0f), _CMP_LT_OQ), z, all(slope));
-}
-
-template <int Act, int D> FN V through(V dy, V z, float slope) {
-  const __mmask16 positive = _mm512_cmp_ps_mask(z, all(0.0f), _CMP_NLE_UQ);  // or NaN
-  if constexpr (Act == MISH) return dy * mish_first(z, false);
-  else if constexpr (Act == RELU) return _mm512_maskz_mov_ps(positive, dy);
-  else if constexpr (Act == SILU) {
-    const V s = logistic(z);
-    return dy * (s * (all(1.0f) + z * (all(1.0f) - s)));
-  } else return _mm512_mask_mul_ps(dy, __mmask16(~positive), dy, all(slope));
-}
 #endif
 
 // Where element i of an array stands in the arrays that are read along with it.
@@ -353,7 +314,8 @@ int32_t statistics(
   for (int64_t c = 0; c < shape.channels; c++) {
     const double shifted = sums[c] / count;
     mean[c] = float(guess[c] + shifted);
-    variance[c] = float(std::max(0.0, sums[shape.channels + c] / count - shifted * shifted));
+    const double biased = sums[shape.channels + c] / count - shifted * shifted;
+    variance[c] = float(biased < 0 ? 0 : biased);  // NaN stays
     if (running_mean) {
       running_mean[c] += factor * (mean[c] - running_mean[c]);
       running_var[c] += factor * (float(variance[c] * (count / (count - 1))) - running_var[c]);

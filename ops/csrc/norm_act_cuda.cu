@@ -12,9 +12,8 @@
 //
 // Sums are the same whatever the GPU does when: each thread adds its values in fp32, a block its threads in a fixed tree,
 // and an `end` kernel, with a block for each channel, the splits in fp64, in a fixed tree too.
+#include "activations.h"
 #include "cuda_pieces.h"
-
-enum { MISH, RELU, SILU, LEAKY_RELU };  // as in ops/norm_act.py
 
 constexpr int AT_ONCE = 2;         // pieces that a thread loads before it computes
 constexpr int STRIP = 128;         // most channels of a block
@@ -45,26 +44,6 @@ struct Shared {
   float values[VALUES][STRIP];
   float sums[2 * MOST_CHANNELS][THREADS / 2];
 };
-
-// ------------------------------------------------------------------------------------------------- one value's formulas
-// Twins of those in norm_act_cpu.cpp.
-template <int D> FN float sigmoid(float z) { return reciprocal(1 + exponential<D>(-clamped(z, -88.0f, 88.0f))); }
-
-template <int Act, int D> FN float activate(float z, float slope) {
-  if constexpr (Act == MISH) return mish<D>(z);
-  else if constexpr (Act == RELU) return z < 0 ? 0 : z;
-  else if constexpr (Act == SILU) return z * sigmoid<D>(z);
-  else return z * (z < 0 ? slope : 1);
-}
-
-template <int Act, int D> FN float through(float dy, float z, float slope) {
-  if constexpr (Act == MISH) return dy * mish_first<D>(z);
-  else if constexpr (Act == RELU) return z <= 0 ? 0 : dy;
-  else if constexpr (Act == SILU) {
-    const float s = sigmoid<D>(z);
-    return dy * (s * (1 + z * (1 - s)));
-  } else return z > 0 ? dy : dy * slope;
-}
 
 // ----------------------------------------------------------------------------------------------------------- geometry
 // How a kernel moves memory: pieces of Width elements, of one channel or of as many.

@@ -151,6 +151,14 @@ def test_values_far_from_zero_keep_their_variance():
         torch.testing.assert_close(variance.double(), x.double().var((0, 2, 3), unbiased=False), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
+def test_a_nan_shows_in_the_statistics_of_its_channel(channels_last):
+    x = images(4, 8, 16, 16, channels_last=channels_last)
+    x[2, 5, 3, 1] = math.nan
+    for found in torch.ops.yolo.norm_statistics(x, None, None, 0.0):
+        assert found.isnan().nonzero().tolist() == [[5]]
+
+
 @pytest.mark.parametrize("dtype", norm_act.FUSED_TYPES["cpu"], ids=str)
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
 def test_threads_change_nothing(channels_last, dtype):
