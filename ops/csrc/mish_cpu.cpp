@@ -17,7 +17,7 @@ static void map(int64_t count, const S* __restrict x, const S* __restrict g, S* 
       Group values = load(x + i, length);
       const Group by = Order ? load(g + i, length) : values;
       for (int h = 0; h < 2; h++)
-        values.half[h] = Order ? by.half[h] * mish_first(values.half[h], true) : mish(values.half[h]);
+        values.half[h] = Order ? by.half[h] * mish_first<false>(values.half[h]) : mish<false>(values.half[h]);
       store(out + i, values, length);
     });
 #endif
