@@ -36,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; returns the exit code."""
     arguments = parse(argv)
 
-    from engine.evaluate import write_predictions
     from engine.plots import plot_evaluation
     from engine.problems import counted, listed, write_ledger
     from engine.record import check_run_name, increment_path
+    from engine.scoring import write_predictions
     from ops.files import write_text
     from yolo import YOLO
 

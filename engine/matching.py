@@ -1,6 +1,6 @@
 """Which detection found which object: the matching behind the confidence curves and the confusion matrix.
 
-COCO's average precision itself comes from pycocotools (engine/evaluate.py). This file answers what pycocotools does
+COCO's average precision itself comes from pycocotools (engine/scoring.py). This file answers what pycocotools does
 not: precision, recall and F1 as functions of the confidence threshold, and which classes are mistaken for which.
 Everything works on compact float64 arrays in COCO's xywh form, so that borderline overlaps fall as they do there.
 """

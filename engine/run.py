@@ -24,10 +24,11 @@ from engine.checkpoint import (
 from engine.clock import Clock
 from engine.contention import OtherProcesses
 from engine.ema import ModelEMA
-from engine.evaluate import EvalResult, Truth, evaluate, write_predictions
+from engine.evaluate import EvalResult, evaluate
 from engine.machine import PeakMemory, fingerprint
 from engine.optim import build_optimizer, freeze, learning_rate
 from engine.profile import profile_steps
+from engine.scoring import Truth, write_predictions
 from engine.trainer import State, Trainer
 from ops.device import Placement, out_of_memory
 from ops.files import claim, write_text
