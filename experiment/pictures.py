@@ -82,7 +82,7 @@ class Dots:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One run's curve: epochs, minutes of training until then, mAP in points."""
+    """One run's curve: epochs, minutes of training until then (none where they do not count), mAP in points."""
 
     epochs: Sequence[float]
     minutes: Sequence[float]
@@ -290,8 +290,8 @@ def plot_curves(
 ) -> Figure:
     """mAP over epochs and over minutes of training: the mean over seeds and the range from the lowest to the highest.
 
-    `until`: minutes at which the fastest run has ended, where the budget of equal time is read off. Shown is the height
-    that the second half of the training takes up.
+    `until`: minutes at which the fastest run of each seed has ended, to which the times of the seeds are scaled: where
+    the budget of equal time is read off. Shown is the height that the second half of the training takes up.
     """
     with matplotlib.rc_context(STYLE):
         keys = math.ceil((len(curves) + 2) / (4 if wide else 2))  # lines of them
@@ -304,7 +304,9 @@ def plot_curves(
         by_epoch.set(title="equal epochs, second half of the training", xlabel="epoch", ylabel="mAP50-95, points")
         by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         by_time.set(
-            title="equal training time, second half", xlabel="training time, minutes", ylabel="mAP50-95, points"
+            title="equal training time, second half",
+            xlabel="training time, minutes of a mean seed",
+            ylabel="mAP50-95, points",
         )
         if until is not None:
             by_time.axvline(until, color=INK, lw=1.2, ls=":")

@@ -351,26 +351,11 @@ def draw(analysis: Analysis, numbers: Mapping[str, Any], palette: pictures.Palet
         drawn["answer"] = pictures.plot_effects(panels, palette, title=title)
         if len(panels) > 1:
             drawn["answer_wide"] = pictures.plot_effects(panels, palette, title=title, wide=True)
-    void = {(each.act, each.seed) for each in analysis.voided}
-    curves = {
-        act: [
-            pictures.Curve(
-                epochs=run["epochs"],
-                minutes=[] if (act, run["seed"]) in void else [seconds / 60 for seconds in run["seconds"]],
-                points=run["points"],
-            )
-            for run in numbers["curves"]
-            if run["activation"] == act and run["seed"] in analysis.seeds and len(run["epochs"]) > 1
-        ]
-        for act in analysis.acts
-    }
-    if any(curves.values()):
-        until = list(analysis.until_seconds.values())
-        mark = math.fsum(until) / len(until) / 60 if until else None
-        shown = {act: several for act, several in curves.items() if several}
+    curves, until = _curves(analysis, numbers)
+    if curves:
         for name, wide in (("curves", False), ("curves_wide", True)):
             title = advice.curves_title(analysis)
-            drawn[name] = pictures.plot_curves(shown, palette, title=title, until=mark, wide=wide)
+            drawn[name] = pictures.plot_curves(curves, palette, title=title, until=until, wide=wide)
     drawn["runs"] = pictures.plot_runs(
         [_dots(cells, analysis.failed.get(cells.act, (0, 0))[0]) for cells in analysis.primary.cells],
         palette,
@@ -386,6 +371,26 @@ def draw(analysis: Analysis, numbers: Mapping[str, Any], palette: pictures.Palet
         ]
         drawn["timing"] = pictures.plot_timing(rows, palette, title=advice.timing_title(timing))
     return drawn
+
+
+def _curves(analysis: Analysis, numbers: Mapping[str, Any]) -> tuple[dict[str, list[pictures.Curve]], float | None]:
+    """Each activation's curves, and the minutes at which the fastest runs end on the average over seeds.
+
+    The machine may be slower in one seed than in another: the times of each are scaled so that its fastest run ends
+    there, which is where equal time is read off.
+    """
+    finish, void = analysis.until_seconds, {(each.act, each.seed) for each in analysis.voided}
+    until = math.fsum(finish.values()) / len(finish) / 60 if finish else None
+    curves: dict[str, list[pictures.Curve]] = {act: [] for act in analysis.acts}
+    for run in numbers["curves"]:
+        act, seed = run["activation"], run["seed"]
+        if act not in curves or seed not in analysis.seeds or len(run["epochs"]) < 2:
+            continue
+        minutes: list[float] = []
+        if until is not None and seed in finish and (act, seed) not in void:
+            minutes = [until * seconds / finish[seed] for seconds in run["seconds"]]
+        curves[act].append(pictures.Curve(epochs=run["epochs"], minutes=minutes, points=run["points"]))
+    return {act: several for act, several in curves.items() if several}, until
 
 
 def _panels(analysis: Analysis) -> list[pictures.Panel]:

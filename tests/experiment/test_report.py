@@ -15,7 +15,8 @@ import pytest
 from made_runs import write_comparison, write_failed, write_run, write_unfinished
 from scipy import stats
 
-from experiment import pictures
+from experiment import pictures, report
+from experiment.analysis import analyse
 from experiment.plan import Plan, make_plan
 from experiment.report import write_report
 from experiment.runs import read_runs
@@ -418,6 +419,22 @@ def test_colors_and_marks_are_told_apart_and_stay() -> None:
     assert [few[name] for name in names[:5]] == [palette[name] for name in names[:5]]
     page_colors = Path(pictures.__file__).with_name("page.html").read_text()
     assert all(f"{variable}: " in page_colors for variable in pictures.VARIABLES.values())
+
+
+def test_curves_meet_equal_time_where_it_is_read_off(tmp_path: Path) -> None:
+    """Also where the machine was slower in one seed: all end where the line stands, or behind it."""
+    for act, seconds in (("relu", 10.0), ("mish", 11.0)):
+        for seed, slower in enumerate((1.0, 1.5, 1.1)):
+            write_run(tmp_path / f"{act}-s{seed}", act=act, seed=seed, last=0.3, seconds=seconds * slower)
+    runs = read_runs([tmp_path])
+    analysis = analyse(runs, plan_of(("relu", "mish"), range(3)))
+    numbers = report.gather(analysis, runs, None, timing={"rows": [], "words": ""})
+    curves, until = report._curves(analysis, numbers)
+    assert until == pytest.approx(8 * 10 * 1.2 / 60, rel=0.01)
+    for cells in analysis.until.cells:
+        for curve, seed in zip(curves[cells.act], analysis.seeds, strict=True):
+            assert curve.minutes[-1] >= until - 1e-9
+            assert np.interp(until, curve.minutes, curve.points) == pytest.approx(cells.values[seed])
 
 
 def test_pictures_are_all_there_and_old_ones_are_gone(five: Path) -> None:
