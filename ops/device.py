@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
-ALL = 2**31 - 1
+ALL = 2**31 - 1  # bytes
+_kept = 0  # the limit that glibc has been told
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,3 @@ def keep_freed_memory(limit: int = ALL) -> bool:
     if all(mallopt(*option) == 1 for option in (blocks, (M_TRIM_THRESHOLD, limit))):
         _kept = limit
     return _kept == limit
-
-
-_kept = 0  # the limit that glibc has been told

@@ -1,6 +1,6 @@
-// bf16 on a processor with AVX-512, 32 elements at a time: the formulas of mish_math.h with only as many digits as bf16
-// shows. The plain loops, as the compiler vectorises them, take half as long again, which a training step feels where
-// bf16 matrix products are done in hardware.
+// bf16 on a processor with AVX-512, 32 elements at a time: the formulas of mish_math.h with as many digits as bf16 needs.
+// The plain loops, as the compiler vectorises them, take half as long again, which a training step feels where bf16
+// matrix products are done in hardware.
 #pragma once
 #include <cstdint>
 
