@@ -48,6 +48,7 @@ def main() -> int:
     parser.add_argument("--size", default="n")
     parser.add_argument("--imgsz", type=int, default=320)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=30, help="two more at the start do not count")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
@@ -58,7 +59,8 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     chosen = prepare(arguments.device)
     options = {"amp": arguments.amp, "channels_last": arguments.channels_last, "compiled": arguments.compiled}
-    steps = {name: our_step(act, arguments, norm_act=norm, **options) for name, (act, norm) in NETWORKS.items()}
+    networks = {name: NETWORKS[name] for name in arguments.networks}
+    steps = {name: our_step(act, arguments, norm_act=norm, **options) for name, (act, norm) in networks.items()}
     batch = random_batch(arguments)
     taken: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
@@ -75,11 +77,12 @@ def main() -> int:
     for name, times in taken.items():
         print(f"| {name} | {statistics.median(times):.1f}, {min(times):.1f} |")
     print("\n| quotient | geometric mean | 95 % bounds |\n|---|---|---|")
-    for one, other in PAIRS:
+    for one, other in (pair for pair in PAIRS if all(name in taken for name in pair)):
         mean, low, high = quotient(taken[one], taken[other])
         print(f"| {one} by {other} | {mean:.3f} | {low:.3f} to {high:.3f} |")
-    share = 1 - quotient(taken["identity, plain"], taken["F.mish, plain"])[0]
-    print(f"\nshare of F.mish in the plain step: {100 * share:.0f} %")
+    if "identity, plain" in taken and "F.mish, plain" in taken:
+        share = 1 - quotient(taken["identity, plain"], taken["F.mish, plain"])[0]
+        print(f"\nshare of F.mish in the plain step: {100 * share:.0f} %")
     return 0
 
 
