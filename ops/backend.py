@@ -21,7 +21,7 @@ from ops.device import keep_freed_memory
 from ops.grid import THREADS, cut
 
 TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}  # as in csrc/mish_cpu.cpp
-NAMES = {0: "float32", 1: "float64", 2: "float16", 3: "bfloat16"}  # as in the names of the CUDA kernels
+NAMES = {number: str(dtype).removeprefix("torch.") for dtype, number in TYPES.items()}  # in those of the CUDA kernels
 FORCED = ("eager", "torch", "cpu", "cuda", "nvrtc")
 PIECES = 2  # as in csrc/mish_cuda.cu
 

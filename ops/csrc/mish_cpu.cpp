@@ -2,7 +2,8 @@
 // here, so one build serves every version of both. Threads are PyTorch's own, through the C function torch_parallel_for
 // of its stable interface, whose address the caller passes in.
 //
-// The loops are plain ones that the compiler turns into vectors, but for bf16 with AVX-512; this file is compiled once for each instruction set.
+// The loops are plain ones that the compiler turns into vectors, but for bf16 with AVX-512; this file is compiled once
+// for each instruction set.
 #include <cstdint>
 #include <type_traits>
 

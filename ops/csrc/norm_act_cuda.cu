@@ -118,7 +118,16 @@ FN float scale_of(const Call& a, int channel, float inverse) {
   return a.weight ? a.weight[channel] * inverse : inverse;
 }
 
-// The numbers of the thread's own channels: of element i of a piece, in[array](i).
+// Mean, scale and shift of each channel, which make z of x.
+template <typename W> FN void each_affine(const Call& a, Shared& shared) {
+  each_channel<W>(a, [&](int channel, int i) {
+    shared.values[0][i] = a.mean[channel];
+    shared.values[1][i] = scale_of(a, channel, inverse_of(a, channel));
+    shared.values[2][i] = a.bias ? a.bias[channel] : 0;
+  });
+}
+
+// The numbers of the thread's own channels: (i) gives that of a piece's element i.
 template <typename W> struct Own {
   float values[W::channels];
   __device__ __forceinline__ Own(const Call& a, const float* array) {
@@ -131,11 +140,7 @@ template <typename W> struct Own {
 // ------------------------------------------------------------------------------------------------------- elementwise
 template <int Act, typename W> FN void forward(const Call& a, Shared& shared) {
   constexpr int D = Digits<typename W::S>::value;
-  each_channel<W>(a, [&](int channel, int i) {
-    shared.values[0][i] = a.mean[channel];
-    shared.values[1][i] = scale_of(a, channel, inverse_of(a, channel));
-    shared.values[2][i] = a.bias ? a.bias[channel] : 0;
-  });
+  each_affine<W>(a, shared);
   const Own<W> mean(a, shared.values[0]), scale(a, shared.values[1]), shift(a, shared.values[2]);
   each_tile<W>(a, [&](const long long* offset, const bool* there) {
     typename W::Moved x[AT_ONCE];
@@ -253,11 +258,7 @@ template <typename W> FN void statistics(const Call& a, Shared& shared) {
 // Sums of g and of g (x - mean), and g itself.
 template <int Act, typename W> FN void reduce(const Call& a, Shared& shared) {
   constexpr int D = Digits<typename W::S>::value;
-  each_channel<W>(a, [&](int channel, int i) {
-    shared.values[0][i] = a.mean[channel];
-    shared.values[1][i] = scale_of(a, channel, inverse_of(a, channel));
-    shared.values[2][i] = a.bias ? a.bias[channel] : 0;
-  });
+  each_affine<W>(a, shared);
   const Own<W> mean(a, shared.values[0]), scale(a, shared.values[1]), shift(a, shared.values[2]);
   Pairs<W> own;
   each_tile<W>(a, [&](const long long* offset, const bool* there) {

@@ -84,3 +84,15 @@ def emulated(emulator, monkeypatch) -> EmulatedKernels:
     monkeypatch.setattr(backend, "_chosen", {cpu: backend.Choice(kernels.name, kernels.origin, kernels)})
     monkeypatch.setattr(norm_act, "_wrong", {cpu: ""})
     return kernels
+
+
+@pytest.fixture(params=["cuda", "nvrtc"])
+def maker(request, monkeypatch) -> str:
+    """Forces nvcc's or NVRTC's kernels on the GPU; the test is skipped, with the reason, where they cannot be had."""
+    monkeypatch.setattr(backend, "_chosen", {})
+    monkeypatch.setenv("YOLO_MISH", request.param)
+    try:
+        backend.choose(torch.device("cuda:0"))
+    except ValueError as error:
+        pytest.skip(str(error))
+    return request.param

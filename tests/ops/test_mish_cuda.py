@@ -8,22 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from ops import backend
-from ops.mish import mish, prepare, reference
+from ops.mish import mish, reference
 from tests.ops.test_mish import derivative, every_value, first, layouts, second_derivative, sweep, ulps
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use")
-
-
-@pytest.fixture(autouse=True, params=["cuda", "nvrtc"])
-def maker(request, monkeypatch) -> str:
-    """Forces nvcc's or NVRTC's kernels; the test is skipped, with the reason, where they cannot be had."""
-    monkeypatch.setattr(backend, "_chosen", {})
-    monkeypatch.setenv("YOLO_MISH", request.param)
-    try:
-        prepare("cuda:0")
-    except ValueError as error:
-        pytest.skip(str(error))
-    return request.param
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use"),
+    pytest.mark.usefixtures("maker"),
+]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

@@ -15,6 +15,8 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 
+OPTIONS = ({"momentum": None}, {"momentum": 0.3, "eps": 0.1}, {"affine": False}, {"track_running_stats": False})
+
 pytestmark = pytest.mark.usefixtures("kernels")
 
 
@@ -125,11 +127,7 @@ def test_bf16_special_values(instructions):
         torch.testing.assert_close(y[:7], expected[:7].bfloat16(), rtol=4e-3, atol=1e-30)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"momentum": None}, {"momentum": 0.3, "eps": 0.1}, {"affine": False}, {"track_running_stats": False}],
-    ids=str,
-)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_the_norms_options(options):
     for training in (True, False):
         norm = norm_of(6, **options).train(training)
@@ -144,8 +142,12 @@ def test_the_norms_options(options):
 
 
 def test_values_far_from_zero_keep_their_variance():
+    check_far_from_zero("cpu")
+
+
+def check_far_from_zero(device: torch.device | str) -> None:
     for channels_last in (True, False):
-        x = images(4, 8, 16, 16, channels_last=channels_last) * 0.01 + 100
+        x = images(4, 8, 16, 16, channels_last=channels_last).to(device) * 0.01 + 100
         mean, variance = torch.ops.yolo.norm_statistics(x, None, None, 0.0)
         torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=1e-6, atol=0)
         torch.testing.assert_close(variance.double(), x.double().var((0, 2, 3), unbiased=False), rtol=1e-4, atol=0)
@@ -182,18 +184,22 @@ def test_strange_layouts_are_taken():
 
 
 def test_frozen_parts_and_second_derivatives():
-    x, norm = images(2, 4, 3, 3), norm_of(4)
-    norm.requires_grad_(False)
+    check_derivatives("cpu")
+
+
+def check_derivatives(device: torch.device | str) -> None:
+    """Of x alone beside a frozen norm, and second ones of all."""
+    x, norm, results = images(2, 4, 3, 3).to(device), norm_of(4).to(device), []
     leaf = x.clone().requires_grad_()
-    (found,) = torch.autograd.grad(fused(leaf, norm, Mish()).sum(), leaf)
-    (expected,) = torch.autograd.grad(plain(leaf, norm_of(4), Mish()).sum(), leaf)
+    frozen = copy.deepcopy(norm).requires_grad_(False)
+    (found,) = torch.autograd.grad(fused(leaf, frozen, Mish()).sum(), leaf)
+    (expected,) = torch.autograd.grad(plain(leaf, copy.deepcopy(norm), Mish()).sum(), leaf)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    results = []
     for function in (fused, plain):
         for training in (True, False):
-            norm, leaf = norm_of(4).train(training), x.clone().requires_grad_()
-            inputs = (leaf, *norm.parameters())
-            once = torch.autograd.grad(function(leaf, norm, Mish()).square().sum(), inputs, create_graph=True)
+            own, leaf = copy.deepcopy(norm).train(training), x.clone().requires_grad_()
+            inputs = (leaf, *own.parameters())
+            once = torch.autograd.grad(function(leaf, own, Mish()).square().sum(), inputs, create_graph=True)
             results.append(torch.autograd.grad(sum(each.square().sum() for each in once), inputs))
     for found, expected in zip(results[0] + results[1], results[2] + results[3], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)

@@ -9,10 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks import ConvNormAct
-from ops import backend, norm_act
+from ops import norm_act
 from ops.mish import Mish, reference
 from tests.ops.test_mish import derivative
-from tests.ops.test_norm_act import ACTIVATIONS, compare, fused, images, norm_of, plain, run
+from tests.ops.test_norm_act import (
+    ACTIVATIONS,
+    OPTIONS,
+    check_derivatives,
+    check_far_from_zero,
+    compare,
+    fused,
+    images,
+    norm_of,
+    plain,
+    run,
+)
 
 DEVICE = torch.device("cuda:0")
 TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 1.2e-2, torch.float16: 1.5e-3}
@@ -20,17 +31,10 @@ TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 1.2e-2, torch.float16: 1.5e-3
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use")
 
 
-@pytest.fixture(autouse=True, params=["cuda", "nvrtc"])
-def maker(request, monkeypatch) -> str:
-    """Forces nvcc's or NVRTC's kernels; the test is skipped, with the reason, where they cannot be had."""
-    monkeypatch.setattr(backend, "_chosen", {})
-    monkeypatch.setenv("YOLO_MISH", request.param)
-    try:
-        backend.choose(DEVICE)
-    except ValueError as error:
-        pytest.skip(str(error))
+@pytest.fixture(autouse=True)
+def tried(maker, monkeypatch):
+    """The kernels count as tried: each test finds out for itself."""
     monkeypatch.setattr(norm_act, "_wrong", {DEVICE: ""})
-    return request.param
 
 
 def on_gpu(*shape: int, **options) -> Tensor:
@@ -69,22 +73,14 @@ def test_tensors_that_lie_off_16_bytes(dtype):
     compare(x, norm_there(16), Mish(), tolerance=TOLERANCES[dtype])
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"momentum": None}, {"momentum": 0.3, "eps": 0.1}, {"affine": False}, {"track_running_stats": False}],
-    ids=str,
-)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_the_norms_options(options):
     for training in (True, False):
         compare(on_gpu(3, 6, 5, 4), norm_there(6, **options).train(training), Mish())
 
 
 def test_values_far_from_zero_keep_their_variance():
-    for channels_last in (True, False):
-        x = on_gpu(4, 8, 16, 16, channels_last=channels_last) * 0.01 + 100
-        mean, variance = torch.ops.yolo.norm_statistics(x, None, None, 0.0)
-        torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=1e-6, atol=0)
-        torch.testing.assert_close(variance.double(), x.double().var((0, 2, 3), unbiased=False), rtol=1e-4, atol=0)
+    check_far_from_zero(DEVICE)
 
 
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
@@ -116,19 +112,7 @@ def test_in_another_thread():
 
 
 def test_frozen_parts_and_second_derivatives():
-    x, results = on_gpu(2, 4, 3, 3), []
-    leaf = x.clone().requires_grad_()
-    (found,) = torch.autograd.grad(fused(leaf, norm_there(4).requires_grad_(False), Mish()).sum(), leaf)
-    (expected,) = torch.autograd.grad(plain(leaf, norm_there(4), Mish()).sum(), leaf)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    for function in (fused, plain):
-        for training in (True, False):
-            norm, leaf = norm_there(4).train(training), x.clone().requires_grad_()
-            inputs = (leaf, *norm.parameters())
-            once = torch.autograd.grad(function(leaf, norm, Mish()).square().sum(), inputs, create_graph=True)
-            results.append(torch.autograd.grad(sum(each.square().sum() for each in once), inputs))
-    for found, expected in zip(results[0] + results[1], results[2] + results[3], strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    check_derivatives(DEVICE)
 
 
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
