@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from engine.progress import Progress
-from engine.scoring import BOX_DECIMALS, SCORE_DECIMALS, EvalStats, Truth, coco_stats, confusion_matrix, official_stats
+from engine.scoring import BOX_DECIMALS, SCORE_DECIMALS, EvalStats, coco_stats, confusion_matrix, official_stats
+from engine.truth import Truth
 
 
 @dataclass(frozen=True)

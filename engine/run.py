@@ -28,8 +28,9 @@ from engine.evaluate import EvalResult, evaluate
 from engine.machine import PeakMemory, fingerprint
 from engine.optim import build_optimizer, freeze, learning_rate
 from engine.profile import profile_steps
-from engine.scoring import Truth, write_predictions
+from engine.scoring import write_predictions
 from engine.trainer import State, Trainer
+from engine.truth import Truth
 from ops.device import Placement, out_of_memory
 from ops.files import claim, write_text
 

@@ -29,7 +29,7 @@ from data.ledger import KINDS as PROBLEMS
 from data.loader import TrainSamples, collate
 from data.verify import verify_images
 from engine.checkpoint import inference_weights, load_checkpoint, load_matching, save_checkpoint
-from engine.scoring import Truth
+from engine.truth import Truth
 from models import build_model, resolve_activations
 from models.darknet_adapt import for_classes, for_side, require_trainable
 from models.darknet_graph import plan_network

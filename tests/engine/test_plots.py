@@ -13,7 +13,8 @@ import torch
 from engine.drawing import class_color, draw_detections, font_size, line_width, mosaic, text_color
 from engine.evaluate import Sample
 from engine.plots import plot_confusion, plot_dataset, plot_evaluation, plot_labels, plot_results, plot_train_batch
-from engine.scoring import Truth, coco_stats
+from engine.scoring import coco_stats
+from engine.truth import Truth
 from ops.targets import Targets
 
 

@@ -14,7 +14,6 @@ from data.coco import read_coco
 from engine.matching import BoxTable, confusion_counts, found_objects
 from engine.scoring import (
     STAT_NAMES,
-    Truth,
     assert_equal,
     coco_stats,
     differences,
@@ -23,6 +22,7 @@ from engine.scoring import (
     predictions_from_coco,
     write_predictions,
 )
+from engine.truth import Truth
 
 SHARED = Path(os.environ.get("YOLO_MISH_SHARED", Path(__file__).parents[2].parent / "shared"))
 REFERENCES = ("cocoapi_fakebbox100", "rafaelpadilla_coco_bboxarea")
