@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.flags import Parser, add_config_flags, overrides, run_script
+from configs.cli import Parser, add_config_flags, overrides, run_script
 
 TIMING_ROUNDS = 30
 
@@ -21,8 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     given = overrides(arguments)
 
-    from experiment import asked, cluster, ending, probe, runner
-    from experiment.plan import read_plan
+    from comparison import cli_spec as asked
+    from comparison import conclusion as ending
+    from comparison import ray_runner as cluster
+    from comparison import runner
+    from comparison import timing_probe as probe
+    from comparison.plan import read_plan
 
     folder = asked.folder_of(given)
     if arguments.report:
@@ -92,8 +96,8 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 def models(folder: Path) -> Any:
     """What the models know of activations; refuses a name that is none for a folder first."""
-    from engine.record import check_run_name
-    from experiment.asked import Models
+    from comparison.cli_spec import Models
+    from engine.run_logger import check_run_name
     from models import resolve_activations
     from models.activations import has_fused_form
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.flags import Parser, add_weights_flags, run_script
+from configs.cli import Parser, add_weights_flags, run_script
 from configs.weights import add_refusals, require_weights
 
 if TYPE_CHECKING:
-    from engine.result import Result
+    from engine.detections import Result
 
 INSTEAD = {
     "--view-img": "OpenCV is installed without windows; open the pictures in the run folder",
@@ -120,7 +120,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 def line(result: Result, items: int) -> str:
     """The line that is printed about one picture or frame."""
-    from engine.result import printable
+    from engine.detections import printable
 
     frame = result.frame
     kind, of = ("video", f"/{frame.frame_count}" if frame.frame_count else "") if frame.is_video else ("image", "")

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from configs.flags import Parser, add_config_flags, overrides, run_script
+from configs.cli import Parser, add_config_flags, overrides, run_script
 
 NEWEST = "newest"
 MAY_CHANGE_ON_RESUME = ("train.device", "train.workers", "train.save_minutes")  # the result stays what it is
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, checkpoint = configure(arguments)
 
     from data.loader import LoaderFault, as_loader_fault
-    from engine.evaluate import evaluate
+    from engine.evaluation.evaluate import evaluate
     from engine.run import TrainingRun
     from engine.trainer import Stopped
 
@@ -126,11 +126,11 @@ def build(config: Any) -> dict[str, Any]:
     """Build device, network and loaders; nothing of a run is written yet, so what is refused here leaves no trace."""
     import torch
 
+    from core.device import keep_freed_memory, place, set_deterministic
     from data import build_eval_loader, build_train_loader, load_dataset
-    from data.storage import content_hash
+    from data.cache_dir import content_hash
     from models import build_model, census, flops, format_census
     from models.activations import activation_parameters
-    from ops.device import keep_freed_memory, place, set_deterministic
     from ops.mish import plan, prepare
     from ops.norm_act import prepare as prepare_pair
 
@@ -205,7 +205,7 @@ def adapted(config: Any, classes: int) -> tuple[Any, list[str]]:
 def weights_reader(config: Any) -> Callable[..., list[str]]:
     """Return what reads the weights to start from: a checkpoint's, or for a Darknet network any other file's."""
     from engine.run import start_from
-    from models.darknet_weights import start_from_weights
+    from models.darknet.weights import start_from_weights
 
     suffix = Path(config.weights or "").suffix
     if config.model.kind != "darknet" and suffix == ".weights":

@@ -12,11 +12,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from configs.flags import Parser, add_weights_flags, run_script
+from configs.cli import Parser, add_weights_flags, run_script
 from configs.weights import add_refusals, require_weights
 
 if TYPE_CHECKING:
-    from engine.evaluate import EvalResult
+    from engine.evaluation.evaluate import EvalResult
 
 SHOWN_CLASSES = 20
 LONGEST_NAME = 60  # letters of a class name in the table
@@ -36,11 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; returns the exit code."""
     arguments = parse(argv)
 
-    from engine.plots import plot_evaluation
+    from core.files import write_text
+    from engine.evaluation.coco import write_predictions
+    from engine.pictures.plots import plot_evaluation
     from engine.problems import counted, listed, write_ledger
-    from engine.record import check_run_name, increment_path
-    from engine.scoring import write_predictions
-    from ops.files import write_text
+    from engine.run_logger import check_run_name, increment_path
     from yolo import YOLO
 
     check_run_name(arguments.name)  # before the work, not after it

@@ -17,21 +17,21 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from configs.files import CONFIGS
+from configs.loading import CONFIGS
 from configs.schema import Config, Data, load
+from core.device import pick_device, synchronize
+from core.geometry import Geometry
 from data import build_eval_loader, load_dataset
 from data.image import read_image
 from data.names import find_names
-from data.shapes import read_stamp
 from data.sources import Frame, Source, open_source
+from data.synthetic import read_stamp
 from engine.checkpoint import inference_weights, load_checkpoint
-from engine.evaluate import EvalResult, evaluate
-from engine.result import Result
+from engine.detections import Result
+from engine.evaluation.evaluate import EvalResult, evaluate
 from models import CensusRow, Darknet, Detector, build_model, census, plan_darknet
-from models.darknet_weights import check_weights, read_weights
+from models.darknet.weights import check_weights, read_weights
 from models.decode import Detections, nms
-from ops.device import pick_device, synchronize
-from ops.geometry import Geometry
 from ops.mish import prepare
 
 __all__ = ["YOLO", "Result"]

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import torch
 
 from benchmarks.step import our_step, random_batch
-from configs.flags import run_script
-from experiment.statistics import compare_ratio
+from comparison.statistics import compare_ratio
+from configs.cli import run_script
 from ops.norm_act import prepare
 
 NETWORKS = {  # name: activation, norm_act

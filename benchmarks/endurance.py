@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.flags import run_script
+from configs.cli import run_script
 
 SAMPLES = 200
 MARGINS = {"memory, MiB": 20.0, "shared memory, MiB": 4.0, "open files": 2.0, "waiting events": 50.0}
@@ -48,7 +48,7 @@ def children() -> list[int]:
 
 def write_data(folder: Path) -> Path:
     """Draw 60 small images; returns the data YAML."""
-    from data.shapes import draw
+    from data.synthetic import draw
 
     draw(folder / "shapes", train=40, val=20, test=0, side=64, seed=0, progress=False)
     splits = "".join(f"{s}: {{images: images/{s}, annotations: annotations/{s}.json}}\n" for s in ("train", "val"))

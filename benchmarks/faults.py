@@ -12,7 +12,7 @@ import numpy as np
 
 import data.loader
 import train
-from configs.flags import run_script
+from configs.cli import run_script
 
 OFFSET = 4.0  # pixels
 

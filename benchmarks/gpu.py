@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from configs.flags import run_script
+from configs.cli import run_script
 
 PYTHON = sys.executable
 STEP = (PYTHON, "-m", "benchmarks.activation_step", "--device", "cuda", "--amp", "bf16", "--rounds", "60")

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from configs.flags import run_script
+from configs.cli import run_script
 from configs.schema import load
+from core.device import place
+from core.types import Targets
 from engine.machine import PeakMemory
 from engine.optim import build_optimizer
 from models import build_model
-from ops.device import place
-from ops.targets import Targets
 
 CLASSES, BOXES = 80, 8
 LAYOUTS = {"fp32": ("off", "off"), "fp32 channels_last": ("off", "on"), "default": ("auto", "auto")}

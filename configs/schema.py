@@ -26,8 +26,8 @@ from pydantic import (
     model_validator,
 )
 
-from configs.files import CONFIGS, absolute, embed_cfg, find, flatten, load_data, read_chain, set_value
-from configs.flags import parse_setting
+from configs.cli import parse_setting
+from configs.loading import CONFIGS, absolute, embed_cfg, find, flatten, load_data, read_chain, set_value
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -190,7 +190,7 @@ class Split(Frozen):
 
 
 class Embedded(Frozen):
-    """How the embedded data set is drawn (data/shapes.py), and the schedule it is meant for."""
+    """How the embedded data set is drawn (data/synthetic.py), and the schedule it is meant for."""
 
     train: Drawn
     val: Drawn

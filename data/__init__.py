@@ -7,15 +7,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from core.geometry import letterbox
 from data.annotations import Annotations
 from data.augment import Augmentation
+from data.cache_dir import cache_folder, content_hash, is_there
 from data.coco import read_coco
+from data.image_cache import ImageStore, choose_cache, disk_store
 from data.loader import Batch, EvalLoader, EvalSamples, Fitting, TrainLoader, TrainSamples, base_image
-from data.shapes import draw
-from data.storage import cache_folder, content_hash, is_there
-from data.store import ImageStore, choose_cache, disk_store
+from data.synthetic import draw
 from data.verify import verify_images
-from ops.geometry import letterbox
 
 __all__ = [
     "Annotations",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.ledger import Problem
+from data.issues import Problem
 
 
 class TextColumn(Sequence):

@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from core.files import replacing
 from data.annotations import Annotations, TextColumn
-from data.ledger import Problem, refuse
+from data.cache_dir import cache_folder, content_hash, is_there
+from data.issues import Problem, refuse
 from data.progress import shown
-from data.storage import cache_folder, content_hash, is_there
-from ops.files import replacing
 
 FORMAT = 1  # raise it when the arrays or the checks change: caches of another format are not read
 SMALLEST_CACHED = 2 << 20  # bytes; smaller files are read faster than a cache is looked up

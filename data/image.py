@@ -39,7 +39,7 @@ UPRIGHT = {
 
 
 class ImageProblem(ValueError):
-    """An image that cannot be used; `kind` is one of data.ledger.KINDS."""
+    """An image that cannot be used; `kind` is one of data.issues.KINDS."""
 
     def __init__(self, kind: str, what: str):
         super().__init__(what)

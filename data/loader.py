@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from core.geometry import Geometry, fit, resize
+from core.types import Targets
 from data.annotations import Annotations
 from data.augment import LAYOUT, MIXUP, Appearance, Augmentation, stream
 from data.image import ImageProblem, read_image
+from data.image_cache import ImageStore
 from data.mosaic import Tile, centre_place, lay_out, mosaic_places, random_pose
-from data.store import ImageStore
-from ops.geometry import Geometry, fit, resize
-from ops.targets import Targets
 
 Preprocess = Callable[[np.ndarray, int], tuple[np.ndarray, Geometry]]
 
@@ -87,7 +87,7 @@ class Sample:
 class Fitting:
     """How an image is brought to the side of training: its long side, or both where `stretch`.
 
-    `smooth`: averaged when shrinking, as in `ops.geometry.resize`.
+    `smooth`: averaged when shrinking, as in `core.geometry.resize`.
     """
 
     stretch: bool = False

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ops.geometry import PADDING_GREY
+from core.geometry import PADDING_GREY
 
 LEAST_SIDE = 2.0  # pixels; a box cut to less is dropped
 LEAST_SHARE = 0.15  # of its area; a box that keeps less inside the canvas is dropped

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from core.files import replacing
 from data.annotations import Annotations
+from data.cache_dir import cache_folder, content_hash
 from data.image import ImageProblem, verify_image
-from data.ledger import Problem, refuse
+from data.issues import Problem, refuse
 from data.progress import in_threads
-from data.storage import cache_folder, content_hash
-from ops.files import replacing
 
 SMALLEST_CACHED = 1000  # images; fewer are decoded again in seconds
 

@@ -13,8 +13,8 @@ from typing import IO, Any
 
 import torch
 
+from core.files import replacing
 from engine.archive import read_archive
-from ops.files import replacing
 
 FORMAT = 1
 MAX_CHECKPOINT_BYTES = 16 << 30

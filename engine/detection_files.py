@@ -10,8 +10,8 @@ from typing import Any, TextIO
 import cv2
 import numpy as np
 
-from engine.record import increment_path
-from engine.result import Result
+from engine.detections import Result
+from engine.run_logger import increment_path
 
 FPS_WHERE_UNKNOWN = 25.0
 

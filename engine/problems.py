@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ops.files import write_text
+from core.files import write_text
 
 LEDGER = "data_problems.json"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from core.device import synchronize
 from engine.trainer import Trainer
-from ops.device import synchronize
 
 
 def profile_steps(trainer: Trainer, loader: Any, count: int) -> str:

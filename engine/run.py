@@ -12,7 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine import plots, problems, record
+from core.device import Placement, out_of_memory
+from core.files import claim, write_text
+from engine import problems
+from engine import run_logger as record
 from engine.checkpoint import (
     inference_weights,
     load_checkpoint,
@@ -24,15 +27,14 @@ from engine.checkpoint import (
 from engine.clock import Clock
 from engine.contention import OtherProcesses
 from engine.ema import ModelEMA
-from engine.evaluate import EvalResult, evaluate
+from engine.evaluation.coco import write_predictions
+from engine.evaluation.evaluate import EvalResult, evaluate
+from engine.evaluation.ground_truth import Truth
 from engine.machine import PeakMemory, fingerprint
 from engine.optim import build_optimizer, freeze, learning_rate
+from engine.pictures import plots
 from engine.profile import profile_steps
-from engine.scoring import write_predictions
 from engine.trainer import State, Trainer
-from engine.truth import Truth
-from ops.device import Placement, out_of_memory
-from ops.files import claim, write_text
 
 DRAWN_BATCHES = 3
 PRIMARY = "mAP50-95"

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from core.device import Placement
 from engine.clock import Clock
 from engine.ema import ModelEMA
 from engine.optim import hold_frozen
 from engine.progress import Progress
-from ops.device import Placement
 
 READ_EVERY = 10  # steps between two readings of losses from a GPU, each of which waits for it
 

@@ -10,10 +10,10 @@ from models.activations import check_activation, nearest
 from models.backbone import Backbone
 from models.blocks import ConvNormAct
 from models.census import CensusRow, census, format_census, verify_census
-from models.darknet_adapt import for_classes, for_side, require_trainable
-from models.darknet_cfg import ACTIVATIONS, FIXED, read_text, training_keys
-from models.darknet_graph import Layer, Plan, plan_network
-from models.darknet_net import Darknet
+from models.darknet.adapt import for_classes, for_side, require_trainable
+from models.darknet.cfg import ACTIVATIONS, FIXED, read_text, training_keys
+from models.darknet.graph import Layer, Plan, plan_network
+from models.darknet.network import Darknet
 from models.detector import Detector, flops, initialise
 from models.head import Head
 from models.neck import Neck

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.boxes import pair_iou
+from core.types import Targets
 from models.decode import cell_centres
-from ops.boxes import pair_iou
-from ops.targets import Targets
 
 SMALLEST_IOU = 1e-9
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from models.activations import KINDS, TABLE, implementation
 from models.blocks import AddAct, ConvAct, ConvNormAct
-from models.darknet_net import Darknet
+from models.darknet.network import Darknet
 from models.detector import Detector
 from ops.norm_act import fusion
 

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.boxes import pair_ciou
+from core.types import Targets
 from models.assign import Assignment, assign
 from models.decode import anchor_points, decode_boxes, flatten_levels
-from ops.boxes import pair_ciou
-from ops.targets import Targets
 
 
 def detection_loss(

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from core.device import keep_freed_memory
 from ops import build
 from ops.build import Unavailable, say
-from ops.device import keep_freed_memory
 from ops.grid import THREADS, cut
 
 TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}  # as in csrc/mish_cpu.cpp

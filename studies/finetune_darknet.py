@@ -17,8 +17,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.flags import Parser, run_script
-from ops.files import write_text
+from configs.cli import Parser, run_script
+from core.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURES = ("mAP50-95", "mAP50")

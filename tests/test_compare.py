@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 import compare
-from experiment import runner
-from experiment.plan import read_plan
-from tests.checkpoints import write_data
-from tests.experiment.made_runs import write_run
-from tests.scripts import run
+from comparison import runner
+from comparison.plan import read_plan
+from tests.comparison.made_runs import write_run
+from tests.support.checkpoints import write_data
+from tests.support.scripts import run
 
 ROOT = Path(__file__).parents[1]
-STUB = (sys.executable, str(ROOT / "tests/experiment/stub_trainer.py"))
+STUB = (sys.executable, str(ROOT / "tests/comparison/stub_trainer.py"))
 SMALL = ("--imgsz", 64, "--batch", 4, "--workers", 0, "--amp", "off", "--epochs", 1)
 
 
@@ -139,7 +139,7 @@ def test_unfused_activations_make_all_plain(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_equal_time_plans_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys) -> None:
-    from experiment import asked
+    from comparison import cli_spec as asked
 
     monkeypatch.chdir(tmp_path)
     data = write_data(tmp_path)

@@ -1,4 +1,4 @@
-"""Every kind of damage at once, from train.py, val.py and data.check: named in one file, counted, skipped, refused."""
+"""Every kind of damage at once, for train.py, val.py and data.check: named in one file, counted, skipped, refused."""
 
 import json
 from collections import Counter
@@ -8,11 +8,11 @@ import pytest
 
 import train
 import val
-from data import check
-from data.ledger import KINDS
-from tests.checkpoints import write_checkpoint
-from tests.damage import IMAGES, Planted, write_set
-from tests.scripts import run, tree
+from data.issues import KINDS
+from data.tools import check
+from tests.support.checkpoints import write_checkpoint
+from tests.support.damage import IMAGES, Planted, write_set
+from tests.support.scripts import run, tree
 
 FEW = ("--imgsz", 64, "--batch", 2, "--workers", 0, "--no-amp", "--epochs", 1)
 

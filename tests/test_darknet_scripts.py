@@ -16,11 +16,12 @@ import val
 from configs.schema import load
 from data.names import COCO as COCO_NAMES
 from data.names import find_names
-from models import build_model, darknet
-from tests.checkpoints import write_checkpoint, write_data
-from tests.models.darknet_cfgs import CLASSIFIER, DETECTOR_6, shared_darknet, values, weights
-from tests.models.darknet_oracle import count
-from tests.scripts import run
+from models import build_model
+from models.darknet import __main__ as darknet
+from tests.models.darknet.cfgs import CLASSIFIER, DETECTOR_6, shared_darknet, values, weights
+from tests.models.darknet.oracle import count
+from tests.support.checkpoints import write_checkpoint, write_data
+from tests.support.scripts import run
 from yolo import YOLO
 
 

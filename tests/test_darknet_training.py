@@ -19,21 +19,22 @@ from data import load_dataset
 from data.augment import Augmentation
 from data.image import read_image
 from data.loader import Fitting, TrainSamples
-from engine import plots
 from engine.checkpoint import load_checkpoint
+from engine.pictures import plots
 from engine.run import TrainingRun
 from engine.trainer import Trainer
-from models import adapted, build_model, darknet
-from models.darknet_adapt import for_classes, with_anchors
-from models.darknet_anchors import find_anchors, mean_overlap
-from models.darknet_graph import plan_network
-from models.darknet_weights import check_other_classes, check_weights, read_weights, start_from_weights
-from tests.checkpoints import write_data
-from tests.kills import differing
-from tests.models.darknet_cfgs import CLASSIFIER, DETECTOR, DETECTOR_6, values, weights
-from tests.models.darknet_oracle import count
-from tests.models.test_darknet import section
-from tests.scripts import run
+from models import adapted, build_model
+from models.darknet import __main__ as darknet
+from models.darknet.adapt import for_classes, with_anchors
+from models.darknet.anchors import find_anchors, mean_overlap
+from models.darknet.graph import plan_network
+from models.darknet.weights import check_other_classes, check_weights, read_weights, start_from_weights
+from tests.models.darknet.cfgs import CLASSIFIER, DETECTOR, DETECTOR_6, values, weights
+from tests.models.darknet.oracle import count
+from tests.models.darknet.test_network import section
+from tests.stress.kills import differing
+from tests.support.checkpoints import write_data
+from tests.support.scripts import run
 from yolo import YOLO
 
 FEW = ("--imgsz", 64, "--batch", 2, "--workers", 0, "--no-amp", "--seed", 3)

@@ -15,8 +15,8 @@ import pytest
 import detect
 from data.image import read_image
 from data.sources import Frame, Source
-from tests.checkpoints import write_checkpoint, write_data
-from tests.scripts import run
+from tests.support.checkpoints import write_checkpoint, write_data
+from tests.support.scripts import run
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,9 +18,9 @@ import torch
 import train
 from engine.checkpoint import load_checkpoint
 from engine.trainer import Trainer
-from tests.checkpoints import write_data
-from tests.kills import ROOT, differing
-from tests.scripts import run, tree
+from tests.stress.kills import ROOT, differing
+from tests.support.checkpoints import write_data
+from tests.support.scripts import run, tree
 
 OPTIONS = (
     *("--cfg", "yolo-mish.yaml", "--imgsz", 64, "--batch", 2, "--epochs", 2, "--workers", 0, "--seed", 3, "--no-amp"),
@@ -165,7 +165,7 @@ import resource, sys
 from pathlib import Path
 import torch
 import train
-from configs.flags import run_script
+from configs.cli import run_script
 from engine.trainer import Trainer
 
 one_step, steps = Trainer.one_step, []
@@ -201,7 +201,7 @@ def test_two_runs_in_one_folder(data: Path, here: Path, capsys: pytest.CaptureFi
     assert start(data) == 0
     folder = here / "runs/train/exp"
     holder = (
-        "import sys; from pathlib import Path; from ops.files import claim; "
+        "import sys; from pathlib import Path; from core.files import claim; "
         "held = claim(Path(sys.argv[1])); print('held', flush=True); input()"
     )
     other = subprocess.Popen(
@@ -222,7 +222,7 @@ def test_a_run_killed_before_its_summary_still_gets_it(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("engine.plots.plot_results", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr("engine.pictures.plots.plot_results", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         assert start(data) == 130
     folder = here / "runs/train/exp"
     assert not (folder / "predictions.json").exists()

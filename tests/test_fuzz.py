@@ -1,4 +1,4 @@
-"""A thousand hostile inputs: read rightly or refused in one line. ``python -m tests.fuzz`` runs any number of them."""
+"""A thousand hostile inputs: read rightly or refused in one line. ``python -m tests.stress.fuzz`` runs more."""
 
 import os
 import random
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import fuzz
-from tests.fuzz_kinds import KINDS, require
+from tests.stress import fuzz
+from tests.stress.fuzz_kinds import KINDS, require
 
 SHARES = {"annotations": 300, "configs": 200, "data": 200, "checkpoints": 200, "darknet": 500, "images": 100}
 

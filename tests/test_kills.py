@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kills import Server, soak
+from tests.stress.kills import Server, soak
 
 KILLS = 20
 

@@ -19,13 +19,13 @@ import compare
 import detect
 import train
 import val
-from data import check, convert
+from comparison.arms import activation_overrides
+from comparison.plan import make_plan
+from data.tools import check, convert
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from experiment.plan import make_plan
-from experiment.specs import activation_overrides
-from tests.checkpoints import write_checkpoint, write_data
-from tests.experiment.made_runs import write_run
-from tests.scripts import run
+from tests.comparison.made_runs import write_run
+from tests.support.checkpoints import write_checkpoint, write_data
+from tests.support.scripts import run
 
 CFG = "--cfg yolo-mish.yaml"
 ON = f"{CFG} --data DATA"
@@ -251,7 +251,7 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
         "report with a baseline that is not there": ("--report runs_good --baseline elu", "elu.*relu"),
         "flag unknown": ("--acts relu mish --seds 3", "--seds"),
     },
-    "data.convert": {
+    "data.tools.convert": {
         "no source": ("", "source"),
         "source missing": ("none", "none.*no such"),
         "source with a long name": ((LONG,), "no such"),
@@ -269,7 +269,7 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
         "images elsewhere": ("outside.yaml", "outside"),
         "flag unknown": ("vacant --naems a", "--naems"),
     },
-    "data.check": {
+    "data.tools.check": {
         "no data": ("", "DATA"),
         "data missing": ("none.yaml", "none.yaml"),
         "data not YAML": ("broken.yaml", "broken.yaml.*not YAML"),
@@ -283,7 +283,7 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
 }
 MAINS: dict[str, Callable] = {"train.py": train.main, "val.py": val.main, "detect.py": detect.main}
 MAINS |= {"compare.py": compare.main}
-MAINS |= {"data.convert": convert.main, "data.check": check.main}
+MAINS |= {"data.tools.convert": convert.main, "data.tools.check": check.main}
 
 
 class Code:

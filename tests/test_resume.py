@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import train
-from engine import evaluate as evaluation
+from core.device import Placement
 from engine.checkpoint import load_checkpoint
+from engine.evaluation import evaluate as evaluation
 from engine.run import TrainingRun
 from engine.trainer import Trainer
-from ops.device import Placement
-from tests.checkpoints import write_data
-from tests.kills import differing
-from tests.scripts import run
+from tests.stress.kills import differing
+from tests.support.checkpoints import write_data
+from tests.support.scripts import run
 
 OPTIONS = (
     *("--cfg", "yolo-mish.yaml", "--imgsz", 64, "--batch", 1, "--nbs", 2, "--epochs", 3, "--workers", 0, "--seed", 3),

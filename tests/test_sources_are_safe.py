@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_floors import ROOT
+from tests.test_imports import ROOT
 
 FORBIDDEN = {
     *("eval", "exec", "compile", "__import__", "input", "breakpoint"),

@@ -9,9 +9,9 @@ import pytest
 import train
 from configs.schema import load
 from engine.checkpoint import load_checkpoint
-from tests.checkpoints import write_data
-from tests.kills import differing
-from tests.scripts import run, tree
+from tests.stress.kills import differing
+from tests.support.checkpoints import write_data
+from tests.support.scripts import run, tree
 
 FEW = ("--imgsz", 64, "--batch", 2, "--workers", 0, "--no-amp", "--seed", 3)
 

@@ -11,8 +11,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import val
-from tests.checkpoints import write_checkpoint, write_data
-from tests.scripts import run
+from tests.support.checkpoints import write_checkpoint, write_data
+from tests.support.scripts import run
 
 PICTURES = {"PR_curve.png", "F1_curve.png", "confusion_matrix.png", "confusion_matrix_normalized.png"}
 SAMPLES = {"val_batch0_labels.jpg", "val_batch0_pred.jpg"}

@@ -12,7 +12,7 @@ from torchvision.ops import box_iou
 
 from data.image import read_image
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from tests.checkpoints import SIDE, write_checkpoint, write_data
+from tests.support.checkpoints import SIDE, write_checkpoint, write_data
 from yolo import YOLO, Result, _suppress
 
 CONF = 0.6

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from configs.files import CONFIGS, flatten
+from configs.loading import CONFIGS, flatten
 from configs.schema import Config, load
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from small_sets import box, write_coco
+
+from tests.support.small_sets import box, write_coco
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import pickle
 
 import numpy as np
 import pytest
-from small_sets import box, shared_data, write_coco
 
 from data import coco
 from data.coco import read_coco
 from data.verify import verify_images
+from tests.support.small_sets import box, shared_data, write_coco
 
 
 def read(path, **options):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from core.geometry import letterbox
 from data import build_eval_loader, build_train_loader, load_dataset
 from data.image import read_image
-from ops.geometry import letterbox
 
 
 def augment(**changes):
@@ -50,7 +50,7 @@ def content(loader, epochs):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    from small_sets import box, write_coco
+    from tests.support.small_sets import box, write_coco
 
     images = {f"{k}.png": (60 + 4 * k, 90 - 3 * k) for k in range(12)}
     annotations = [box(2 * k + j, k + 1, [5 + j * 20, 6, 18, 30], (3, 7)[j]) for k in range(12) for j in (0, 1)]

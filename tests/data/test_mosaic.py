@@ -40,7 +40,7 @@ def tile(width: int, height: int, boxes, value: int = 200) -> Tile:
 
 
 def test_no_augmentation_is_the_letterbox():
-    from ops.geometry import letterbox
+    from core.geometry import letterbox
 
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (48, 96, 3), dtype=np.uint8)

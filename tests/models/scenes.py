@@ -2,7 +2,7 @@
 
 import torch
 
-from ops.targets import Targets
+from core.types import Targets
 
 STRIDES = (8, 16, 32)
 

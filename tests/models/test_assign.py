@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from core.types import Targets
 from models.assign import Assignment, assign
 from models.decode import anchor_points, decode_boxes, flatten_levels
-from ops.targets import Targets
 from tests.models import oracle
 from tests.models.scenes import STRIDES, scene
 

@@ -12,7 +12,7 @@ from models import build_model, census, format_census, verify_census
 from models.activations import TABLE, make_activation
 from models.blocks import ConvNormAct
 from ops.mish import plan
-from tests.models.configs import model_config, section
+from tests.models.model_configs import model_config, section
 
 # What one site of each activation runs: all its operators in the forward pass, and those of the backward pass that
 # only it can have caused. Written from the formulas, and complete: anything more or less in the network is an error.

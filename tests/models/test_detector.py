@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from core.types import Targets
 from models import build_model, flops
 from models.activations import TABLE, activation_parameters
-from ops.targets import Targets
-from tests.models.configs import model_config, section
+from tests.models.model_configs import model_config, section
 from tests.models.test_blocks import settle
 
 # Parameters in millions and GFLOPs at 640 pixels, 80 classes, as YOLOv8's published table has them.

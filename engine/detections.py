@@ -1,0 +1,151 @@
+"""What was found in one picture, and the forms it can be written in: drawn, text, plain values, crops."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.pictures.drawing import draw_detections, save_image
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found in one picture, best first."""
+
+    boxes: np.ndarray  # (n, 4) float32, xyxy in pixels of the picture
+    scores: np.ndarray  # (n,) float32
+    labels: np.ndarray  # (n,) int64, positions in `names`
+    names: list[str]
+    frame: Any  # data.sources.Frame: the picture itself (frame.image, RGB) and where it came from
+    speed: dict[str, float]  # milliseconds for preprocess, inference and nms
+    shape: tuple[int, int]  # height and width of the network's input
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def image(self) -> np.ndarray:
+        """The picture (H, W, 3) uint8 RGB as it was read."""
+        return self.frame.image
+
+    @property
+    def path(self) -> str:
+        """File, address or camera of the picture; "array 0" for an array."""
+        return self.frame.path
+
+    @property
+    def name(self) -> str:
+        """Stem for files about this picture; frames of a video are numbered."""
+        return f"{self.frame.name}_{self.frame.frame_index:06d}" if self.frame.is_video else self.frame.name
+
+    def summary(self) -> str:
+        """Counts by class, as in "2 circles, 1 star"."""
+        counts = Counter(self.labels.tolist())
+        parts = [f"{counts[k]} {printable(_plural(self.names[k], counts[k]))}" for k in sorted(counts)]
+        return ", ".join(parts) or "(no detections)"
+
+    def plot(self) -> np.ndarray:
+        """A copy of the picture, RGB, with boxes, class names and scores drawn in; small pictures come enlarged."""
+        names = [printable(name) for name in self.names]
+        return draw_detections(self.image, self.boxes, self.labels, self.scores, names)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A plain dict a detection: image, (frame,) label, name, score and bbox: left, top, width, height in pixels."""
+        where: dict[str, Any] = {"image": self.path}
+        if self.frame.is_video:
+            where["frame"] = self.frame.frame_index
+        return [
+            {
+                **where,
+                "label": label,
+                "name": self.names[label],
+                "score": round(score, 5),
+                "bbox": [round(value, 3) for value in (left, top, right - left, bottom - top)],
+            }
+            for (left, top, right, bottom), score, label in zip(
+                self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
+            )
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it but the pixels as plain values."""
+        width, height = self.frame.size
+        return {
+            "image": self.path,
+            "width": width,
+            "height": height,
+            "speed": dict(self.speed),
+            "detections": self.records(),
+        }
+
+    def to_txt(self, *, save_conf: bool = False) -> str:
+        """YOLO's text form, a line a detection: label, centre x, centre y, width, height as shares of the picture."""
+        width, height = self.frame.size
+        lines = []
+        for box, score, label in zip(self.boxes.astype(float), self.scores, self.labels, strict=True):
+            left, top, right, bottom = box / (width, height, width, height)
+            values = [
+                (left + right) / 2,
+                (top + bottom) / 2,
+                right - left,
+                bottom - top,
+                *([score] if save_conf else []),
+            ]
+            lines.append(f"{label} " + " ".join(f"{value:.6g}" for value in values) + "\n")
+        return "".join(lines)
+
+    def save_txt(self, path: str | os.PathLike, *, save_conf: bool = False) -> None:
+        """Write ``to_txt``; nothing found gives an empty file."""
+        Path(path).write_text(self.to_txt(save_conf=save_conf), encoding="utf-8")
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write ``plot()``; the suffix names the format."""
+        save_image(path, self.plot())
+
+    def save_crops(self, folder: str | os.PathLike) -> list[Path]:
+        """Write each detection's part of the picture to folder/CLASS/NAME.jpg; return the paths.
+
+        Class names become safe folder names: none leads out of ``folder``.
+        """
+        written: list[Path] = []
+        counts: Counter[int] = Counter()
+        for box, label in zip(self.boxes, self.labels.tolist(), strict=True):
+            left, top = np.floor(box[:2]).astype(int)
+            right, bottom = np.ceil(box[2:]).astype(int)
+            part = self.image[top:bottom, left:right]
+            if not part.size:
+                continue
+            counts[label] += 1
+            number = f"_{counts[label]}" if counts[label] > 1 else ""
+            folder_name = safe_name(self.names[label], label, shared=self.names.count(self.names[label]) > 1)
+            path = Path(folder) / folder_name / f"{self.name}{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_image(path, part)
+            written.append(path)
+        return written
+
+
+def _plural(name: str, count: int) -> str:
+    if count == 1:
+        return name
+    return f"{name}es" if name.endswith(("s", "x", "ch", "sh")) else f"{name}s"
+
+
+def printable(text: str) -> str:
+    """The text on one line and without control characters, which a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def safe_name(name: str, label: int, *, shared: bool = False) -> str:
+    """A class name as the name of a folder: letters, digits, space, dash; two classes never share one.
+
+    ``shared``: another class has this name too.
+    """
+    safe = re.sub(r"[^\w\- ]", "_", name).strip()[:60]  # of at most 4 bytes each, where file systems take 255
+    return name if safe and safe == name and not shared else f"{safe} ({label})"

@@ -1,0 +1,152 @@
+"""The simulation itself: its folders are read as what was drawn, and it finds a method wrong that is."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks import simulate
+from benchmarks.simulate import SIGMA, Design, Tally
+from comparison import statistics
+from comparison.analysis import Analysis
+from comparison.plan import read_plan
+from comparison.runs import read_run
+from comparison.statistics import minimal_detectable, power
+
+MOST = 9.0  # %: 5 and more than three standard errors of 500 sets at the 4 % that the method has
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """No critical value of another test, whose method may be a broken one, is remembered."""
+    simulate.plan_of.cache_clear()
+
+
+def error(design: Design, sets: int = 500) -> float:
+    tally = simulate.simulate(design, sets=sets, seed=1)
+    assert tally.sets == sets
+    return tally.percent(tally.any_told)
+
+
+def numbers(analysis: Analysis) -> list[float]:
+    metrics = [analysis.primary, *analysis.secondary, analysis.time, analysis.until]
+    found = [each for metric in metrics if metric.comparison for each in metric.comparison.differences]
+    return [value for each in found for value in (each.estimate, *(each.interval or ()), *(each.inner or ()))]
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_folders_are_read_as_what_was_drawn(tmp_path: Path, missing: float) -> None:
+    design = Design(acts=3, seeds=4, missing=missing, effect=2.0)
+    written = simulate.through_folders(design, np.random.default_rng(2), folder=tmp_path / "set")
+    plain = simulate.in_memory(design, np.random.default_rng(2))
+    assert written.verdicts == plain.verdicts and written.time_verdicts == plain.time_verdicts
+    assert written.failed == plain.failed and (sum(count for count, _ in written.failed.values()) > 0) == (missing > 0)
+    assert numbers(written) == pytest.approx(numbers(plain), rel=1e-12)
+    assert written.exploratory == () and written.larger is None
+
+
+def test_a_folder_is_what_compare_leaves(tmp_path: Path) -> None:
+    design = Design(acts=2, seeds=2)
+    simulate.through_folders(design, np.random.default_rng(0), folder=tmp_path / "set")
+    assert {path.name for path in (tmp_path / "set").iterdir()} == {
+        "plan.json", "relu-s0", "relu-s1", "leaky_relu-s0", "leaky_relu-s1",
+    }  # fmt: skip
+    plan = read_plan(tmp_path / "set")
+    assert plan is not None and {cell.name for cell in plan.cells} == {
+        path.name for path in (tmp_path / "set").iterdir() if path.is_dir()
+    }
+    run = read_run(tmp_path / "set/leaky_relu-s1")
+    assert (run.act, run.seed, run.status, len(run.rows)) == ("leaky_relu", 1, "finished", 3)
+
+
+@pytest.mark.parametrize(
+    "design",
+    [
+        Design(acts=2, seeds=3),
+        Design(acts=4, seeds=5),
+        Design(acts=4, seeds=5, noise="t3"),
+        Design(acts=4, seeds=5, missing=0.1),
+        Design(acts=3, seeds=3, noise="fall"),
+    ],
+    ids=str,
+)
+def test_the_error_is_the_one_promised(design: Design) -> None:
+    assert error(design) <= MOST
+
+
+def test_a_method_without_correction_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Student's value for each of three candidates, in place of Dunnett's for all."""
+    monkeypatch.setattr(statistics, "critical_value", lambda _, degrees, *, alpha: stats.t.isf(alpha / 2, degrees))
+    monkeypatch.setattr(statistics, "_guarded", lambda squares, degrees, _: math.sqrt(squares / degrees))
+    assert error(Design(acts=4, seeds=5)) > MOST
+
+
+def test_a_method_with_normal_quantiles_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "critical_value", lambda _, degrees, *, alpha: stats.norm.isf(alpha / 2))
+    assert error(Design(acts=2, seeds=3)) > MOST
+
+
+def test_coverage_power_and_the_detectable_difference() -> None:
+    design = Design(acts=3, seeds=5, effect=2.0)
+    tally = simulate.simulate(design, sets=500, seed=3)
+    assert 93 <= tally.percent(tally.covered) <= 98.5  # three standard errors above 95.7
+    assert tally.power == pytest.approx(66, abs=5)
+    assert tally.detectable() == pytest.approx(
+        minimal_detectable(sigma=1, candidates=2, seeds=5, guarded=True), rel=0.1
+    )
+    assert power(2, sigma=1, candidates=2, seeds=5) * 100 > 66  # without the guard
+
+
+def test_the_detectable_difference_is_detected() -> None:
+    """What is read off the intervals of one set of comparisons is found in 80 % of others that differ by it."""
+    base = simulate.simulate(Design(acts=3, seeds=5), sets=400, seed=4)
+    tally = simulate.simulate(Design(acts=3, seeds=5, effect=base.detectable()), sets=400, seed=5)
+    assert tally.power == pytest.approx(80, abs=5)
+
+
+@pytest.mark.parametrize("noise", simulate.NOISES)
+def test_residuals_have_the_variance_they_should(noise: str) -> None:
+    generator = np.random.default_rng(7)
+    table = simulate.residuals(Design(acts=100, seeds=1000, noise=noise), generator)
+    others = {"fall": 1 + 100 * 0.03 * 0.97}.get(noise, 1.0)
+    assert float(table[1:].var()) == pytest.approx(SIGMA**2 * others, rel=0.15 if noise == "t3" else 0.03)
+    assert float(table[0].var()) == pytest.approx(SIGMA**2 * (3 if noise == "baseline" else others), rel=0.35)
+
+
+def test_a_set_without_a_baseline_is_no_error_and_no_coverage() -> None:
+    tally = Tally(Design(acts=2, seeds=2, missing=1.0))
+    tally.add(simulate.in_memory(tally.design, np.random.default_rng(0)))
+    assert (tally.sets, tally.without, tally.any_told, tally.covered) == (1, 1, 0, 0)
+
+
+def test_the_command_prints_its_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    code = simulate.main(["--sets", "30", "--acts", "3", "--seeds", "3", "--table", "error", "detectable"])
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split(" | ") for line in lines if line.startswith("| 3 | 3 ")]
+    assert len(rows) == 7 and all(len(row) in (11, 7) for row in rows)
+    assert code == any(row[-1] == "NO |" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--acts", "3"], "go together"),
+        (["--acts", "1", "--seeds", "5"], "expected 2 to 8"),
+        (["--acts", "3", "--seeds", "1"], "expected 2 to 8, and 2 or more"),
+        (["--sets", "0"], "expected 1 or more"),
+        (["--sets", "many"], "invalid int value"),
+    ],
+)
+def test_wrong_flags(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        simulate.main(arguments)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and message in error and error.count("\n") == 1
+
+
+def test_texts_are_found_at_any_depth() -> None:
+    value = json.loads('{"a": ["x", {"b": "y"}], "c": 1, "d": null, "e": "z"}')
+    assert list(simulate._texts(value)) == ["x", "y", "z"]

@@ -1,0 +1,98 @@
+"""Activations as people write them, and the labels that stand for them."""
+
+import pytest
+
+from comparison.arms import activation_overrides, label_of, parse_seeds
+from comparison.runs import activation_label, cell_name, slug
+from configs.schema import load
+
+PARTS_FREE = {"model.backbone.act": None, "model.neck.act": None, "model.head.act": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mish", {"model.act": "mish", **PARTS_FREE}),
+        ("{name: swish, learnable: true}", {"model.act": {"name": "swish", "learnable": True}, **PARTS_FREE}),
+        ("swish(beta=2, learnable=true)", {"model.act": {"name": "swish", "beta": 2, "learnable": True}, **PARTS_FREE}),
+        ("backbone=mish,neck=leaky_relu", {"model.backbone.act": "mish", "model.neck.act": "leaky_relu"}),
+        (
+            "backbone={name: elu, alpha: 0.5},neck.T4=swish(beta=1.0, learnable=true)",
+            {
+                "model.backbone.act": {"name": "elu", "alpha": 0.5},
+                "model.neck.stages.T4.act": {"name": "swish", "beta": 1.0, "learnable": True},
+            },
+        ),
+    ],
+)
+def test_what_an_activation_sets(text: str, expected: dict) -> None:
+    assert activation_overrides(text, {}) == expected
+
+
+def test_a_part_that_is_given_for_all_stays() -> None:
+    given = {"model.head.act": "silu"}
+    own = activation_overrides("mish", given)
+    assert "model.head.act" not in own
+    assert label_of(load("yolo.yaml", {**given, **own})) == "backbone=mish,neck=mish,head=silu"
+
+
+@pytest.mark.parametrize(
+    "text", ["mish", "swish(beta=1.0, learnable=true)", "backbone=mish,neck=relu,head=elu(alpha=0.5),neck.T4=mish"]
+)
+def test_a_label_is_an_activation_again(text: str) -> None:
+    config = load("yolo.yaml", activation_overrides(text, {}))
+    assert label_of(config) == text
+    assert label_of(load("yolo.yaml", activation_overrides(label_of(config), {}))) == text
+
+
+def test_one_label_for_the_same_sites() -> None:
+    written = {"act": {"name": "relu"}, "backbone": {"act": {"name": "mish"}}, "neck": {"act": {"name": "mish"}}}
+    assert activation_label({**written, "head": {"act": {"name": "mish"}}}) == "mish"
+    assert activation_label(written) == "backbone=mish,neck=mish,head=relu"
+    assert (
+        activation_label({"act": {"name": "swish", "learnable": True, "beta": 1}}) == "swish(beta=1.0, learnable=true)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "nothing"),
+        ("bakbone=mish,neck=relu", "bakbone.*backbone, neck, head"),
+        ("backbone=mish,backbone=relu", "twice"),
+        ("backbone=mish,relu", "relu.*no part"),
+        ("{name: ", "not YAML"),
+        ("3", "no activation"),
+        ("[mish]", "no activation"),
+    ],
+)
+def test_what_is_no_activation(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        activation_overrides(text, {})
+
+
+def test_folders_are_named_without_brackets_and_differ_where_labels_do() -> None:
+    assert cell_name("mish", 3) == "mish-s3"
+    labels = [
+        "swish(beta=1.0, learnable=true)",
+        "swish(beta=-1.0, learnable=true)",
+        "swish(beta=1.0)",
+        "x" * 300,
+        "x" * 301,
+    ]
+    slugs = [slug(label) for label in labels]
+    assert len(set(slugs)) == len(slugs) and slugs[0] == "swish_beta=1.0_learnable=true"
+    assert all(len(each) < 120 and not set(each) & set("() /,;'\"$") for each in slugs)
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("3", (0, 1, 2)), ("0,1,5", (0, 1, 5)), ("7,", (7,)), ("1", (0,))])
+def test_seeds(text: str, seeds: tuple[int, ...]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize(
+    "text", ["three", "0", "-1", "1,1", "1,x", "", ",", "1.5", "99999999999", "٣", "1,99999999999999999999"]
+)
+def test_what_is_no_seeds(text: str) -> None:
+    with pytest.raises(ValueError, match="--seeds"):
+        parse_seeds(text)

@@ -1,0 +1,249 @@
+"""Runs in their order, on one device and on several; failures, kills and going on, with a stand-in for train.py."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from comparison import ray_runner as cluster
+from comparison.plan import Plan, make_plan
+from comparison.runner import Interrupted, gpus_of, outcome, train_all
+from comparison.runs import read_run
+from core.files import held
+
+STUB = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
+ROOT = Path(__file__).parents[2]
+
+
+def plan_of(*acts: str, seeds: tuple[int, ...] = (0, 1), epochs: int = 2) -> Plan:
+    specs = {act: {"model.act": act} for act in acts}
+    return make_plan(
+        acts=acts, baseline=acts[0], seeds=seeds, cfg="yolo.yaml", specs=specs, epochs=dict.fromkeys(acts, epochs)
+    )
+
+
+def behave(folder: Path, **cells: dict) -> None:
+    folder.mkdir(exist_ok=True)
+    named = {name.replace("_", "-"): value for name, value in cells.items()}
+    (folder / "behaviour.json").write_text(json.dumps(named))
+
+
+def started(folder: Path) -> list[dict]:
+    with contextlib.suppress(FileNotFoundError):
+        return [json.loads(line) for line in (folder / "started.jsonl").read_text().splitlines()]
+    return []
+
+
+def cells(folder: Path) -> list[str]:
+    return [each["cell"] for each in started(folder)]
+
+
+def test_seed_by_seed_with_a_rotated_start(tmp_path: Path) -> None:
+    blocks: list[int] = []
+    plan = plan_of("relu", "silu", "mish", seeds=(0, 4, 7))
+    train_all(plan, tmp_path, trainer=STUB, after_block=blocks.append)
+    order = "relu-s0 silu-s0 mish-s0 silu-s4 mish-s4 relu-s4 mish-s7 relu-s7 silu-s7"
+    assert cells(tmp_path) == order.split()
+    assert blocks == [1, 2, 3]
+    assert [(run.act, run.seed, run.status) for run in outcome(plan, tmp_path)] == [
+        (act, seed, "finished") for act in ("relu", "silu", "mish") for seed in (0, 4, 7)
+    ]
+
+
+def test_a_failed_run_is_an_outcome_and_is_tried_again_only_where_asked(tmp_path: Path) -> None:
+    behave(tmp_path, mish_s0={"fail": True})
+    plan = plan_of("relu", "mish")
+    train_all(plan, tmp_path, trainer=STUB)
+    assert len(cells(tmp_path)) == 4
+    failed = read_run(tmp_path / "mish-s0")
+    assert (failed.status, failed.reason) == ("failed", "train.py: error: the loss is not finite (exit code 1)")
+    train_all(plan, tmp_path, trainer=STUB)
+    assert len(cells(tmp_path)) == 4
+    behave(tmp_path)
+    train_all(plan, tmp_path, trainer=STUB, retry_failed=True)
+    assert cells(tmp_path)[4:] == ["mish-s0"] and started(tmp_path)[4]["how"] == "--cfg"
+    assert read_run(tmp_path / "mish-s0").status == "finished"
+
+
+def test_a_killed_run_is_gone_on_with_and_fails_at_the_third_time(tmp_path: Path) -> None:
+    behave(tmp_path, relu_s0={"dies": 2}, mish_s0={"dies": 9})
+    train_all(plan_of("relu", "mish", seeds=(0,), epochs=9), tmp_path, trainer=STUB)
+    assert Counter(cells(tmp_path)) == {"relu-s0": 3, "mish-s0": 3}
+    assert [each["how"] for each in started(tmp_path)[:3]] == ["--cfg", "--resume", "--resume"]
+    assert read_run(tmp_path / "relu-s0").status == "finished"
+    assert (run := read_run(tmp_path / "mish-s0")).status == "failed" and "killed 3 times" in run.reason
+
+
+def test_what_is_refused_ends_the_comparison(tmp_path: Path) -> None:
+    behave(tmp_path, relu_s0={"usage": True})
+    with pytest.raises(ValueError, match="relu-s0: .*the data are not there"):
+        train_all(plan_of("relu", "mish"), tmp_path, trainer=STUB)
+    assert cells(tmp_path) == ["relu-s0"]
+
+
+# ------------------------------------------------------------------------------------------------------- interruption
+
+CALL = """
+import sys
+from pathlib import Path
+from comparison.plan import Plan
+from comparison.runner import Interrupted, train_all
+plan = Plan.model_validate_json(Path(sys.argv[1], "given.json").read_text())
+try:
+    train_all(plan, Path(sys.argv[1]), trainer=sys.argv[2:])
+except Interrupted as stopped:
+    sys.exit(128 + stopped.number)
+"""
+
+
+def call(plan: Plan, folder: Path) -> subprocess.Popen:
+    """The same in a process of its own, to be stopped or killed."""
+    (folder / "given.json").write_text(plan.model_dump_json())
+    words = [sys.executable, "-c", CALL, str(folder), *STUB]
+    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_it_saves_and_the_same_call_goes_on(tmp_path: Path, number: int) -> None:
+    behave(tmp_path, mish_s0={"seconds": 0.3})
+    plan = plan_of("relu", "mish", epochs=5)
+    process = call(plan, tmp_path)
+    wait_for(lambda: (tmp_path / "mish-s0/results.csv").is_file())
+    process.send_signal(number)
+    assert process.wait(120) == 128 + number
+    assert not held(tmp_path / "mish-s0") and cells(tmp_path) == ["relu-s0", "mish-s0"]
+    assert read_run(tmp_path / "mish-s0").status == "unfinished"
+    train_all(plan, tmp_path, trainer=STUB)
+    assert cells(tmp_path)[2:] == ["mish-s0", "mish-s1", "relu-s1"] and started(tmp_path)[2]["how"] == "--resume"
+    assert {run.status for run in outcome(plan, tmp_path)} == {"finished"}
+
+
+def test_killed_it_leaves_a_run_that_the_next_call_waits_for(tmp_path: Path) -> None:
+    behave(tmp_path, relu_s0={"seconds": 0.3})
+    plan = plan_of("relu", "mish", seeds=(0,), epochs=6)
+    process = call(plan, tmp_path)
+    wait_for(lambda: (tmp_path / "relu-s0/results.csv").is_file())
+    process.kill()
+    process.wait()
+    assert held(tmp_path / "relu-s0")
+    train_all(plan, tmp_path, trainer=STUB)
+    assert cells(tmp_path) == ["relu-s0", "mish-s0"]
+    assert [row["epoch"] for row in read_run(tmp_path / "relu-s0").rows] == [1, 2, 3, 4, 5, 6]
+
+
+# ------------------------------------------------------------------------------------------------------ several devices
+
+
+def test_each_gpu_takes_the_block_of_a_seed(tmp_path: Path) -> None:
+    names = [f"{act}-s{seed}" for act in ("relu", "mish") for seed in range(4)]
+    behave(tmp_path, **{name.replace("-", "_"): {"seconds": 0.15} for name in names})
+    plan = plan_of("relu", "mish", seeds=(0, 1, 2, 3))
+    train_all(plan, tmp_path, gpus=("0", "3"), trainer=STUB)
+    starts = started(tmp_path)
+    by_seed = {
+        seed: {each["gpu"] for each in starts if each["cell"].endswith(seed)} for seed in ("s0", "s1", "s2", "s3")
+    }
+    assert all(len(gpus) == 1 for gpus in by_seed.values())
+    assert by_seed["s0"] != by_seed["s1"] and set.union(*by_seed.values()) == {"0", "3"}
+    assert sorted(cells(tmp_path)) == sorted(names)
+    assert {each["cell"] for each in starts[:2]} == {"relu-s0", "mish-s1"}  # side by side, not one behind the other
+
+
+@pytest.mark.parametrize(
+    ("device", "lines", "visible", "expected"),
+    [
+        (None, "GPU 0: H100\nGPU 1: H100\n", None, ("0", "1")),
+        (None, "GPU 0: H100\n", None, ()),
+        (None, "", None, ()),
+        (None, "GPU 0: H100\nGPU 1: H100\n", "1", ()),
+        (None, "", "2,5", ("2", "5")),
+        ("cpu", "GPU 0: H100\nGPU 1: H100\n", None, ()),
+        ("1", "GPU 0: H100\nGPU 1: H100\n", None, ()),
+        ("0,2", "", None, ("0", "2")),
+    ],
+)
+def test_which_gpus(device, lines, visible, expected, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus_of(device, ask=lambda: lines) == expected
+
+
+@pytest.mark.parametrize("device", ["0,0", "0,cuda", "cpu,0"])
+def test_gpus_that_are_none(device: str) -> None:
+    with pytest.raises(ValueError, match="--device"):
+        gpus_of(device)
+
+
+# ---------------------------------------------------------------------------------------------------------------- Ray
+
+
+@pytest.fixture(scope="module")
+def two_workers():
+    ray = pytest.importorskip("ray", reason="Ray is not installed: uv sync --extra ray")
+    import logging
+
+    paths = {"env_vars": {"PYTHONPATH": str(ROOT)}}
+    ray.init(num_cpus=2, runtime_env=paths, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+    yield ray
+    ray.shutdown()
+
+
+def test_a_lost_ray_worker_costs_only_its_run_in_hand(tmp_path: Path, two_workers) -> None:
+    plan = plan_of("relu", "mish", seeds=(0, 1), epochs=4)
+    behave(tmp_path, **{f"{act}_s{seed}": {"seconds": 0.5} for act in ("relu", "mish") for seed in (0, 1)})
+    lost: list[str] = []
+
+    def kill_one() -> None:
+        wait_for(lambda: started(tmp_path))
+        victim = started(tmp_path)[0]
+        wait_for(lambda: (tmp_path / victim["cell"] / "results.csv").is_file())
+        os.kill(victim["parent"], signal.SIGKILL)
+        lost.append(victim["cell"])
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    cluster.train_all(plan, tmp_path, trainer=STUB)
+    killer.join()
+    assert {run.status for run in outcome(plan, tmp_path)} == {"finished"} and len(outcome(plan, tmp_path)) == 4
+    again = [name for name, count in Counter(cells(tmp_path)).items() if count > 1]
+    assert len(lost) == 1 and again in ([], lost)  # its training lives on and is waited for, or was taken along
+    for run in outcome(plan, tmp_path):
+        assert [row["epoch"] for row in run.rows] == [1, 2, 3, 4]
+    assert len({each["parent"] for each in started(tmp_path)}) > 1
+
+
+def test_stopped_on_ray_it_saves_and_goes_on(tmp_path: Path, two_workers) -> None:
+    plan = plan_of("relu", "mish", seeds=(0,), epochs=400)
+    behave(tmp_path, relu_s0={"seconds": 0.2}, mish_s0={"seconds": 0.2})
+
+    def interrupt() -> None:
+        wait_for(lambda: all((tmp_path / name / "results.csv").is_file() for name in ("relu-s0", "mish-s0")))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopper = threading.Thread(target=interrupt)
+    stopper.start()
+    with pytest.raises(Interrupted):
+        cluster.train_all(plan, tmp_path, trainer=STUB)
+    stopper.join()
+    assert not any(held(tmp_path / name) for name in ("relu-s0", "mish-s0"))
+    assert {run.status for run in outcome(plan, tmp_path)} == {"unfinished"}
+    behave(tmp_path)
+    cluster.train_all(plan, tmp_path, trainer=STUB)
+    assert [each["how"] for each in started(tmp_path)[2:]] == ["--resume", "--resume"]
+    assert {run.status for run in outcome(plan, tmp_path)} == {"finished"}

@@ -1,0 +1,76 @@
+"""The command line: familiar spellings, one-line refusals, an instant --help."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.cli import INSTEAD, Parser, add_config_flags, overrides
+
+ROOT = Path(__file__).parents[2]
+
+
+def parse(*words: str) -> dict:
+    parser = Parser(prog="train.py")
+    add_config_flags(parser)
+    return overrides(parser.parse_args(words))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--img", "320"], {"train.imgsz": 320}),
+        (["--imgsz", "320"], {"train.imgsz": 320}),
+        (["--batch-size", "8"], {"train.batch": 8}),
+        (["--batch", "8"], {"train.batch": 8}),
+        (["--batch_size=8"], {"train.batch": 8}),
+        (["--cache"], {"train.cache": "ram"}),
+        (["--cache", "disk"], {"train.cache": "disk"}),
+        (["--cos-lr"], {"train.schedule": "cosine"}),
+        (["--exist-ok", "--name", "a"], {"run.exist_ok": True, "run.name": "a"}),
+        (["--optimizer", "SGD"], {"train.optimizer": "sgd"}),
+        (["--freeze", "backbone,neck.N3"], {"train.freeze": ["backbone", "neck.N3"]}),
+        (["--noval"], {"train.val": False}),
+        (["--multi-scale"], {"train.multi_scale": 0.5}),
+        (["--set", "a.b=1", "c=x", "--set", "d=true"], {"a.b": 1, "c": "x", "d": True}),
+        (["--epochs", "3", "--set", "train.epochs=4"], {"train.epochs": 4}),
+        ([], {}),
+    ],
+    ids=" ".join,
+)
+def test_spellings(words: list[str], expected: dict) -> None:
+    assert parse(*words) == expected
+
+
+@pytest.mark.parametrize("flag", sorted(INSTEAD))
+def test_a_flag_without_meaning_is_answered(flag: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse(flag)
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err
+    assert flag in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--epoch", "3"], ["--epochs", "x"], ["--cache", "tape"], ["--set", "train.lr"]])
+def test_wrong_words_are_one_line(words: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises((SystemExit, ValueError)):
+        parse(*words)
+    assert capsys.readouterr().err.count("\n") <= 1
+
+
+def test_hyperparameter_files_of_the_peers_are_read(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "hyp.yaml").write_text("lr0: 0.01\nfliplr: 0.0\nobj: 1.0\nanchor_t: 4.0\n")
+    assert parse("--hyp", str(tmp_path / "hyp.yaml")) == {"train.lr": 0.01, "augment.flip_lr": 0.0}
+    assert "obj" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", ["train.py", "val.py", "detect.py"])
+def test_help_needs_no_torch(script: str) -> None:
+    code = (
+        "import runpy, sys; sys.argv = [sys.argv[1], '--help']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert 'torch' not in sys.modules and 'cv2' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, script], cwd=ROOT, check=True, capture_output=True, timeout=60)

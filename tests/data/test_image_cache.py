@@ -1,0 +1,74 @@
+"""Buffers of images: complete or absent, shared, and chosen by what fits."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from data import image_cache as store
+from data import verify
+from data.coco import read_coco
+from data.image_cache import ImageStore, choose_cache, disk_store
+
+SHAPES = [(4, 6), (1, 1), (8, 3)]
+
+
+def picture(index: int) -> np.ndarray:
+    return np.full((*SHAPES[index], 3), 10 * index + 5, np.uint8)
+
+
+def test_memory_holds_what_was_put_in():
+    held = ImageStore(SHAPES)
+    held.fill(picture, title="", progress=False)
+    assert held.nbytes == 3 * (24 + 1 + 24) and len(held) == 3
+    for index in range(3):
+        np.testing.assert_array_equal(held[index], picture(index))
+    with pytest.raises(ValueError, match="forked"):
+        pickle.dumps(held)
+    with pytest.raises(ValueError, match="expected"):
+        held.fill(lambda _: np.zeros((2, 2, 3), np.uint8), title="", progress=False)
+
+
+def test_disk_is_filled_once_for_one_key_and_opened_again(tmp_path):
+    first = disk_store(SHAPES, picture, folder=tmp_path, key=["a", 1], progress=False)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(first))[2], picture(2))
+
+    def refuse(_):
+        raise AssertionError("filled again")
+
+    again = disk_store(SHAPES, refuse, folder=tmp_path, key=["a", 1], progress=False)
+    np.testing.assert_array_equal(again[0], picture(0))
+    with pytest.raises(AssertionError):
+        disk_store(SHAPES, refuse, folder=tmp_path, key=["a", 2], progress=False)
+    assert len(list(tmp_path.iterdir())) == 1  # the failed filling left nothing
+
+
+def test_automatic_choice(monkeypatch):
+    monkeypatch.setattr(store, "available_memory", lambda: 1000)
+    assert choose_cache("auto", 250) == "ram" and choose_cache("auto", 251) == "off"
+    monkeypatch.setattr(store, "available_memory", lambda: 1 << 50)
+    assert choose_cache("auto", 4 << 30) == "ram" and choose_cache("auto", (4 << 30) + 1) == "off"
+    assert choose_cache("ram", 1 << 60) == "ram" and choose_cache(None, 1) == choose_cache("off", 1) == "off"
+    with pytest.raises(ValueError, match="cache"):
+        choose_cache("tape", 1)
+
+
+def test_available_memory_is_plausible():
+    assert store.available_memory() >= 0
+
+
+def test_verified_images_are_not_decoded_again_until_they_change(tmp_path, monkeypatch):
+    from tests.support.small_sets import box, write_coco
+
+    monkeypatch.setattr(verify, "SMALLEST_CACHED", 0)
+    path = write_coco(tmp_path, {"a.png": (40, 30), "b.png": (30, 30)}, [box(1, 1, [1, 1, 5, 5])])
+    found = read_coco(path, tmp_path / "images", progress=False)
+    decoded = []
+    original = verify.verify_image
+    monkeypatch.setattr(verify, "verify_image", lambda file: decoded.append(file) or original(file))
+    assert verify.verify_images(found, progress=False).sizes.tolist() == [[40, 30], [30, 30]]
+    assert verify.verify_images(found, progress=False).sizes.tolist() == [[40, 30], [30, 30]]
+    assert len(decoded) == 2
+    (tmp_path / "images" / "a.png").write_bytes(b"damaged since")
+    assert [problem.file for problem in verify.verify_images(found, progress=False).ledger] == ["a.png"]
+    assert len(decoded) == 3

@@ -1,0 +1,319 @@
+"""COCO's numbers against published ones, hand-worked cases and plain-loop oracles."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.annotations import Annotations
+from data.coco import read_coco
+from engine.evaluation.coco import (
+    STAT_NAMES,
+    assert_equal,
+    coco_stats,
+    differences,
+    format_stats,
+    official_stats,
+    predictions_from_coco,
+    write_predictions,
+)
+from engine.evaluation.ground_truth import Truth
+from engine.evaluation.matching import BoxTable, confusion_counts, found_objects
+
+SHARED = Path(os.environ.get("YOLO_MISH_SHARED", Path(__file__).parents[3].parent / "shared"))
+REFERENCES = ("cocoapi_fakebbox100", "rafaelpadilla_coco_bboxarea")
+BACKENDS = ("pycocotools", "fast")
+
+
+def reference(name: str) -> tuple[dict, list, dict]:
+    folder = SHARED / "data" / "evalref" / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there (set YOLO_MISH_SHARED): published COCO evaluation not compared")
+    return tuple(json.loads((folder / f"{part}.json").read_text()) for part in ("gt", "dt", "expected"))
+
+
+def annotation(identity: int, image: int | str, category: int, box: list[float], **more) -> dict:
+    return {"id": identity, "image_id": image, "category_id": category, "bbox": box, "iscrowd": 0} | more
+
+
+def tiny_truth(**changes) -> dict:
+    """Two images, two classes (ids 3 and 7): three objects and a crowd."""
+    annotations = [
+        annotation(1, 10, 3, [10, 10, 40, 40], area=1600),
+        annotation(2, 10, 7, [60, 60, 20, 20], area=400),
+        annotation(3, 20, 3, [0, 0, 50, 50], area=2500),
+        annotation(4, 20, 7, [50, 50, 50, 50], area=2500, iscrowd=1),
+    ]
+    images = [{"id": i, "width": 100, "height": 100, "file_name": f"{i}.jpg"} for i in (10, 20)]
+    categories = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+    return {"images": images, "categories": categories, "annotations": annotations} | changes
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_published_numbers_are_reproduced(name, backend):
+    truth, detections, expected = reference(name)
+    stats = coco_stats(truth, detections, backend=backend)
+    found = [stats.numbers[key] for key in STAT_NAMES]
+    np.testing.assert_allclose(found, expected["pycocotools"], rtol=0, atol=1e-15)
+    np.testing.assert_allclose(found, expected["published"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_hand_worked_case(backend):
+    """Class cat: hit, false alarm between, hit; recall 0.5 at precision 1, then 2/3. Class dog: IoU 0.81."""
+    predictions = np.array(
+        [
+            [10, 10, 10, 40, 40, 0.9, 3],
+            [20, 60, 0, 30, 30, 0.8, 3],
+            [20, 0, 0, 50, 50, 0.7, 3],
+            [10, 60, 60, 18, 18, 0.6, 7],
+            [20, 55, 55, 10, 10, 0.9, 7],  # in the crowd: neither right nor wrong
+        ]
+    )
+    stats = coco_stats(tiny_truth(), predictions, backend=backend)
+    # 51 of COCO's 101 recall levels lie at or below 0.5.
+    cat = (51 * 1.0 + 50 * 2 / 3) / 101
+    dog = 7 / 10  # 324 / 400 = 0.81 passes the thresholds 0.50 to 0.80
+    assert stats.numbers["mAP50"] == pytest.approx((cat + 1) / 2, abs=1e-12)
+    assert stats.numbers["mAP50-95"] == pytest.approx((cat + dog) / 2, abs=1e-12)
+    assert stats.numbers["AP_small"] == pytest.approx(dog, abs=1e-12)
+    assert stats.numbers["AP_large"] == -1
+    assert stats.numbers["AR1"] == pytest.approx((0.5 + dog) / 2, abs=1e-12)
+    assert stats.numbers["AR100"] == pytest.approx((1 + dog) / 2, abs=1e-12)
+    by_name = {row.name: row for row in stats.per_class}
+    assert (by_name["cat"].images, by_name["cat"].instances) == (2, 2)
+    assert (by_name["dog"].images, by_name["dog"].instances) == (1, 1)
+    assert by_name["cat"].ap50 == pytest.approx(cat)
+    # The mean F1 is highest where all three are found: cat 2/3 and 1, dog 1 and 1 (the one in the crowd is ignored).
+    assert stats.confidence == pytest.approx(0.0)
+    assert (by_name["cat"].precision, by_name["cat"].recall) == pytest.approx((2 / 3, 1.0))
+    assert (by_name["dog"].precision, by_name["dog"].recall) == pytest.approx((1.0, 1.0))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_found_and_nothing_to_find(backend):
+    none = np.zeros((0, 7))
+    missed = coco_stats(tiny_truth(), none, backend=backend)
+    assert missed.numbers["mAP50-95"] == 0 and missed.numbers["AP_large"] == -1
+    assert missed.precision == 0 and missed.recall == 0
+    for predictions in (none, np.array([[10, 1, 1, 5, 5, 0.5, 3]])):
+        empty = coco_stats(tiny_truth(annotations=[]), predictions, backend=backend)
+        assert set(empty.numbers.values()) == {-1.0}
+        assert empty.precision == -1 and np.isnan(empty.pr_precision).all()
+    assert "-" in format_stats(empty)
+
+
+def random_case(seed: int, images: int = 12) -> tuple[dict, np.ndarray]:
+    """Objects of three classes with crowds and ties, and detections scattered round them."""
+    generator = np.random.default_rng(seed)
+    annotations: list[dict] = []
+    rows: list[list[float]] = []
+    for image in range(1, images + 1):
+        for _ in range(generator.integers(0, 9)):
+            corner, side = generator.integers(0, 200, 2), generator.integers(6, 120, 2)
+            box = [*corner.tolist(), *side.tolist()]
+            category = int(generator.choice([2, 5, 9]))
+            crowd = int(generator.random() < 0.15)
+            area = float(side.prod() * generator.uniform(0.4, 1.0))
+            annotations.append(annotation(len(annotations) + 1, image, category, box, area=area, iscrowd=crowd))
+            for _ in range(generator.integers(0, 5)):
+                moved = np.array(box) + generator.normal(0, 0.1, 4) * np.tile(side, 2)
+                moved[2:] = np.maximum(moved[2:], 1)
+                other = category if generator.random() < 0.8 else 5
+                rows.append([image, *moved.round(3), generator.integers(1, 20) / 20, other])
+    listed = [{"id": i, "width": 320, "height": 320} for i in range(1, images + 1)]
+    categories = [{"id": i, "name": f"class {i}"} for i in (9, 2, 5)]
+    return {"images": listed, "categories": categories, "annotations": annotations}, np.array(rows, np.float64)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_fast_backend_equals_pycocotools(seed):
+    truth, predictions = random_case(seed)
+    official = coco_stats(truth, predictions)
+    fast = coco_stats(truth, predictions, backend="fast")
+    assert_equal(official, fast)
+    np.testing.assert_array_equal(official.pr_precision, fast.pr_precision)
+    # Rows are in the order of the ground truth's categories, though the libraries sort by id.
+    assert [row.category_id for row in official.per_class] == [9, 2, 5]
+    only_nine = coco_stats(truth, predictions[predictions[:, 6] == 9])
+    assert only_nine.per_class[0].ap == official.per_class[0].ap > 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_matching_equals_pycocotools(seed):
+    """True positives at IoU 0.5 by our own matching, one by one, against those that pycocotools records."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    content, predictions = random_case(seed)
+    truth = Truth(content)
+    objects, crowd = truth.table()
+    table = BoxTable(predictions[:, 0].astype(int), predictions[:, 1:5], truth.labels(predictions[:, 6].astype(int)))
+    kept, positive, ignored = found_objects(table, predictions[:, 5], objects, crowd)
+    coco = COCO()
+    coco.dataset = content
+    coco.createIndex()
+    run = COCOeval(coco, coco.loadRes(predictions), "bbox")
+    run.evaluate()
+    expected = {}
+    for entry in run.evalImgs:
+        if entry is not None and list(entry["aRng"]) == [0, 1e10]:
+            for position, identity in enumerate(entry["dtIds"]):
+                ignore = bool(entry["dtIgnore"][0, position])
+                expected[identity - 1] = (bool(entry["dtMatches"][0, position]) and not ignore, ignore)
+    ours = {int(k): (bool(p), bool(i)) for k, p, i in zip(kept, positive, ignored, strict=True)}
+    assert ours == expected
+
+
+def test_detections_beyond_a_hundred_do_not_count():
+    rows = [[10, 10, 10, 40, 40, 0.001, 3]] + [[10, 70, 0, 5, 5, 0.5, 3]] * 100
+    stats = coco_stats(tiny_truth(), np.array(rows))
+    assert stats.per_class[0].recall == 0 and stats.numbers["AR100"] == 0
+
+
+def test_image_ids_restrict_truth_and_predictions():
+    predictions = [
+        {"image_id": 10, "category_id": 3, "bbox": [10, 10, 40, 40], "score": 0.9},
+        {"image_id": 20, "category_id": 3, "bbox": [60, 0, 30, 30], "score": 0.95},
+    ]
+    stats = coco_stats(tiny_truth(), predictions, image_ids=[10])
+    assert stats.images == 1 and stats.per_class[0].ap == pytest.approx(1.0)
+    rows = predictions_from_coco(predictions, Truth(tiny_truth()))
+    assert coco_stats(tiny_truth(), rows, image_ids=[10]).numbers == stats.numbers
+    with pytest.raises(ValueError, match="99"):
+        coco_stats(tiny_truth(), predictions, image_ids=[10, 99])
+
+
+def test_text_image_ids_and_missing_fields():
+    """Ids that are text, and annotations without area and iscrowd, which pycocotools alone cannot take."""
+    content = tiny_truth(images=[{"id": "b"}, {"id": "a"}])
+    content["annotations"] = [
+        {"id": 1, "image_id": "a", "category_id": 3, "bbox": [0, 0, 10, 10]},
+        {"id": 2, "image_id": "b", "category_id": 7, "bbox": [5, 5, 40, 40]},
+    ]
+    found = [
+        {"image_id": "a", "category_id": 3, "bbox": [0, 0, 10, 10], "score": 0.5},
+        {"image_id": "b", "category_id": 7, "bbox": [5, 5, 40, 40], "score": 0.5},
+    ]
+    for backend in BACKENDS:
+        numbers = coco_stats(content, found, backend=backend).numbers
+        assert numbers["mAP50-95"] == numbers["AP_small"] == numbers["AP_medium"] == pytest.approx(1.0)
+
+
+def test_annotation_id_zero_is_told():
+    """pycocotools reads the id 0 as 'not matched'; its number stands, with a note that names the cause."""
+    content = tiny_truth()
+    for shifted in content["annotations"]:
+        shifted["id"] -= 1
+    truth = Truth(content)
+    predictions = np.array([[10, 10, 10, 40, 40, 0.9, 3], [20, 0, 0, 50, 50, 0.8, 3]])
+    stats = official_stats(truth, predictions)
+    assert stats.backend == "pycocotools"
+    assert any("id 0" in note for note in stats.notes)
+    gaps = differences(stats, coco_stats(truth, predictions, backend="fast"))
+    if gaps:  # a later pycocotools may repair this
+        assert any("mAP50-95" in note for note in stats.notes)
+        with pytest.raises(ValueError, match="mAP50-95"):
+            assert_equal(stats, coco_stats(truth, predictions, backend="fast"))
+
+
+def test_wrong_input_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent.json"):
+        coco_stats(tmp_path / "absent.json", [])
+    with pytest.raises(ValueError, match="categories"):
+        coco_stats({"images": []}, [])
+    with pytest.raises(ValueError, match="77"):
+        coco_stats(tiny_truth(), np.array([[77, 0, 0, 1, 1, 0.5, 3]]))
+    with pytest.raises(ValueError, match="pycocotools"):
+        coco_stats(tiny_truth(), [], backend="slow")
+    stats = coco_stats(tiny_truth(), np.array([[10, 10, 10, 40, 40, 0.5, 99]]))
+    assert stats.numbers["mAP50"] == 0 and "99" in stats.notes[0]
+
+
+def test_confusion_counts():
+    truth = Truth(tiny_truth())
+    objects, crowd = truth.table()
+    found = np.array(
+        [
+            [10, 10, 10, 40, 40, 0.9, 1],  # a cat taken for a dog
+            [10, 60, 60, 20, 20, 0.2, 1],  # right, but below the threshold: the dog is missed
+            [20, 0, 0, 50, 50, 0.9, 0],  # a cat
+            [20, 1, 1, 50, 50, 0.8, 0],  # the same cat again: background
+            [20, 60, 60, 20, 20, 0.9, 0],  # in the crowd
+        ]
+    )
+    table = BoxTable(found[:, 0].astype(int), found[:, 1:5], found[:, 6].astype(int))
+    counts = confusion_counts(table, found[:, 5], objects, crowd, num_classes=2)
+    assert counts.tolist() == [[1, 0, 1], [1, 0, 0], [0, 1, 0]]
+
+
+def test_written_predictions_survive_any_numbers(tmp_path):
+    content, predictions = random_case(3)
+    predictions[:, 5] = np.round(np.random.default_rng(0).random(len(predictions)), 5)
+    truth = Truth(content)
+    write_predictions(tmp_path / "p.json", predictions, truth)
+    again = predictions_from_coco(json.loads((tmp_path / "p.json").read_text()), truth)
+    np.testing.assert_array_equal(again, predictions)
+
+
+def test_single_class(tmp_path):
+    loaded = load(tmp_path, tiny_truth())
+    merged = Truth.from_annotations(loaded.as_single_class())
+    assert merged.names == ["object"] and set(merged.category_id) == {3}
+    truth = Truth.from_annotations(loaded, single_cls=True)
+    stats = coco_stats(truth, np.array([[10, 60, 60, 20, 20, 0.9, 3]]))
+    assert [(row.name, row.instances) for row in stats.per_class] == [("cat", 3)]
+    assert stats.per_class[0].recall == pytest.approx(1 / 3)
+
+
+def test_unusable_annotations_are_left_out_with_a_note(tmp_path):
+    """Broken records, which the data set lists among its problems, do not stop the evaluation."""
+    content = tiny_truth()
+    content["images"].append({"id": 20, "file_name": "again.jpg"})
+    content["annotations"] += [
+        annotation(5, 10, 3, [1, 2, 3]),
+        annotation(6, 10, 3, [1, float("nan"), 3, 3]),
+        annotation(1, 10, 3, [0, 0, 9, 9]),
+        annotation(7, 99, 3, [0, 0, 9, 9]),
+        {"id": 8, "image_id": 10, "category_id": 3},
+        annotation(9, 10, 3, [0, 0, 9, 9], area=float("nan")),
+    ]
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(content))
+    truth = Truth(path)
+    assert truth.annotation_id.tolist() == [1, 2, 3, 4, 9] and truth.area[-1] == 81 and truth.image_ids == [10, 20]
+    stats = official_stats(truth, np.array([[10, 10, 10, 40, 40, 0.9, 3]]))
+    assert stats.instances == 4 and stats.notes == ["4 annotations with no usable box or a repeated id left out"]
+    path.write_text("{")
+    with pytest.raises(ValueError, match="truth.json"):
+        Truth(path)
+
+
+def test_classes_of_another_split(tmp_path):
+    """A split without one of the classes: detections of it count in the confusion matrix, not in the means."""
+    loaded = load(tmp_path, tiny_truth(categories=[{"id": 3, "name": "cat"}]))
+    assert Truth.from_annotations(loaded).names == ["cat"]
+    truth = Truth.from_annotations(loaded.relabelled(["cat", "dog"], [3, 7]))
+    assert truth.names == ["cat", "dog"] and truth.category_id.tolist() == [3, 3]
+
+
+def test_what_was_skipped_does_not_count(tmp_path):
+    """Neither images nor annotations, of whatever form: the data set lists them among its problems."""
+    content = tiny_truth()
+    content["images"] += [None, {"file_name": "without an id.jpg"}]
+    content["categories"] += [7, {"name": "without an id"}]
+    content["annotations"] += [None, annotation(9, [10], 3, [0, 0, 9, 9]), annotation(10, 10, "3", [0, 0, 9, 9])]
+    loaded = load(tmp_path, content)
+    assert len(loaded.ledger) == 7
+    truth = Truth.from_annotations(loaded.without([1]))
+    assert truth.names == ["cat", "dog"] and truth.image_ids == [10] and len(truth.boxes) == 2
+
+
+def load(folder: Path, content: dict) -> Annotations:
+    (folder / "truth.json").write_text(json.dumps(content))
+    return read_coco(folder / "truth.json", folder, progress=False)

@@ -1,0 +1,60 @@
+"""A small data set and an untrained detector that finds plenty in it, for the tests of what stands on checkpoints."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from configs.schema import Config, load
+from data.synthetic import draw
+from engine.checkpoint import FIELDS, STATE_FIELDS, save_checkpoint
+from models import Detector, build_model, census
+
+# Read by OpenCV once a process, with the first video, which in the tests need not be one that data/sources.py opens.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+COUNTS = {"train": 2, "val": 6, "test": 3}
+SIDE = 96
+
+
+def write_data(folder: Path, **counts: int) -> Path:
+    """Draw the small set, with other counts of images where given, and write its data YAML; returns the YAML."""
+    draw(folder / "shapes", **{**COUNTS, **counts}, side=SIDE, seed=5, progress=False)
+    splits = "".join(f"{s}: {{images: images/{s}, annotations: annotations/{s}.json}}\n" for s in COUNTS)
+    (folder / "shapes.yaml").write_text(f"root: shapes\n{splits}", encoding="utf-8")
+    return folder / "shapes.yaml"
+
+
+def lively(config: Config, names: list[str]) -> Detector:
+    """A detector whose scores differ from place to place and class to class, as an untrained one's hardly do."""
+    model = build_model(config.model, names=names, seed=3)
+    generator = torch.Generator().manual_seed(1)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.momentum = 1.0  # one pass sets the statistics, without which activations fade from layer to layer
+        model.train()(torch.rand(4, 3, 96, 96, generator=generator))
+        for level in (model.head.P3, model.head.P4, model.head.P5):
+            for branch, spread in ((level.box, 0.3), (level.classes, 0.4)):
+                last = branch.get_submodule("2")
+                last.get_parameter("weight").normal_(0, spread, generator=generator)
+                last.get_parameter("bias").zero_()
+    return model.eval()
+
+
+def write_checkpoint(path: Path, data: Path, names: list[str], *, kind: str = "weights", **overrides: object) -> Path:
+    """Save such a detector as a run would; ``kind`` training puts other weights beside the moving average."""
+    config = load("yolo-mish.yaml", {"data": str(data), "train.imgsz": SIDE, **overrides})
+    model = lively(config, names)
+    weights = model.state_dict()
+    content = {"config": config.model_dump(mode="json"), "names": names, "census": [asdict(r) for r in census(model)]}
+    if kind == "training":
+        raw = {name: torch.zeros_like(value) for name, value in weights.items()}
+        state = dict.fromkeys(STATE_FIELDS)
+        content |= {"model": raw, "ema": {"model": weights, "updates": 1}, "state": state}
+        content |= {name: {} for name in FIELDS["training"] if name not in content}
+    else:
+        content |= {"model": weights}
+    save_checkpoint(path, {"kind": kind, **content})
+    return path
