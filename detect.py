@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from configs.cli import Parser, add_weights_flags, run_script
 from configs.weights import add_refusals, require_weights
+from core.text import printable
 
 if TYPE_CHECKING:
     from engine.detections import Result
@@ -120,8 +121,6 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 def line(result: Result, items: int) -> str:
     """The line that is printed about one picture or frame."""
-    from engine.detections import printable
-
     frame = result.frame
     kind, of = ("video", f"/{frame.frame_count}" if frame.frame_count else "") if frame.is_video else ("image", "")
     where = f" (frame {frame.frame_index + 1}{of})" if frame.is_video else ""

@@ -5,7 +5,6 @@ Without --data it trains on the embedded data set, which it draws first. Results
 """
 
 import json
-import os
 import shlex
 import sys
 from argparse import Namespace
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.cli import Parser, add_config_flags, overrides, run_script
+from core.progress import usable_cores
 
 NEWEST = "newest"
 MAY_CHANGE_ON_RESUME = ("train.device", "train.workers", "train.save_minutes")  # the result stays what it is
@@ -217,8 +217,7 @@ def weights_reader(config: Any) -> Callable[..., list[str]]:
 
 def loader_workers(asked: int | None) -> int:
     """Return the number of loader processes: as asked, or one a usable core, at most 8."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, usable) if asked is None else asked
+    return min(8, usable_cores()) if asked is None else asked
 
 
 def closing_epochs(length: float, epochs: int) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from configs.cli import Parser, add_weights_flags, run_script
 from configs.weights import add_refusals, require_weights
+from core.text import printable
 
 if TYPE_CHECKING:
     from engine.evaluation.evaluate import EvalResult
@@ -120,7 +121,7 @@ def table(result: EvalResult, most: int) -> list[str]:
     lines = [f"{'class':<{width}}  images  objects  mAP50-95   mAP50  precision  recall"]
     shown = rows if len(rows) <= most else sorted(rows, key=lambda row: -row.instances)[:most]
     for row in shown:
-        name = "".join(letter if letter.isprintable() else "?" for letter in row.name)[:width]
+        name = printable(row.name)[:width]
         values = f"{number(row.ap):>8}  {number(row.ap50):>6}  {number(row.precision):>9}  {number(row.recall):>6}"
         lines.append(f"{name:<{width}}  {row.images:>6}  {row.instances:>7}  {values}")
     if len(shown) < len(rows):

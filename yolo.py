@@ -21,6 +21,7 @@ from configs.loading import CONFIGS
 from configs.schema import Config, Data, load
 from core.device import pick_device, synchronize
 from core.geometry import Geometry
+from core.types import Detections
 from data import build_eval_loader, load_dataset
 from data.image import read_image
 from data.names import find_names
@@ -31,7 +32,7 @@ from engine.detections import Result
 from engine.evaluation.evaluate import EvalResult, evaluate
 from models import CensusRow, Darknet, Detector, build_model, census, plan_darknet
 from models.darknet.weights import check_weights, read_weights
-from models.decode import Detections, nms
+from models.decode import nms
 from ops.mish import prepare
 
 __all__ = ["YOLO", "Result"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from comparison.plan import Cell, Plan
 from comparison.runs import FAILURE, read_run
 from core.files import write_text
+from core.text import printable
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINER = (sys.executable, str(ROOT / "train.py"))
@@ -132,5 +133,5 @@ def _last_line(log: Path) -> str:
         lines = log.read_bytes()[-20_000:].decode("utf-8", "replace").splitlines()
         said = [line.strip() for line in lines if line.strip() and not line.startswith("$ ")]
         text = said[-1] if said else ""
-        return "".join(letter if letter.isprintable() else "?" for letter in text)
+        return printable(text)
     return ""

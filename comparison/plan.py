@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from comparison.runs import Run, cell_name
 from comparison.statistics import minimal_detectable, seeds_for_same
 from core.files import write_text
+from core.text import format_duration
 
 PLAN = "plan.json"
 SIGMA = 0.006  # residual sd of one run's mAP50-95, assumed for planning until there are runs to estimate it from
@@ -189,8 +190,8 @@ class Plan(BaseModel):
         if len(known) < len(estimates):
             return f"{len(estimates)} runs; no probe, so an estimate comes with the first epoch"
         return (
-            f"{len(estimates)} runs, about {duration(sum(known))} on one device by a probe of each activation's step "
-            "(a batch of validation taken as a third of a step; each run's last evaluation and pictures not counted)"
+            f"{len(estimates)} runs, about {format_duration(sum(known))} on one device, estimated from a probe of each "
+            "activation's step (a validation batch counted as a third of a step, final evaluation and plots not counted)"
         )
 
     def _power(self, points: float) -> str:
@@ -288,14 +289,6 @@ def epochs_in_equal_time(epochs: int, step_ms: Mapping[str, float]) -> dict[str,
     """Epochs by activation whose time is that of `epochs` of the fastest one."""
     fastest = min(step_ms.values())
     return {act: max(1, round(epochs * fastest / own)) for act, own in step_ms.items()}
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"
 
 
 def _brief(value: Any) -> str:

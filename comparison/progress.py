@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from comparison.job import Job, fail, job
-from comparison.plan import Cell, Plan, duration
+from comparison.plan import Cell, Plan
 from comparison.runs import read_rows, read_run
+from core.text import format_duration
 
 PLAIN_LINE_SECONDS = 60.0
 BAR_SECONDS = 2.0
@@ -59,7 +60,7 @@ class Watch:
         """The time until the end by the pace so far, in words; empty before the first epoch."""
         gained = self.done - self.first
         seconds = (time.monotonic() - self.start) * (self.total - self.done) / gained if gained else None
-        return "" if seconds is None else f", about {duration(seconds)} left"
+        return "" if seconds is None else f", about {format_duration(seconds)} left"
 
     def show(self, running: Iterable[Job]) -> None:
         """Bring the display up to date, now and then."""

@@ -14,14 +14,14 @@ from comparison.job import GRACE_SECONDS, ROOT, TRAINER, Job, conclude, job, lau
 from comparison.plan import Cell, Plan
 from comparison.progress import Watch
 from comparison.runner import POLL_SECONDS, Interrupted, left_over, signals
-from core.files import held
+from core.files import is_locked
 
 RETRIES = 5  # of a run whose worker is lost
 
 
 def train_one(own: Job) -> int:
     """Train or go on with a run on the worker that this is called on; its exit code, 0 where it is finished already."""
-    while held(own.folder):  # the training of a lost worker lives on
+    while is_locked(own.folder):  # the training of a lost worker lives on
         time.sleep(POLL_SECONDS)
     if own.status() == "finished":
         return 0

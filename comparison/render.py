@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from comparison.figures import inline_svg
+from core.text import format_duration
 
 Numbers = Mapping[str, Any]
 PRIMARY = "metrics/mAP50-95"
@@ -83,21 +84,13 @@ def times_words(value: float, interval: tuple[float, float] | None = None) -> st
     return f"×{value:.{digits}f} [{low}, {high}]"
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 4.2 s, 42 s, 3 min 05 s, 2 h 10 min."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def hours(value: float | None) -> str:
     """Hours as people say them."""
     if value is None:
         return "unknown"
     if value < 1:
-        return f"{60 * value:.0f} min" if value > 1 / 6 else duration(3600 * value)
-    return duration(3600 * value) if value < 48 else f"{value:,.0f} h ({value / 24:,.0f} days)"
+        return f"{60 * value:.0f} min" if value > 1 / 6 else format_duration(3600 * value)
+    return format_duration(3600 * value) if value < 48 else f"{value:,.0f} h ({value / 24:,.0f} days)"
 
 
 def amount(value: float) -> str:
@@ -181,7 +174,7 @@ def main_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
                     Cell("  ".join(f"{value:.1f}" for value in values.values()) or "–", len(values), "wrap"),
                     *(_mean(metrics[key]["cells"].get(act), _points) for key in described),
                     _mean(metrics["epoch_seconds"]["cells"].get(act)),
-                    _mean(time["cells"].get(act), duration),
+                    _mean(time["cells"].get(act), format_duration),
                     _difference(time, act, baseline=base),
                     *(_mean(metrics[key]["cells"].get(act)) for key in costs),
                     Cell("–") if correlation is None else Cell(f"{correlation:.2f}".replace("-", "−"), correlation),
@@ -358,7 +351,7 @@ def budget_words(numbers: Numbers) -> str:
         text = "Equal epochs: every activation saw the same batches."
     if not until:
         return f"{text} Equal time cannot be read off: no run has a time that counts."
-    at = duration(math.fsum(until) / len(until))
+    at = format_duration(math.fsum(until) / len(until))
     return (
         f"{text} Equal time: in each seed the curves are read, by linear interpolation, when the fastest run has ended "
         f"({at} on average). The slower ones are cut off before their learning rate has come down (“unfinished "

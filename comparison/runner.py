@@ -19,7 +19,7 @@ from comparison.job import TRAINER, Job, conclude, forget, job, launch, stop
 from comparison.plan import Cell, Plan
 from comparison.progress import Watch
 from comparison.runs import Run, read_run
-from core.files import held
+from core.files import is_locked
 
 POLL_SECONDS = 0.3
 
@@ -109,7 +109,7 @@ def _work(lane: Lane, blocks: list[list[Cell]], watch: Watch, job_of: Callable[[
         if not lane.block:
             return
         lane.job = job_of(lane.block.pop(0), lane.gpu)
-    if held(lane.job.folder):
+    if is_locked(lane.job.folder):
         if not lane.waiting:
             watch.say(f"{lane.job.cell.name}: a training is still running in its folder; waiting for it")
         lane.waiting = True

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import yaml
 
 from configs.loading import parse_yaml, read_yaml
+from core.text import printable
 
 DEBUG = "YOLO_MISH_DEBUG"
 LONGEST_COMPLAINT = 1000  # letters; a message quotes what was found, and that may be a whole file
@@ -71,7 +72,7 @@ def one_line(text: str) -> str:
     """A message on one line of bounded length, without control characters, which a terminal would obey."""
     line = " ".join(text.split())
     line = line if len(line) <= LONGEST_COMPLAINT else f"{line[:LONGEST_COMPLAINT]} ..."
-    return "".join(letter if letter.isprintable() else "?" for letter in line)
+    return printable(line)
 
 
 @dataclass(frozen=True)

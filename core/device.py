@@ -14,7 +14,7 @@ _kept = 0  # the limit that glibc has been told
 
 
 @dataclass(frozen=True)
-class Placement:
+class DeviceConfig:
     """Where and how the network runs: device, autocast type (None: off), memory format, and the reasons in words."""
 
     device: torch.device
@@ -40,7 +40,7 @@ class Placement:
         )
 
 
-def place(device: str = "auto", *, amp: str = "auto", channels_last: str = "auto") -> Placement:
+def place(device: str = "auto", *, amp: str = "auto", channels_last: str = "auto") -> DeviceConfig:
     """Return the placement for the config's words; raises ValueError where a device was asked for that is not there."""
     where, device_reason = pick_device(device)
     dtype, amp_reason = _pick_amp(where, amp)
@@ -51,7 +51,9 @@ def place(device: str = "auto", *, amp: str = "auto", channels_last: str = "auto
     else:
         chosen, layout_reason = channels_last == "on", "asked for"
     layout = torch.channels_last if chosen else torch.contiguous_format
-    return Placement(where, dtype, layout, {"device": device_reason, "amp": amp_reason, "channels_last": layout_reason})
+    return DeviceConfig(
+        where, dtype, layout, {"device": device_reason, "amp": amp_reason, "channels_last": layout_reason}
+    )
 
 
 def pick_device(device: str = "auto") -> tuple[torch.device, str]:

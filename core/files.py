@@ -51,7 +51,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         file.write(text)
 
 
-def claim(folder: Path) -> IO:
+def lock_run_folder(folder: Path) -> IO:
     """Keep other processes out of a run folder for as long as the returned file is open; remove what killed ones left.
 
     The lock is the system's: it goes with the process, however that ends, and is not handed down to data workers.
@@ -77,7 +77,7 @@ def claim(folder: Path) -> IO:
     return file
 
 
-def held(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Whether another process has claimed a run folder; never on Windows."""
     if fcntl is None or not (folder / LOCK).is_file():
         return False

@@ -1,12 +1,15 @@
-"""The ground truth of a batch as dense tensors, the form both the loader and the losses speak."""
+"""What the parts hand to each other: targets, batches, detections, and what every detector family answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
+
+from core.geometry import Geometry
 
 
 @dataclass
@@ -47,3 +50,64 @@ class Targets:
             padded_labels[row, : len(image_labels)] = image_labels
             mask[row, : len(image_boxes)] = True
         return Targets(torch.from_numpy(padded_boxes), torch.from_numpy(padded_labels), torch.from_numpy(mask))
+
+
+@dataclass
+class Batch:
+    """Images of one shape with their targets. Evaluation also gets the geometry that maps boxes back to the images."""
+
+    images: torch.Tensor  # (B, 3, H, W) uint8 RGB
+    targets: Targets
+    indices: torch.Tensor  # (B,) int64 positions in the data set
+    image_ids: list[int | str]
+    geometries: list[Geometry]  # of evaluation; empty in training
+    paths: list[str]
+    crc32: int = 0  # over images and targets: runs prove with it that they saw the same batches
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; called by the DataLoader."""
+        self.images, self.targets = self.images.pin_memory(), self.targets.pin_memory()
+        return self
+
+
+@dataclass
+class Detections:
+    """The detections of one image, best first."""
+
+    boxes: torch.Tensor  # (n, 4) float32, xyxy in network pixels
+    scores: torch.Tensor  # (n,) float32
+    labels: torch.Tensor  # (n,) int64
+
+
+Outputs = Sequence[torch.Tensor]
+"""Raw maps of a detector, each (B, C, H / stride, W / stride), finest level first."""
+
+
+class DetectorModel(Protocol):
+    """What the trainer, the evaluator and the Python API need from a detector; both model families provide it."""
+
+    names: list[str]
+    stride: int
+    training: bool
+
+    @property
+    def loss_names(self) -> Sequence[str]:
+        """Names of the loss terms, in the order in which they are reported."""
+
+    @property
+    def fitting(self) -> Mapping[str, bool]:
+        """How training images are resized: the keyword arguments of core.geometry.fit."""
+
+    def __call__(self, images: torch.Tensor) -> Outputs:
+        """Raw maps of images (B, 3, H, W) in 0..1."""
+
+    def preprocess(
+        self, image: np.ndarray, size: int, *, rect: bool = False, original: tuple[int, int] | None = None
+    ) -> tuple[np.ndarray, Geometry]:
+        """An image (H, W, 3) uint8 RGB as the network's input of long side `size`, and the geometry back."""
+
+    def loss(self, outputs: Outputs, targets: Targets) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss, a float32 scalar, and its detached terms."""
+
+    def decode(self, outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Boxes (B, A, 4) xyxy in network pixels and scores (B, A, classes), float32."""

@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any
 
 from core.geometry import letterbox
+from core.types import Batch
 from data.annotations import Annotations
 from data.augment import Augmentation
 from data.cache_dir import cache_folder, content_hash, is_there
 from data.coco import read_coco
 from data.image_cache import ImageStore, choose_cache, disk_store
-from data.loader import Batch, EvalLoader, EvalSamples, Fitting, TrainLoader, TrainSamples, base_image
+from data.loader import EvalLoader, EvalSamples, Fitting, TrainLoader, TrainSamples, base_image
 from data.synthetic import draw
 from data.verify import verify_images
 

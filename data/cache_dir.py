@@ -9,7 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from data.progress import shown
+from core.progress import progress_bar
 
 CHUNK = 8 << 20
 
@@ -44,7 +44,8 @@ def content_hash(path: str | Path, *, progress: bool = False) -> str:
     """SHA-256 of a file's content in hexadecimal."""
     digest = hashlib.sha256()
     size = os.path.getsize(path)
-    bar = shown(None, f"reading {Path(path).name}", total=size, unit="B", show=progress and size > 64 << 20)
+    nothing: tuple[bytes, ...] = ()
+    bar = progress_bar(nothing, f"reading {Path(path).name}", total=size, unit="B", show=progress and size > 64 << 20)
     with open(path, "rb") as file, bar:
         while chunk := file.read(CHUNK):
             digest.update(chunk)

@@ -20,10 +20,10 @@ import msgspec
 import numpy as np
 
 from core.files import replacing
+from core.progress import progress_bar
 from data.annotations import Annotations, TextColumn
 from data.cache_dir import cache_folder, content_hash, is_there
 from data.issues import Problem, refuse
-from data.progress import shown
 
 FORMAT = 1  # raise it when the arrays or the checks change: caches of another format are not read
 SMALLEST_CACHED = 2 << 20  # bytes; smaller files are read faster than a cache is looked up
@@ -263,7 +263,7 @@ class _Builder:
         kept = []
         records = self.content.annotations
         show = self.progress and len(records) >= 200_000
-        for position, record in enumerate(shown(records, f"checking {self.path.name}", unit="box", show=show)):
+        for position, record in enumerate(progress_bar(records, f"checking {self.path.name}", unit="box", show=show)):
             image = position_of.get(record.image_id)
             fault = self._fault(record, None if image is None else images[image], label_of, seen)
             if fault is None and image is not None:
@@ -332,7 +332,7 @@ def _pack_polygons(records: Iterable[AnnotationRecord], boxes: np.ndarray, progr
     decode: Callable[[Any], list[list[float]]] = msgspec.json.Decoder(list[list[float]]).decode
     records = list(records)
     show = progress and len(records) >= 200_000
-    for row, record in enumerate(shown(records, "reading polygons", unit="box", show=show)):
+    for row, record in enumerate(progress_bar(records, "reading polygons", unit="box", show=show)):
         if record.iscrowd:  # its mask is run-length coded
             continue
         try:

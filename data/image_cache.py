@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data.progress import in_threads
+from core.progress import map_in_threads
 
 MOST_AUTOMATIC_BYTES = 4 << 30
 FREE_SHARE = 4  # `auto` takes at most this part of the free memory: a quarter
@@ -77,7 +77,7 @@ class ImageStore:
                 raise ValueError(f"image {index} became {image.shape[:2]}, expected {tuple(self.shapes[index])}")
             self[index][:] = image
 
-        for _ in in_threads(put, len(self), title, show=progress and len(self) >= 200):
+        for _ in map_in_threads(put, len(self), title, show=progress and len(self) >= 200):
             pass
 
     def _file_size(self) -> int:

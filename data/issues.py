@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from core.text import printable
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -21,8 +23,7 @@ class Problem:
         return asdict(self)
 
     def __str__(self) -> str:
-        text = f"{self.file}: {self.what} ({self.where})"
-        return "".join(letter if letter.isprintable() else "?" for letter in text)  # a terminal obeys the others
+        return printable(f"{self.file}: {self.what} ({self.where})")
 
 
 KINDS = {

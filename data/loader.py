@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from core.geometry import Geometry, fit, resize
-from core.types import Targets
+from core.types import Batch, Targets
 from data.annotations import Annotations
 from data.augment import LAYOUT, MIXUP, Appearance, Augmentation, stream
 from data.image import ImageProblem, read_image
@@ -30,24 +30,6 @@ from data.image_cache import ImageStore
 from data.mosaic import Tile, centre_place, lay_out, mosaic_places, random_pose
 
 Preprocess = Callable[[np.ndarray, int], tuple[np.ndarray, Geometry]]
-
-
-@dataclass
-class Batch:
-    """Images of one shape with their targets. Evaluation also gets what leads its boxes back into the images."""
-
-    images: torch.Tensor  # (B, 3, H, W) uint8 RGB
-    targets: Targets
-    indices: torch.Tensor  # (B,) int64 positions in the data set
-    image_ids: list[int | str]
-    geometries: list[Geometry]  # of evaluation; empty in training
-    paths: list[str]
-    crc32: int = 0  # over images and targets, by which runs show that they saw the same
-
-    def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory; called by the DataLoader."""
-        self.images, self.targets = self.images.pin_memory(), self.targets.pin_memory()
-        return self
 
 
 class LoaderFault(ValueError):

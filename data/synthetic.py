@@ -26,7 +26,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data.progress import shown
+from core.progress import progress_bar
 
 CLASSES = ("circle", "ring", "triangle", "square", "cross", "star")
 # Parts in a second colour, in unit coordinates: a target's ring, a striped triangle, a chequered square, a star's eye.
@@ -286,7 +286,7 @@ def draw_split(root: Path, split: str, count: int, *, side: int, seed: int, prog
     (root / "annotations").mkdir(exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for index in shown(range(count), f"drawing {split}", show=progress):
+    for index in progress_bar(range(count), f"drawing {split}", show=progress):
         image, figures = draw_image(side, seed, split, index)
         name = f"{index:06d}.jpg"
         if not cv2.imwrite(str(folder / name), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]):

@@ -10,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 
 from core.files import replacing
+from core.progress import map_in_threads
 from data.annotations import Annotations
 from data.cache_dir import cache_folder, content_hash
 from data.image import ImageProblem, verify_image
 from data.issues import Problem, refuse
-from data.progress import in_threads
 
 SMALLEST_CACHED = 1000  # images; fewer are decoded again in seconds
 
@@ -31,7 +31,7 @@ def verify_images(annotations: Annotations, *, strict: bool = False, progress: b
         known = _read_known(cached, len(annotations))
     title = f"checking images of {os.path.basename(annotations.json_path)}"
     show = progress and len(annotations) >= 200
-    results = list(in_threads(lambda i: _examine(annotations, i, known[i]), len(annotations), title, show=show))
+    results = list(map_in_threads(lambda i: _examine(annotations, i, known[i]), len(annotations), title, show=show))
     problems = [each for each in results if isinstance(each, Problem)]
     rows = np.array([[0, 0, 0, 0] if isinstance(each, Problem) else each for each in results], np.int64)
     outside = _outside(annotations, rows[:, 2:])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from core.text import printable
 from engine.pictures.drawing import draw_detections, save_image
 
 
@@ -135,11 +136,6 @@ def _plural(name: str, count: int) -> str:
     if count == 1:
         return name
     return f"{name}es" if name.endswith(("s", "x", "ch", "sh")) else f"{name}s"
-
-
-def printable(text: str) -> str:
-    """The text on one line and without control characters, which a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def safe_name(name: str, label: int, *, shared: bool = False) -> str:

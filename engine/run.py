@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.device import Placement, out_of_memory
-from core.files import claim, write_text
+from core.device import DeviceConfig, out_of_memory
+from core.files import lock_run_folder, write_text
+from core.text import format_duration
 from engine import problems
 from engine import run_logger as record
 from engine.checkpoint import (
@@ -29,7 +30,7 @@ from engine.contention import OtherProcesses
 from engine.ema import ModelEMA
 from engine.evaluation.coco import write_predictions
 from engine.evaluation.evaluate import EvalResult, evaluate
-from engine.evaluation.ground_truth import Truth
+from engine.evaluation.ground_truth import GroundTruth
 from engine.machine import PeakMemory, fingerprint
 from engine.optim import build_optimizer, freeze, learning_rate
 from engine.pictures import plots
@@ -53,7 +54,7 @@ class TrainingRun:
         config: Any,
         *,
         model: nn.Module,
-        placement: Placement,
+        placement: DeviceConfig,
         splits: Mapping[str, Any],
         train_loader: Any,
         val_loader: Any,
@@ -73,7 +74,7 @@ class TrainingRun:
         self.census, self.census_text, self.gflops, self.learnable = census, census_text, gflops, learnable
         self.data_sha256 = dict(data_sha256)
         self.problems = problems.listed(splits)
-        self.truth = Truth.from_annotations(splits["val"], single_cls=config.train.single_cls)
+        self.truth = GroundTruth.from_annotations(splits["val"], single_cls=config.train.single_cls)
         self.notes = [*notes, *([problems.counted(self.problems)] if self.problems else [])]
         if config.weights and checkpoint is None:
             self.notes += read_weights(model, config.weights, census)
@@ -87,7 +88,7 @@ class TrainingRun:
         self.memory = PeakMemory(placement.device)
         self.others = OtherProcesses()
         self.folder = folder or record.increment_path(config.run.project, config.run.name, config.run.exist_ok)
-        self._claim = claim(self.folder)
+        self._claim = lock_run_folder(self.folder)
         (self.folder / "weights").mkdir(exist_ok=True)
         self.results = record.Results(self.folder / "results.csv", self.trainer.state.rows)
         self.board = record.TensorBoard(self.folder, first_step=self.trainer.state.epoch or None)
@@ -213,7 +214,7 @@ class TrainingRun:
         losses = "  ".join(f"{name} {row[f'train/{name}_loss']:.3f}" for name in self.trainer.loss_names)
         return (
             f"epoch {state.epoch}/{self.config.train.epochs}  {losses}{measured}  "
-            f"{row['images_per_s']:.0f} images/s  left {record.format_duration(left)}"
+            f"{row['images_per_s']:.0f} images/s  left {format_duration(left)}"
         )
 
     def close_epoch(self, losses: Mapping[str, float], result: EvalResult | None) -> dict[str, Any]:

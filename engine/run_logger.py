@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from core.files import write_text
+from core.text import format_duration
 from engine.machine import fingerprint, machine
 
 LONGEST_NAME = 200  # bytes of a folder's name; file systems take 255, and a number may be added
@@ -211,14 +212,6 @@ class TensorBoard:
 
 
 # ------------------------------------------------------------------------------------------------------------- console
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 3 min 05 s, 2 h 10 min."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def start_banner(

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from core.device import Placement
+from core.device import DeviceConfig
+from core.progress import Progress
 from engine.clock import Clock
 from engine.ema import ModelEMA
 from engine.optim import hold_frozen
-from engine.progress import Progress
 
 READ_EVERY = 10  # steps between two readings of losses from a GPU, each of which waits for it
 
@@ -58,7 +58,7 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     ema: ModelEMA | None
     scaler: torch.amp.GradScaler
-    placement: Placement
+    placement: DeviceConfig
     learning_rate: Callable[[int], float]
     clock: Clock
     accumulate: int

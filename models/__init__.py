@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from models.activations import check_activation, nearest
+from core.text import did_you_mean
+from models.activations import check_activation
 from models.backbone import Backbone
 from models.blocks import ConvNormAct
 from models.census import CensusRow, census, format_census, verify_census
@@ -66,7 +67,7 @@ def build_model(
         value = getattr(cfg_model, key, there[0])
         if value not in there:
             raise ValueError(
-                f"model.{key} is {value!r}, expected one of {', '.join(there)}{nearest(str(value), there)}"
+                f"model.{key} is {value!r}, expected one of {', '.join(there)}{did_you_mean(str(value), there)}"
             )
     activations = resolve_activations(cfg_model)
     with torch.random.fork_rng(devices=[]):
@@ -104,7 +105,7 @@ def resolve_activations(cfg_model: Any) -> dict[str, dict[str, Any]]:
             if stage not in stages:
                 there = ", ".join(stages)
                 raise ValueError(
-                    f"model.{part}.stages.{stage}: no such stage{nearest(stage, stages)}; there are {there}"
+                    f"model.{part}.stages.{stage}: no such stage{did_you_mean(stage, stages)}; there are {there}"
                 )
         _check(f"model.{part}.act" if _read(section, "act") else "model.act", default)
         for stage in stages:

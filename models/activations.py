@@ -7,8 +7,7 @@ Nothing here works in place. In-place ReLU and leaky ReLU would save a tensor a 
 autograd copy their input first; one policy for all keeps a comparison of activations from measuring that difference.
 """
 
-import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.text import did_you_mean
 from ops.mish import Mish, plan
 from ops.norm_act import ACTIVATIONS as FUSED
 
@@ -184,12 +184,14 @@ def check_activation(spec: Spec) -> dict[str, Any]:
     """
     name, given = _split(spec)
     if name not in TABLE:
-        raise ValueError(f"there is no activation {name[:100]!r}{nearest(name, TABLE)}; there are {', '.join(TABLE)}")
+        raise ValueError(
+            f"there is no activation {name[:100]!r}{did_you_mean(name, TABLE)}; there are {', '.join(TABLE)}"
+        )
     defaults = TABLE[name].parameters
     for key, value in given.items():
         if key not in defaults:
             there = f"it has {', '.join(defaults)}" if defaults else "it has none"
-            raise ValueError(f"activation {name} has no parameter {key!r}{nearest(key, defaults)}; {there}")
+            raise ValueError(f"activation {name} has no parameter {key!r}{did_you_mean(key, defaults)}; {there}")
         _check_type(name, key, value, defaults[key])
     full = {**defaults, **given}
     TABLE[name].make(full)  # a value out of range is refused by the factory
@@ -249,9 +251,3 @@ def _check_type(name: str, key: str, value: Any, default: Any) -> None:
         good, expected = isinstance(value, type(default)), "true or false" if isinstance(default, bool) else "a string"
     if not good:
         raise ValueError(f"activation {name}: {key} is {value!r}, expected {expected}")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The words to add to a refusal of `word`: which of the known ones may have been meant, or nothing."""
-    near = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
-    return f", did you mean {near[0]!r}?" if near else ""

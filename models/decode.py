@@ -1,25 +1,17 @@
 """From raw maps to boxes and scores, and from those to detections; no parameters, float32 inside."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from core.types import Detections
+
 # As many of the best candidates of an image are kept before suppression, whose cost grows with their square.
 CANDIDATES = 30_000
 # Boxes (n, 4), scores (n,), labels (n,) and the overlap to the positions of the boxes that are kept, best first.
 Suppress = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-
-
-@dataclass
-class Detections:
-    """What was found in one image, best first."""
-
-    boxes: Tensor  # (n, 4) float32, xyxy in network pixels
-    scores: Tensor  # (n,) float32
-    labels: Tensor  # (n,) int64
 
 
 def flatten_levels(outputs: Sequence[Tensor]) -> Tensor:

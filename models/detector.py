@@ -12,10 +12,10 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from core.geometry import Geometry, letterbox
-from core.types import Targets
+from core.types import Detections, Targets
 from models.backbone import Backbone
 from models.blocks import folded
-from models.decode import Detections, decode, nms
+from models.decode import decode, nms
 from models.head import Head
 from models.loss import detection_loss
 from models.neck import Neck

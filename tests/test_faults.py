@@ -201,8 +201,8 @@ def test_two_runs_in_one_folder(data: Path, here: Path, capsys: pytest.CaptureFi
     assert start(data) == 0
     folder = here / "runs/train/exp"
     holder = (
-        "import sys; from pathlib import Path; from core.files import claim; "
-        "held = claim(Path(sys.argv[1])); print('held', flush=True); input()"
+        "import sys; from pathlib import Path; from core.files import lock_run_folder; "
+        "held = lock_run_folder(Path(sys.argv[1])); print('held', flush=True); input()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", holder, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import train
-from core.device import Placement
+from core.device import DeviceConfig
 from engine.checkpoint import load_checkpoint
 from engine.evaluation import evaluate as evaluation
 from engine.run import TrainingRun
@@ -69,7 +69,7 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
         keep(self, row, result)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Placement, "needs_scaler", property(lambda self: True))
+        patch.setattr(DeviceConfig, "needs_scaler", property(lambda self: True))
         patch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, growth_interval=2))
         patch.setattr(TrainingRun, "keep", falling)
         patch.setattr(TrainingRun, "finish", lambda self, command: "")

@@ -26,6 +26,7 @@ from configs.cli import Parser, run_script
 from configs.loading import CONFIGS
 from configs.schema import load
 from core.files import write_text
+from core.text import printable
 from data import issues as ledger
 from data import load_dataset
 from data.annotations import Annotations
@@ -98,7 +99,7 @@ class Check:
         lines.append(f"suspicious boxes: {_listed(self._suspicious_counts()) or 'none'}")
         lines.append(f"duplicate images: {_listed(self._duplicate_counts()) or 'none'}")
         lines += [f"classes: {text}" for text in self.class_notes()]
-        return [data_report.legible(line) for line in lines]
+        return [printable(line) for line in lines]
 
     def leakage(self) -> list[str]:
         """One sentence for each pair of splits that shares images."""

@@ -21,10 +21,11 @@ from typing import Any, NoReturn
 import yaml
 
 from core.files import replacing
+from core.progress import progress_bar
+from core.text import printable
 from data.cache_dir import is_there
 from data.image import ImageProblem, verify_image
 from data.issues import Problem, refuse, summary
-from data.progress import shown
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SPLITS = ("train", "val", "test")
@@ -220,7 +221,7 @@ def convert_split(source: Source, split: str, *, progress: bool = True) -> tuple
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     problems: list[Problem] = []
-    for path in shown(source.images[split], f"converting {split}", show=progress):
+    for path in progress_bar(source.images[split], f"converting {split}", show=progress):
         _require_inside(path, source.root)
         name = path.resolve().relative_to(source.root).as_posix()
         try:
@@ -304,8 +305,7 @@ def main(arguments: list[str] | None = None) -> int:
         recipe, problems = convert(options.source, options.out, names=names, strict=options.strict)
     except (ValueError, OSError) as error:
         text = " ".join(str(error).split())[:1000] or type(error).__name__
-        text = "".join(letter if letter.isprintable() else "?" for letter in text)
-        print(f"data.tools.convert: error: {text}", file=sys.stderr)
+        print(f"data.convert: error: {printable(text)}", file=sys.stderr)
         return 2
     for problem in problems[:20]:
         print(problem)

@@ -21,9 +21,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from core.progress import map_in_threads
 from data.annotations import Annotations
 from data.image import ImageProblem, decode_image
-from data.progress import in_threads
 
 DISTANCE = 6
 CORRELATION = 0.95
@@ -108,7 +108,7 @@ def find_duplicates(splits: Mapping[str, Annotations], *, progress: bool = True)
     places = [os.path.realpath(splits[member.split].path(member.index)) for member in members]
     files = list(dict.fromkeys(places))
     show = progress and len(files) >= 50
-    prints = list(in_threads(lambda k: fingerprint(files[k]), len(files), "looking for duplicates", show=show))
+    prints = list(map_in_threads(lambda k: fingerprint(files[k]), len(files), "looking for duplicates", show=show))
     content_of = {file: each.content for file, each in zip(files, prints, strict=True)}
     same: dict[bytes, list[int]] = defaultdict(list)
     for position, place in enumerate(places):

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from core.files import write_text
+from core.text import printable
 from engine.pictures.drawing import HEADER, LabelMaker, save_image
 
 SMALL, LARGE = 32, 96  # COCO's bounds of small and large objects, square roots of areas in pixels
@@ -31,11 +32,6 @@ FRAMES = ((255, 140, 0), (0, 40, 255))  # of the first box in question and of th
 TILE = 250
 LONGEST = 120  # letters of a caption; measuring a text takes time
 GAP = 6
-
-
-def legible(text: object) -> str:
-    """A text that any font, file and page can hold: letters that cannot be printed become question marks."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
 # ---------------------------------------------------------------------------------------------------------- histograms
@@ -59,7 +55,7 @@ def plot_classes(path: str | os.PathLike, counts: Mapping[str, np.ndarray], name
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     # A dollar sign would begin a formula.
     axes[0].set_yticks(
-        range(len(shown)), [legible(names[k])[:30].replace("$", r"\$") for k in shown.tolist()], fontsize=8
+        range(len(shown)), [printable(names[k])[:30].replace("$", r"\$") for k in shown.tolist()], fontsize=8
     )
     if len(shown) < len(names):
         figure.suptitle(f"the {len(shown)} most frequent of {len(names)} classes")
@@ -208,7 +204,7 @@ def save_sheet(path: str | os.PathLike, rows: Iterable[Sequence[Tile]], *, colum
             top, left = GAP + row * step_y, GAP + column * (TILE + GAP)
             sheet[top : top + 2 * maker.height, left : left + TILE] = HEADER
             for number, text in enumerate((_head(tile, maker), tile.line)):
-                label = maker.make(legible(text[:LONGEST]), HEADER)[:, :TILE]
+                label = maker.make(printable(text[:LONGEST]), HEADER)[:, :TILE]
                 y = top + number * maker.height
                 sheet[y : y + maker.height, left : left + label.shape[1]] = label
             y = top + 2 * maker.height
@@ -218,7 +214,7 @@ def save_sheet(path: str | os.PathLike, rows: Iterable[Sequence[Tile]], *, colum
 
 def _head(tile: Tile, maker: LabelMaker) -> str:
     """Split and file name; of a name that is too long the end, where names differ."""
-    name, cut = legible(tile.file[-LONGEST:]), len(tile.file) > LONGEST
+    name, cut = printable(tile.file[-LONGEST:]), len(tile.file) > LONGEST
     text = f"{tile.split}: {'…' if cut else ''}{name}"
     while len(name) > 1 and maker.font.getlength(text) > maker.width:
         name = name[1:]
@@ -270,7 +266,7 @@ def write_page(path: str | os.PathLike, title: str, sections: Iterable[Section])
 
 
 def _escaped(value: object) -> str:
-    return html.escape(legible(value))
+    return html.escape(printable(value))
 
 
 def _table(rows: Sequence[Sequence[object]]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from core.progress import progress_bar
 from data.annotations import Annotations
-from data.progress import shown
 
 TINY = 4.0  # pixels
 SLIVER = 2.0  # pixels
@@ -91,7 +91,7 @@ def _single(annotations: Annotations) -> Iterator[Suspicion]:
 def _pairs(annotations: Annotations, title: str, progress: bool) -> Iterator[Suspicion]:
     """Each box that lies on an earlier one of its image, once, with the one that it overlaps most."""
     crowded = np.flatnonzero(np.diff(annotations.starts) >= 2)
-    for index in shown(crowded, f"comparing {title}", show=progress and len(crowded) >= 5000):
+    for index in progress_bar(crowded, f"comparing {title}", show=progress and len(crowded) >= 5000):
         boxes, labels, rows = annotations.training_boxes(int(index))
         if len(boxes) > MOST_COMPARED:
             pairs = _equal(boxes)

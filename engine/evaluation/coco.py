@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from core.files import replacing
-from engine.evaluation.ground_truth import Truth
+from engine.evaluation.ground_truth import GroundTruth
 from engine.evaluation.matching import BoxTable, ConfidenceCurves, confidence_curves, confusion_counts
 
 STAT_NAMES = (
@@ -34,7 +34,7 @@ BOX_DECIMALS, SCORE_DECIMALS = 3, 5  # as written to predictions.json, and as sc
 # ------------------------------------------------------------------------------------------------------- predictions
 
 
-def predictions_from_coco(entries: Sequence[dict[str, Any]], truth: Truth) -> np.ndarray:
+def predictions_from_coco(entries: Sequence[dict[str, Any]], truth: GroundTruth) -> np.ndarray:
     """COCO result dictionaries as an (n, 7) array whose first column holds the image keys of `truth`."""
     rows = np.zeros((len(entries), 7))
     for row, entry in zip(rows, entries, strict=True):
@@ -46,7 +46,7 @@ def predictions_from_coco(entries: Sequence[dict[str, Any]], truth: Truth) -> np
     return rows
 
 
-def write_predictions(path: str | os.PathLike, predictions: np.ndarray, truth: Truth) -> None:
+def write_predictions(path: str | os.PathLike, predictions: np.ndarray, truth: GroundTruth) -> None:
     """COCO result JSON, one detection a line, written to a temporary file and renamed.
 
     Boxes have 3 decimals and scores 5: `evaluate` rounds before it scores, so the file gives the same numbers again.
@@ -118,7 +118,7 @@ class EvalStats:
 
 
 def coco_stats(
-    truth: Truth | dict[str, Any] | str | os.PathLike,
+    truth: GroundTruth | dict[str, Any] | str | os.PathLike,
     predictions: np.ndarray | Sequence[dict[str, Any]],
     *,
     backend: str = "pycocotools",
@@ -129,10 +129,10 @@ def coco_stats(
     `backend`: 'pycocotools' (the headline) or 'fast' (hotcoco); `image_ids`: evaluate these images only.
     Raises ValueError for an unknown backend or a prediction on an image that the ground truth does not have.
     """
-    if not isinstance(truth, Truth):
-        truth = Truth(truth, image_ids=image_ids)
+    if not isinstance(truth, GroundTruth):
+        truth = GroundTruth(truth, image_ids=image_ids)
     elif image_ids is not None:
-        raise ValueError("image_ids: restrict the Truth itself, Truth(source, image_ids=...)")
+        raise ValueError("image_ids: restrict the GroundTruth itself, GroundTruth(source, image_ids=...)")
     if not isinstance(predictions, np.ndarray):
         allowed = truth.key_of.keys()
         entries = [p for p in predictions if image_ids is None or p["image_id"] in allowed]
@@ -161,7 +161,7 @@ def assert_equal(first: EvalStats, second: EvalStats, *, tolerance: float = 1e-1
         raise ValueError(f"{second.backend} differs from {first.backend}: {listed}")
 
 
-def official_stats(truth: Truth, predictions: np.ndarray) -> EvalStats:
+def official_stats(truth: GroundTruth, predictions: np.ndarray) -> EvalStats:
     """pycocotools' statistics, checked against the fast ones; a difference is noted and pycocotools' numbers stand."""
     stats = coco_stats(truth, predictions, backend="pycocotools")
     gaps = differences(stats, coco_stats(truth, predictions, backend="fast"))
@@ -171,7 +171,7 @@ def official_stats(truth: Truth, predictions: np.ndarray) -> EvalStats:
     return stats
 
 
-def _checked(predictions: np.ndarray, truth: Truth) -> tuple[np.ndarray, list[str]]:
+def _checked(predictions: np.ndarray, truth: GroundTruth) -> tuple[np.ndarray, list[str]]:
     """Predictions as float64 (n, 7) on known images and of known categories, and what was left out."""
     rows = np.asarray(predictions, np.float64).reshape(-1, 7)
     known = np.isin(rows[:, 0], list(truth.id_of))
@@ -184,7 +184,7 @@ def _checked(predictions: np.ndarray, truth: Truth) -> tuple[np.ndarray, list[st
     return rows, []
 
 
-def _run_pycocotools(truth: Truth, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _run_pycocotools(truth: GroundTruth, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The twelve numbers and the precision array (IoU, recall, class, area, limit) by pycocotools."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -205,7 +205,7 @@ def _run_pycocotools(truth: Truth, predictions: np.ndarray) -> tuple[np.ndarray,
     return np.asarray(run.stats, np.float64), np.asarray(run.eval["precision"])
 
 
-def _run_hotcoco(truth: Truth, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _run_hotcoco(truth: GroundTruth, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same by hotcoco, from arrays."""
     import hotcoco
 
@@ -229,7 +229,13 @@ def _run_hotcoco(truth: Truth, predictions: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _assemble(
-    truth: Truth, predictions: np.ndarray, numbers: np.ndarray, precision: np.ndarray, *, backend: str, notes: list[str]
+    truth: GroundTruth,
+    predictions: np.ndarray,
+    numbers: np.ndarray,
+    precision: np.ndarray,
+    *,
+    backend: str,
+    notes: list[str],
 ) -> EvalStats:
     """Numbers, table by class and curves from the precision array and our own matching."""
     by_id = np.argsort([category["id"] for category in truth.categories])
@@ -299,7 +305,7 @@ def format_stats(stats: EvalStats, *, per_class: bool = True) -> str:
     return "\n".join(lines)
 
 
-def confusion_matrix(truth: Truth, predictions: np.ndarray) -> np.ndarray:
+def confusion_matrix(truth: GroundTruth, predictions: np.ndarray) -> np.ndarray:
     """Counts (classes + 1, classes + 1) of true and found classes, the background last."""
     objects, crowd = truth.table()
     labels = truth.labels(predictions[:, 6].astype(np.int64))

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from core.progress import Progress
 from engine.evaluation.coco import BOX_DECIMALS, SCORE_DECIMALS, EvalStats, coco_stats, confusion_matrix, official_stats
-from engine.evaluation.ground_truth import Truth
-from engine.progress import Progress
+from engine.evaluation.ground_truth import GroundTruth
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class EvalResult:
 
     stats: EvalStats
     predictions: np.ndarray
-    truth: Truth
+    truth: GroundTruth
     speed: dict[str, float]
     losses: dict[str, float]
     confusion: np.ndarray
@@ -92,13 +92,13 @@ def evaluate(
 
     `model`: a detector (forward, decode, loss, nms). `loader` yields batches with images, targets, image_ids,
     geometries and paths. `truth`: the loaded data set (`.json_path`, `.image_ids`, `.category_ids`, `.classes`) or a
-    ready `Truth`, which saves reading the JSON again each epoch. `official`: pycocotools instead of the fast library.
+    ready `GroundTruth`, which saves reading the JSON again each epoch. `official`: pycocotools instead of the fast library.
     `suppress` stands in for `model.nms`. `pictures`: how many batches to keep for drawing.
     """
     device = torch.device(device)
-    reference = truth if isinstance(truth, Truth) else Truth.from_annotations(truth, single_cls=single_cls)
+    reference = truth if isinstance(truth, GroundTruth) else GroundTruth.from_annotations(truth, single_cls=single_cls)
     category_ids = np.array([category["id"] for category in reference.categories], np.int64)
-    if not isinstance(truth, Truth):
+    if not isinstance(truth, GroundTruth):
         category_ids = np.array(truth.category_ids, np.int64)
     suppress = suppress if suppress is not None else model.nms
     options = {"conf": conf, "iou": iou, "max_det": max_det, "multi_label": True}
@@ -184,7 +184,7 @@ def _losses(model: Any, outputs: Any, batch: Any, device: torch.device) -> dict[
     return {name: float(value) for name, value in items.items()}
 
 
-def _to_rows(detections: list, batch: Any, category_ids: np.ndarray, truth: Truth) -> np.ndarray:
+def _to_rows(detections: list, batch: Any, category_ids: np.ndarray, truth: GroundTruth) -> np.ndarray:
     """One batch's detections as prediction rows in pixels of the original images, rounded as they are written."""
     rows = []
     for (boxes, scores, labels), geometry, identity in zip(detections, batch.geometries, batch.image_ids, strict=True):

@@ -14,7 +14,7 @@ import numpy as np
 from engine.evaluation.matching import BoxTable
 
 
-class Truth:
+class GroundTruth:
     """COCO ground truth in arrays, read from the original JSON, restricted to the images that are evaluated.
 
     COCO's libraries want integer image ids in arrays, so ids of other types are replaced by their rank among the ids.
@@ -42,7 +42,7 @@ class Truth:
         self._fill([a for a in content.get("annotations", []) if a.get("image_id") in self.key_of])
 
     @classmethod
-    def from_annotations(cls, annotations: Any, *, single_cls: bool = False) -> Truth:
+    def from_annotations(cls, annotations: Any, *, single_cls: bool = False) -> GroundTruth:
         """The JSON behind a loaded data set, or what it kept of that where it skipped anything; classes in its order.
 
         All objects become one class with `single_cls`, or where the data set has merged its classes already.

@@ -15,6 +15,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from core.text import printable
+
 # Hues that stay apart for colour-blind readers (Okabe and Ito, 2008; the last one from Tol's muted set).
 HUES = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#882255")
 # Classes beyond the eighth repeat the hues lighter or darker: the share of white (> 0) or black (< 0) mixed in.
@@ -61,7 +63,7 @@ class LabelMaker:
 
     def make(self, text: str, background: tuple[int, int, int]) -> np.ndarray:
         """The label as an RGB array (height, text width + margins, 3); control characters and breaks become "?"."""
-        text = "".join(letter if letter.isprintable() else "?" for letter in text[:LONGEST_LABEL])
+        text = printable(text[:LONGEST_LABEL])
         while len(text) > 1 and self.font.getlength(text) > self.width:
             text = text[:-2].rstrip() + "…" if len(text) > 2 else text[:1]
         width = math.ceil(min(self.font.getlength(text), self.width)) + 2 * self.margin

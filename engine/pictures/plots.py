@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from core.files import replacing
+from core.text import printable
 from engine.pictures.drawing import class_color, draw_detections, mosaic, save_image, save_mosaic
 
 __all__ = [
@@ -49,7 +50,7 @@ def _figure(width: float, height: float) -> Figure:
 def _plain(name: str) -> str:
     """A class name as matplotlib draws it letter by letter: one line, no formulas between dollar signs."""
     short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-    return "".join(letter if letter.isprintable() else "?" for letter in short).replace("$", r"\$")
+    return printable(short).replace("$", r"\$")
 
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.activations import nearest
+from core.text import did_you_mean
 
 MOST_BYTES = 1 << 20
 MOST_SECTIONS = 2048
@@ -125,7 +125,7 @@ def _list_of(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
 def _one_of(*words: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in words:
-            raise ValueError(f"expected one of {', '.join(words)}{nearest(text, words)}")
+            raise ValueError(f"expected one of {', '.join(words)}{did_you_mean(text, words)}")
         return text
 
     return read
@@ -285,7 +285,7 @@ def _kind(line: str, number: int, file: str, *, first: bool) -> str:
     if name not in SECTIONS:
         layers = [kind for kind in SECTIONS if kind != "net"]
         raise ValueError(
-            f"{file}, line {number}: there is no section {line[:100]}{nearest(name, SECTIONS)}; "
+            f"{file}, line {number}: there is no section {line[:100]}{did_you_mean(name, SECTIONS)}; "
             f"known are [net] and the layers {', '.join(layers)}"
         )
     if first != (name == "net"):
@@ -300,7 +300,7 @@ def _typed(kind: str, line: int, options: Mapping[str, tuple[str, int]], file: s
         where = f"{file}, line {number}: [{kind}]"
         if key not in known:
             raise ValueError(
-                f"{where} {key[:100]}={text[:100]}: there is no option of this name here{nearest(key, known)}; "
+                f"{where} {key[:100]}={text[:100]}: there is no option of this name here{did_you_mean(key, known)}; "
                 f"known are {', '.join(known) or 'none'}"
             )
         try:

@@ -11,13 +11,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from core.geometry import Geometry, centred, stretch
-from core.types import Targets
+from core.types import Detections, Targets
 from models.activations import make_activation
 from models.blocks import AddAct, ConvAct, ConvNormAct, folded
 from models.darknet.graph import IMAGE, RULE, Layer, Plan
 from models.darknet.layers import Add, BoxHead, MaxPool, Route, Softmax, decode_heads, diou_nms
 from models.darknet.loss import LossRule, darknet_loss
-from models.decode import Detections, nms
+from models.decode import nms
 
 NORM_EPS = 1e-6  # beside the variance; agrees with the stored outputs to 5e-5, where 1e-5 is 0.014 off
 NORM_MOMENTUM = 0.1  # of the running statistics, as Darknet's on a CPU; with less they lag behind in short trainings

@@ -17,7 +17,7 @@ from comparison import ray_runner as cluster
 from comparison.plan import Plan, make_plan
 from comparison.runner import Interrupted, gpus_of, outcome, train_all
 from comparison.runs import read_run
-from core.files import held
+from core.files import is_locked
 
 STUB = (sys.executable, str(Path(__file__).with_name("stub_trainer.py")))
 ROOT = Path(__file__).parents[2]
@@ -126,7 +126,7 @@ def test_stopped_it_saves_and_the_same_call_goes_on(tmp_path: Path, number: int)
     wait_for(lambda: (tmp_path / "mish-s0/results.csv").is_file())
     process.send_signal(number)
     assert process.wait(120) == 128 + number
-    assert not held(tmp_path / "mish-s0") and cells(tmp_path) == ["relu-s0", "mish-s0"]
+    assert not is_locked(tmp_path / "mish-s0") and cells(tmp_path) == ["relu-s0", "mish-s0"]
     assert read_run(tmp_path / "mish-s0").status == "unfinished"
     train_all(plan, tmp_path, trainer=STUB)
     assert cells(tmp_path)[2:] == ["mish-s0", "mish-s1", "relu-s1"] and started(tmp_path)[2]["how"] == "--resume"
@@ -140,7 +140,7 @@ def test_killed_it_leaves_a_run_that_the_next_call_waits_for(tmp_path: Path) -> 
     wait_for(lambda: (tmp_path / "relu-s0/results.csv").is_file())
     process.kill()
     process.wait()
-    assert held(tmp_path / "relu-s0")
+    assert is_locked(tmp_path / "relu-s0")
     train_all(plan, tmp_path, trainer=STUB)
     assert cells(tmp_path) == ["relu-s0", "mish-s0"]
     assert [row["epoch"] for row in read_run(tmp_path / "relu-s0").rows] == [1, 2, 3, 4, 5, 6]
@@ -241,7 +241,7 @@ def test_stopped_on_ray_it_saves_and_goes_on(tmp_path: Path, two_workers) -> Non
     with pytest.raises(Interrupted):
         cluster.train_all(plan, tmp_path, trainer=STUB)
     stopper.join()
-    assert not any(held(tmp_path / name) for name in ("relu-s0", "mish-s0"))
+    assert not any(is_locked(tmp_path / name) for name in ("relu-s0", "mish-s0"))
     assert {run.status for run in outcome(plan, tmp_path)} == {"unfinished"}
     behave(tmp_path)
     cluster.train_all(plan, tmp_path, trainer=STUB)

@@ -14,6 +14,7 @@ import torch
 
 from comparison.runs import read_rows
 from core import files
+from core.text import format_duration
 from engine import run_logger as record
 
 
@@ -28,7 +29,7 @@ def test_runs_started_at_once_get_folders_of_their_own(tmp_path):
     made: list[Path] = []
     start = threading.Barrier(8)
 
-    def claim() -> None:
+    def lock_run_folder() -> None:
         start.wait()
         made.append(record.increment_path(tmp_path, "exp"))
 
@@ -147,7 +148,7 @@ def test_tensorboard(tmp_path):
 
 def test_durations():
     said = {0.04: "0.0 s", 9.9: "9.9 s", 42.2: "42 s", 59.7: "1 min 00 s", 185: "3 min 05 s", 7800: "2 h 10 min"}
-    assert {seconds: record.format_duration(seconds) for seconds in said} == said
+    assert {seconds: format_duration(seconds) for seconds in said} == said
 
 
 def test_console_lines_hold_the_facts(tmp_path):

@@ -30,7 +30,7 @@ from data.loader import TrainSamples, collate
 from data.tools.convert import convert_split, find_source
 from data.verify import verify_images
 from engine.checkpoint import inference_weights, load_checkpoint, load_matching, save_checkpoint
-from engine.evaluation.ground_truth import Truth
+from engine.evaluation.ground_truth import GroundTruth
 from models import build_model, resolve_activations
 from models.darknet.adapt import for_classes, for_side, require_trainable
 from models.darknet.graph import plan_network
@@ -144,7 +144,7 @@ class AnnotationFiles:
         boxes, labels = batch.targets.boxes, batch.targets.labels
         require(bool(((boxes >= 0) & (boxes <= SIDE)).all()), "a training box leaves its image")
         require(bool(((labels >= 0) & (labels < len(usable.classes))).all()), "a label beyond the classes")
-        truth = Truth.from_annotations(usable)
+        truth = GroundTruth.from_annotations(usable)
         require(len(truth.boxes) == len(usable.boxes) and len(truth.image_ids) == len(usable), "truth of other length")
 
     def check(self, found: Annotations) -> None:

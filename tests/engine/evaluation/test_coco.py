@@ -21,7 +21,7 @@ from engine.evaluation.coco import (
     predictions_from_coco,
     write_predictions,
 )
-from engine.evaluation.ground_truth import Truth
+from engine.evaluation.ground_truth import GroundTruth
 from engine.evaluation.matching import BoxTable, confusion_counts, found_objects
 
 SHARED = Path(os.environ.get("YOLO_MISH_SHARED", Path(__file__).parents[3].parent / "shared"))
@@ -151,7 +151,7 @@ def test_matching_equals_pycocotools(seed):
     from pycocotools.cocoeval import COCOeval
 
     content, predictions = random_case(seed)
-    truth = Truth(content)
+    truth = GroundTruth(content)
     objects, crowd = truth.table()
     table = BoxTable(predictions[:, 0].astype(int), predictions[:, 1:5], truth.labels(predictions[:, 6].astype(int)))
     kept, positive, ignored = found_objects(table, predictions[:, 5], objects, crowd)
@@ -183,7 +183,7 @@ def test_image_ids_restrict_truth_and_predictions():
     ]
     stats = coco_stats(tiny_truth(), predictions, image_ids=[10])
     assert stats.images == 1 and stats.per_class[0].ap == pytest.approx(1.0)
-    rows = predictions_from_coco(predictions, Truth(tiny_truth()))
+    rows = predictions_from_coco(predictions, GroundTruth(tiny_truth()))
     assert coco_stats(tiny_truth(), rows, image_ids=[10]).numbers == stats.numbers
     with pytest.raises(ValueError, match="99"):
         coco_stats(tiny_truth(), predictions, image_ids=[10, 99])
@@ -210,7 +210,7 @@ def test_annotation_id_zero_is_told():
     content = tiny_truth()
     for shifted in content["annotations"]:
         shifted["id"] -= 1
-    truth = Truth(content)
+    truth = GroundTruth(content)
     predictions = np.array([[10, 10, 10, 40, 40, 0.9, 3], [20, 0, 0, 50, 50, 0.8, 3]])
     stats = official_stats(truth, predictions)
     assert stats.backend == "pycocotools"
@@ -236,7 +236,7 @@ def test_wrong_input_is_named(tmp_path):
 
 
 def test_confusion_counts():
-    truth = Truth(tiny_truth())
+    truth = GroundTruth(tiny_truth())
     objects, crowd = truth.table()
     found = np.array(
         [
@@ -255,7 +255,7 @@ def test_confusion_counts():
 def test_written_predictions_survive_any_numbers(tmp_path):
     content, predictions = random_case(3)
     predictions[:, 5] = np.round(np.random.default_rng(0).random(len(predictions)), 5)
-    truth = Truth(content)
+    truth = GroundTruth(content)
     write_predictions(tmp_path / "p.json", predictions, truth)
     again = predictions_from_coco(json.loads((tmp_path / "p.json").read_text()), truth)
     np.testing.assert_array_equal(again, predictions)
@@ -263,9 +263,9 @@ def test_written_predictions_survive_any_numbers(tmp_path):
 
 def test_single_class(tmp_path):
     loaded = load(tmp_path, tiny_truth())
-    merged = Truth.from_annotations(loaded.as_single_class())
+    merged = GroundTruth.from_annotations(loaded.as_single_class())
     assert merged.names == ["object"] and set(merged.category_id) == {3}
-    truth = Truth.from_annotations(loaded, single_cls=True)
+    truth = GroundTruth.from_annotations(loaded, single_cls=True)
     stats = coco_stats(truth, np.array([[10, 60, 60, 20, 20, 0.9, 3]]))
     assert [(row.name, row.instances) for row in stats.per_class] == [("cat", 3)]
     assert stats.per_class[0].recall == pytest.approx(1 / 3)
@@ -285,20 +285,20 @@ def test_unusable_annotations_are_left_out_with_a_note(tmp_path):
     ]
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(content))
-    truth = Truth(path)
+    truth = GroundTruth(path)
     assert truth.annotation_id.tolist() == [1, 2, 3, 4, 9] and truth.area[-1] == 81 and truth.image_ids == [10, 20]
     stats = official_stats(truth, np.array([[10, 10, 10, 40, 40, 0.9, 3]]))
     assert stats.instances == 4 and stats.notes == ["4 annotations with no usable box or a repeated id left out"]
     path.write_text("{")
     with pytest.raises(ValueError, match="truth.json"):
-        Truth(path)
+        GroundTruth(path)
 
 
 def test_classes_of_another_split(tmp_path):
     """A split without one of the classes: detections of it count in the confusion matrix, not in the means."""
     loaded = load(tmp_path, tiny_truth(categories=[{"id": 3, "name": "cat"}]))
-    assert Truth.from_annotations(loaded).names == ["cat"]
-    truth = Truth.from_annotations(loaded.relabelled(["cat", "dog"], [3, 7]))
+    assert GroundTruth.from_annotations(loaded).names == ["cat"]
+    truth = GroundTruth.from_annotations(loaded.relabelled(["cat", "dog"], [3, 7]))
     assert truth.names == ["cat", "dog"] and truth.category_id.tolist() == [3, 3]
 
 
@@ -310,7 +310,7 @@ def test_what_was_skipped_does_not_count(tmp_path):
     content["annotations"] += [None, annotation(9, [10], 3, [0, 0, 9, 9]), annotation(10, 10, "3", [0, 0, 9, 9])]
     loaded = load(tmp_path, content)
     assert len(loaded.ledger) == 7
-    truth = Truth.from_annotations(loaded.without([1]))
+    truth = GroundTruth.from_annotations(loaded.without([1]))
     assert truth.names == ["cat", "dog"] and truth.image_ids == [10] and len(truth.boxes) == 2
 
 

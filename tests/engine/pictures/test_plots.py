@@ -13,7 +13,7 @@ import torch
 from core.types import Targets
 from engine.evaluation.coco import coco_stats
 from engine.evaluation.evaluate import Sample
-from engine.evaluation.ground_truth import Truth
+from engine.evaluation.ground_truth import GroundTruth
 from engine.pictures.drawing import class_color, draw_detections, font_size, line_width, mosaic, text_color
 from engine.pictures.plots import (
     plot_confusion,
@@ -101,7 +101,7 @@ def test_mosaic_keeps_boxes_on_their_objects():
         assert white[tile][ys.min() : ys.max(), xs.min() : xs.max()].mean() > 0.5
 
 
-def synthetic(classes: int) -> tuple[Truth, np.ndarray]:
+def synthetic(classes: int) -> tuple[GroundTruth, np.ndarray]:
     generator = np.random.default_rng(classes)
     annotations, rows = [], []
     for k in range(120):
@@ -116,7 +116,7 @@ def synthetic(classes: int) -> tuple[Truth, np.ndarray]:
         rows.append([entry["image_id"], *box, generator.random(), generator.integers(1, classes + 1)])
     images = [{"id": i} for i in range(1, 13)]
     categories = [{"id": i, "name": f"class {i}"} for i in range(1, classes + 1)]
-    return Truth({"images": images, "categories": categories, "annotations": annotations}), np.array(rows)
+    return GroundTruth({"images": images, "categories": categories, "annotations": annotations}), np.array(rows)
 
 
 def written(folder) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def test_pictures_of_an_evaluation(tmp_path, classes):
 
 
 def test_pictures_where_there_is_nothing(tmp_path):
-    truth = Truth({"images": [{"id": 1}], "categories": [{"id": 1, "name": "x"}], "annotations": []})
+    truth = GroundTruth({"images": [{"id": 1}], "categories": [{"id": 1, "name": "x"}], "annotations": []})
     stats = coco_stats(truth, np.zeros((0, 7)), backend="fast")
     empty = SimpleNamespace(stats=stats, confusion=np.zeros((2, 2), int), names=["x"], samples=[])
     plot_evaluation(tmp_path, empty)
