@@ -191,7 +191,7 @@ class Plan(BaseModel):
             return f"{len(estimates)} runs; no probe, so an estimate comes with the first epoch"
         return (
             f"{len(estimates)} runs, about {format_duration(sum(known))} on one device, estimated from a probe of each "
-            "activation's step (a validation batch counted as a third of a step, final evaluation and plots not counted)"
+            "activation's step (a validation batch taken as a third of a step, final evaluation and plots excluded)"
         )
 
     def _power(self, points: float) -> str:

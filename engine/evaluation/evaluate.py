@@ -92,7 +92,7 @@ def evaluate(
 
     `model`: a detector (forward, decode, loss, nms). `loader` yields batches with images, targets, image_ids,
     geometries and paths. `truth`: the loaded data set (`.json_path`, `.image_ids`, `.category_ids`, `.classes`) or a
-    ready `GroundTruth`, which saves reading the JSON again each epoch. `official`: pycocotools instead of the fast library.
+    ready `GroundTruth`, which saves reading the JSON again each epoch. `official`: pycocotools instead of hotcoco.
     `suppress` stands in for `model.nms`. `pictures`: how many batches to keep for drawing.
     """
     device = torch.device(device)

@@ -29,11 +29,11 @@ def test_runs_started_at_once_get_folders_of_their_own(tmp_path):
     made: list[Path] = []
     start = threading.Barrier(8)
 
-    def lock_run_folder() -> None:
+    def create() -> None:
         start.wait()
         made.append(record.increment_path(tmp_path, "exp"))
 
-    threads = [threading.Thread(target=claim) for _ in range(8)]
+    threads = [threading.Thread(target=create) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
