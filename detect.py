@@ -12,28 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.cli import Parser, add_weights_flags, run_script
-from configs.weights import add_refusals, require_weights
+from configs.cli import Parser, add_weights_flags, require_weights, run_script
+from configs.foreign_flags import refuse_foreign_flags
 from core.text import printable
 
 if TYPE_CHECKING:
     from engine.detections import Result
-
-INSTEAD = {
-    "--view-img": "OpenCV is installed without windows; open the pictures in the run folder",
-    "--show": "OpenCV is installed without windows; open the pictures in the run folder",
-    "--save-csv": "use --save-json or --save-txt",
-    "--line-width": "lines and letters follow the size of the picture; leave it out",
-    "--line-thickness": "lines and letters follow the size of the picture; leave it out",
-    "--hide-labels": "a box without its label cannot be read; leave it out",
-    "--hide-conf": "leave it out",
-    "--augment": "there is no test-time augmentation; a larger --imgsz helps with small objects",
-    "--visualize": "leave it out",
-    "--update": "leave it out",
-    "--dnn": "leave it out",
-    "--data": "the class names are in the weights; leave it out",
-    "--vid-fps": "the video keeps the speed of its source; leave it out",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,7 +93,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--project", default="runs/detect", help="folder of the runs")
     add("--name", default="exp", help="name of the run; a number is added where it is taken")
     add("--exist-ok", action="store_true", help="write into an existing run folder")
-    add_refusals(parser, INSTEAD)
+    refuse_foreign_flags(parser, "detect.py")
     arguments = parser.parse_args(argv)
     arguments.weights = require_weights(parser, arguments.weights)
     if not arguments.source:

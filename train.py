@@ -166,7 +166,7 @@ def build(config: Any) -> dict[str, Any]:
     val_loader = build_eval_loader(
         splits["val"], batch=val_batch, preprocess=model.preprocess, rect=config.val.rect, **shared
     )
-    used = any(asked["name"] == "mish" for asked in model.activations.values())
+    used = any(spec.name == "mish" for spec in model.activations.values())
     if config.model.norm_act == "fused":
         prepare_pair(placement.device)  # kernels are built before any clock starts
     elif used:

@@ -12,8 +12,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from configs.cli import Parser, add_weights_flags, run_script
-from configs.weights import add_refusals, require_weights
+from configs.cli import Parser, add_weights_flags, require_weights, run_script
+from configs.foreign_flags import refuse_foreign_flags
 from core.text import printable
 
 if TYPE_CHECKING:
@@ -21,16 +21,6 @@ if TYPE_CHECKING:
 
 SHOWN_CLASSES = 20
 LONGEST_NAME = 60  # letters of a class name in the table
-INSTEAD = {
-    "--augment": "there is no test-time augmentation; leave it out",
-    "--task": "use --split val, test or train",
-    "--save-json": "predictions.json is always written; leave it out",
-    "--save-txt": "detect.py --save-txt writes labels; predictions.json is always written",
-    "--save-hybrid": "leave it out",
-    "--save-conf": "predictions.json has the scores; leave it out",
-    "--plots": "pictures are always drawn; leave it out",
-    "--dnn": "leave it out",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +87,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--project", default="runs/val", help="folder of the runs")
     add("--name", default="exp", help="name of the run; a number is added where it is taken")
     add("--exist-ok", action="store_true", help="write into an existing run folder")
-    add_refusals(parser, INSTEAD)
+    refuse_foreign_flags(parser, "val.py")
     arguments = parser.parse_args(argv)
     arguments.weights = require_weights(parser, arguments.weights)
     return arguments

@@ -17,10 +17,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from configs.errors import explain
 from configs.loading import CONFIGS
 from configs.schema import Config, Data, load
 from core.device import pick_device, synchronize
 from core.geometry import Geometry
+from core.limits import MAX_CLASSES
 from core.types import Detections
 from data import build_eval_loader, load_dataset
 from data.image import read_image
@@ -39,7 +41,6 @@ __all__ = ["YOLO", "Result"]
 
 CENSUS_KEYS = ("part", "stage", "activation", "parameters", "sites")  # what depends on the network, not on the machine
 MOST_PIXELS = 8192  # longest side of the network's input
-MOST_CLASSES = 10_000
 MOST_WORKERS = 1024
 TIMED_IMAGES = 32
 
@@ -101,7 +102,7 @@ class YOLO:
         if cfg.suffix != ".cfg":
             raise ValueError(f"cfg: {cfg}; a Darknet .cfg is expected, with the .weights that belong to it")
         self.config = load(cfg)
-        plan = plan_darknet(self.config.model)
+        plan = plan_darknet(self.config.darknet)
         if not plan.heads:
             raise ValueError(f"{cfg}: a classifier, without a [yolo] layer; expected a detector's .cfg")
         file = check_weights(self.weights, plan)  # before there is a network: a wrong cfg must not take memory
@@ -111,7 +112,7 @@ class YOLO:
                 f"start a training from; {plan.values - file.values} values are missing to detect with"
             )
         self.names, self.names_from = find_names(plan.classes, names, beside=(self.weights, cfg))
-        model: Darknet = build_model(self.config.model, names=self.names, seed=0)
+        model = build_model(self.config.darknet, names=self.names, seed=0)
         self.census = census(model)
         read_weights(file, model)
         return model
@@ -126,7 +127,7 @@ class YOLO:
     @property
     def iou(self) -> float:
         """The overlap of suppression that is customary for these weights."""
-        return 0.45 if isinstance(self.model, Darknet) else 0.7
+        return self.config.model.nms_iou
 
     def describe(self) -> str:
         """Weights, network, classes, side, device in one line; of Darknet's weights also the parts and their rule."""
@@ -419,16 +420,15 @@ def _config(path: Path, tree: Any) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "config"
-        raise ValueError(f"{path}: the checkpoint's config is not of this version: {key}: {first['msg']}") from error
+        reason = explain(error, Config, name="config")
+        raise ValueError(f"{path}: the checkpoint's config is not of this version: {reason}") from error
 
 
 def _names(path: Path, names: Any) -> list[str]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path}: the checkpoint's class names are not a list of names")
-    if len(names) > MOST_CLASSES:
-        raise ValueError(f"{path}: the checkpoint has {len(names)} classes, expected at most {MOST_CLASSES}")
+    if len(names) > MAX_CLASSES:
+        raise ValueError(f"{path}: the checkpoint has {len(names)} classes, expected at most {MAX_CLASSES}")
     return names
 
 

@@ -22,8 +22,8 @@ INSTEAD = {
 class Models(NamedTuple):
     """What the models know of activations, which an experiment does not import."""
 
-    sites: Callable[[Any], Mapping[str, dict[str, Any]]]  # a config's model section -> activation by stage, checked
-    has_fused_form: Callable[[dict[str, Any]], bool]
+    sites: Callable[[Any], Mapping[str, Any]]  # a config's model section -> activation by stage, checked
+    has_fused_form: Callable[[Any], bool]
 
 
 class Acts(NamedTuple):
@@ -60,7 +60,7 @@ def resolve(texts: Sequence[str], given: Mapping[str, Any], *, cfg: str, models:
         specs[label_of(config)] = own
         sites.append(asked)
     compared = [each for asked in sites for stage, each in asked.items() if any(own[stage] != each for own in sites)]
-    unfused = [each["name"] for each in compared if not models.has_fused_form(each)]
+    unfused = [each.name for each in compared if not models.has_fused_form(each)]
     epochs = config.train.epochs or 1  # a loaded configuration has a number there
     if not unfused or config.model.norm_act == "plain":
         return Acts(specs, epochs, dict(given), ())

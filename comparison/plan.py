@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from comparison.runs import Run, cell_name
 from comparison.statistics import minimal_detectable, seeds_for_same
+from configs.errors import explain
 from core.files import write_text
 from core.text import format_duration
 
@@ -279,10 +280,7 @@ def _validated(content: Any, where: str) -> Plan:
     try:
         return Plan.model_validate(content)
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(map(str, fault["loc"]))
-        message = fault["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{where}{key}{': ' if key else ''}{message}") from error
+        raise ValueError(f"{where}{explain(error, Plan, name='plan')}") from error
 
 
 def epochs_in_equal_time(epochs: int, step_ms: Mapping[str, float]) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""Reading the files of a configuration: where a name is looked up, the ``base:`` chain, absolute paths."""
+"""Read the files of a configuration: look up names, follow the ``base:`` chain, make paths absolute."""
 
 import errno
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,24 @@ from yaml.constructor import ConstructorError
 CONFIGS = Path(__file__).resolve().parent
 MAX_CONFIG_BYTES = 1 << 20
 MAX_BASE_DEPTH = 8
-DARKNET = ".cfg"
-MAX_DEPTH = 32  # of nested values, and of the parts of a dotted key
+DARKNET_SUFFIX = ".cfg"
+MAX_DEPTH = 32  # levels of nested values, and parts of a dotted key
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only, each written out: no aliases, no dates or sets, no key twice, no bottomless nesting.
+    """Plain values only, written out: no aliases, dates or sets, no duplicate keys, bounded nesting.
 
-    YAML 1.1 takes 1e-3 for a text; people mean the number.
+    Reads 1e-3 as a number, which is a string in YAML 1.1.
     """
 
     depth = 0
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """One value with all that it holds."""
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose one value with everything it contains."""
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
-            # An alias lets a few lines stand for gigabytes ("billion laughs"); no configuration needs one.
+            # A few lines of aliases can stand for gigabytes ("billion laughs").
             raise ComposerError(None, None, "YAML aliases (*name) are not accepted", mark)
         self.depth += 1
         if self.depth > MAX_DEPTH:
@@ -39,21 +39,21 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         if node is not None and node.tag not in PLAIN_TAGS:
             kind = node.tag.rsplit(":", 1)[-1]
-            raise ComposerError(None, None, f"a value of the kind {kind!r} is not accepted; quote a text", mark)
+            raise ComposerError(None, None, f"a value of type {kind!r} is not accepted; quote it if it is text", mark)
         if isinstance(node, yaml.ScalarNode) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in node.value):
-            raise ComposerError(None, None, "a text holds a zero byte or half a character", mark)
+            raise ComposerError(None, None, "a string contains a zero byte or an unpaired surrogate", mark)
         return node
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """A mapping; a key that stands twice is an error, where YAML lets the last one win."""
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Construct a mapping; duplicate keys are an error, where PyYAML keeps the last one."""
         mapping = super().construct_mapping(node, deep=deep)
         for key in mapping:
             if not isinstance(key, str):
-                raise ConstructorError(None, None, f"the key {key!r} is no text; quote it", node.start_mark)
+                raise ConstructorError(None, None, f"the key {key!r} is not a string; quote it", node.start_mark)
         if len(mapping) < len(node.value):
             keys = [key.value for key, _ in node.value]
-            twice = next((str(key) for key in keys if keys.count(key) > 1), "a key")
-            raise ConstructorError(None, None, f"the key {twice!r} stands twice", node.start_mark)
+            duplicate = next((str(key) for key in keys if keys.count(key) > 1), "")
+            raise ConstructorError(None, None, f"duplicate key {duplicate!r}", node.start_mark)
         return mapping
 
 
@@ -64,27 +64,27 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str) -> Any:
-    """Read plain YAML values, numbers as people write them; raises yaml.YAMLError, and nothing else."""
+    """Parse YAML of plain values; raises no other exception than yaml.YAMLError."""
     try:
         return yaml.load(text, Loader=_Loader)
-    except (ValueError, KeyError, OverflowError, RecursionError) as error:  # PyYAML's own for !!int x or "\\UFFFFFFFF"
-        raise yaml.YAMLError(f"a value that cannot be read: {error}") from error
+    except (ValueError, KeyError, OverflowError, RecursionError) as error:  # from PyYAML, for !!int x or "\\UFFFFFFFF"
+        raise yaml.YAMLError(f"invalid value: {error}") from error
 
 
 def find(path: str | Path, folder: Path) -> Path:
-    """Return the file that ``path`` names: as it stands, or with or without its .yaml in ``folder``."""
+    """Return the file at ``path``, or of that name in ``folder``; the suffix .yaml may be left out."""
     path = Path(path)
     if not path.name:
         raise FileNotFoundError(f"{str(path)!r}: not the name of a file; expected a YAML file")
-    known_suffix = path.suffix in (".yaml", ".yml", DARKNET)
+    known_suffix = path.suffix in (".yaml", ".yml", DARKNET_SUFFIX)
     candidates = [path] if known_suffix else [path, path.with_name(path.name + ".yaml")]
     if path.parent == Path("."):
         candidates += [folder / candidate.name for candidate in candidates]
     for candidate in candidates:
         if _is_file(candidate):
             return candidate.resolve()
-    known = sorted(found.name for found in folder.glob("*.yaml"))
-    raise FileNotFoundError(f"{path}: no such file, and none of that name among {', '.join(known)}")
+    known = sorted(file.name for file in folder.glob("*.yaml"))
+    raise FileNotFoundError(f"{path}: no such file, and no such name among {', '.join(known)}")
 
 
 def _is_file(path: Path) -> bool:
@@ -97,10 +97,10 @@ def _is_file(path: Path) -> bool:
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """Read one YAML mapping with string keys, of at most MAX_CONFIG_BYTES; ValueError for what is none."""
+    """Read a file of at most MAX_CONFIG_BYTES with a YAML mapping; ValueError for any other content."""
     size = file.stat().st_size
     if size > MAX_CONFIG_BYTES:
-        raise ValueError(f"{file}: {size} bytes, a configuration has at most {MAX_CONFIG_BYTES}")
+        raise ValueError(f"{file}: {size} bytes, expected a configuration of at most {MAX_CONFIG_BYTES}")
     try:
         tree = parse_yaml(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -114,9 +114,9 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def read_chain(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Read ``file`` over its ``base:`` chain; return the merged tree and the file that each dotted key came from."""
+    """Read ``file`` on top of its ``base:`` chain; return the merged tree and the source file of each dotted key."""
     chain: list[tuple[Path, dict[str, Any]]] = []
-    if file.suffix == DARKNET:
+    if file.suffix == DARKNET_SUFFIX:
         chain.append((file, {"model": {"kind": "darknet", "cfg": str(file)}}))
         file = CONFIGS / "yolo.yaml"
     while True:
@@ -126,10 +126,12 @@ def read_chain(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
         if base is None:
             break
         if not isinstance(base, str) or len(chain) >= MAX_BASE_DEPTH:
-            raise ValueError(f"{file}: base: {base!r} is not the name of a file, or the chain of bases does not end")
-        beside = file.parent / base
+            raise ValueError(
+                f"{file}: base: {base!r} is not the name of a file, or the chain is longer than {MAX_BASE_DEPTH}"
+            )
+        sibling = file.parent / base
         try:
-            file = beside.resolve() if _is_file(beside) else find(base, CONFIGS)
+            file = sibling.resolve() if _is_file(sibling) else find(base, CONFIGS)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{file}: base: {error}") from error
     merged: dict[str, Any] = {}
@@ -137,7 +139,7 @@ def read_chain(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     for source, tree in reversed(chain):
         model = tree.get("model")
         if isinstance(model, dict) and "kind" in model and model["kind"] != _kind(merged):
-            merged.pop("model", None)  # of another family, whose keys mean nothing to this one
+            merged.pop("model", None)  # the keys of one kind do not apply to the other
             origins = {key: place for key, place in origins.items() if not key.startswith("model.")}
         if isinstance(model, dict) and isinstance(model.get("cfg"), str):
             model["cfg"] = str(source.parent / _expanded(model["cfg"]))
@@ -152,9 +154,9 @@ def _kind(tree: Mapping[str, Any]) -> Any:
 
 
 def embed_cfg(tree: Mapping[str, Any]) -> None:
-    """Put the text of the Darknet cfg that the model names beside its name, unless it is there.
+    """Add the text of the Darknet cfg that the model names to the tree, unless it is there already.
 
-    FileNotFoundError or ValueError where there is no such file, or it is too long or no text.
+    FileNotFoundError if the file is missing, ValueError if it is too long or not text.
     """
     model = tree.get("model")
     if not isinstance(model, dict) or model.get("kind") != "darknet" or model.get("text") is not None:
@@ -168,14 +170,14 @@ def embed_cfg(tree: Mapping[str, Any]) -> None:
     size = path.stat().st_size
     if size > MAX_CONFIG_BYTES:
         raise ValueError(f"model.cfg: {path}: {size} bytes, expected a Darknet .cfg of at most {MAX_CONFIG_BYTES}")
-    text = path.read_bytes().decode("utf-8", errors="replace")  # comments are in any encoding
+    text = path.read_bytes().decode("utf-8", errors="replace")  # comments may have any encoding
     if "\0" in text:
         raise ValueError(f"model.cfg: {path}: a zero byte; expected the text of a Darknet .cfg")
     model |= {"cfg": str(path.absolute()), "text": text.replace("\r\n", "\n")}
 
 
 def _merge(into: dict[str, Any], tree: Mapping[str, Any]) -> None:
-    """Lay ``tree`` over ``into``; an activation is replaced whole, never mixed from two."""
+    """Merge ``tree`` into ``into``; an activation is replaced as a whole."""
     for key, value in tree.items():
         if key not in ("act", "data") and isinstance(value, Mapping) and isinstance(into.get(key), dict):
             _merge(into[key], value)
@@ -189,9 +191,9 @@ def copy_tree(value: Any) -> Any:
 
 
 def load_data(path: str | Path) -> dict[str, Any]:
-    """Read a data YAML (a bare name is looked up in configs/data/): ``root`` (optional) and the splits, made absolute.
+    """Read a data YAML (a bare name is looked up in configs/data/) and make its paths absolute.
 
-    A relative ``root`` is meant from the folder of the YAML, and stands for that folder where it is absent.
+    ``root`` is relative to the folder of the YAML, and defaults to that folder.
     """
     try:
         file = find(path, CONFIGS / "data")
@@ -200,27 +202,26 @@ def load_data(path: str | Path) -> dict[str, Any]:
     return absolute(read_yaml(file), file)
 
 
-def absolute(data: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Return the data mapping of a file with absolute paths; wrong types are left to validation.
+def absolute(data: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return the data mapping of a file with absolute paths; values of the wrong type are left for validation.
 
-    ValueError that names the file where a path cannot be made absolute.
+    ValueError naming the file if a path cannot be made absolute.
     """
-    try:
-        return _absolute(data, file.parent)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
-
-
-def _absolute(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    data = copy_tree(data)
+    data = dict(copy_tree(data))
     root = data.get("root")
-    if root is None or isinstance(root, str):
-        root = _resolved(folder / _expanded(root or "."))
-        data["root"] = str(root)
+    if root is not None and not isinstance(root, str):
+        return data
+    try:
+        folder = (file.parent / _expanded(root or ".")).resolve()
+        data["root"] = str(folder)
         for split in ("train", "val", "test"):
             if isinstance(data.get(split), dict):
                 for key, value in data[split].items():
-                    data[split][key] = str(root / _expanded(value)) if isinstance(value, str) else value
+                    data[split][key] = str(folder / _expanded(value)) if isinstance(value, str) else value
+    except RuntimeError as error:  # from pathlib
+        raise ValueError(f"{file}: {root}: symbolic link loop") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     return data
 
 
@@ -228,18 +229,11 @@ def _expanded(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{text}: there is no home folder of this name") from error
-
-
-def _resolved(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except RuntimeError as error:
-        raise ValueError(f"{path}: the links on this path lead in a circle") from error
+        raise ValueError(f"{text}: unknown user, whose home folder cannot be determined") from error
 
 
 def set_value(tree: dict[str, Any], keys: list[str], value: Any) -> None:
-    """Set the value at a path of keys, making the mappings on the way; ValueError for a path of too many."""
+    """Set the value at a path of keys, creating mappings as needed; ValueError for too long a path."""
     if len(keys) > MAX_DEPTH:
         raise ValueError(f"{'.'.join(keys[:4])}...: a key of {len(keys)} parts, expected at most {MAX_DEPTH}")
     for key in keys[:-1]:
@@ -251,7 +245,7 @@ def set_value(tree: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of a nested mapping under their dotted keys; an activation is a leaf."""
+    """Return the leaves of a nested mapping by dotted key; an activation is a leaf."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value and key != "act":

@@ -1,17 +1,14 @@
 """The typed, frozen configuration: ``load(path, overrides)`` reads a YAML file into a ``Config``.
 
-Every value stands once, with a comment, in ``configs/yolo.yaml``; this file says which types and ranges it may take.
-An unknown key or a wrong value is a ``ValueError``: the key, where it stands, the nearest valid one.
+``configs/yolo.yaml`` states every value once, with a comment; this file states their types and ranges.
+An unknown key or an invalid value is a ``ValueError`` with the key, where it was set, and the nearest valid key.
 """
 
-import difflib
 import math
 import re
-import reprlib
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -27,45 +24,55 @@ from pydantic import (
 )
 
 from configs.cli import parse_setting
+from configs.errors import explain
 from configs.loading import CONFIGS, absolute, embed_cfg, find, flatten, load_data, read_chain, set_value
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
-# No count that means anything is larger, and what is beyond 64 bits is refused by libraries in words of their own.
-MOST = 10**9
-Count = Annotated[int, Field(ge=0, le=MOST)]
-AtLeastOne = Annotated[int, Field(ge=1, le=MOST)]
+MAX_COUNT = 10**9  # no sensible count is larger, and errors of libraries about integers beyond 64 bits are unclear
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+AtLeastOne = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Length = Annotated[float, Field(ge=0, le=MOST)]  # of a part of the schedule: a fraction of the run, or epochs
-Drawn = Annotated[int, Field(ge=1, le=100_000)]  # images of a split of the embedded set
+Length = Annotated[float, Field(ge=0, le=MAX_COUNT)]  # part of the schedule: a fraction of the run, or epochs
+EmbeddedImages = Annotated[int, Field(ge=1, le=100_000)]
+MIN_STRIDE = 32  # image sizes are multiples of it whatever the model
+MIN_IMGSZ, MAX_IMGSZ = 64, 4096
 
 
-def _activation(value: Any) -> Any:
-    """Bring an activation, a name or a mapping with a name, into its one form ``{"name": ..., **parameters}``."""
+def _activation(value: object) -> dict[str, object]:
+    """Convert an activation, a name or a mapping with a name, to the form ``{"name": ..., **parameters}``."""
     if isinstance(value, str):
         return {"name": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise ValueError("an activation is a name (mish) or a mapping with a name ({name: swish, beta: 1.0})")
+        raise ValueError("expected an activation: a name (mish) or a mapping with a name ({name: swish, beta: 1.0})")
     return dict(value)
 
 
 def _finite(value: Any) -> Any:
-    for each in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
-        _finite(each)
+    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        _finite(item)
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a finite number is expected")
+        raise ValueError("expected a finite number")
     return value
 
 
 def _printable(value: str) -> str:
     if not value.isprintable():
-        raise ValueError("a path of printable characters is expected")
+        raise ValueError("expected a path of printable characters")
     return value
 
 
-Place = Annotated[str, AfterValidator(_printable)]
-# Which names and parameters exist is known to models/activations.py alone; it refuses a wrong one at build.
+def _consecutive(levels: list[int]) -> list[int]:
+    if len(levels) < 2 or levels != list(range(levels[0], levels[0] + len(levels))):
+        raise ValueError("expected two or more consecutive levels from 2 to 7, such as [3, 4, 5]")
+    return levels
+
+
+PathText = Annotated[str, AfterValidator(_printable)]
+# Level i has stride 2**i; models/backbone.py has widths for levels up to 7.
+Levels = Annotated[list[Annotated[int, Field(ge=2, le=7)]], AfterValidator(_consecutive)]
+# The names and parameters that exist are in models/activations.py, which checks them when the model is built.
 Activation = Annotated[dict[str, str | bool | int | float], BeforeValidator(_activation)]
 
 
@@ -76,34 +83,38 @@ class Frozen(BaseModel):
 
 
 class Stage(Frozen):
-    """One stage of a part: its own activation, or None to take the part's."""
+    """One stage of a part."""
 
-    act: Activation | None = None
-
-
-class Backbone(Frozen):
-    """The CSP backbone's stages, named by the level of their output: P1 is 1/2 of the image, P5 is 1/32."""
-
-    act: Activation | None = None
-    stages: dict[Literal["P1", "P2", "P3", "P4", "P5"], Stage] = {}
+    act: Activation | None = None  # None: that of the part
 
 
-class Neck(Frozen):
-    """The PAN neck's stages: T4 is the top-down step at 1/16, N3, N4 and N5 are its outputs."""
+class Part(Frozen):
+    """Settings of a part and its stages by name; models/ checks that these stages exist."""
 
-    act: Activation | None = None
-    stages: dict[Literal["T4", "N3", "N4", "N5"], Stage] = {}
+    act: Activation | None = None  # None: that of the model
+    stages: dict[str, Stage] = {}
 
 
-class Head(Frozen):
-    """The head's stages, one a level."""
+class Backbone(Part):
+    """The backbone. Stages are named by the level of their output: P1 has stride 2, P5 has stride 32."""
 
-    act: Activation | None = None
-    stages: dict[Literal["P3", "P4", "P5"], Stage] = {}
+    name: str = "csp"
+
+
+class Neck(Part):
+    """The neck. Stages: N and the level of an output, T and the level of a top-down result between them."""
+
+    name: str = "pan"
+
+
+class Head(Part):
+    """The head. Stages: P and the level."""
+
+    name: str = "decoupled"
 
 
 class LossGains(Frozen):
-    """Weights of the three terms of the loss."""
+    """Weights of the loss terms."""
 
     box: NonNegative = 7.5
     cls: NonNegative = 0.5
@@ -111,7 +122,7 @@ class LossGains(Frozen):
 
 
 class Assignment(Frozen):
-    """Task-aligned assignment (TOOD): alignment is score^alpha * IoU^beta, the top k of each box are positive."""
+    """Task-aligned assignment (TOOD): the k anchors per box with the largest score^alpha * IoU^beta are positive."""
 
     topk: AtLeastOne = 10
     alpha: NonNegative = 0.5
@@ -121,105 +132,97 @@ class Assignment(Frozen):
 class YoloModel(Frozen):
     """The anchor-free detector of this project."""
 
+    nms_iou: ClassVar[float] = 0.7  # default NMS IoU threshold
+
     kind: Literal["yolo"] = "yolo"
     size: Literal["n", "s", "m", "l", "x"] = "n"
+    levels: Levels = [3, 4, 5]
     act: Activation = {"name": "silu"}
     backbone: Backbone = Backbone()
     neck: Neck = Neck()
     head: Head = Head()
     norm_act: Literal["fused", "plain"] = "fused"
-    reg_max: Annotated[int, Field(ge=1, le=256)] = 16
+    reg_max: Annotated[int, Field(ge=2, le=256)] = 16
     loss: LossGains = LossGains()
     assign: Assignment = Assignment()
 
 
-class DarknetPart(Frozen):
-    """A part of a Darknet network, by the rule that its census prints, and its stages: P or N with a level."""
-
-    act: Activation | None = None
-    stages: dict[str, Stage] = {}  # which there are depends on the cfg; models/__init__.py refuses others
-
-
 class DarknetLoss(Frozen):
-    """Weights of the three terms of the loss, over the cfg's own normalizers, and smoothing of the classes."""
+    """Weights of the loss terms, multiplied by the normalizers of the cfg, and label smoothing."""
 
     box: NonNegative = 50.0
     obj: NonNegative = 1.0
     cls: NonNegative = 1.0
-    label_smoothing: Unit | None = None  # None: the cfg's label_smooth_eps, or none
+    label_smoothing: Unit | None = None  # None: label_smooth_eps of the cfg, 0 if it has none
 
 
 class DarknetModel(Frozen):
-    """The network of a Darknet `.cfg`, with the activations it names where none are given here."""
+    """The network of a Darknet `.cfg`, with the activations of the cfg unless they are set here."""
+
+    nms_iou: ClassVar[float] = 0.45  # default NMS IoU threshold, as in Darknet
 
     kind: Literal["darknet"]
     cfg: str
-    text: str | None = None  # of the cfg; kept with the config, so that a checkpoint needs no other file
+    text: str | None = None  # of the cfg, kept with the config so that a checkpoint needs no other file
     act: Activation | None = None
-    replace: dict[str, Activation | None] = {}  # by the cfg's own name, as in {mish: relu}
-    backbone: DarknetPart = DarknetPart()
-    neck: DarknetPart = DarknetPart()
-    head: DarknetPart = DarknetPart()
+    replace: dict[str, Activation | None] = {}  # by name in the cfg, as in {mish: relu}
+    backbone: Part = Part()
+    neck: Part = Part()
+    head: Part = Part()
     norm_act: Literal["fused", "plain"] = "fused"
     loss: DarknetLoss = DarknetLoss()
 
 
-def _kind(value: Any) -> str | None:
+def _kind(value: object) -> str | None:
     kind = value.get("kind", "yolo") if isinstance(value, Mapping) else getattr(value, "kind", None)
     return kind if isinstance(kind, str) else None
 
 
-REPLACE = "model.replace."
-# A tagged union: another family joins by adding its class here, discriminated by `kind`.
-FAMILIES: dict[str, type[Frozen]] = {"yolo": YoloModel, "darknet": DarknetModel}
 Model = Annotated[
     Annotated[YoloModel, Tag("yolo")] | Annotated[DarknetModel, Tag("darknet")],
-    Discriminator(
-        _kind,
-        custom_error_type="kind",
-        custom_error_message=f"a kind of {' or '.join(FAMILIES)} is expected",
-    ),
+    Discriminator(_kind, custom_error_type="kind", custom_error_message="expected yolo or darknet"),
 ]
 
 
 class Split(Frozen):
-    """A folder of images and their COCO annotation file; absolute paths once loaded."""
+    """A folder of images and its COCO annotation file, as absolute paths."""
 
-    images: Place
-    annotations: Place
+    images: PathText
+    annotations: PathText
 
 
 class Embedded(Frozen):
-    """How the embedded data set is drawn (data/synthetic.py), and the schedule it is meant for."""
+    """How the embedded data set is drawn (data/synthetic.py), and the schedule recommended for it."""
 
-    train: Drawn
-    val: Drawn
-    test: Drawn
+    train: EmbeddedImages
+    val: EmbeddedImages
+    test: EmbeddedImages
     side: Annotated[int, Field(ge=64, le=1024)]
     seed: Seed = 0
     epochs: AtLeastOne
 
 
 class Data(Frozen):
-    """A data set in COCO form."""
+    """A data set in COCO format."""
 
-    root: Place
+    root: PathText
     train: Split
     val: Split
     test: Split | None = None
     embedded: Embedded | None = None
 
     def split(self, name: str) -> Split:
-        """Return the split called ``name``, or raise ValueError naming those there are."""
-        found = getattr(self, name) if name in ("train", "val", "test") else None
-        if found is None:
-            there = [split for split in ("train", "val", "test") if getattr(self, split) is not None]
-            raise ValueError(f"the data set at {self.root} has no split {name!r}; it has {', '.join(there)}")
-        return found
+        """Return a split by name; ValueError listing the available ones if there is none of that name."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        split = splits.get(name)
+        if split is None:
+            available = ", ".join(key for key, value in splits.items() if value is not None)
+            raise ValueError(f"the data set at {self.root} has no split {name!r}; it has {available}")
+        return split
 
 
 class Augment(Frozen):
-    """Augmentation of the training images; p is a probability, a gain or range is symmetric about no change."""
+    """Augmentation of the training images; gains and ranges are symmetric about no change."""
 
     mosaic: Unit = 1.0
     mixup: Unit = 0.0
@@ -240,10 +243,10 @@ class Augment(Frozen):
 
 
 class Train(Frozen):
-    """The schedule and the means of training. Lengths below 1 are a fraction of the run, from 1 on that many epochs."""
+    """Schedule and hardware of the training. Lengths are fractions of the run if below 1, otherwise epochs."""
 
     epochs: AtLeastOne | None = None
-    imgsz: Annotated[int, Field(ge=64, le=4096, multiple_of=32)] | None = None
+    imgsz: Annotated[int, Field(ge=MIN_IMGSZ, le=MAX_IMGSZ, multiple_of=MIN_STRIDE)] | None = None
     batch: AtLeastOne = 16
     nominal_batch: AtLeastOne | None = None
     optimizer: Literal["sgd", "adamw"] = "adamw"
@@ -275,7 +278,7 @@ class Train(Frozen):
 
 
 class Val(Frozen):
-    """How detections are taken for mAP: as low a confidence as COCO's curves need."""
+    """Detections for mAP, down to the low confidence that precision-recall curves need."""
 
     conf: Unit = 0.001
     iou: Unit | None = None
@@ -285,7 +288,7 @@ class Val(Frozen):
 
 
 class Run(Frozen):
-    """Where the run folder goes: project/name, with a number added where the name is taken, unless exist_ok."""
+    """The run folder: project/name, with a number appended if the name is taken and not exist_ok."""
 
     project: str = "runs/train"
     name: str = "exp"
@@ -293,7 +296,7 @@ class Run(Frozen):
 
 
 class Config(Frozen):
-    """Everything a training run is told."""
+    """The configuration of a training run."""
 
     model: Model = YoloModel()
     data: Data
@@ -303,19 +306,26 @@ class Config(Frozen):
     augment: Augment = Augment()
     run: Run = Run()
 
+    @property
+    def darknet(self) -> DarknetModel:
+        """The section of a Darknet network; ValueError for another kind of model."""
+        if not isinstance(self.model, DarknetModel):
+            raise ValueError(f"model.kind: found {self.model.kind}; expected darknet")
+        return self.model
+
     def as_yaml(self) -> str:
-        """Return the configuration as YAML from which ``load`` gives the same configuration back."""
+        """Return the configuration as YAML; ``load`` reads it back to an equal one."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def difference(self, base: str = "yolo.yaml") -> dict[str, Any]:
-        """Return the dotted keys in which this differs from the configuration ``base`` in configs/, with its values."""
+        """Return the values that differ from the configuration ``base`` in configs/, by dotted key."""
         reference = flatten(load(CONFIGS / base).model_dump(mode="json"))
-        own = flatten(self.model_dump(mode="json"))
-        own.pop("model.text", None)  # stands in the file that model.cfg names
-        return {key: value for key, value in own.items() if reference.get(key) != value}
+        values = flatten(self.model_dump(mode="json"))
+        values.pop("model.text", None)  # the content of the file model.cfg
+        return {key: value for key, value in values.items() if reference.get(key) != value}
 
     @model_validator(mode="after")
-    def _lengths_fit(self) -> "Config":
+    def _check_lengths(self) -> "Config":
         for key in ("warmup", "close_mosaic"):
             value = getattr(self.train, key)
             if value >= 1 and value != int(value):
@@ -324,18 +334,18 @@ class Config(Frozen):
 
 
 def load(path: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Config:
-    """Read the configuration at ``path`` (a bare name is looked up in configs/) and set ``overrides`` on it.
+    """Read the configuration at ``path`` (a bare name is looked up in configs/) and apply ``overrides``.
 
-    A Darknet ``.cfg`` stands for yolo.yaml with that network. ``overrides`` are ``"model.neck.act=relu"`` strings,
-    their values read as YAML, or a mapping from dotted keys to values. Raises FileNotFoundError for a missing file and
-    ValueError for everything else that is wrong with it.
+    A Darknet ``.cfg`` is read as yolo.yaml with that network. ``overrides`` are ``"model.neck.act=relu"`` strings with
+    YAML values, or a mapping from dotted keys to values. FileNotFoundError for a missing file, ValueError for any other
+    fault.
     """
     file = find(path, CONFIGS)
     tree, origins = read_chain(file)
     command = overrides if isinstance(overrides, Mapping) else dict(parse_setting(text) for text in overrides)
     _refuse_hidden(tree, command, origins)
     if "model.kind" in command and command["model.kind"] != _kind(tree.get("model", {})):
-        tree["model"] = {}  # of another family, whose keys mean nothing to this one
+        tree["model"] = {}  # the keys of one kind do not apply to the other
     for key, value in command.items():
         set_value(tree, key.split("."), value)
         origins[key] = "command line"
@@ -344,112 +354,69 @@ def load(path: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) ->
         tree["data"] = load_data(tree["data"])
     elif isinstance(tree.get("data"), dict):
         tree["data"] = absolute(tree["data"], file)
-    return _resolve(_validate(tree, origins, file))
+
+    def where(key: str) -> str:
+        """The file that set a key, or a key above or below it."""
+        places = [place for origin, place in origins.items() if origin == key or origin.startswith(key + ".")]
+        return places[-1] if places else next((origins[o] for o in origins if key.startswith(o)), file.name)
+
+    try:
+        return _resolve(Config.model_validate(tree))
+    except ValidationError as error:
+        raise ValueError(explain(error, Config, name=file.name, where=where)) from error
 
 
 def _refuse_hidden(tree: Mapping[str, Any], command: Mapping[str, Any], origins: Mapping[str, str]) -> None:
-    """Raise ValueError where a general activation of the command line would be hidden by a narrower one of a file."""
-    for general in command:
+    """Raise ValueError if a wide activation key of the command line is overridden by a narrower one of a file."""
+    for wide in command:
         for narrow, value in flatten(tree).items():
-            if value is None or narrow in command or not _is_narrower(narrow, general):
+            if value is None or narrow in command or not _overrides(narrow, wide):
                 continue
             raise ValueError(
-                f"{general} (command line) would not reach the sites of {narrow}: {value} ({origins.get(narrow)}); "
-                f"set {narrow} as well, to null to let {general} through"
+                f"{wide} (command line) is overridden by {narrow}: {value} ({origins.get(narrow)}); "
+                f"set {narrow} too, or to null to inherit {wide}"
             )
 
 
-def _is_narrower(key: str, general: str) -> bool:
-    """Whether the activation at ``key`` stands for some of the sites of that at ``general``, over which it wins."""
-    if not general.startswith("model."):
+def _overrides(narrow: str, wide: str) -> bool:
+    """Whether the activation at one key takes precedence over that at another for some layers."""
+    if not wide.startswith("model.") or not narrow.startswith("model.") or narrow == wide:
         return False
-    of_a_part = key.startswith("model.") and key.endswith(".act") and key != "model.act"
-    if general.startswith(REPLACE):  # by the cfg's name: any part's own wins
-        return of_a_part
-    scope = general.removesuffix("act")
-    replaces = key.startswith(REPLACE) and general == "model.act"
-    return general.endswith(".act") and key != general and (of_a_part and key.startswith(scope) or replaces)
-
-
-def _validate(tree: Mapping[str, Any], origins: Mapping[str, str], file: Path) -> Config:
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise ValueError("; ".join(_explain(fault, origins, file) for fault in error.errors()[:5])) from error
-
-
-def _explain(fault: Any, origins: Mapping[str, str], file: Path) -> str:
-    """Say in one line which key is wrong, where it stands, what was found and what was expected."""
-    parts = [str(part)[:100] for part in fault["loc"] if part != "[key]"]
-    if parts[0:1] == ["model"] and len(parts) > 2 and parts[1] in FAMILIES:
-        del parts[1]  # the tag of the family
-    location = [part if part.isprintable() else ascii(part) for part in parts]
-    key = ".".join(location)
-    places = [place for origin, place in origins.items() if origin == key or origin.startswith(key + ".")]
-    where = places[-1] if places else next((origins[o] for o in origins if key.startswith(o)), file.name)
-    if fault["type"] == "extra_forbidden" or "[key]" in fault["loc"]:
-        valid = _valid_keys(location[:-1], FAMILIES.get(str(fault["loc"][1])) if len(fault["loc"]) > 1 else None)
-        near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)
-        hint = f"did you mean {'.'.join([*location[:-1], near[0]])}?" if near else f"valid are {', '.join(valid)}"
-        return f"{key} ({where}): unknown key; {hint}"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "missing":
-        return f"{key} ({where}): missing"
-    value = fault["input"]
-    if fault["type"] == "kind" and isinstance(value, Mapping):
-        key, value = "model.kind", value.get("kind")
-    found = "a mapping" if isinstance(value, Mapping) else reprlib.repr(value)
-    return f"{key or file.name} ({where}): found {found}; {message[0].lower()}{message[1:]}"
-
-
-@cache
-def _json_schema() -> dict[str, Any]:
-    return Config.model_json_schema()
-
-
-def _valid_keys(location: list[str], family: type[Frozen] | None) -> list[str]:
-    """Return the keys that the section at ``location`` may have; below model, those of a ``family``."""
-    schema: Any = _json_schema()
-    definitions = schema.get("$defs", {})
-    if location[:1] == ["model"] and family is not None:
-        schema, location = definitions[family.__name__], location[1:]
-
-    def follow(node: Any) -> Any:
-        for option in node.get("anyOf", []) or node.get("allOf", []):
-            if option.get("type") != "null":
-                return follow(option)
-        return follow(definitions[node["$ref"].rsplit("/", 1)[-1]]) if "$ref" in node else node
-
-    for part in location:
-        schema = follow(schema)
-        schema = schema.get("properties", {}).get(part) or schema.get("additionalProperties", {})
-    schema = follow(schema)
-    return list(schema.get("properties", {})) or list(follow(schema.get("propertyNames", {})).get("enum", []))
-
-
-def _cfg_side(model: Model) -> int | None:
-    """The long side that a Darknet cfg asks for, None where it is none to train at."""
-    if not isinstance(model, DarknetModel):
-        return None
-    sides = [int(found) for found in re.findall(r"^\s*(?:width|height)\s*=\s*(\d{1,4})\b", model.text or "", re.M)[:2]]
-    side = max(sides, default=0)
-    return side if side % 32 == 0 and 64 <= side <= 4096 else None
+    is_part = narrow.endswith(".act") and narrow != "model.act"  # that of a part or stage
+    if wide.startswith("model.replace."):
+        return is_part
+    if not wide.endswith(".act"):
+        return False
+    replaces = narrow.startswith("model.replace.") and wide == "model.act"
+    return replaces or is_part and narrow.startswith(wide.removesuffix("act"))
 
 
 def _resolve(config: Config) -> Config:
-    """Put a number for each value that was left open: the embedded set's own schedule, or the field's usual one."""
-    embedded = config.data.embedded
-    train: dict[str, Any] = {}
+    """Replace the open values (None): by the schedule of the embedded data set, or the usual defaults."""
+    embedded, model = config.data.embedded, config.model
+    stride = MIN_STRIDE if model.kind == "darknet" else max(MIN_STRIDE, 2 ** max(model.levels))
+    train: dict[str, int] = {}
     if config.train.epochs is None:
         train["epochs"] = embedded.epochs if embedded else 100
     if config.train.imgsz is None:
-        train["imgsz"] = _cfg_side(config.model) or (embedded.side if embedded else 640)
+        usual = embedded.side if embedded else 640
+        size = _cfg_size(model) if model.kind == "darknet" else -(-usual // stride) * stride
+        train["imgsz"] = size or usual
     if config.train.nominal_batch is None:
         train["nominal_batch"] = config.train.batch
-    val = {} if config.val.iou is not None else {"iou": 0.45 if isinstance(config.model, DarknetModel) else 0.7}
+    val = {} if config.val.iou is not None else {"iou": model.nms_iou}
     resolved = config.model_copy(
         update={"train": config.train.model_copy(update=train), "val": config.val.model_copy(update=val)}
     )
-    if resolved.train.imgsz is not None and resolved.train.imgsz % 32:
-        raise ValueError(f"train.imgsz: found {resolved.train.imgsz}; a multiple of the stride 32 is expected")
+    size = resolved.train.imgsz or 0
+    if size % stride:
+        near = -(-size // stride) * stride
+        raise ValueError(f"train.imgsz: found {size}; expected a multiple of the stride {stride}, such as {near}")
     return resolved
+
+
+def _cfg_size(model: DarknetModel) -> int | None:
+    """The long side of the input of a Darknet cfg in pixels; None if training cannot use it."""
+    sizes = re.findall(r"^\s*(?:width|height)\s*=\s*(\d{1,4})\b", model.text or "", re.MULTILINE)[:2]
+    size = max(map(int, sizes), default=0)
+    return size if size % MIN_STRIDE == 0 and MIN_IMGSZ <= size <= MAX_IMGSZ else None

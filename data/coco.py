@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from core.files import replacing
+from core.limits import MAX_CLASSES
 from core.progress import progress_bar
 from data.annotations import Annotations, TextColumn
 from data.cache_dir import cache_folder, content_hash, is_there
@@ -28,7 +29,6 @@ from data.issues import Problem, refuse
 FORMAT = 1  # raise it when the arrays or the checks change: caches of another format are not read
 SMALLEST_CACHED = 2 << 20  # bytes; smaller files are read faster than a cache is looked up
 MOST_BYTES = 8 << 30
-MOST_CLASSES = 10_000  # each is a part of the network's output, and of every table and picture
 INT64 = 2**63
 
 T = TypeVar("T")
@@ -227,8 +227,8 @@ class _Builder:
                 names[category.id] = category.name
         if not names:
             raise ValueError(f"{self.path}: lists no categories, expected at least one")
-        if len(names) > MOST_CLASSES:
-            raise ValueError(f"{self.path}: lists {len(names)} categories, expected at most {MOST_CLASSES}")
+        if len(names) > MAX_CLASSES:
+            raise ValueError(f"{self.path}: lists {len(names)} categories, expected at most {MAX_CLASSES}")
         ids = sorted(names)
         return [names[identity] for identity in ids], {identity: label for label, identity in enumerate(ids)}
 

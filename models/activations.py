@@ -1,15 +1,17 @@
-"""The one table of activations: name -> factory, parameters with their defaults, and what computes it.
+"""The table of activations: each name with its module, its parameters and their defaults, and what computes it.
 
-To add one, write a line in `TABLE` and a row in tests/models/test_activations.py. The name states the implementation:
-`mish` is the operator of ops/mish.py, `mish_torch` is torch.nn.Mish, `mish_eager` is the formula in three operations.
+To add one, add an entry to `TABLE`, a row in tests/models/test_activations.py, and its name to the list in README.md
+(tests compare all three). A name states the implementation: `mish` is the operator of ops/mish.py, `mish_torch` is
+torch.nn.Mish, `mish_eager` evaluates the formula in three operations.
 
-Nothing here works in place. In-place ReLU and leaky ReLU would save a tensor a layer while in-place SiLU or Mish make
-autograd copy their input first; one policy for all keeps a comparison of activations from measuring that difference.
+No activation works in place. In-place ReLU and leaky ReLU would save one tensor per layer, while in-place SiLU or Mish
+make autograd copy their input first; a single policy keeps that difference out of comparisons between activations.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,18 +21,18 @@ from core.text import did_you_mean
 from ops.mish import Mish, plan
 from ops.norm_act import ACTIVATIONS as FUSED
 
-Spec = str | Mapping[str, Any] | Any
+Value = float | bool | str
 
 
 class Swish(nn.Module):
-    """x sigmoid(beta x), beta fixed or learnable, one a site (Ramachandran et al., arXiv 1710.05941, sec. 4)."""
+    """x sigmoid(beta x); beta is fixed, or learned per layer (Ramachandran et al., arXiv 1710.05941, sec. 4)."""
 
     def __init__(self, beta: float = 1.0, learnable: bool = False):
         super().__init__()
         self.beta: float | nn.Parameter = nn.Parameter(torch.tensor(float(beta))) if learnable else float(beta)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply to a tensor of any shape; the result keeps its type."""
+        """Apply elementwise to a tensor of any shape, keeping its dtype."""
         beta = self.beta.to(x.dtype) if isinstance(self.beta, Tensor) else self.beta
         return x * torch.sigmoid(beta * x)
 
@@ -43,26 +45,26 @@ class ESwish(nn.Module):
         self.beta = float(beta)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply to a tensor of any shape."""
+        """Apply elementwise to a tensor of any shape."""
         return self.beta * F.silu(x)
 
 
 class ELiSH(nn.Module):
-    """x sigmoid(x) from 0 on, (e^x - 1) sigmoid(x) below (Basirat and Roth, arXiv 1808.00783, eq. 1)."""
+    """x sigmoid(x) for x >= 0, (e^x - 1) sigmoid(x) for x < 0 (Basirat and Roth, arXiv 1808.00783, eq. 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply to a tensor of any shape; the result keeps its type."""
-        # expm1 of a large x would be infinite, and an infinity in the branch not taken is NaN in the gradient.
-        below = torch.expm1(x.clamp(max=0)).to(x.dtype)
-        return torch.where(x >= 0, x, below) * torch.sigmoid(x)
+        """Apply elementwise to a tensor of any shape, keeping its dtype."""
+        # Clamped because expm1 overflows for large x, and an infinity in the branch not taken makes the gradient NaN.
+        negative = torch.expm1(x.clamp(max=0)).to(x.dtype)
+        return torch.where(x >= 0, x, negative) * torch.sigmoid(x)
 
 
 class SReLU(nn.Module):
-    """Piecewise linear in three parts, all four of its numbers learned (Jin et al., arXiv 1512.07030, eq. 1).
+    """Piecewise linear function of three segments with four learned parameters (Jin et al., arXiv 1512.07030, eq. 1).
 
-    t_right + a_right (x - t_right) from t_right on, x between, t_left + a_left (x - t_left) up to t_left.
-    The four are shared by the channels of a site. The paper sets t_right from the data after some epochs; here it is
-    a value of its own, so that two networks start alike whatever the data.
+    t_right + a_right (x - t_right) for x >= t_right, t_left + a_left (x - t_left) for x <= t_left, x in between.
+    The parameters are shared by all channels of a layer. The paper sets t_right from the data after some epochs; here
+    it has a constant initial value, so that the initial network does not depend on the data.
     """
 
     def __init__(self, t_left: float = 0.0, a_left: float = 0.2, t_right: float = 1.0, a_right: float = 1.0):
@@ -73,9 +75,9 @@ class SReLU(nn.Module):
         self.a_right = nn.Parameter(torch.tensor(float(a_right)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply to a tensor of any shape; the result keeps its type."""
+        """Apply elementwise to a tensor of any shape, keeping its dtype."""
         t_left, a_left, t_right, a_right = (
-            each.to(x.dtype) for each in (self.t_left, self.a_left, self.t_right, self.a_right)
+            parameter.to(x.dtype) for parameter in (self.t_left, self.a_left, self.t_right, self.a_right)
         )
         right = torch.where(x >= t_right, t_right + a_right * (x - t_right), x)
         return torch.where(x <= t_left, t_left + a_left * (x - t_left), right)
@@ -86,56 +88,54 @@ class ISRU(nn.Module):
 
     def __init__(self, alpha: float = 1.0):
         super().__init__()
-        if alpha < 0:
-            raise ValueError(f"isru: alpha is {alpha}, expected 0 or more")
         self.alpha = float(alpha)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply to a tensor of any shape; the result keeps its type."""
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # the square would leave fp16's range
+        """Apply elementwise to a tensor of any shape, keeping its dtype."""
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # the square exceeds the range of fp16
         return (wide * torch.rsqrt(1 + self.alpha * wide * wide)).to(x.dtype)
 
 
 class HardMish(nn.Module):
-    """(x / 2) min(2, max(0, x + 2)), Mish from straight pieces (H-Mish, by the Mish authors' repository)."""
+    """(x / 2) min(2, max(0, x + 2)), a piecewise approximation of Mish (H-Mish, from the Mish authors' repository)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply to a tensor of any shape."""
+        """Apply elementwise to a tensor of any shape."""
         return 0.5 * x * (x + 2).clamp(0, 2)
 
 
 class MishEager(nn.Module):
-    """Mish as its definition reads, three operations that each keep a tensor (Misra, arXiv 1908.08681, eq. 1)."""
+    """Mish by its definition: three operations, each of which saves a tensor (Misra, arXiv 1908.08681, eq. 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply to a tensor of any shape; the result keeps its type."""
+        """Apply elementwise to a tensor of any shape, keeping its dtype."""
         return x * torch.tanh(F.softplus(x)).to(x.dtype)
 
 
-def _gelu(approximate: str = "none") -> nn.GELU:
-    if approximate not in ("none", "tanh"):
-        raise ValueError(f"gelu: approximate is {approximate!r}, expected 'none' or 'tanh'")
-    return nn.GELU(approximate=approximate)
+def _check_gelu(parameters: Mapping[str, Value]) -> None:
+    if parameters["approximate"] not in ("none", "tanh"):
+        raise ValueError(f"gelu: approximate is {parameters['approximate']!r}, expected 'none' or 'tanh'")
 
 
-def _rrelu(lower: float = 1 / 8, upper: float = 1 / 3) -> nn.RReLU:
+def _check_rrelu(parameters: Mapping[str, Value]) -> None:
+    lower, upper = float(parameters["lower"]), float(parameters["upper"])
     if lower > upper:
-        raise ValueError(f"rrelu: lower is {lower}, above upper, which is {upper}")
-    return nn.RReLU(lower=lower, upper=upper)
+        raise ValueError(f"rrelu: lower is {lower}, expected at most upper, which is {upper}")
+
+
+def _check_isru(parameters: Mapping[str, Value]) -> None:
+    if float(parameters["alpha"]) < 0:
+        raise ValueError(f"isru: alpha is {parameters['alpha']}, expected 0 or more")
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A row of the table; `kind` is the class of the modules made, by which they are recognised in a network."""
+    """An entry of the table; modules of exactly the class `kind` are recognised as this activation in a network."""
 
     kind: type[nn.Module]
     implementation: str
-    parameters: Mapping[str, float | bool | str] = field(default_factory=dict)
-    factory: Callable[..., nn.Module] | None = None  # where it is not the class itself
-
-    def make(self, parameters: Mapping[str, Any]) -> nn.Module:
-        """A new module with these parameters."""
-        return (self.factory or self.kind)(**parameters)
+    parameters: Mapping[str, Value] = field(default_factory=dict)  # with their defaults
+    check: Callable[[Mapping[str, Value]], None] | None = None  # raises ValueError for values out of range
 
 
 TABLE: dict[str, Activation] = {
@@ -145,13 +145,13 @@ TABLE: dict[str, Activation] = {
     ),
     "prelu": Activation(nn.PReLU, "torch.nn.functional.prelu", {"init": 0.25}),  # arXiv 1502.01852
     "rrelu": Activation(  # Xu et al., arXiv 1505.00853
-        nn.RReLU, "torch.nn.functional.rrelu", {"lower": 1 / 8, "upper": 1 / 3}, _rrelu
+        nn.RReLU, "torch.nn.functional.rrelu", {"lower": 1 / 8, "upper": 1 / 3}, _check_rrelu
     ),
     "elu": Activation(nn.ELU, "torch.nn.functional.elu", {"alpha": 1.0}),  # Clevert et al., arXiv 1511.07289
     "celu": Activation(nn.CELU, "torch.nn.functional.celu", {"alpha": 1.0}),  # Barron, arXiv 1704.07483
     "selu": Activation(nn.SELU, "torch.nn.functional.selu"),  # Klambauer et al., arXiv 1706.02515
     "gelu": Activation(  # Hendrycks and Gimpel, arXiv 1606.08415
-        nn.GELU, "torch.nn.functional.gelu", {"approximate": "none"}, _gelu
+        nn.GELU, "torch.nn.functional.gelu", {"approximate": "none"}, _check_gelu
     ),
     "softplus": Activation(  # Dugas et al., NIPS 2000
         nn.Softplus, "torch.nn.functional.softplus", {"beta": 1.0, "threshold": 20.0}
@@ -165,7 +165,7 @@ TABLE: dict[str, Activation] = {
     "srelu": Activation(
         SReLU, "formula of 10 operations", {"t_left": 0.0, "a_left": 0.2, "t_right": 1.0, "a_right": 1.0}
     ),
-    "isru": Activation(ISRU, "formula of 5 operations", {"alpha": 1.0}),
+    "isru": Activation(ISRU, "formula of 5 operations", {"alpha": 1.0}, _check_isru),
     "hardswish": Activation(nn.Hardswish, "torch.nn.functional.hardswish"),  # Howard et al., arXiv 1905.02244
     "hard_mish": Activation(HardMish, "formula of 4 operations"),
     "mish": Activation(Mish, "ops.mish"),
@@ -173,81 +173,91 @@ TABLE: dict[str, Activation] = {
     "mish_eager": Activation(MishEager, "formula of 3 operations"),
     "identity": Activation(nn.Identity, "none"),
 }
-LARGEST = 1e30  # of a parameter; tensors of float32 hold no more than 3.4e38
-KINDS = {row.kind: name for name, row in TABLE.items()}
+ACTIVATION_NAMES = tuple(TABLE)
+NAMES_BY_KIND = {entry.kind: name for name, entry in TABLE.items()}
+MAX_PARAMETER = 1e30  # absolute value; float32 represents at most 3.4e38
 
 
-def check_activation(spec: Spec) -> dict[str, Any]:
-    """The full form {"name": ..., **every parameter} of a name, a mapping or an object with a name.
+@dataclass(frozen=True)
+class ActivationSpec:
+    """A valid activation: a name of the table with a value for each of its parameters. Made by `parse_activation`."""
 
-    ValueError for a name or a parameter that is not in the table, naming the nearest, and for a wrong type or value.
+    name: str
+    values: tuple[tuple[str, Value], ...] = ()  # in the order of the table, so that equal specifications compare equal
+
+    @property
+    def parameters(self) -> dict[str, Value]:
+        """The parameters by name, defaults included."""
+        return dict(self.values)
+
+    def __str__(self) -> str:
+        """As in reports: swish(beta=1.0, learnable=True)."""
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.values)})" if self.values else self.name
+
+
+def parse_activation(value: object) -> ActivationSpec:
+    """The specification for a name ("mish") or a mapping with a name ({"name": "swish", "beta": 2.0}).
+
+    ValueError for an unknown name or parameter, with the nearest known one, and for a value of the wrong type or range.
     """
-    name, given = _split(spec)
+    given = {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
+    name = given.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError(
+            f"expected the name of an activation, or a mapping such as {{name: swish, beta: 1.0}}; "
+            f"found {str(value)[:100]!r}"
+        )
     if name not in TABLE:
         raise ValueError(
-            f"there is no activation {name[:100]!r}{did_you_mean(name, TABLE)}; there are {', '.join(TABLE)}"
+            f"unknown activation {name[:100]!r}{did_you_mean(name, TABLE)}; known are {', '.join(ACTIVATION_NAMES)}"
         )
-    defaults = TABLE[name].parameters
-    for key, value in given.items():
-        if key not in defaults:
-            there = f"it has {', '.join(defaults)}" if defaults else "it has none"
-            raise ValueError(f"activation {name} has no parameter {key!r}{did_you_mean(key, defaults)}; {there}")
-        _check_type(name, key, value, defaults[key])
-    full = {**defaults, **given}
-    TABLE[name].make(full)  # a value out of range is refused by the factory
-    return {"name": name, **full}
+    entry = TABLE[name]
+    for key, found in given.items():
+        if key not in entry.parameters:
+            known = ", ".join(entry.parameters) or "none"
+            hint = did_you_mean(str(key), entry.parameters)
+            raise ValueError(f"activation {name}: unknown parameter {key!r}{hint}; its parameters: {known}")
+        _check_type(name, key, found, entry.parameters[key])
+    parameters = {**entry.parameters, **given}
+    if entry.check is not None:
+        entry.check(parameters)
+    return ActivationSpec(name, tuple(parameters.items()))
 
 
-def make_activation(spec: Spec) -> nn.Module:
-    """A new module for this specification, never shared and never in place; draws no random numbers."""
-    full = check_activation(spec)
-    module = TABLE[full["name"]].make({key: value for key, value in full.items() if key != "name"})
-    module.spec = full  # type: ignore[assignment]  # a plain value: what was asked for, for the census
+def make_activation(spec: ActivationSpec) -> nn.Module:
+    """Build a new module, which is never shared and never works in place. Draws no random numbers."""
+    module = TABLE[spec.name].kind(**spec.parameters)
+    module.spec = spec  # type: ignore[assignment]  # a plain attribute, read by the census
     return module
 
 
+def has_fused_form(spec: ActivationSpec) -> bool:
+    """Whether a fused kernel exists for batch norm followed by this activation."""
+    return TABLE[spec.name].kind in FUSED
+
+
 def implementation(name: str, device: torch.device, dtype: torch.dtype) -> str:
-    """What computes the activation `name` on this device in eager code, with the reason where there is a choice."""
+    """What computes the activation `name` on this device in eager mode, with the reason if there is a choice."""
     if name != "mish":
         return TABLE[name].implementation
     chosen = plan(device, dtype)
     return f"{chosen.implementation} ({chosen.reason})"
 
 
-def has_fused_form(spec: Spec) -> bool:
-    """Whether ops/norm_act.py can compute this activation as one with its batch norm, on some device."""
-    return TABLE[check_activation(spec)["name"]].kind in FUSED
-
-
-def activation_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """The learnable parameters that belong to activations, by their full names; they want no weight decay."""
-    return list(_activation_parameters(model))
-
-
-def _activation_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+def activation_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The learnable parameters of activations by their full names; they are excluded from weight decay."""
     for path, module in model.named_modules():
-        if type(module) in KINDS:
+        if type(module) in NAMES_BY_KIND:
             for key, parameter in module.named_parameters(recurse=False):
                 yield f"{path}.{key}" if path else key, parameter
 
 
-def _split(spec: Spec) -> tuple[str, dict[str, Any]]:
-    if isinstance(spec, str):
-        return spec, {}
-    given = dict(spec) if isinstance(spec, Mapping) else dict(getattr(spec, "__dict__", {}))
-    name = given.pop("name", None)
-    if not isinstance(name, str):
-        raise ValueError(
-            f"an activation is a name or has a name, as {{name: swish, beta: 1.0}} does; found {str(spec)[:100]!r}"
-        )
-    return name, given
-
-
-def _check_type(name: str, key: str, value: Any, default: Any) -> None:
+def _check_type(name: str, key: str, value: object, default: Value) -> None:
     if isinstance(default, float):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        good, expected = number and abs(value) <= LARGEST, f"a number up to {LARGEST:g}"  # NaN is not
+        valid = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_PARAMETER
+        expected = f"a number up to {MAX_PARAMETER:g}"  # which NaN is not
     else:
-        good, expected = isinstance(value, type(default)), "true or false" if isinstance(default, bool) else "a string"
-    if not good:
+        valid = isinstance(value, type(default))
+        expected = "true or false" if isinstance(default, bool) else "a string"
+    if not valid:
         raise ValueError(f"activation {name}: {key} is {value!r}, expected {expected}")

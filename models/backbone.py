@@ -1,4 +1,4 @@
-"""The CSP backbone: five stages, each at half the side of the one before."""
+"""Backbones, stacks of stages each of which halves the resolution; the sizes n to x; the table of backbones."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,33 +6,72 @@ from torch import Tensor, nn
 
 from models.blocks import CSP, SPPF, ConvFactory
 
+# Depth multiple, width multiple and largest width of each size, as in YOLOv8.
+SIZES = {
+    "n": (1 / 3, 0.25, 1024),
+    "s": (1 / 3, 0.5, 1024),
+    "m": (2 / 3, 0.75, 768),
+    "l": (1.0, 1.0, 512),
+    "x": (1.0, 1.25, 512),
+}
+# By level; level i has stride 2**i. Those above P5 repeat its width, so that P1 to P5 are the same at any `levels`.
+CHANNELS = {1: 64, 2: 128, 3: 256, 4: 512, 5: 1024, 6: 1024, 7: 1024}
+REPEATS = {2: 3, 3: 6, 4: 6, 5: 3, 6: 3, 7: 3}  # of the bottlenecks in a CSP block
 
-class Backbone(nn.Module):
-    """Image to features at strides 8, 16 and 32. Stage names are levels: P1 has stride 2, P5 has stride 32."""
 
-    STAGES = ("P1", "P2", "P3", "P4", "P5")
-    P1: nn.Module
-    P2: nn.Module
-    P3: nn.Module
-    P4: nn.Module
-    P5: nn.Module
+def scaled_channels(size: str) -> dict[int, int]:
+    """Channels of each level at a size, as multiples of 8."""
+    _, width, largest = SIZES[size]
+    return {level: -(-int(min(channels, largest) * width) // 8) * 8 for level, channels in CHANNELS.items()}
 
-    def __init__(self, channels: Sequence[int], repeats: Sequence[int], *, convs: Mapping[str, ConvFactory]):
-        """`channels` of the five stages, `repeats` of the CSP blocks of P2 to P5, a conv factory a stage."""
+
+def scaled_repeats(size: str) -> dict[int, int]:
+    """Bottlenecks in the CSP block of each level at a size."""
+    depth = SIZES[size][0]
+    return {level: max(1, round(repeats * depth)) for level, repeats in REPEATS.items()}
+
+
+class CSPBackbone(nn.Module):
+    """Images to features at some levels, by CSP blocks; stage P{i} has stride 2**i, and the last one ends with an SPPF.
+
+    `channels` and `repeats` hold values for each level up to the highest of `levels`; `convs` a conv factory per stage.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[int],
+        *,
+        channels: Mapping[int, int],
+        repeats: Mapping[int, int],
+        convs: Mapping[str, ConvFactory],
+    ):
         super().__init__()
-        self.P1 = nn.Sequential(convs["P1"](3, channels[0], kernel=3, stride=2))
-        for index, name in enumerate(self.STAGES[1:], start=1):
-            conv = convs[name]
+        self.levels = tuple(levels)
+        self.add_module("P1", nn.Sequential(convs["P1"](3, channels[1], kernel=3, stride=2)))
+        for level in range(2, max(levels) + 1):
+            conv = convs[f"P{level}"]
             blocks: list[nn.Module] = [
-                conv(channels[index - 1], channels[index], kernel=3, stride=2),
-                CSP(channels[index], channels[index], repeats=repeats[index - 1], conv=conv),
+                conv(channels[level - 1], channels[level], kernel=3, stride=2),
+                CSP(channels[level], channels[level], repeats=repeats[level], conv=conv),
             ]
-            if name == "P5":
-                blocks.append(SPPF(channels[index], channels[index], conv=conv))
-            self.add_module(name, nn.Sequential(*blocks))
+            if level == max(levels):
+                blocks.append(SPPF(channels[level], channels[level], conv=conv))
+            self.add_module(f"P{level}", nn.Sequential(*blocks))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, H, W) to P3, P4, P5: (B, channels, H / 8, W / 8) and so on."""
-        p3 = self.P3(self.P2(self.P1(images)))
-        p4 = self.P4(p3)
-        return p3, p4, self.P5(p4)
+    @staticmethod
+    def stages(levels: Sequence[int]) -> tuple[str, ...]:
+        """Names of the stages, in the order of the forward pass."""
+        return tuple(f"P{level}" for level in range(1, max(levels) + 1))
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        """(B, 3, H, W) to {level: (B, channels, H / 2**level, W / 2**level)}."""
+        features = {}
+        x = images
+        for level, stage in enumerate(self.children(), start=1):
+            x = stage(x)
+            if level in self.levels:
+                features[level] = x
+        return features
+
+
+BACKBONES: dict[str, type[CSPBackbone]] = {"csp": CSPBackbone}

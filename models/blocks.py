@@ -1,18 +1,18 @@
-"""The blocks of the network. Composite blocks receive `conv`, a factory of ConvNormAct, never an activation's name:
+"""Building blocks. Composite blocks receive `conv`, a factory of ConvNormAct, instead of an activation:
 
-conv = functools.partial(ConvNormAct, act={"name": "mish"})
+conv = functools.partial(ConvNormAct, act=parse_activation("mish"))
 CSP(64, 64, repeats=2, conv=conv)
 """
 
 import copy
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.activations import Spec, make_activation
+from models.activations import ActivationSpec, make_activation
 from ops.norm_act import norm_act
 
 ConvFactory = Callable[..., "ConvNormAct"]
@@ -20,10 +20,10 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class ConvNormAct(nn.Module):
-    """Convolution without bias, batch norm, activation; the output's side is the input's divided by the stride.
+    """Convolution without bias, batch norm, activation.
 
-    `fuse`: norm and activation may run as one operator, where ops/norm_act.py has one for them. `options` are those of
-    nn.Conv2d; its padding is half of the kernel where they do not say otherwise. `eps`, `momentum` are the norm's.
+    `padding`: None for half of the kernel size. `fuse`: let norm and activation run as one operator if
+    ops/norm_act.py has one for them. `eps` and `momentum` are those of the norm.
     """
 
     def __init__(
@@ -33,15 +33,18 @@ class ConvNormAct(nn.Module):
         *,
         kernel: int = 1,
         stride: int = 1,
-        act: Spec,
+        padding: int | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        act: ActivationSpec,
         fuse: bool = False,
         eps: float = 1e-3,
         momentum: float = 0.03,
-        **options: Any,
     ):
         super().__init__()
         self.fuse = fuse
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, bias=False, **{"padding": kernel // 2, **options})
+        padding = kernel // 2 if padding is None else padding
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
         self.norm = nn.BatchNorm2d(outputs, eps=eps, momentum=momentum)
         self.act = make_activation(act)
 
@@ -51,7 +54,7 @@ class ConvNormAct(nn.Module):
         return norm_act(x, self.norm, self.act) if self.fuse else self.act(self.norm(x))
 
     def folded(self) -> "ConvAct":
-        """The same function in evaluation, with the norm's scale and shift inside the convolution."""
+        """The equivalent block for inference, with the norm's scale and shift folded into the convolution."""
         conv, norm = self.conv, self.norm
         scale = norm.weight.double() * (norm.get_buffer("running_var").double() + norm.eps).rsqrt()  # (outputs,)
         shift = norm.bias.double() - norm.get_buffer("running_mean").double() * scale
@@ -74,13 +77,13 @@ class ConvNormAct(nn.Module):
 
 
 class ConvAct(nn.Module):
-    """Convolution with bias and activation: made so, or what is left of a ConvNormAct once its norm is folded."""
+    """Convolution with bias, activation: a block without a norm, or a ConvNormAct after folding."""
 
     def __init__(self, conv: nn.Conv2d, act: nn.Module):
         super().__init__()
         self.conv = conv
         self.act = act
-        self.wide = False  # whether the activation is computed and given out in float32: probabilities near 1 need it
+        self.wide = False  # whether to compute and return the activation in float32, which probabilities near 1 need
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H', W')."""
@@ -89,14 +92,14 @@ class ConvAct(nn.Module):
 
 
 class AddAct(nn.Module):
-    """The sum of two features and its activation."""
+    """Sum of two feature maps, activation."""
 
-    def __init__(self, act: Spec):
+    def __init__(self, act: ActivationSpec):
         super().__init__()
         self.act = make_activation(act)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """(B, C, H, W) twice to the same."""
+        """Two (B, C, H, W) to one of the same shape."""
         return self.act(x + y)
 
 
@@ -111,7 +114,7 @@ def folded(model: Model) -> Model:
 
 
 class Bottleneck(nn.Module):
-    """Two 3x3 convolutions, with the input added where `shortcut` (He et al., arXiv 1512.03385)."""
+    """Two 3x3 convolutions, plus the input if `shortcut` (He et al., arXiv 1512.03385)."""
 
     def __init__(self, channels: int, *, shortcut: bool, conv: ConvFactory):
         super().__init__()
@@ -120,15 +123,15 @@ class Bottleneck(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) to the same."""
+        """(B, channels, H, W) to the same shape."""
         y = self.second(self.first(x))
         return x + y if self.shortcut else y
 
 
 class CSP(nn.Module):
-    """Cross-stage partial block (Wang et al., arXiv 1911.11929): half passes by, half through `repeats` bottlenecks.
+    """Cross-stage partial block (Wang et al., arXiv 1911.11929): half of the channels go through `repeats` bottlenecks.
 
-    Every bottleneck's output reaches the last convolution, as in ELAN (Wang et al., arXiv 2211.04800).
+    The other half and the output of every bottleneck are merged, as in ELAN (Wang et al., arXiv 2211.04800).
     """
 
     def __init__(self, inputs: int, outputs: int, *, repeats: int, shortcut: bool = True, conv: ConvFactory):
@@ -147,7 +150,7 @@ class CSP(nn.Module):
 
 
 class SPPF(nn.Module):
-    """Spatial pyramid pooling (He et al., arXiv 1406.4729): windows of 5, 9 and 13 as one 5-window applied thrice."""
+    """Spatial pyramid pooling (He et al., arXiv 1406.4729): windows of 5, 9 and 13 by applying a window of 5 thrice."""
 
     def __init__(self, inputs: int, outputs: int, *, conv: ConvFactory):
         super().__init__()

@@ -1,98 +1,100 @@
-"""The census: which activation stands at which stage, how often, and what computes it; and the check that it is so.
+"""The census, a summary of the activations of a network read from its modules, and its check against the configuration.
 
-A site is the `act` of a ConvNormAct, ConvAct or AddAct of a stage; paths read part.stage.rest.
+An activation layer is the `act` of a ConvNormAct, ConvAct or AddAct; the paths of modules read part.stage.rest.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
-from models.activations import KINDS, TABLE, implementation
+from models.activations import NAMES_BY_KIND, TABLE, ActivationSpec, Value, implementation
 from models.blocks import AddAct, ConvAct, ConvNormAct
 from models.darknet.network import Darknet
 from models.detector import Detector
 from ops.norm_act import fusion
 
-# Classes of modules that shape values pointwise: one of these outside a site is an activation left unswitched.
+# Elementwise nonlinearities: one of these outside an activation layer cannot be switched by a configuration.
 POINTWISE = (
-    *KINDS,
+    *NAMES_BY_KIND,
     *(getattr(nn.modules.activation, name) for name in nn.modules.activation.__all__ if name != "MultiheadAttention"),
 )
 
 
 @dataclass(frozen=True)
 class CensusRow:
-    """An activation of one stage."""
+    """The activation layers of one stage that have the same activation and implementation."""
 
     part: str
     stage: str
     activation: str
-    parameters: dict[str, Any]  # as the config gave them, with the defaults
-    sites: int
+    parameters: dict[str, Value]  # those of the configuration, defaults included
+    sites: int  # number of activation layers
     implementation: str
 
 
 def census(
     model: Detector | Darknet, *, device: torch.device | None = None, dtype: torch.dtype | None = None
 ) -> list[CensusRow]:
-    """The activations that stand in the network now, read from its modules; a row a stage, for each kind it holds.
+    """Count the activation layers of the network as it is now, by stage, activation and implementation.
 
-    `device` and `dtype` are those in which activations will be computed, under autocast its type; the weights' else.
+    `device` and `dtype` are those in which activations are computed (under autocast, its dtype); None: the weights'.
     """
     weight = next(model.parameters())
-    place = (device or weight.device, dtype or weight.dtype)
-    counts: Counter[tuple[str, str, str, tuple[tuple[str, Any], ...], str]] = Counter()
+    device, dtype = device or weight.device, dtype or weight.dtype
+    counts: Counter[tuple[str, str, str, tuple[tuple[str, Value], ...], str]] = Counter()
     for path, block in _blocks(model):
         part, stage = path.split(".")[:2]
-        asked = tuple((key, value) for key, value in _spec(block.act).items() if key != "name")
-        name = KINDS.get(type(block.act), type(block.act).__name__)
-        counts[part, stage, name, asked, _implementation(name, block, *place)] += 1
-    return [
-        CensusRow(part, stage, name, dict(asked), sites, by) for (part, stage, name, asked, by), sites in counts.items()
-    ]
+        spec = _spec(block.act)
+        name = NAMES_BY_KIND.get(type(block.act), type(block.act).__name__)
+        counts[part, stage, name, spec.values if spec else (), _implementation(name, block, device, dtype)] += 1
+    return [CensusRow(part, stage, name, dict(values), n, by) for (part, stage, name, values, by), n in counts.items()]
 
 
 def format_census(rows: Sequence[CensusRow]) -> str:
-    """The census as a table to print, stages alike in a part on one line."""
+    """The census as a table, with equal stages of a part on one line."""
     merged: dict[tuple[str, str, str], tuple[list[str], int]] = {}
     for row in rows:
-        given = ", ".join(f"{key}={value}" for key, value in row.parameters.items())
-        key = (row.part, f"{row.activation}({given})" if given else row.activation, row.implementation)
-        stages, sites = merged.get(key, ([], 0))
-        merged[key] = ([*stages, row.stage], sites + row.sites)
-    lines = [("part", "stages", "activation", "sites", "implementation")]
-    for (part, name, by), (stages, sites) in merged.items():
-        lines.append((part, " ".join(stages), name, str(sites), by))
+        spec = ActivationSpec(row.activation, tuple(row.parameters.items()))
+        key = (row.part, str(spec), row.implementation)
+        stages, layers = merged.get(key, ([], 0))
+        merged[key] = ([*stages, row.stage], layers + row.sites)
+    lines = [("part", "stages", "activation", "layers", "implementation")]
+    for (part, name, by), (stages, layers) in merged.items():
+        lines.append((part, " ".join(stages), name, str(layers), by))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def verify_census(model: Detector | Darknet) -> None:
-    """ValueError naming the module where an activation is not what the config asked for, is shared, or is no site."""
-    sites = dict(_sites(model))
-    held: dict[int, str] = {}
-    for path, module in sites.items():
-        stage, asked = _asked(model.activations, path)
-        if asked is None or type(module) is not TABLE[asked["name"]].kind or _spec(module) != asked:
+    """Check that each activation layer is as requested, has its own instance, and that there is no other nonlinearity.
+
+    ValueError naming the module otherwise.
+    """
+    layers = {f"{path}.act": block.act for path, block in _blocks(model)}
+    paths_by_id: dict[int, str] = {}
+    for path, module in layers.items():
+        stage, requested = _requested(model.activations, path)
+        if requested is None or type(module) is not TABLE[requested.name].kind or _spec(module) != requested:
             found = _spec(module) or type(module).__name__
-            raise ValueError(f"{path}: the activation is {found}, but {asked} was asked for at {stage}")
-        if id(module) in held:
-            raise ValueError(f"{path}: shares its activation with {held[id(module)]}; each site has its own")
-        held[id(module)] = path
+            raise ValueError(f"{path}: the activation is {found}, but {requested} was requested for {stage}")
+        if id(module) in paths_by_id:
+            raise ValueError(
+                f"{path}: shares its activation with {paths_by_id[id(module)]}; each layer must have its own instance"
+            )
+        paths_by_id[id(module)] = path
     for path, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, POINTWISE) and path not in sites:
-            raise ValueError(f"{path}: {type(module).__name__} is built in there, so no config can switch it")
+        if isinstance(module, POINTWISE) and path not in layers:
+            raise ValueError(f"{path}: {type(module).__name__} is hard-coded here, so no configuration can switch it")
     for stage in model.activations:
-        if not any(path.startswith(f"{stage}.") for path in sites):
-            raise ValueError(f"{stage}: an activation was asked for, but the stage has no site for one")
+        if not any(path.startswith(f"{stage}.") for path in layers):
+            raise ValueError(f"{stage}: an activation was requested, but the stage has no activation layer")
 
 
-def _asked(activations: Mapping[str, dict[str, Any]], path: str) -> tuple[str, dict[str, Any] | None]:
-    """The narrowest key of what was asked for that holds a site, and the activation; a stage, or a layer of one."""
+def _requested(activations: Mapping[str, ActivationSpec], path: str) -> tuple[str, ActivationSpec | None]:
+    """The longest key of `activations`, a stage or a layer of one, that contains a path; and its activation."""
     words = path.split(".")
     for length in range(len(words), 2, -1):
         key = ".".join(words[:length])
@@ -108,13 +110,9 @@ def _blocks(model: nn.Module) -> Iterator[tuple[str, ConvNormAct | ConvAct | Add
             yield path, module
 
 
-def _sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for path, block in _blocks(model):
-        yield f"{path}.act", block.act
-
-
-def _spec(module: nn.Module) -> dict[str, Any]:
-    return getattr(module, "spec", {})
+def _spec(module: nn.Module) -> ActivationSpec | None:
+    spec = getattr(module, "spec", None)
+    return spec if isinstance(spec, ActivationSpec) else None
 
 
 def _implementation(name: str, block: nn.Module, device: torch.device, dtype: torch.dtype) -> str:

@@ -1,6 +1,7 @@
-"""From raw maps to boxes and scores, and from those to detections; no parameters, float32 inside."""
+"""Raw maps to boxes and scores, and those to detections; computed in float32, without parameters."""
 
 from collections.abc import Callable, Sequence
+from typing import Required, TypedDict
 
 import torch
 from torch import Tensor
@@ -8,26 +9,37 @@ from torchvision.ops import batched_nms
 
 from core.types import Detections
 
-# As many of the best candidates of an image are kept before suppression, whose cost grows with their square.
-CANDIDATES = 30_000
-# Boxes (n, 4), scores (n,), labels (n,) and the overlap to the positions of the boxes that are kept, best first.
+MAX_CANDIDATES = 30_000  # per image, the best ones: the cost of suppression grows with the square of their number
+# Boxes (n, 4), scores (n,), labels (n,) and an IoU threshold to the indices of the boxes kept, best first.
 Suppress = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
+class NmsOptions(TypedDict, total=False):
+    """The keyword arguments of `nms`."""
+
+    conf: Required[float]
+    iou: Required[float]
+    max_det: Required[int]
+    multi_label: bool
+    classes: Sequence[int] | None
+    agnostic: bool
+    suppress: Suppress
+
+
 def flatten_levels(outputs: Sequence[Tensor]) -> Tensor:
-    """Maps (B, C, h, w) of all levels to one (B, A, C) in float32, A counting cells row by row, finest level first."""
-    return torch.cat([each.permute(0, 2, 3, 1).flatten(1, 2).float() for each in outputs], dim=1)
+    """Maps (B, C, h, w) of all levels to one (B, A, C) in float32; A runs over levels, rows, columns."""
+    return torch.cat([x.permute(0, 2, 3, 1).flatten(1, 2).float() for x in outputs], dim=1)
 
 
 def cell_centres(count: int, stride: int, device: torch.device) -> Tensor:
-    """(count,) pixel positions of the centres of the cells along one axis: (i + 0.5) * stride."""
+    """(count,) centres of the cells along one axis in pixels: (i + 0.5) * stride."""
     return (torch.arange(count, device=device, dtype=torch.float32) + 0.5) * stride
 
 
 def anchor_points(
     shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Centres (A, 2) in pixels and strides (A, 1) of the cells of levels (height, width), in `flatten_levels` order."""
+    """Centres (A, 2) in pixels and strides (A, 1) of the cells of maps of (height, width), as in `flatten_levels`."""
     points, sizes = [], []
     for (height, width), stride in zip(shapes, strides, strict=True):
         y, x = torch.meshgrid(cell_centres(height, stride, device), cell_centres(width, stride, device), indexing="ij")
@@ -37,9 +49,9 @@ def anchor_points(
 
 
 def decode_boxes(distributions: Tensor, points: Tensor, strides: Tensor) -> Tensor:
-    """Boxes (..., 4) xyxy in pixels from logits (..., 4 * reg_max) of the distances to left, top, right and bottom.
+    """Boxes (..., 4) xyxy in pixels from logits (..., 4 * reg_max) over the distances to left, top, right and bottom.
 
-    A distance is the expectation over its bins, in strides (Li et al., arXiv 2006.04388, eq. 4).
+    A distance is the expectation over its bins, in units of the stride (Li et al., arXiv 2006.04388, eq. 4).
     """
     bins = distributions.unflatten(-1, (4, -1))  # (..., 4, reg_max)
     distances = bins.softmax(-1) @ torch.arange(bins.shape[-1], device=bins.device, dtype=bins.dtype)
@@ -51,7 +63,7 @@ def decode(outputs: Sequence[Tensor], *, strides: Sequence[int], num_classes: in
     """Raw maps (B, 4 * reg_max + C, h, w) to boxes (B, A, 4) xyxy in network pixels and scores (B, A, C)."""
     with torch.autocast(outputs[0].device.type, enabled=False):
         flat = flatten_levels(outputs)
-        points, sizes = anchor_points([(each.shape[2], each.shape[3]) for each in outputs], strides, flat.device)
+        points, sizes = anchor_points([(x.shape[2], x.shape[3]) for x in outputs], strides, flat.device)
         distributions, logits = flat.split((flat.shape[-1] - num_classes, num_classes), dim=-1)
         return decode_boxes(distributions, points, sizes), logits.sigmoid()
 
@@ -68,11 +80,11 @@ def nms(
     agnostic: bool = False,
     suppress: Suppress = batched_nms,
 ) -> list[Detections]:
-    """Boxes (B, A, 4) and scores (B, A, C) to the detections of each image, suppressed within each class.
+    """Boxes (B, A, 4) and scores (B, A, C) to the detections of each image, by non-maximum suppression per class.
 
-    A box counts for every class whose score is above `conf`, or only for its best where not `multi_label`;
-    `classes` keeps these labels alone; `agnostic` suppresses across the classes. `suppress` is what does it, by default
-    by IoU. An image's result does not depend on the others in the batch.
+    A box is a candidate for every class with a score above `conf`, or only for its best class unless `multi_label`.
+    `classes`: keep these labels only; `agnostic`: suppress across classes; `suppress`: the suppression itself, by IoU
+    by default. The result of an image does not depend on the rest of the batch.
     """
     if classes is not None:
         wanted = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
@@ -82,14 +94,14 @@ def nms(
     for image_boxes, image_scores in zip(boxes.float(), scores.float(), strict=True):
         rows, kept, labels = _candidates(image_scores, conf=conf, multi_label=multi_label)
         groups = torch.zeros_like(labels) if agnostic else labels
-        # Sorted by score; the order of equal scores is the cells' own.
+        # Sorted by score; equal scores keep the order of the cells.
         chosen = suppress(image_boxes[rows], kept, groups, iou)[:max_det]
         found.append(Detections(image_boxes[rows[chosen]], kept[chosen], labels[chosen]))
     return found
 
 
 def _candidates(scores: Tensor, *, conf: float, multi_label: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, scores and labels of what is above `conf` in an image, the best of them where they are too many."""
+    """Rows, scores and labels of an image's scores above `conf`, the best MAX_CANDIDATES of them."""
     if multi_label:
         rows, labels = (scores > conf).nonzero(as_tuple=True)
         kept = scores[rows, labels]
@@ -97,7 +109,7 @@ def _candidates(scores: Tensor, *, conf: float, multi_label: bool) -> tuple[Tens
         best, labels = scores.max(dim=-1)
         rows = (best > conf).nonzero().squeeze(-1)
         kept, labels = best[rows], labels[rows]
-    if len(kept) > CANDIDATES:
-        kept, order = kept.topk(CANDIDATES)
+    if len(kept) > MAX_CANDIDATES:
+        kept, order = kept.topk(MAX_CANDIDATES)
         rows, labels = rows[order], labels[order]
     return rows, kept, labels

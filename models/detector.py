@@ -1,9 +1,11 @@
-"""The detector: backbone, neck and head, and what differs between families: preprocess, loss, decode, fused."""
+"""The detector: backbone, neck and head, with preprocessing, loss and decoding; initial weights; FLOPs."""
+
+from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -13,34 +15,49 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from core.geometry import Geometry, letterbox
 from core.types import Detections, Targets
-from models.backbone import Backbone
+from models.activations import ActivationSpec
+from models.backbone import CSPBackbone
 from models.blocks import folded
-from models.decode import decode, nms
-from models.head import Head
+from models.decode import NmsOptions, decode, nms
+from models.head import DecoupledHead
 from models.loss import detection_loss
 from models.neck import Neck
 
+if TYPE_CHECKING:
+    from models.darknet.network import Darknet
+
+
+class AssignmentOptions(TypedDict):
+    """Parameters of `models.assign.assign`."""
+
+    topk: int
+    alpha: float
+    beta: float
+
 
 class Detector(nn.Module):
-    """An anchor-free detector of three levels; images (B, 3, H, W) in 0..1 with sides divisible by `stride`."""
+    """An anchor-free detector; images (B, 3, H, W) in 0..1 with height and width divisible by `stride`."""
 
     loss_names = ("box", "cls", "dfl")
-    fitting: Mapping[str, bool] = {"stretch": False, "smooth": True}  # of training images, as `preprocess` does it
+    fitting: Mapping[str, bool] = {
+        "stretch": False,
+        "smooth": True,
+    }  # resizing of training images, as in `preprocess`
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: CSPBackbone,
         neck: Neck,
-        head: Head,
+        head: DecoupledHead,
         *,
         names: Sequence[str],
         gains: Mapping[str, float],
-        assignment: Mapping[str, Any],
-        activations: Mapping[str, Mapping[str, Any]],
+        assignment: AssignmentOptions,
+        activations: Mapping[str, ActivationSpec],
     ):
-        """`gains` of the loss terms box, cls and dfl; `assignment` holds topk, alpha and beta.
+        """`gains` of the loss terms box, cls and dfl; `activations` requested for each stage, as in {"neck.T4": ...}.
 
-        `activations` is what was asked for at each stage, as in {"neck.T4": {"name": "mish"}, ...}, for the census.
+        The census checks the network against `activations`.
         """
         super().__init__()
         self.backbone, self.neck, self.head = backbone, neck, head
@@ -48,17 +65,17 @@ class Detector(nn.Module):
         self.num_classes = len(self.names)
         self.strides = head.strides
         self.stride = max(self.strides)
-        self.gains, self.assignment = dict(gains), dict(assignment)
-        self.activations = {stage: dict(spec) for stage, spec in activations.items()}
+        self.gains, self.assignment = dict(gains), assignment
+        self.activations = dict(activations)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Three raw maps (B, 4 * reg_max + classes, H / stride, W / stride), finest first."""
-        return self.head(*self.neck(*self.backbone(images)))
+        """A raw map (B, 4 * reg_max + classes, H / stride, W / stride) per level, finest first."""
+        return self.head(self.neck(self.backbone(images)))
 
     def preprocess(
         self, image: np.ndarray, size: int, *, rect: bool = False, original: tuple[int, int] | None = None
     ) -> tuple[np.ndarray, Geometry]:
-        """Letterbox an image (H, W, 3) to a square of `size`, or where `rect` to the next multiples of the stride."""
+        """Letterbox an image (H, W, 3) to a square of `size`, or to the next multiples of the stride if `rect`."""
         return letterbox(image, size, rect_stride=self.stride if rect else None, original=original)
 
     def loss(self, outputs: Sequence[Tensor], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
@@ -76,26 +93,26 @@ class Detector(nn.Module):
         """Boxes (B, A, 4) xyxy in network pixels and scores (B, A, classes), float32."""
         return decode(outputs, strides=self.strides, num_classes=self.num_classes)
 
-    def nms(self, boxes: Tensor, scores: Tensor, **options: Any) -> list[Detections]:
-        """The detections of each image; `models.decode.nms` says what the options are."""
+    def nms(self, boxes: Tensor, scores: Tensor, **options: Unpack[NmsOptions]) -> list[Detections]:
+        """The detections of each image; see `models.decode.nms` for the options."""
         return nms(boxes, scores, **options)
 
-    def fused(self) -> "Detector":
+    def fused(self) -> Detector:
         """A copy for inference with every batch norm folded into its convolution."""
         return folded(self)
 
     def set_biases(self) -> None:
-        """Start the head's last biases, once the weights are drawn."""
+        """Set the initial biases of the head; called once the weights are drawn."""
         self.head.set_biases()
 
 
 @torch.no_grad()
-def initialise(detector: Any, *, seed: int) -> None:
-    """Draw the weights of all convolutions, each from a stream of its own keyed by the seed and its name.
+def initialise(detector: Detector | Darknet, *, seed: int) -> None:
+    """Draw the weights of all convolutions, each from a random stream keyed by the seed and the parameter's name.
 
-    So they do not depend on what else the network holds, the activations least of all. The bounds are
-    1 / sqrt(inputs), as PyTorch has them: batch norm makes a layer's scale matter only in relation to the learning
-    rate, and the rates in use are tuned to this one.
+    Weights therefore do not depend on the rest of the network, in particular on its activations. The bounds are
+    1 / sqrt(inputs), PyTorch's default: after batch norm the scale of a layer matters only relative to the learning
+    rate, and the learning rates in use are tuned to this scale.
     """
     for path, module in detector.named_modules():
         if isinstance(module, nn.Conv2d):
@@ -103,7 +120,7 @@ def initialise(detector: Any, *, seed: int) -> None:
             for name, parameter in module.named_parameters(recurse=False):
                 if parameter.is_meta:
                     continue
-                # The same numbers wherever the network stands; on the CPU they are drawn where they belong.
+                # The same numbers on every device: drawn on the CPU, in place if the parameter is there.
                 draw = parameter if parameter.is_cpu else torch.empty(parameter.shape, device="cpu")
                 draw.uniform_(-bound, bound, generator=_stream(seed, f"{path}.{name}"))
                 if draw is not parameter:
@@ -117,7 +134,7 @@ def _stream(seed: int, name: str) -> torch.Generator:
 
 
 def flops(model: nn.Module, imgsz: int = 640) -> float:
-    """GFLOPs of one image of `imgsz` pixels a side: two for each multiply-add of the convolutions. Computes nothing."""
+    """GFLOPs for one image of `imgsz` x `imgsz` pixels, counting a multiply-add as two; runs on the meta device."""
     tensors = {name: tensor.detach().to("meta") for name, tensor in model.state_dict(keep_vars=True).items()}
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:

@@ -1,4 +1,4 @@
-"""The decoupled, anchor-free head: at each level one branch for the box and one for the classes."""
+"""The decoupled, anchor-free head: one branch for boxes and one for classes per level; the table of heads by name."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from models.blocks import ConvFactory
 
-PRIOR = 0.01  # score of every class at every cell before training
-DECAY = 0.3  # of the odds of a distance from one bin to the next before training: 2.7 strides are expected
+PRIOR = 0.01  # initial score of every class in every cell
+DECAY = 0.3  # initial log odds of a distance bin over the next one: the expected distance is 2.7 strides
 
 
 class HeadLevel(nn.Module):
-    """Features of one level to a map of 4 distributions of distances and the class logits at each cell."""
+    """Features of one level to a map of 4 distance distributions and the class logits of each cell."""
 
     def __init__(self, inputs: int, box_width: int, class_width: int, outputs: tuple[int, int], *, conv: ConvFactory):
         super().__init__()
@@ -33,46 +33,45 @@ class HeadLevel(nn.Module):
         return torch.cat((self.box(x), self.classes(x)), dim=1)
 
 
-class Head(nn.Module):
-    """One HeadLevel a level. The widths of the branches follow the finest level's, and the number of classes."""
+class DecoupledHead(nn.Module):
+    """A HeadLevel per level. The widths of the branches follow the finest level and the number of classes.
 
-    STAGES = ("P3", "P4", "P5")
-    P3: HeadLevel
-    P4: HeadLevel
-    P5: HeadLevel
+    `channels` are those of the features by level; `reg_max` is the number of bins for each side of a box; `convs` a
+    conv factory per stage.
+    """
 
     def __init__(
-        self,
-        channels: Sequence[int],
-        *,
-        num_classes: int,
-        reg_max: int,
-        strides: Sequence[int],
-        convs: Mapping[str, ConvFactory],
+        self, channels: Mapping[int, int], *, num_classes: int, reg_max: int, convs: Mapping[str, ConvFactory]
     ):
-        """`channels` and `strides` of the three levels; `reg_max` bins a box side; a conv factory a level."""
         super().__init__()
-        if reg_max < 2:
-            raise ValueError(f"model.reg_max is {reg_max}, expected 2 or more: a distance lies between two bins")
-        self.strides = tuple(strides)
         self.num_classes, self.reg_max = num_classes, reg_max
-        box_width = max(16, channels[0] // 4, 4 * reg_max)
-        class_width = max(channels[0], min(num_classes, 100))
-        for name, inputs in zip(self.STAGES, channels, strict=True):
-            level = HeadLevel(inputs, box_width, class_width, (4 * reg_max, num_classes), conv=convs[name])
-            self.add_module(name, level)
+        self.strides = tuple(2**level for level in channels)
+        finest = next(iter(channels.values()))
+        box_width = max(16, finest // 4, 4 * reg_max)
+        class_width = max(finest, min(num_classes, 100))
+        for level, inputs in channels.items():
+            outputs = (4 * reg_max, num_classes)
+            self.add_module(f"P{level}", HeadLevel(inputs, box_width, class_width, outputs, conv=convs[f"P{level}"]))
+
+    @staticmethod
+    def stages(levels: Sequence[int]) -> tuple[str, ...]:
+        """Names of the stages, one per level."""
+        return tuple(f"P{level}" for level in levels)
 
     def set_biases(self) -> None:
-        """Start with boxes some cells wide and class scores of PRIOR (Lin et al., arXiv 1708.02002, sec. 4.1).
+        """Start with boxes a few cells wide and class scores of PRIOR (Lin et al., arXiv 1708.02002, sec. 4.1).
 
-        An optimiser moves a bias by about its learning rate a step, so that where a bias starts is where a short run
-        spends its first epochs. Even distributions would mean boxes of reg_max cells, which overlap hardly any object.
+        An optimiser moves a bias by about its learning rate per step, so the initial biases decide how a short run
+        spends its first epochs. Uniform distributions would mean boxes of reg_max cells, which overlap few objects.
         """
         bins = -DECAY * torch.arange(self.reg_max, dtype=torch.float32)
-        for level in (self.P3, self.P4, self.P5):
-            level.box.get_parameter("2.bias").data.copy_(bins.repeat(4))
-            nn.init.constant_(level.classes.get_parameter("2.bias"), math.log(PRIOR / (1 - PRIOR)))
+        for level in self.children():
+            level.get_parameter("box.2.bias").data.copy_(bins.repeat(4))
+            nn.init.constant_(level.get_parameter("classes.2.bias"), math.log(PRIOR / (1 - PRIOR)))
 
-    def forward(self, n3: Tensor, n4: Tensor, n5: Tensor) -> list[Tensor]:
-        """Three levels of features to three maps (B, 4 * reg_max + classes, H, W), the box distributions first."""
-        return [self.P3(n3), self.P4(n4), self.P5(n5)]
+    def forward(self, features: Mapping[int, Tensor]) -> list[Tensor]:
+        """{level: (B, C, h, w)} to a map (B, 4 * reg_max + classes, h, w) per level, finest first, boxes first."""
+        return [stage(x) for stage, x in zip(self.children(), features.values(), strict=True)]
+
+
+HEADS: dict[str, type[DecoupledHead]] = {"decoupled": DecoupledHead}

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.activations import TABLE, make_activation
+from models.activations import TABLE, make_activation, parse_activation
 
 LEFT, RIGHT, POINTS = -5.0, 5.0, 1001
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def curves(name: str) -> tuple[Tensor, list[Tensor]]:
     """The points (N,) float64 and, there, an activation's values, first and second derivatives."""
-    activation = make_activation(name).double().eval()  # rrelu is drawn as it is in evaluation
+    activation = make_activation(parse_activation(name)).double().eval()  # rrelu is drawn as it is in evaluation
     x = torch.linspace(LEFT, RIGHT, POINTS, dtype=torch.float64, requires_grad=True)
     found = [activation(x)]
     for _ in range(2):

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import yaml
 
 from core.files import replacing
+from core.limits import MAX_CLASSES
 from core.progress import progress_bar
 from core.text import printable
 from data.cache_dir import is_there
@@ -31,7 +32,6 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SPLITS = ("train", "val", "test")
 MOST_YAML_BYTES = 1 << 20
 MOST_LABEL_BYTES = 64 << 20
-MOST_CLASSES = 10_000
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ def _names(value: Any, path: Path) -> list[str] | None:
         value = dict(enumerate(value))
     if (
         isinstance(value, dict)
-        and all(isinstance(key, int) and 0 <= key < MOST_CLASSES for key in value)
+        and all(isinstance(key, int) and 0 <= key < MAX_CLASSES for key in value)
         and all(isinstance(name, str | int | float) for name in value.values())
     ):
         return [str(value.get(label, f"class {label}")) for label in range(max(value, default=-1) + 1)]
     raise ValueError(
-        f"{path}: names is a {type(value).__name__}, expected a list of at most {MOST_CLASSES} names or a mapping from "
+        f"{path}: names is a {type(value).__name__}, expected a list of at most {MAX_CLASSES} names or a mapping from "
         "0, 1, ... to names"
     )
 
@@ -190,8 +190,8 @@ def parse_labels(text: str, width: int, height: int) -> tuple[list[dict[str, Any
         outline = len(values) >= 6 and len(values) % 2 == 0
         if label < 0 or float(words[0]) != label or not (len(values) == 4 or outline):
             bad.append((number, f"{line[:60]!r} is not class cx cy w h, nor class and at least three points"))
-        elif label >= MOST_CLASSES:
-            bad.append((number, f"{line[:60]!r} names a class beyond the {MOST_CLASSES} that are accepted"))
+        elif label >= MAX_CLASSES:
+            bad.append((number, f"{line[:60]!r} names a class beyond the {MAX_CLASSES} that are accepted"))
         elif not all(math.isfinite(value) and -1 <= value <= 2 for value in values):
             bad.append((number, f"{line[:60]!r} has values far beyond 0 to 1; expected fractions of the image's sides"))
         else:

@@ -26,7 +26,6 @@ from data.loader import Fitting
 from data.names import find_names
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from models import Darknet, adapted, build_model, census, flops, format_census, plan_darknet
-from models.activations import check_activation
 from models.darknet.adapt import with_anchors
 from models.darknet.anchors import find_anchors, mean_overlap
 from models.darknet.cfg import ACTIVATIONS, rewrite, training_keys
@@ -67,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def describe(cfg: str) -> str:
     """Parts, activations, size and cost of a cfg's network, and what its training keys are here."""
     config = load(cfg)
-    plan = plan_darknet(config.model)
+    plan = plan_darknet(config.darknet)
     with torch.device("meta"):
-        model: Darknet = build_model(config.model, seed=0)
+        model = build_model(config.darknet, seed=0)
     mapped, idle = training_keys(list(plan.sections))
     width, height = plan.net["width"], plan.net["height"]
     size = len(Header().to_bytes()) + 4 * plan.values
@@ -90,7 +89,7 @@ def fit_anchors(cfg: str, data: str, imgsz: int | None, seed: int, *, out: str |
     ``out``: where to write the cfg with them, and with classes, filters and side as the training will have them.
     """
     config = load(cfg, {"data": data, **({} if imgsz is None else {"train.imgsz": imgsz})})
-    side, plan = config.train.imgsz or 640, plan_darknet(config.model)
+    side, plan = config.train.imgsz or 640, plan_darknet(config.darknet)
     if not plan.heads:
         raise ValueError(f"{cfg}: a classifier, without a [yolo] layer; it has no anchors")
     annotations = load_dataset(config.data, "train")
@@ -106,8 +105,8 @@ def fit_anchors(cfg: str, data: str, imgsz: int | None, seed: int, *, out: str |
         f"anchors = {listed}",
     ]
     if out is not None:
-        section, _ = adapted(config.model, classes=len(annotations.classes), side=side)
-        write_text(out, with_anchors(section.text, anchors.tolist(), file=cfg))
+        adapted_section, _ = adapted(config.darknet, classes=len(annotations.classes), side=side)
+        write_text(out, with_anchors(adapted_section.text or "", anchors.tolist(), file=cfg))
         lines.append(f"{out}: {cfg} with them, for {len(annotations.classes)} classes and {side} x {side} pixels")
     return "\n".join(lines)
 
@@ -124,10 +123,10 @@ def training_sides(annotations: Annotations, fitting: Fitting, side: int) -> np.
 def to_checkpoint(cfg: str, weights: str, out: str, *, names: str | None = None) -> str:
     """Convert weights to a checkpoint; returns what to say."""
     config = load(cfg)
-    plan = plan_darknet(config.model)
+    plan = plan_darknet(config.darknet)
     file = check_weights(weights, plan)
     known, where = find_names(plan.classes, names, beside=(Path(weights), Path(cfg)))
-    model: Darknet = build_model(config.model, names=known, seed=0)
+    model = build_model(config.darknet, names=known, seed=0)
     count = read_weights(file, model)
     content = {"kind": "weights", "config": config.model_dump(mode="json"), "names": known, "model": model.state_dict()}
     rows = [dataclasses.asdict(row) for row in census(model)]
@@ -150,17 +149,17 @@ def from_checkpoint(checkpoint: str, out: str, cfg: str) -> str:
 def with_activations(config: Config, model: Darknet) -> str:
     """The text of the cfg, its activations those of the network; ValueError where Darknet has no name for one."""
     edits = []
-    names = {tuple(sorted(check_activation(spec).items())): name for name, spec in ACTIVATIONS.items()}
+    names = {spec: name for name, spec in ACTIVATIONS.items()}
     for layer in model.plan.layers:
-        if not layer.has_site:
+        if not layer.has_activation:
             continue
         spec = model.activations[layer.path]
-        name = names.get(tuple(sorted(spec.items())))
+        name = names.get(spec)
         if name is None:
             raise ValueError(f"{layer.path}: Darknet has no activation {spec}; there are {', '.join(ACTIVATIONS)}")
         if name != layer.section["activation"]:
             edits.append((layer.section, "activation", name))
-    return rewrite(config.model.text or "", edits)  # type: ignore[union-attr]
+    return rewrite(config.darknet.text or "", edits)
 
 
 def _header(content: dict[str, Any]) -> Header:

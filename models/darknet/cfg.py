@@ -11,25 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.limits import MAX_CLASSES
 from core.text import did_you_mean
+from models.activations import ActivationSpec, parse_activation
 
 MOST_BYTES = 1 << 20
 MOST_SECTIONS = 2048
 MOST_NUMBERS = 2048  # of a list
 
-# Darknet's names, with the forms of our table that compute the same (AlexeyAB/darknet, src/activations.h).
-ACTIVATIONS: dict[str, dict[str, Any]] = {
-    "linear": {"name": "identity"},
-    "logistic": {"name": "sigmoid"},
-    "leaky": {"name": "leaky_relu", "negative_slope": 0.1},
-    "mish": {"name": "mish"},
-    "swish": {"name": "silu"},
-    "relu": {"name": "relu"},
-    "elu": {"name": "elu"},
-    "selu": {"name": "selu"},
-    "gelu": {"name": "gelu", "approximate": "tanh"},
-    "tanh": {"name": "tanh"},
-    "hard_mish": {"name": "hard_mish"},
+# Darknet's names and the equivalent activations of our table (AlexeyAB/darknet, src/activations.h).
+ACTIVATIONS: dict[str, ActivationSpec] = {
+    "linear": parse_activation("identity"),
+    "logistic": parse_activation("sigmoid"),
+    "leaky": parse_activation({"name": "leaky_relu", "negative_slope": 0.1}),
+    "mish": parse_activation("mish"),
+    "swish": parse_activation("silu"),
+    "relu": parse_activation("relu"),
+    "elu": parse_activation("elu"),
+    "selu": parse_activation("selu"),
+    "gelu": parse_activation({"name": "gelu", "approximate": "tanh"}),
+    "tanh": parse_activation("tanh"),
+    "hard_mish": parse_activation("hard_mish"),
 }
 LOSS = "the same, in the loss"  # of training keys that are not read from the config but from here
 # A projection without an activation and the range of a head's numbers; neither is a choice that could be another.
@@ -210,7 +212,7 @@ SECTIONS: dict[str, dict[str, Option]] = {
     "yolo": {
         "mask": Option(_list_of(_whole(0, 255)), ()),  # (): all
         "anchors": Option(_list_of(_positive)),
-        "classes": Option(_whole(1, 10_000), 20),
+        "classes": Option(_whole(1, MAX_CLASSES), 20),
         "num": Option(_whole(1, 256), 1),
         "scale_x_y": Option(_positive, 1.0),
         "new_coords": Option(_FLAG, 0),

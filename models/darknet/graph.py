@@ -55,7 +55,7 @@ class Layer:
         return self.size - 1 if section["padding"] < 0 else section["padding"]
 
     @property
-    def has_site(self) -> bool:
+    def has_activation(self) -> bool:
         """Whether an activation stands here: a convolution's, which may be none, or one after a sum."""
         return self.kind == "convolutional" or self.kind == "shortcut" and self.section["activation"] != "linear"
 

@@ -5,19 +5,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 from torch import Tensor, nn
 
 from core.geometry import Geometry, centred, stretch
 from core.types import Detections, Targets
-from models.activations import make_activation
+from models.activations import ActivationSpec, make_activation
 from models.blocks import AddAct, ConvAct, ConvNormAct, folded
 from models.darknet.graph import IMAGE, RULE, Layer, Plan
 from models.darknet.layers import Add, BoxHead, MaxPool, Route, Softmax, decode_heads, diou_nms
 from models.darknet.loss import LossRule, darknet_loss
-from models.decode import nms
+from models.decode import NmsOptions, nms
 
 NORM_EPS = 1e-6  # beside the variance; agrees with the stored outputs to 5e-5, where 1e-5 is 0.014 off
 NORM_MOMENTUM = 0.1  # of the running statistics, as Darknet's on a CPU; with less they lag behind in short trainings
@@ -35,7 +35,7 @@ class Darknet(nn.Module):
         plan: Plan,
         *,
         names: Sequence[str],
-        activations: Mapping[str, dict[str, Any]],
+        activations: Mapping[str, ActivationSpec],
         fuse: bool,
         gains: Mapping[str, float] | None = None,
         label_smoothing: float | None = None,
@@ -54,7 +54,7 @@ class Darknet(nn.Module):
         self.box_heads = tuple(_box_head(layer) for layer in plan.heads)
         self.loss_rules = tuple(LossRule.of(head.section, label_smoothing=label_smoothing) for head in plan.heads)
         self.gains = dict(gains) if gains is not None else dict.fromkeys(self.loss_names, 1.0)
-        self.activations = {path: dict(spec) for path, spec in activations.items()}
+        self.activations = dict(activations)
         for layer in plan.layers:
             if layer.kind != "yolo":
                 stage = _child(_child(self, layer.part), layer.stage)
@@ -128,7 +128,7 @@ class Darknet(nn.Module):
             raise ValueError(f"{self.plan.file}: a classifier, without a [yolo] layer; it finds no boxes")
         return decode_heads(outputs, self.box_heads)
 
-    def nms(self, boxes: Tensor, scores: Tensor, **options: Any) -> list[Detections]:
+    def nms(self, boxes: Tensor, scores: Tensor, **options: Unpack[NmsOptions]) -> list[Detections]:
         """The detections of each image, suppressed as the cfg's nms_kind says; options as of `models.decode.nms`."""
         head = self.plan.heads[0].section
         if head["nms_kind"] == "diounms":
@@ -178,10 +178,11 @@ def _child(parent: nn.Module, name: str) -> nn.Module:
     return parent.get_submodule(name)
 
 
-def _module(layer: Layer, act: Any, *, fuse: bool) -> nn.Module:
+def _module(layer: Layer, act: ActivationSpec | None, *, fuse: bool) -> nn.Module:
     """The module of a layer; `act` where it has a site for one."""
     section = layer.section
     if layer.kind == "convolutional":
+        assert act is not None
         return _convolution(layer, act, fuse=fuse)
     if layer.kind == "shortcut":
         return Add() if act is None else AddAct(act)
@@ -198,7 +199,7 @@ def _module(layer: Layer, act: Any, *, fuse: bool) -> nn.Module:
     return Softmax(groups=section["groups"])
 
 
-def _convolution(layer: Layer, act: Any, *, fuse: bool) -> ConvNormAct | ConvAct:
+def _convolution(layer: Layer, act: ActivationSpec, *, fuse: bool) -> ConvNormAct | ConvAct:
     section = layer.section
     dilation = section["dilation"] if section["size"] > 1 else 1
     options = {"padding": layer.padding * dilation, "dilation": dilation, "groups": section["groups"]}

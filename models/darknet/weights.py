@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.activations import check_activation
+from core.limits import MAX_CLASSES
 from models.blocks import ConvAct, ConvNormAct
 from models.darknet.adapt import for_classes
 from models.darknet.cfg import ACTIVATIONS
@@ -25,7 +25,6 @@ from models.darknet.graph import Layer, Plan, plan_network
 from models.darknet.network import Darknet
 
 FLOAT = np.dtype("<f4")
-MOST_CLASSES = 10_000
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def check_other_classes(path: str | os.PathLike, text: str, *, file: str) -> Wei
         _, values = _measure(Path(path), file)
         one, two = (plan_network(for_classes(text, count, file=file), file=file).values for count in (1, 2))
         classes, rest = divmod(values - one, two - one)
-        if rest or not 0 <= classes < MOST_CLASSES:
+        if rest or not 0 <= classes < MAX_CLASSES:
             raise
         return check_weights(path, plan_network(for_classes(text, classes + 1, file=file), file=file))
 
@@ -136,10 +135,10 @@ def start_from_weights(model: Darknet, path: str, census: Sequence[object], *, t
     if left:
         notes.append(f"  left as initialised: {', '.join(left[:8])}{', ...' if len(left) > 8 else ''}")
     names = Counter(
-        f"{layer.section['activation']} -> {model.activations[layer.path]['name']}"
+        f"{layer.section['activation']} -> {model.activations[layer.path].name}"
         for layer in model.plan.layers
-        if layer.has_site and file.holds(layer)
-        and model.activations[layer.path] != check_activation(ACTIVATIONS[layer.section["activation"]])
+        if layer.has_activation and file.holds(layer)
+        and model.activations[layer.path] != ACTIVATIONS[layer.section["activation"]]
     )  # fmt: skip
     if names:
         listed = ", ".join(f"{count} {name}" for name, count in names.items())

@@ -71,7 +71,8 @@ def test_an_activation_is_replaced_whole(tmp_path: Path) -> None:
 
 REFUSED = [
     ("model.bakbone.act=mish", ["model.bakbone", "model.backbone"]),
-    ("model.backbone.stages.P7.act=relu", ["model.backbone.stages.P7"]),
+    ("model.neck.nme=fpn", ["model.neck.nme", "model.neck.name"]),
+    ("model.neck.stages.N4=[relu]", ["model.neck.stages.N4"]),
     ("model.backbone.stages.P4.akt=relu", ["model.backbone.stages.P4.akt", "P4.act"]),
     ("train.epochs=many", ["train.epochs", "many"]),
     ("train.epochs=0", ["train.epochs", "0"]),
@@ -121,12 +122,12 @@ def test_a_file_of_the_same_name_in_the_working_folder_is_not_the_base(
 
 def test_what_would_not_be_read_as_written_is_refused(tmp_path: Path) -> None:
     cases = {
-        "train: {epochs: 1, epochs: 2}": "'epochs' stands twice",
+        "train: {epochs: 1, epochs: 2}": "duplicate key 'epochs'",
         "run: {name: {3: x}}": "the key 3",
         "run: {name: 2001-01-01}": "timestamp",
         'run: {name: "a\\0b"}': "zero byte",
-        'run: {name: "\\ud800"}': "half a character",
-        "train: {epochs: !!int x}": "cannot be read",
+        'run: {name: "\\ud800"}': "surrogate",
+        "train: {epochs: !!int x}": "invalid value",
         "augment: {extra: [{name: RandomFog, p: .nan}]}": "finite",
         "augment: {extra: " + "[" * 40 + "]" * 40 + "}": "deeper",
     }

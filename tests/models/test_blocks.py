@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from models.activations import parse_activation
 from models.blocks import CSP, SPPF, Bottleneck, ConvNormAct
 
-conv = partial(ConvNormAct, act="mish")
+conv = partial(ConvNormAct, act=parse_activation("mish"))
 
 
 def settle(module: nn.Module) -> nn.Module:

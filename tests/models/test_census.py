@@ -1,4 +1,4 @@
-"""The census against the operators that really run, forward and backward, for every activation of the table."""
+"""The census against the operators that are executed, forward and backward, for every activation of the table."""
 
 from collections import Counter
 
@@ -9,42 +9,19 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models import build_model, census, format_census, verify_census
-from models.activations import TABLE, make_activation
+from models.activations import ACTIVATION_NAMES, make_activation, parse_activation
 from models.blocks import ConvNormAct
 from ops.mish import plan
-from tests.models.model_configs import model_config, section
+from tests.models.model_configs import model_config, part
+from tests.models.test_activations import ROWS
 
-# What one site of each activation runs: all its operators in the forward pass, and those of the backward pass that
-# only it can have caused. Written from the formulas, and complete: anything more or less in the network is an error.
 OPERATORS: dict[str, tuple[dict[str, int], dict[str, int]]] = {
-    "relu": ({"relu": 1}, {"threshold_backward": 1}),
-    "leaky_relu": ({"leaky_relu": 1}, {"leaky_relu_backward": 1}),
-    "prelu": ({"_prelu_kernel": 1}, {"_prelu_kernel_backward": 1}),
-    "rrelu": ({"rrelu_with_noise": 1}, {"rrelu_with_noise_backward": 1}),
-    "elu": ({"elu": 1}, {"elu_backward": 1}),
-    "celu": ({"celu": 1}, {"elu_backward": 1}),
-    "selu": ({"elu": 1}, {"elu_backward": 1}),
-    "gelu": ({"gelu": 1}, {"gelu_backward": 1}),
-    "softplus": ({"softplus": 1}, {"softplus_backward": 1}),
-    "tanh": ({"tanh": 1}, {"tanh_backward": 1}),
-    "sigmoid": ({"sigmoid": 1}, {"sigmoid_backward": 1}),
-    "swish": ({"mul": 2, "sigmoid": 1}, {"sigmoid_backward": 1}),
-    "e_swish": ({"silu": 1, "mul": 1}, {"silu_backward": 1}),
-    "silu": ({"silu": 1}, {"silu_backward": 1}),
-    "elish": ({"clamp": 1, "expm1": 1, "ge": 1, "where": 1, "sigmoid": 1, "mul": 1}, {"sigmoid_backward": 1}),
-    "srelu": ({"sub": 2, "mul": 2, "add": 2, "ge": 1, "le": 1, "where": 2}, {"where": 4}),
-    "isru": ({"mul": 3, "add": 1, "rsqrt": 1}, {"pow": 1}),
-    "hardswish": ({"hardswish": 1}, {"hardswish_backward": 1}),
-    "hard_mish": ({"mul": 2, "add": 1, "clamp": 1}, {"where": 1}),
-    "mish": ({"mish": 1}, {"mish_backward": 1}),
-    "mish_torch": ({"mish": 1}, {"mish_backward": 1}),
-    "mish_eager": ({"softplus": 1, "tanh": 1, "mul": 1}, {"softplus_backward": 1, "tanh_backward": 1}),
-    "identity": ({}, {}),
-}  # fmt: skip
+    row.name: (row.forward, row.backward) for row in ROWS if row.forward is not None and row.backward is not None
+}
 
 
 class Count(TorchDispatchMode):
-    """Counts the operators that reach the kernels, without the views and detachments autograd adds."""
+    """Counts the operators that reach the kernels."""
 
     def __init__(self):
         super().__init__()
@@ -59,8 +36,8 @@ IGNORED = ("detach", "alias", "view", "expand", "scalar_tensor", "zeros_like", "
 
 
 def executed(model: nn.Module) -> tuple[Counter[str], Counter[str]]:
-    """Operators of one training step's forward and backward pass."""
-    images = torch.rand(2, 3, 32, 32)
+    """The operators of the forward and backward pass of a training step, without views and detachments."""
+    images = torch.rand(2, 3, model.stride, model.stride)
     with Count() as forward:
         total = sum(each.sum() for each in model.train()(images))
     with Count() as backward:
@@ -70,22 +47,23 @@ def executed(model: nn.Module) -> tuple[Counter[str], Counter[str]]:
 
 @pytest.fixture(scope="module")
 def skeleton() -> tuple[Counter[str], Counter[str]]:
-    """What the network runs without any activation."""
+    """The operators of the network without any activation."""
     return executed(build_model(model_config("identity"), num_classes=2, seed=0))
 
 
 def expected(model: nn.Module) -> tuple[Counter[str], Counter[str]]:
-    """What the sites of the census should run."""
+    """The operators of the activation layers in the census."""
     forward, backward = Counter(), Counter()
     for row in census(model):
+        assert row.activation in OPERATORS, f"no operators for {row.activation} in ROWS of test_activations.py"
         for counter, operators in zip((forward, backward), OPERATORS[row.activation], strict=True):
             for name, count in operators.items():
                 counter[name] += row.sites * count
     return forward, backward
 
 
-def prove(model: nn.Module, skeleton: tuple[Counter[str], Counter[str]]) -> None:
-    """Fail unless the network runs its skeleton and the operators of its census, and nothing else."""
+def check_operators(model: nn.Module, skeleton: tuple[Counter[str], Counter[str]]) -> None:
+    """Fail unless the network executes the operators of its skeleton and of its census, and no others."""
     forward, backward = executed(model)
     expected_forward, expected_backward = expected(model)
     assert forward - skeleton[0] == expected_forward and not skeleton[0] - forward
@@ -95,13 +73,13 @@ def prove(model: nn.Module, skeleton: tuple[Counter[str], Counter[str]]) -> None
     assert {name: extra[name] for name in telling if extra[name]} == expected_backward
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_the_operators_executed_are_those_of_the_census(name, skeleton):
-    prove(build_model(model_config(name), num_classes=2, seed=0), skeleton)
+@pytest.mark.parametrize("name", ACTIVATION_NAMES)
+def test_executed_operators_are_those_of_the_census(name, skeleton):
+    check_operators(build_model(model_config(name), num_classes=2, seed=0), skeleton)
 
 
 @pytest.mark.parametrize("name", ["mish", "relu", "silu", "leaky_relu", "gelu"])
-def test_fused_sites_run_one_operator_for_two_and_the_census_says_which(name):
+def test_fused_layers_execute_one_operator_and_are_named_in_the_census(name):
     model = build_model(model_config(name, norm_act="fused"), num_classes=2, seed=0)
     rows = census(model)
     if name != "gelu" and plan("cpu", torch.float32).implementation.startswith("torch"):
@@ -116,16 +94,10 @@ def test_fused_sites_run_one_operator_for_two_and_the_census_says_which(name):
         assert not plain or name == "gelu"
 
 
-def test_every_activation_of_the_table_has_its_operators_written_down():
-    assert set(OPERATORS) == set(TABLE)
-
-
-def test_parts_and_stages_are_proven_too(skeleton):
-    config = model_config(
-        "relu", backbone=section("mish", P3="gelu"), head=section(None, P5={"name": "elu", "alpha": 0.5})
-    )
+def test_operators_with_different_activations_by_part_and_stage(skeleton):
+    config = model_config("relu", backbone=part("mish", P3="gelu"), head=part(None, P5={"name": "elu", "alpha": 0.5}))
     model = build_model(config, num_classes=2, seed=0)
-    prove(model, skeleton)
+    check_operators(model, skeleton)
     found = {(row.part, row.stage): (row.activation, row.parameters) for row in census(model)}
     assert found["backbone", "P3"] == ("gelu", {"approximate": "none"})
     assert found["head", "P5"] == ("elu", {"alpha": 0.5})
@@ -134,7 +106,7 @@ def test_parts_and_stages_are_proven_too(skeleton):
 
 
 class HardCoded(nn.Module):
-    """A block that an author forgot to make switchable."""
+    """A block with an activation that no configuration can switch."""
 
     def __init__(self, inner: nn.Module, *, module: bool):
         super().__init__()
@@ -146,19 +118,19 @@ class HardCoded(nn.Module):
 
 
 @pytest.mark.parametrize("module", [True, False], ids=["nn.ReLU", "F.relu"])
-def test_a_hard_coded_relu_fails_the_proof(module, skeleton):
+def test_a_hard_coded_relu_is_detected(module, skeleton):
     model = build_model(model_config("mish"), num_classes=2, seed=0)
-    prove(model, skeleton)
+    check_operators(model, skeleton)
     model.neck.N3.mix = HardCoded(model.neck.N3.mix, module=module)
     with pytest.raises(AssertionError):
-        prove(model, skeleton)
+        check_operators(model, skeleton)
     if module:
         with pytest.raises(ValueError, match=r"neck\.N3\.mix\.relu.*ReLU"):
             verify_census(model)
 
 
-def test_a_site_left_unswitched_or_shared_is_named():
-    for act in (nn.ReLU(), make_activation({"name": "leaky_relu", "negative_slope": 0.3})):
+def test_a_wrong_or_shared_activation_is_reported_with_its_path():
+    for act in (nn.ReLU(), make_activation(parse_activation({"name": "leaky_relu", "negative_slope": 0.3}))):
         model = build_model(model_config("leaky_relu"), num_classes=2, seed=0)
         model.backbone.P2[0].act = act
         with pytest.raises(ValueError, match=r"backbone\.P2\.0\.act"):
@@ -173,7 +145,7 @@ def test_a_site_left_unswitched_or_shared_is_named():
         verify_census(model)
 
 
-def test_each_site_has_its_own_instance_and_all_are_counted():
+def test_each_layer_has_its_own_instance_and_is_counted():
     model = build_model(model_config("mish"), num_classes=2, seed=0)
     sites = [each.act for each in model.modules() if isinstance(each, ConvNormAct)]
     assert len({id(each) for each in sites}) == len(sites) == sum(row.sites for row in census(model))
@@ -181,8 +153,8 @@ def test_each_site_has_its_own_instance_and_all_are_counted():
     assert census(model.fused()) == census(model)
 
 
-def test_the_table_to_print_names_parts_activations_and_implementations():
-    config = model_config({"name": "leaky_relu", "negative_slope": 0.1}, backbone=section("mish"))
+def test_the_printed_table():
+    config = model_config({"name": "leaky_relu", "negative_slope": 0.1}, backbone=part("mish"))
     lines = format_census(census(build_model(config, num_classes=2, seed=0))).splitlines()
     assert len(lines) == 4
     assert "P1 P2 P3 P4 P5" in lines[1] and "mish" in lines[1]
@@ -190,22 +162,33 @@ def test_the_table_to_print_names_parts_activations_and_implementations():
     assert "neck" in lines[2] and "negative_slope=0.1" in lines[2]
 
 
+@pytest.mark.parametrize("levels", [[3, 4, 5], [2, 3, 4, 5]], ids=str)
+@pytest.mark.parametrize("neck", ["fpn", "bifpn"])
+def test_executed_operators_of_other_necks_and_levels(neck, levels):
+    def build(act):
+        return build_model(model_config(act, neck={"name": neck}, levels=levels), num_classes=2, seed=0)
+
+    bare = executed(build("identity"))
+    for act in ("relu", "mish", "silu", "leaky_relu"):
+        check_operators(build(act), bare)
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"neck": section(None, N6="relu")}, ["neck", "N6", "N3", "T4"]),
-        ({"head": section("mihs")}, ["model.head.act", "mihs", "'mish'"]),
-        (
-            {"backbone": section(None, P4={"name": "elu", "alfa": 1.0})},
-            ["model.backbone.stages.P4.act", "alfa", "alpha"],
-        ),
+        ({"neck": part(None, N6="relu")}, ["model.neck.stages.N6", "N3", "T4"]),
+        ({"neck": part(None, name="fpn", T4="relu")}, ["model.neck.stages.T4", "did you mean 'N4'"]),
+        ({"neck": part(name="bifpm")}, ["model.neck.name", "bifpm", "'bifpn'"]),
+        ({"backbone": part(name="cps")}, ["model.backbone.name", "cps", "'csp'"]),
+        ({"head": part(name="coupled")}, ["model.head.name", "coupled", "'decoupled'"]),
+        ({"backbone": part(None, P6="relu")}, ["model.backbone.stages.P6", "P5"]),
+        ({"levels": [2, 3, 4], "head": part(None, P5="relu")}, ["model.head.stages.P5", "[2, 3, 4]", "P4"]),
+        ({"head": part("mihs")}, ["model.head.act", "mihs", "'mish'"]),
+        ({"backbone": part(None, P4={"name": "elu", "alfa": 1.0})}, ["model.backbone.stages.P4.act", "alfa", "alpha"]),
         ({"act": "mich"}, ["model.act", "mich"]),
-        ({"size": "xl"}, ["model.size", "xl"]),
-        ({"norm_act": "fast"}, ["model.norm_act", "fast"]),
-        ({"reg_max": 1}, ["reg_max", "1"]),
     ],
 )
-def test_what_the_config_addressed_in_vain_is_an_error(changes, words):
+def test_what_does_not_exist_is_refused_with_its_key(changes, words):
     with pytest.raises(ValueError) as refusal:
         build_model(model_config(**changes), num_classes=2)
-    assert all(word in str(refusal.value) for word in words)
+    assert all(word in str(refusal.value) for word in words) and "\n" not in str(refusal.value)

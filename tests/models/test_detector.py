@@ -7,8 +7,8 @@ from torch import nn
 
 from core.types import Targets
 from models import build_model, flops
-from models.activations import TABLE, activation_parameters
-from tests.models.model_configs import model_config, section
+from models.activations import ACTIVATION_NAMES, activation_parameters
+from tests.models.model_configs import model_config, part
 from tests.models.test_blocks import settle
 
 # Parameters in millions and GFLOPs at 640 pixels, 80 classes, as YOLOv8's published table has them.
@@ -57,7 +57,7 @@ def convolutions(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def test_weights_are_the_same_whatever_the_activation():
     expected = convolutions(build_model(model_config("silu"), num_classes=4, seed=5))
-    for name in TABLE:
+    for name in ACTIVATION_NAMES:
         torch.rand(7)  # the global state must not matter
         found = convolutions(build_model(model_config(name), num_classes=4, seed=5))
         assert found.keys() == expected.keys()
@@ -77,7 +77,7 @@ def test_seeds_differ_layers_differ_and_the_global_state_is_left_alone():
 
 
 def test_learnable_activation_parameters_are_listed_once_a_site():
-    config = model_config("silu", neck=section({"name": "swish", "learnable": True}, N3="srelu"))
+    config = model_config("silu", neck=part({"name": "swish", "learnable": True}, N3="srelu"))
     names = [name for name, _ in activation_parameters(build_model(config, num_classes=4, seed=0))]
     assert len(names) == len(set(names)) == 14 + 4 * 4
     assert {".".join(name.split(".")[:2]) for name in names} == {"neck.T4", "neck.N3", "neck.N4", "neck.N5"}

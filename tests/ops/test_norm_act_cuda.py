@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.activations import parse_activation
 from models.blocks import ConvNormAct
 from ops import norm_act
 from ops.mish import Mish, reference
@@ -122,7 +123,7 @@ def test_a_block_under_autocast(name, dtype, channels_last):
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     results = []
-    first = ConvNormAct(8, 24, kernel=3, act=name, fuse=True).to(DEVICE, memory_format=layout)
+    first = ConvNormAct(8, 24, kernel=3, act=parse_activation(name), fuse=True).to(DEVICE, memory_format=layout)
     for block, fuse in ((first, True), (copy.deepcopy(first), False)):
         block.fuse = fuse
         x = on_gpu(4, 8, 20, 20, channels_last=channels_last).requires_grad_()

@@ -9,7 +9,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from configs.loading import flatten
-from configs.schema import Config, load
+from configs.schema import Config, DarknetModel, load
 from core.types import Targets
 from data import load_dataset
 from data.annotations import Annotations
@@ -546,7 +545,7 @@ class Darknet:
             data = mutate_bytes(data, rng, most=2)
         self.path.write_bytes(data)
         plan = plan_network(text, file=self.cfg)
-        section = SimpleNamespace(kind="darknet", cfg=self.cfg, text=text, norm_act="plain")
+        section = DarknetModel(kind="darknet", cfg=self.cfg, text=text, norm_act="plain")
         require(plan.values == count(text), f"{plan.values} values, counted {count(text)}")
         with torch.device("meta"):
             self.check(build_model(section, seed=0), plan.values)

@@ -35,8 +35,8 @@ def lively(config: Config, names: list[str]) -> Detector:
         for norm in norms:
             norm.momentum = 1.0  # one pass sets the statistics, without which activations fade from layer to layer
         model.train()(torch.rand(4, 3, 96, 96, generator=generator))
-        for level in (model.head.P3, model.head.P4, model.head.P5):
-            for branch, spread in ((level.box, 0.3), (level.classes, 0.4)):
+        for level in model.head.children():
+            for branch, spread in ((level.get_submodule("box"), 0.3), (level.get_submodule("classes"), 0.4)):
                 last = branch.get_submodule("2")
                 last.get_parameter("weight").normal_(0, spread, generator=generator)
                 last.get_parameter("bias").zero_()
