@@ -1,4 +1,4 @@
-"""Layers of Darknet that are no convolution: pooling, routing, softmax, and the boxes of its heads."""
+"""Darknet layers other than convolutions: pooling, routing, softmax; decoding of its heads; DIoU suppression."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Beyond e^16 times its anchor no box differs in an image, but sums of such numbers would overflow.
-LARGEST_EXPONENT = 16.0
+# A box of e^16 times its anchor exceeds any image; larger exponents would overflow.
+MAX_EXPONENT = 16.0
 
 
 class Add(nn.Module):
-    """The sum of two features."""
+    """Sum of two feature maps."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """(B, C, H, W) twice to the same."""
+        """Two (B, C, H, W) to one of the same shape."""
         return x + y
 
 
 class MaxPool(nn.Module):
-    """Max pooling with `padding` added in all: half of it, rounded down, before the map and the rest after it."""
+    """Max pooling with `padding` pixels in total: half of them (rounded down) before the map, the rest after it."""
 
     def __init__(self, size: int, *, stride: int, padding: int):
         super().__init__()
@@ -36,7 +36,7 @@ class MaxPool(nn.Module):
 
 
 class Route(nn.Module):
-    """Concatenation of features, of each the `group`-th of `groups` equal shares of its channels."""
+    """Concatenation of feature maps, or of the `group`-th of `groups` equal groups of channels of each."""
 
     def __init__(self, *, groups: int = 1, group: int = 0):
         super().__init__()
@@ -44,27 +44,27 @@ class Route(nn.Module):
 
     def forward(self, *features: Tensor) -> Tensor:
         """(B, C_i, H, W) to (B, sum of C_i / groups, H, W)."""
-        shares = [each.chunk(self.groups, dim=1)[self.group] for each in features] if self.groups > 1 else features
-        return torch.cat(list(shares), dim=1) if len(shares) > 1 else shares[0]
+        parts = [x.chunk(self.groups, dim=1)[self.group] for x in features] if self.groups > 1 else features
+        return torch.cat(list(parts), dim=1) if len(parts) > 1 else parts[0]
 
 
 class Softmax(nn.Module):
-    """Softmax over each of `groups` equal shares of all values of an image."""
+    """Softmax over each of `groups` equal groups of all values of an image."""
 
     def __init__(self, *, groups: int):
         super().__init__()
         self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same, each group summing to 1."""
+        """(B, C, H, W) to the same shape; each group sums to 1."""
         return x.flatten(1).unflatten(1, (self.groups, -1)).softmax(-1).view(x.shape)
 
 
 @dataclass(frozen=True)
 class BoxHead:
-    """What turns the raw map of a `[yolo]` layer into boxes."""
+    """The parameters that decode the raw map of a `[yolo]` layer."""
 
-    anchors: tuple[tuple[float, float], ...]  # width and height in pixels of the network's input
+    anchors: tuple[tuple[float, float], ...]  # width and height in pixels of the input
     classes: int
     stride: int
     scale: float  # scale_x_y
@@ -74,10 +74,10 @@ class BoxHead:
 def head_boxes(raw: Tensor, head: BoxHead) -> tuple[Tensor, Tensor]:
     """A map (B, n * (5 + C), h, w) to boxes (B, A, 4) xyxy in network pixels, and its objectness and classes, float32.
 
-    A counts rows, columns, then anchors. Of each anchor: x, y within the cell, stretched by `scale` about its middle
+    A runs over rows, columns, anchors. For each anchor: x, y within the cell, scaled by `scale` about its centre
     (YOLOv4, arXiv 2004.10934, sec. 3.4); width and height as anchor * e^t (YOLOv3, arXiv 1804.02767, sec. 2.1), or with
-    `new_coords` anchor * (2 t)^2, when the map holds sigmoids already (Scaled-YOLOv4, arXiv 2011.08036). The rest
-    (B, A, 1 + C) is as the map has it: logits, or with `new_coords` probabilities.
+    `new_coords` anchor * (2 t)^2, where the map holds sigmoids already (Scaled-YOLOv4, arXiv 2011.08036). Objectness
+    and classes (B, A, 1 + C) are returned as in the map: logits, or probabilities with `new_coords`.
     """
     batch, _, height, width = raw.shape
     maps = raw.float().view(batch, len(head.anchors), 5 + head.classes, height, width).permute(0, 3, 4, 1, 2)
@@ -87,7 +87,7 @@ def head_boxes(raw: Tensor, head: BoxHead) -> tuple[Tensor, Tensor]:
         sides = (2 * wh).square() * anchors
     else:
         xy = xy.sigmoid()
-        sides = wh.clamp(max=LARGEST_EXPONENT).exp() * anchors
+        sides = wh.clamp(max=MAX_EXPONENT).exp() * anchors
     rows = torch.arange(height, device=raw.device, dtype=torch.float32)
     columns = torch.arange(width, device=raw.device, dtype=torch.float32)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
@@ -112,19 +112,19 @@ def decode_heads(outputs: Sequence[Tensor], heads: Sequence[BoxHead]) -> tuple[T
 
 
 def diou_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, *, beta: float) -> Tensor:
-    """Positions of the boxes kept, best first: within a class one goes whose IoU - (d^2 / c^2)^beta is above `iou`.
+    """Indices of the boxes kept, best first; a box goes if IoU - (d^2 / c^2)^beta with a better one of its class > `iou`.
 
-    d is the distance of the centres from a better box, c the diagonal around both (Zheng et al., arXiv 1911.08287,
-    eq. 9, with the exponent that YOLOv4 gives it as beta_nms).
+    d is the distance of their centres, c the diagonal of the box around both (Zheng et al., arXiv 1911.08287, eq. 9,
+    with the exponent beta_nms of YOLOv4).
     """
     kept = []
     for label in labels.unique().tolist():
-        waiting = (labels == label).nonzero().squeeze(-1)
-        waiting = waiting[scores[waiting].argsort(descending=True, stable=True)]
-        while len(waiting):
-            kept.append(waiting[:1])
-            best, rest = boxes[waiting[0]], boxes[waiting[1:]]
-            waiting = waiting[1:][_diou(best, rest, beta) <= iou]
+        remaining = (labels == label).nonzero().squeeze(-1)
+        remaining = remaining[scores[remaining].argsort(descending=True, stable=True)]
+        while len(remaining):
+            kept.append(remaining[:1])
+            best, rest = boxes[remaining[0]], boxes[remaining[1:]]
+            remaining = remaining[1:][_diou(best, rest, beta) <= iou]
     if not kept:
         return labels.new_zeros(0)
     rows = torch.cat(kept)
@@ -132,7 +132,7 @@ def diou_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, *, beta:
 
 
 def _diou(box: Tensor, others: Tensor, beta: float) -> Tensor:
-    """(n,) IoU of a box (4,) with others (n, 4), less the share of the distance."""
+    """(n,) IoU of a box (4,) with others (n, 4), minus the distance term."""
     inner = (torch.minimum(box[2:], others[:, 2:]) - torch.maximum(box[:2], others[:, :2])).clamp(min=0).prod(-1)
     areas = (box[2:] - box[:2]).prod(-1) + (others[:, 2:] - others[:, :2]).prod(-1)
     overlap = inner / (areas - inner).clamp(min=1e-9)

@@ -1,10 +1,10 @@
 """The loss of a Darknet detector: CIoU of boxes, cross-entropy of objectness and classes, over all `[yolo]` heads.
 
-Positives are as in Darknet: of each box the anchor of the best shape, among all anchors of the cfg, and with
-`iou_thresh` below 1 every other whose shape overlaps it by more (YOLOv4, arXiv 2004.10934, sec. 3.4: several anchors
-for one box), each in the cell that holds the box's centre. Objectness is 1 there and 0 elsewhere, but a prediction that
-overlaps any box by more than `ignore_thresh` is left alone (YOLOv3, arXiv 1804.02767, sec. 2.1), or with
-`objectness_smooth` has that overlap as its target. Everything has a shape that depends on the batch alone.
+Positives are chosen as in Darknet: for each box the anchor of the best shape among all anchors of the cfg and, if
+`iou_thresh` is below 1, every other one whose shape has a larger IoU than that (YOLOv4, arXiv 2004.10934, sec. 3.4:
+several anchors for one box), in the cell that contains the centre of the box. The target of objectness is 1 there and 0
+elsewhere; predictions whose IoU with any box is above `ignore_thresh` are ignored (YOLOv3, arXiv 1804.02767, sec. 2.1),
+or have that IoU as their target if `objectness_smooth`. All shapes depend on the shape of the batch only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,17 +19,16 @@ from core.types import Targets
 from models.darknet.cfg import Section
 from models.darknet.layers import BoxHead, head_boxes
 
-# Boxes of an image that all predictions are compared with at a time: bounds the memory, whatever an image holds.
-COMPARED = 32
-# Maps of `new_coords` hold probabilities; beyond this from 0 and 1 float32 has hardly any, and a slope would overflow.
-NEAREST = 1e-7
+COMPARED = 32  # boxes of an image compared with all predictions at a time, which bounds the memory
+# Maps of `new_coords` hold probabilities, clamped to this distance from 0 and 1 so that gradients do not overflow.
+LOGIT_EPS = 1e-7
 
 
 @dataclass(frozen=True)
 class LossRule:
-    """What a `[yolo]` section says about its loss, with Darknet's defaults."""
+    """The loss parameters of a `[yolo]` section, with the defaults of Darknet."""
 
-    shapes: tuple[tuple[float, float], ...]  # all anchors of the cfg, of which the head has those of `mask`
+    shapes: tuple[tuple[float, float], ...]  # all anchors of the cfg; `mask` selects those of the head
     mask: tuple[int, ...]
     iou_thresh: float
     ignore_thresh: float
@@ -41,13 +40,13 @@ class LossRule:
 
     @staticmethod
     def of(section: Section, *, label_smoothing: float | None) -> "LossRule":
-        """The rule of a section; `label_smoothing` wins over its own.
+        """The rule of a section; `label_smoothing` overrides its label_smooth_eps.
 
-        The default of iou_normalizer is that of the cfgs with CIoU, as Darknet's 0.75 weighs its squared errors.
+        iou_normalizer defaults to 0.07 as in the cfgs with CIoU; the 0.75 of Darknet applies to squared errors.
         """
         given = section.values
         shapes = tuple(zip(section["anchors"][::2], section["anchors"][1::2], strict=True))
-        own = given.get("label_smooth_eps", 0.0) if label_smoothing is None else label_smoothing
+        smoothing = given.get("label_smooth_eps", 0.0) if label_smoothing is None else label_smoothing
         return LossRule(
             shapes=shapes,
             mask=tuple(section["mask"] or range(section["num"])),
@@ -57,7 +56,7 @@ class LossRule:
             box=given.get("iou_normalizer", 0.07) if given.get("iou_loss", "mse") != "mse" else 0.07,
             obj=given.get("obj_normalizer", 1.0),
             cls=given.get("cls_normalizer", 1.0),
-            label_smoothing=own,
+            label_smoothing=smoothing,
         )
 
 
@@ -71,14 +70,15 @@ def darknet_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of raw maps (B, n * (5 + C), h, w), a float32 scalar, and its terms box, obj and cls, detached.
 
-    Each term is the sum over the batch, by the cfg's normalizer and `gains`, divided by the number of positives, at
-    least 1: its size depends neither on the batch nor on how crowded the images are. Darknet divides by images.
+    Each term is a sum over the batch, weighted by the normalizer of the cfg and by `gains`, divided by the number of
+    positives (at least 1), so that its scale depends neither on the batch size nor on the number of objects. Darknet
+    divides by the number of images.
     """
     with torch.autocast(outputs[0].device.type, enabled=False):
         sums = [_head_sums(raw, targets, head, rule) for raw, head, rule in zip(outputs, heads, rules, strict=True)]
         positives = torch.stack([count for *_, count in sums]).sum().clamp(min=1)
         terms = {
-            name: sum(getattr(rule, name) * each[place] for rule, each in zip(rules, sums, strict=True))
+            name: sum(getattr(rule, name) * total[place] for rule, total in zip(rules, sums, strict=True))
             * (gains[name] / positives)
             for place, name in enumerate(("box", "obj", "cls"))
         }
@@ -87,14 +87,14 @@ def darknet_loss(
 
 
 def _head_sums(raw: Tensor, targets: Targets, head: BoxHead, rule: LossRule) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sums over one head: 1 - CIoU of the positives, cross-entropies of objectness and classes; and the positives."""
+    """Sums over one head: 1 - CIoU of the positives, cross-entropies of objectness and classes, number of positives."""
     boxes, rest = head_boxes(raw, head)
-    logits = rest.logit(eps=NEAREST) if head.new_coords else rest
+    logits = rest.logit(eps=LOGIT_EPS) if head.new_coords else rest
     anchors, chosen = match(targets, head, rule, (raw.shape[2], raw.shape[3]))
     place, weight = anchors.flatten(1), chosen.flatten(1).float()  # (B, M * n)
     predicted = boxes.gather(1, place.unsqueeze(-1).expand(-1, -1, 4))
     wanted = targets.boxes.unsqueeze(2).expand(-1, -1, chosen.shape[2], -1).flatten(1, 2)
-    # Where nothing is positive stands the prediction itself, as the gradient of a weight of 0 must be finite to vanish.
+    # Elsewhere the prediction itself is a valid target: a weight of 0 times a gradient of NaN would still be NaN.
     wanted = torch.where(chosen.flatten(1).unsqueeze(-1), wanted, predicted.detach())
     box = ((1 - pair_ciou(predicted, wanted)) * weight).sum()
     positive = torch.zeros_like(boxes[..., 0]).scatter_reduce(1, place, weight, "amax")  # (B, A)
@@ -118,13 +118,15 @@ def _entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 
 @torch.no_grad()
 def match(targets: Targets, head: BoxHead, rule: LossRule, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """For each box and anchor of a head (B, M, n): its position in a map (h, w), as `head_boxes` counts, and whether
-    it is positive."""
+    """For each box and anchor of a head (B, M, n): the index of its prediction as in `head_boxes`, and if it is positive.
+
+    `shape` is the (height, width) of the map.
+    """
     height, width = shape
     sides = (targets.boxes[..., 2:] - targets.boxes[..., :2]).unsqueeze(2)  # (B, M, 1, 2)
     shapes = sides.new_tensor(rule.shapes)  # (N, 2)
     inner = torch.minimum(sides, shapes).prod(-1)
-    overlap = inner / (sides.prod(-1) + shapes.prod(-1) - inner)  # (B, M, N), as if of one centre
+    overlap = inner / (sides.prod(-1) + shapes.prod(-1) - inner)  # (B, M, N), with a common centre
     chosen = (overlap > rule.iou_thresh).scatter(-1, overlap.argmax(-1, keepdim=True), True)
     chosen = chosen[..., list(rule.mask)] & targets.mask.unsqueeze(-1)
     centres = (targets.boxes[..., :2] + targets.boxes[..., 2:]) / (2 * head.stride)
@@ -135,7 +137,7 @@ def match(targets: Targets, head: BoxHead, rule: LossRule, shape: tuple[int, int
 
 @torch.no_grad()
 def best_overlap(boxes: Tensor, targets: Targets) -> Tensor:
-    """(B, A) the largest IoU of each predicted box (B, A, 4) with a box of its image; 0 where there is none."""
+    """(B, A) largest IoU of each predicted box (B, A, 4) with a box of its image; 0 without boxes."""
     best = torch.zeros_like(boxes[..., 0])
     for start in range(0, targets.boxes.shape[1], COMPARED):
         truth = targets.boxes[:, start : start + COMPARED].unsqueeze(1)

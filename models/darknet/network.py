@@ -1,4 +1,4 @@
-"""A Darknet network from its plan: the layers as modules of ours, by part and stage, and what a detector owns."""
+"""A Darknet network built from its plan: the layers as modules by part and stage, preprocessing, loss, decoding."""
 
 import math
 from collections import Counter
@@ -19,14 +19,14 @@ from models.darknet.layers import Add, BoxHead, MaxPool, Route, Softmax, decode_
 from models.darknet.loss import LossRule, darknet_loss
 from models.decode import NmsOptions, nms
 
-NORM_EPS = 1e-6  # beside the variance; agrees with the stored outputs to 5e-5, where 1e-5 is 0.014 off
-NORM_MOMENTUM = 0.1  # of the running statistics, as Darknet's on a CPU; with less they lag behind in short trainings
-RARE = 0.01  # share of predictions that are taken for objects before the training
-PADDING_GREY = 128  # 0.5 of Darknet's letter box
+NORM_EPS = 1e-6  # agrees with stored outputs of Darknet to 5e-5; 1e-5 differs by 0.014
+NORM_MOMENTUM = 0.1  # of the running statistics, as in Darknet on the CPU; smaller values lag behind in short trainings
+PRIOR = 0.01  # initial objectness of every prediction
+PADDING_GREY = 128  # 0.5 in Darknet's letterbox
 
 
 class Darknet(nn.Module):
-    """The network of a `.cfg`; images (B, 3, H, W) in 0..1 with sides divisible by `stride`."""
+    """The network of a `.cfg`; images (B, 3, H, W) in 0..1 with height and width divisible by `stride`."""
 
     loss_names = ("box", "obj", "cls")
 
@@ -40,10 +40,10 @@ class Darknet(nn.Module):
         gains: Mapping[str, float] | None = None,
         label_smoothing: float | None = None,
     ):
-        """`activations` is what each site gets, by the path of its layer, as in {"neck.N4.57": {"name": "mish"}}.
+        """`activations` by the path of the layer, as in {"neck.N4.57": mish}.
 
-        `gains` of the loss terms box, obj and cls multiply the cfg's normalizers, None: by 1. `label_smoothing` of the
-        classes, None: the cfg's.
+        `gains` of the loss terms box, obj and cls multiply the normalizers of the cfg (None: 1). `label_smoothing`
+        overrides that of the cfg (None).
         """
         super().__init__()
         self.plan = plan
@@ -64,14 +64,14 @@ class Darknet(nn.Module):
             if head.section["new_coords"] and isinstance(before, ConvAct):
                 before.wide = True
         last_reader = {source: layer.index for layer in plan.layers for source in layer.sources}
-        self._free: dict[int, list[int]] = {}
+        self._last_use: dict[int, list[int]] = {}
         for source, reader in last_reader.items():
-            self._free.setdefault(reader, []).append(source)
+            self._last_use.setdefault(reader, []).append(source)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """The raw maps (B, n * (5 + classes), H / stride, W / stride) of the heads in the cfg's order.
+        """The raw maps (B, n * (5 + classes), H / stride, W / stride) of the heads in the order of the cfg.
 
-        Of a classifier its scores (B, classes, 1, 1).
+        For a classifier its scores (B, classes, 1, 1).
         """
         features, outputs = {IMAGE: images}, []
         for layer in self.plan.layers:
@@ -80,18 +80,17 @@ class Darknet(nn.Module):
                 outputs.append(inputs[0])
             else:
                 features[layer.index] = self.get_submodule(layer.path)(*inputs)
-            for source in self._free.get(layer.index, ()):
+            for source in self._last_use.get(layer.index, ()):
                 del features[source]
         return outputs or [features[self.plan.layers[-1].index]]
 
     def preprocess(
         self, image: np.ndarray, size: int, *, rect: bool = False, original: tuple[int, int] | None = None
     ) -> tuple[np.ndarray, Geometry]:
-        """Fit an image (H, W, 3) into the network's input as Darknet does, of which `size` is the long side.
+        """Resize an image (H, W, 3) to the network's input of long side `size`, as Darknet does.
 
-        Stretched, or where the cfg says letter_box with its aspect kept and grey around, bilinear in both. The input is
-        always whole, as Darknet's is, so `rect` changes nothing. Boxes are measured where the network puts them, those
-        that leave the image too.
+        Stretched, or letterboxed if the cfg sets letter_box; bilinear in both cases. Darknet always fills the whole
+        input, so `rect` is ignored. Boxes are not clipped to the image.
         """
         width, height = self.input_size(size)
         if self.plan.net["letter_box"]:
@@ -103,19 +102,19 @@ class Darknet(nn.Module):
         return fitted[0], replace(fitted[1], clips=False)
 
     def input_size(self, size: int) -> tuple[int, int]:
-        """(width, height) of the input with the long side `size`, in the proportion of the cfg's, to whole strides."""
+        """(width, height) of the input of long side `size`, with the aspect ratio of the cfg and whole strides."""
         width, height = self.plan.net["width"], self.plan.net["height"]
         other = max(self.stride, round(size * min(width, height) / max(width, height) / self.stride) * self.stride)
         return (size, other) if width >= height else (other, size)
 
     @property
     def fitting(self) -> dict[str, bool]:
-        """How training images are brought to the input, as `preprocess` does it: stretched, never averaged."""
+        """Resizing of training images, as in `preprocess`: bilinear, without antialiasing."""
         return {"stretch": not self.plan.net["letter_box"], "smooth": False}
 
     @property
     def side(self) -> int:
-        """The long side of the input that the cfg asks for."""
+        """The long side of the input in the cfg, in pixels."""
         return max(self.plan.net["width"], self.plan.net["height"])
 
     def loss(self, outputs: Sequence[Tensor], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
@@ -125,11 +124,11 @@ class Darknet(nn.Module):
     def decode(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Boxes (B, A, 4) xyxy in network pixels and scores (B, A, classes), float32."""
         if not self.box_heads:
-            raise ValueError(f"{self.plan.file}: a classifier, without a [yolo] layer; it finds no boxes")
+            raise ValueError(f"{self.plan.file}: a classifier without [yolo] layers, which detects no boxes")
         return decode_heads(outputs, self.box_heads)
 
     def nms(self, boxes: Tensor, scores: Tensor, **options: Unpack[NmsOptions]) -> list[Detections]:
-        """The detections of each image, suppressed as the cfg's nms_kind says; options as of `models.decode.nms`."""
+        """The detections of each image, by the nms_kind of the cfg; see `models.decode.nms` for the options."""
         head = self.plan.heads[0].section
         if head["nms_kind"] == "diounms":
             options["suppress"] = partial(diou_nms, beta=head["beta_nms"])
@@ -140,10 +139,10 @@ class Darknet(nn.Module):
         return folded(self)
 
     def set_biases(self) -> None:
-        """Start the biases of convolutions without a norm at 0, as Darknet does, but objectness at RARE.
+        """Set the biases of convolutions without a norm to 0, as Darknet does, but objectness to PRIOR.
 
-        Nearly all predictions are background, whose loss would drown the boxes' for the first epochs (RetinaNet, arXiv
-        1708.02002, sec. 3.3); Darknet waits a thousand slow batches for it (`burn_in`).
+        Nearly all predictions are background, whose loss would dominate the first epochs (RetinaNet, arXiv 1708.02002,
+        sec. 3.3); Darknet has a warm-up of a thousand batches for that (`burn_in`).
         """
         for layer in self.plan.layers:
             module = self.get_submodule(layer.path) if layer.kind == "convolutional" else None
@@ -153,22 +152,22 @@ class Darknet(nn.Module):
             before = self.plan.layers[layer.sources[0]]
             module = self.get_submodule(before.path)
             if isinstance(module, ConvAct) and module.conv.bias is not None:
-                module.conv.bias.view(len(head.anchors), -1)[:, 4] = math.log(RARE / (1 - RARE))
+                module.conv.bias.view(len(head.anchors), -1)[:, 4] = math.log(PRIOR / (1 - PRIOR))
 
     def weighted(self) -> list[tuple[Layer, ConvNormAct | ConvAct]]:
-        """The layers with values in a `.weights` file, in its order."""
+        """The layers with values in a `.weights` file, in the order of the file."""
         return [(layer, self.get_submodule(layer.path)) for layer in self.plan.layers if layer.values]  # type: ignore[misc]
 
     def describe(self) -> str:
-        """Activations of convolutions by the cfg's names and by part, and the rule of the parts."""
+        """The activations of convolutions in the cfg by part, and the rule that defines the parts."""
         lines = []
         for part in ("backbone", "neck", "head"):
-            layers = [each for each in self.plan.layers if each.part == part and each.kind == "convolutional"]
+            layers = [layer for layer in self.plan.layers if layer.part == part and layer.kind == "convolutional"]
             counts = Counter(layer.section["activation"] for layer in layers)
-            numbers = [each.index for each in self.plan.layers if each.part == part]
+            numbers = [layer.index for layer in self.plan.layers if layer.part == part]
             if numbers:
-                held = " + ".join(f"{count} {name}" for name, count in counts.items()) or "no convolution"
-                lines.append(f"{part}: {len(numbers)} layers of {numbers[0]} to {numbers[-1]}; in the cfg {held}")
+                listed = " + ".join(f"{count} {name}" for name, count in counts.items()) or "no convolution"
+                lines.append(f"{part}: {len(numbers)} layers of {numbers[0]} to {numbers[-1]}; in the cfg {listed}")
         return "\n".join([*lines, f"parts: {RULE}"])
 
 
@@ -179,7 +178,7 @@ def _child(parent: nn.Module, name: str) -> nn.Module:
 
 
 def _module(layer: Layer, act: ActivationSpec | None, *, fuse: bool) -> nn.Module:
-    """The module of a layer; `act` where it has a site for one."""
+    """The module of a layer; `act` for layers with an activation."""
     section = layer.section
     if layer.kind == "convolutional":
         assert act is not None
@@ -216,7 +215,7 @@ def _box_head(layer: Layer) -> BoxHead:
     pairs = list(zip(section["anchors"][::2], section["anchors"][1::2], strict=True))
     chosen = section["mask"] or range(section["num"])
     return BoxHead(
-        tuple(pairs[each] for each in chosen),
+        tuple(pairs[index] for index in chosen),
         section["classes"],
         layer.stride,
         section["scale_x_y"],
@@ -225,7 +224,7 @@ def _box_head(layer: Layer) -> BoxHead:
 
 
 def _fit(width: int, height: int, most_width: int, most_height: int) -> tuple[int, int]:
-    """The largest (width, height) of this aspect that fits, rounded down as Darknet does."""
+    """The largest (width, height) of this aspect ratio that fits, rounded down as in Darknet."""
     if most_width / width < most_height / height:
         return most_width, max(1, height * most_width // width)
     return max(1, width * most_height // height), most_height
