@@ -1,12 +1,12 @@
-"""Task-aligned assignment (Feng et al., TOOD, arXiv 2108.07755, sec. 3.3.1): which cells learn which box, how strongly.
+"""Task-aligned assignment of boxes to anchors, the cells (Feng et al., TOOD, arXiv 2108.07755, sec. 3.3.1).
 
-An anchor's alignment with a box is t = s^alpha u^beta, s its score for the box's class and u the IoU of its predicted
-box with it (eq. 2). Of the anchors inside a box the `topk` best aligned are positive. An anchor that several boxes want
-goes to the one it overlaps most. A positive's target score is its t scaled so that the largest t of a box becomes the
-largest u of that box's positives.
+The alignment of an anchor with a box is t = s^alpha u^beta, where s is its score for the class of the box and u the IoU
+of its predicted box with the box (eq. 2). The `topk` best aligned anchors inside a box are positive. An anchor chosen
+by several boxes is assigned to the one with the largest IoU. The target score of a positive is t, scaled such that the
+largest t of a box equals the largest u among the positives of that box.
 
-Everything here has a shape that depends on the batch alone, so that a GPU need not be waited for: the result is kept as
-(B, M, K), K anchors for each of M boxes, which is all there can be, instead of as masks over all anchors.
+All shapes depend on the shape of the batch only, so that a GPU is never synchronised: the result has the shape
+(B, M, K), at most K anchors for each of M boxes, instead of masks over all anchors.
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ from core.boxes import pair_iou
 from core.types import Targets
 from models.decode import cell_centres
 
-SMALLEST_IOU = 1e-9
+MIN_IOU = 1e-9
 
 
 @dataclass
 class Assignment:
-    """The candidates of each box; only rows where `positive` count, and no anchor is positive for two boxes."""
+    """The candidate anchors of each box; an anchor is positive for at most one box."""
 
     anchors: Tensor  # (B, M, K) int64
     positive: Tensor  # (B, M, K) bool
-    scores: Tensor  # (B, M, K) float32, the target score; 0 where not positive
+    scores: Tensor  # (B, M, K) float32 target scores; 0 where not positive
 
 
 @torch.no_grad()
@@ -47,8 +47,8 @@ def assign(
 ) -> Assignment:
     """Assign anchors with class `logits` (B, A, C) and predicted `boxes` (B, A, 4) to `targets`; all float32.
 
-    `dense` computes the alignment of all pairs, without a pair's index leaving the device: None means on anything but
-    a CPU, where looking only at the pairs that count is several times faster. Both give the same assignment.
+    `dense`: compute the alignment of all pairs, without synchronisation, instead of the pairs inside only, which is
+    several times faster on a CPU. None: dense except on a CPU. The assignment is the same.
     """
     inside = _inside(targets, shapes, strides)  # (B, M, A)
     dense = logits.device.type != "cpu" if dense is None else dense
@@ -60,16 +60,16 @@ def assign(
 
 
 def _inside(targets: Targets, shapes: Sequence[tuple[int, int]], strides: Sequence[int]) -> Tensor:
-    """(B, M, A) whether an anchor's centre lies in a box, from its left and top side up to before its right and bottom.
+    """(B, M, A) whether the centre of an anchor is inside a box: left <= x < right and top <= y < bottom.
 
-    A box thinner than a cell of the finest level counts as that wide here, else it could go without any anchor.
+    Boxes thinner than a cell of the finest level are widened to a cell, else they might contain no centre.
     """
     centre, size = (
         (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2,
         targets.boxes[..., 2:] - targets.boxes[..., :2],
     )
     half = size.clamp(min=min(strides)) / 2
-    (left, top), (right, bottom) = (each.unsqueeze(-1).unbind(-2) for each in (centre - half, centre + half))
+    (left, top), (right, bottom) = (corner.unsqueeze(-1).unbind(-2) for corner in (centre - half, centre + half))
     levels = []
     for (height, width), stride in zip(shapes, strides, strict=True):
         x, y = cell_centres(width, stride, left.device), cell_centres(height, stride, left.device)
@@ -80,8 +80,8 @@ def _inside(targets: Targets, shapes: Sequence[tuple[int, int]], strides: Sequen
 
 
 def _alignment(logits: Tensor, overlaps: Tensor, alpha: float, beta: float) -> Tensor:
-    # The logarithm of eq. 2: the same order, and u^6 cannot vanish in float32.
-    return alpha * F.logsigmoid(logits) + beta * overlaps.clamp(min=SMALLEST_IOU).log()
+    # The logarithm of eq. 2 has the same order and does not underflow in float32, unlike u^6.
+    return alpha * F.logsigmoid(logits) + beta * overlaps.clamp(min=MIN_IOU).log()
 
 
 def _align_all(logits: Tensor, boxes: Tensor, targets: Targets, inside: Tensor, alpha: float, beta: float) -> Tensor:
@@ -93,7 +93,7 @@ def _align_all(logits: Tensor, boxes: Tensor, targets: Targets, inside: Tensor, 
 
 
 def _align_inside(logits: Tensor, boxes: Tensor, targets: Targets, inside: Tensor, alpha: float, beta: float) -> Tensor:
-    """The same, computed for the pairs inside alone."""
+    """The same as `_align_all`, computed for the pairs inside only."""
     image, box, anchor = inside.nonzero(as_tuple=True)
     overlaps = pair_iou(boxes[image, anchor], targets.boxes[image, box])
     values = _alignment(logits[image, anchor, targets.labels[image, box]], overlaps, alpha, beta)
@@ -103,14 +103,14 @@ def _align_inside(logits: Tensor, boxes: Tensor, targets: Targets, inside: Tenso
 
 
 def _overlaps(boxes: Tensor, targets: Targets, anchors: Tensor) -> Tensor:
-    """(B, M, K) IoU of each box with the predictions of its candidates."""
+    """(B, M, K) IoU of each box with the predicted boxes of its candidates."""
     index = anchors.flatten(1).unsqueeze(-1).expand(-1, -1, 4)
     predicted = boxes.gather(1, index).unflatten(1, anchors.shape[1:])
     return pair_iou(predicted, targets.boxes.unsqueeze(2))
 
 
 def _one_box_each(anchors: Tensor, candidate: Tensor, overlaps: Tensor, count: int) -> Tensor:
-    """(B, M, K) `candidate` without the anchors that another box overlaps more; of equals the first box keeps it."""
+    """(B, M, K) `candidate` without anchors that have a larger IoU with another box; ties go to the first box."""
     batch, boxes, _ = anchors.shape
     index = anchors.flatten(1)
     overlap = overlaps.masked_fill(~candidate, -1.0).flatten(1)
@@ -122,9 +122,9 @@ def _one_box_each(anchors: Tensor, candidate: Tensor, overlaps: Tensor, count: i
 
 
 def _target_scores(alignment: Tensor, overlaps: Tensor, positive: Tensor) -> Tensor:
-    """(B, M, K) t / max t * max u, the maxima over a box's positives; 0 where not positive."""
+    """(B, M, K) t / max t * max u with maxima over the positives of a box; 0 where not positive."""
     alignment = alignment.masked_fill(~positive, -torch.inf)
     largest = alignment.amax(dim=-1, keepdim=True)
     overlap = overlaps.masked_fill(~positive, 0.0).amax(dim=-1, keepdim=True)
-    # A box without positives has -inf - -inf here, which is not a number but is masked.
+    # For a box without positives this is -inf - -inf = NaN, which is masked.
     return ((alignment - largest).exp() * overlap).masked_fill(~positive, 0.0)

@@ -1,4 +1,4 @@
-"""The detector's loss: classes by cross-entropy with soft targets, boxes by CIoU and distribution focal loss."""
+"""The loss of the detector: cross-entropy with soft class targets, CIoU and distribution focal loss of boxes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,14 +23,14 @@ def detection_loss(
     alpha: float = 0.5,
     beta: float = 6.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of raw maps (B, 4 * reg_max + C, h, w), a float32 scalar, and its terms, detached, gains included.
+    """The loss of raw maps (B, 4 * reg_max + C, h, w), a float32 scalar, and its detached terms, weighted by `gains`.
 
-    Each term is a sum over the batch divided by the sum of the target scores (TOOD, arXiv 2108.07755, sec. 3.3.2), at
-    least 1, so that its size depends neither on the batch nor on how crowded the images are.
+    Each term is a sum over the batch divided by the sum of the target scores, at least 1 (TOOD, arXiv 2108.07755, sec.
+    3.3.2), so that its scale depends neither on the batch size nor on the number of objects.
     """
     with torch.autocast(outputs[0].device.type, enabled=False):
         flat = flatten_levels(outputs)  # (B, A, 4 * reg_max + C)
-        shapes = [(each.shape[2], each.shape[3]) for each in outputs]
+        shapes = [(x.shape[2], x.shape[3]) for x in outputs]
         points, sizes = anchor_points(shapes, strides, flat.device)
         distributions, logits = flat.split((flat.shape[-1] - num_classes, num_classes), dim=-1)
         with torch.no_grad():
@@ -49,9 +49,9 @@ def detection_loss(
 
 
 def class_loss(logits: Tensor, targets: Targets, assigned: Assignment) -> Tensor:
-    """Sum of binary cross-entropy of logits (B, A, C) with the target score at each positive's class, 0 elsewhere.
+    """Sum of binary cross-entropy of logits (B, A, C); targets are the target scores of the positives.
 
-    BCE(x, z) = softplus(x) - x z, so only the first term, the same for all, is computed everywhere.
+    BCE(x, z) = softplus(x) - x z: only the first term needs computing for all logits.
     """
     width = logits.shape[-1]
     index = assigned.anchors * width + targets.labels.unsqueeze(-1)  # (B, M, K)
@@ -62,14 +62,14 @@ def class_loss(logits: Tensor, targets: Targets, assigned: Assignment) -> Tensor
 def box_losses(
     distributions: Tensor, points: Tensor, sizes: Tensor, targets: Targets, assigned: Assignment
 ) -> tuple[Tensor, Tensor]:
-    """Sums over the positives of 1 - CIoU and of the distribution focal loss, each weighted by its target score."""
+    """Sums over the positives of 1 - CIoU and of the distribution focal loss, weighted by the target scores."""
     anchors = assigned.anchors.flatten(1)  # (B, N), N = M * K
     chosen = distributions.gather(1, anchors.unsqueeze(-1).expand(-1, -1, distributions.shape[-1]))
     points, sizes = points[anchors], sizes[anchors]  # (B, N, 2), (B, N, 1)
     wanted = targets.boxes.unsqueeze(2).expand(-1, -1, assigned.anchors.shape[2], -1).flatten(1, 2)  # (B, N, 4)
-    # Where nothing is positive stands some sound box, as the gradient of a weight of 0 must be finite to vanish.
-    sound = torch.cat((points - sizes, points + sizes), dim=-1)
-    wanted = torch.where(assigned.positive.flatten(1).unsqueeze(-1), wanted, sound)
+    # Non-positive candidates get a valid dummy box: a weight of 0 times a gradient of NaN would still be NaN.
+    dummy = torch.cat((points - sizes, points + sizes), dim=-1)
+    wanted = torch.where(assigned.positive.flatten(1).unsqueeze(-1), wanted, dummy)
     weights = assigned.scores.flatten(1)
     overlap = (1 - pair_ciou(decode_boxes(chosen, points, sizes), wanted)) * weights
     distances = torch.cat((points - wanted[..., :2], wanted[..., 2:] - points), dim=-1) / sizes
@@ -77,9 +77,9 @@ def box_losses(
 
 
 def distribution_focal_loss(distributions: Tensor, distances: Tensor) -> Tensor:
-    """(...,) mean over the sides of -((n - y) log S(n - 1) + (y - n + 1) log S(n)), n - 1 <= y < n the bins about y.
+    """(...,) mean over the four sides of -((n - y) log S(n - 1) + (y - n + 1) log S(n)), where n - 1 <= y < n.
 
-    Logits (..., 4 * reg_max), distances y (..., 4) in strides, clipped to the bins (Li et al., arXiv 2006.04388,
+    Logits (..., 4 * reg_max), distances y (..., 4) in strides, clamped to the bins (Li et al., arXiv 2006.04388,
     eq. 6).
     """
     logs = distributions.unflatten(-1, (4, -1)).log_softmax(-1)  # (..., 4, reg_max)

@@ -69,8 +69,8 @@ def test_from_weights_of_other_classes_to_darknet_again(place: Path, capsys: pyt
         "2 classes, the data have 6: classes= of the [yolo] sections and filters= of layers 13, 18",
         "an input of 32 x 32 pixels, trained on squares of 64",
         "net.momentum=0.949: here train.momentum", "without a counterpart here: net.steps, net.scales",
-        "4 of 6 convolutions taken from x.weights, seen 12,345 images, 2 classes",
-        "left as initialised: head.P3.13, head.P2.18", "  obj ",
+        "4 of 6 convolutions loaded from x.weights, seen 12,345 images, 2 classes",
+        "not loaded: head.P3.13, head.P2.18", "  obj ",
     ):  # fmt: skip
         assert words in out, words
     assert out.count("net.steps") == 1
@@ -137,7 +137,7 @@ def test_activations_are_switched_and_said(place: Path, capsys: pytest.CaptureFi
     changes = ("--set", "model.replace.leaky=mish", "model.replace.relu=mish")
     assert start("--weights", "x.weights", "--epochs", 1, *changes) == 0
     out = capsys.readouterr().out
-    assert "trained with other activations, as far as the cfg says: 2 leaky -> mish, 1 relu -> mish" in out
+    assert "trained with other activations, according to the cfg: 2 leaky -> mish, 1 relu -> mish" in out
     found = {row["activation"] for row in load_checkpoint(place / "runs/train/exp/weights/best.pt")["census"]}
     assert found == {"mish", "silu", "identity", "sigmoid"}
 
@@ -148,7 +148,7 @@ def test_a_backbone_is_a_start(place: Path, capsys: pytest.CaptureFixture[str]) 
     held = sum(layer.values for layer in plan.layers[:6])
     (place / "x.conv.6").write_bytes(weights(values(plan.values)[:held]))
     assert start("--weights", "x.conv.6", "--epochs", 1) == 0
-    assert "3 of 6 convolutions taken from x.conv.6" in capsys.readouterr().out
+    assert "3 of 6 convolutions loaded from x.conv.6" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_backbone_is_a_start(place: Path, capsys: pytest.CaptureFixture[str]) 
         (["--weights", "no.weights"], "no.weights: no such file"),
         (["--weights", "no.pt"], "no.pt: no such checkpoint"),
         (["--weights", "other.weights"], "x.cfg has 3497: 3397 are missing"),
-        (["--cfg", "classifier.cfg"], "a classifier, without a [yolo] layer"),
+        (["--cfg", "classifier.cfg"], "a classifier without [yolo] layers"),
         (["--cfg", "truth.cfg"], "[yolo] truth_thresh=0.9: expected 1"),
         (["--cfg", "shared.cfg"], "[yolo] classes=2: expected 6, and a convolution before it"),
         (["--set", "model.loss.dfl=1"], "model.loss.dfl (command line): unknown key"),
@@ -193,7 +193,7 @@ def test_the_text_is_changed_where_it_must_be_and_nowhere_else() -> None:
     changed = with_anchors(DETECTOR, anchors, file="x.cfg")
     model = build_model(section(changed), seed=0)
     assert model.box_heads[0].anchors == ((7.25, 5.0), (20.0, 30.0)) and model.box_heads[1].anchors == ((3.0, 4.0),)
-    with pytest.raises(ValueError, match="there are 2 anchors"):
+    with pytest.raises(ValueError, match="found 2 anchors"):
         with_anchors(DETECTOR, anchors[:2], file="x.cfg")
 
 

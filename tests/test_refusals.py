@@ -46,7 +46,7 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
         "config a list": ("--cfg list.yaml", "list.yaml.*list"),
         "config nested without end": ("--cfg deep.yaml", "deep.yaml.*deeper"),
         "config with an alias bomb": ("--cfg bomb.yaml", "bomb.yaml.*alias"),
-        "config with a key twice": ("--cfg twice.yaml", "twice.yaml.*'train' stands twice"),
+        "config with a key twice": ("--cfg twice.yaml", "twice.yaml.*duplicate key 'train'"),
         "config with a number for a key": ("--cfg number.yaml", "number.yaml.*key 3"),
         "config with a Python object": ("--cfg python.yaml", "python.yaml.*not accepted"),
         "config with a date": ("--cfg date.yaml", "date.yaml.*timestamp"),
@@ -117,7 +117,7 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
         "resume with other data": ("--resume moved/weights/last.pt", "annotations"),
     },
     "val.py": {
-        "no weights": ("", "--weights is needed.*train.py"),
+        "no weights": ("", "--weights is required.*train.py"),
         "weights missing": ("--weights none.pt", "none.pt"),
         "weights a folder": ("--weights vacant", "no such checkpoint"),
         "weights truncated": ("--weights short.pt", "short.pt"),
@@ -157,7 +157,7 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
         "project is a file": ("--weights W --project data.yaml", "data.yaml"),
     },
     "detect.py": {
-        "no weights": ("--source a.jpg", "--weights is needed.*train.py"),
+        "no weights": ("--source a.jpg", "--weights is required.*train.py"),
         "no source": ("--weights W", "--source is needed"),
         "weights missing": ("--weights none.pt --source a.jpg", "none.pt"),
         "weights a folder": ("--weights . --source a.jpg", "no such checkpoint"),

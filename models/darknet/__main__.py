@@ -1,11 +1,11 @@
-"""Darknet networks from the command line: what a cfg holds, its weights to a checkpoint of ours, and back.
+"""Describe a Darknet cfg, convert its weights to a checkpoint and back, find anchors.
 
-    python -m models.darknet yolov4.cfg                              parts, activations, sizes, training keys
-    python -m models.darknet yolov4.cfg yolov4.weights yolov4.pt     to a checkpoint, for val.py, detect.py, train.py
-    python -m models.darknet runs/train/exp/weights/best.pt own.weights own.cfg    and back, the moving average's
-    python -m models.darknet yolov4.cfg --anchors my.yaml --imgsz 416 own.cfg      anchors and classes for one's data
+    python -m models.darknet yolov4.cfg                              parts, activations, size, training keys
+    python -m models.darknet yolov4.cfg yolov4.weights yolov4.pt     to a checkpoint for val.py, detect.py, train.py
+    python -m models.darknet runs/train/exp/weights/best.pt own.weights own.cfg    and back (EMA weights)
+    python -m models.darknet yolov4.cfg --anchors my.yaml --imgsz 416 own.cfg      anchors and classes for your data
 
-The way there and back gives the same file, byte for byte: the header travels in the checkpoint.
+A round trip reproduces the file byte for byte: the checkpoint stores the header.
 """
 
 from __future__ import annotations
@@ -32,20 +32,25 @@ from models.darknet.cfg import ACTIVATIONS, rewrite, training_keys
 from models.darknet.weights import Header, check_weights, read_weights, write_weights
 from yolo import YOLO
 
-HEADER = "darknet_header"  # of a checkpoint: major, minor, revision, seen
+HEADER = "darknet_header"  # key of a checkpoint: major, minor, revision, seen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = Parser(prog="python -m models.darknet", description="Darknet's .cfg and .weights to checkpoints and back.")
+    """Run the command line; return the exit code."""
+    parser = Parser(
+        prog="python -m models.darknet",
+        description="Describe, convert and adapt Darknet networks.",
+    )
     parser.add_argument("source", metavar="X.CFG|X.PT", help="a Darknet .cfg, or a checkpoint of such a network")
     parser.add_argument(
-        "files", metavar="FILE", nargs="*", help="X.weights OUT.pt of a cfg; OUT.weights OUT.cfg of a .pt"
+        "files", metavar="FILE", nargs="*", help="after a cfg: X.weights OUT.pt; after a .pt: OUT.weights OUT.cfg"
     )
-    parser.add_argument("--anchors", metavar="YAML", help="find anchors for a data set; OUT.cfg is the cfg with them")
-    parser.add_argument("--imgsz", "--img", type=int, metavar="PIXELS", help="of --anchors: side; None: the cfg's")
-    parser.add_argument("--seed", type=int, default=0, help="of --anchors")
-    parser.add_argument("--names", metavar="FILE", help="class names; None: *.names beside the weights, or COCO's")
+    parser.add_argument("--anchors", metavar="YAML", help="find anchors for a data set and write them to OUT.cfg")
+    parser.add_argument(
+        "--imgsz", "--img", type=int, metavar="PIXELS", help="image size for --anchors; default: the cfg's"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed for --anchors")
+    parser.add_argument("--names", metavar="FILE", help="class names; default: a .names file beside, or COCO's")
     options = parser.parse_intermixed_args(argv)
     suffixes = [Path(name).suffix for name in (options.source, *options.files)]
     if options.anchors is not None:
@@ -64,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def describe(cfg: str) -> str:
-    """Parts, activations, size and cost of a cfg's network, and what its training keys are here."""
+    """Describe the network of a cfg: parts, activations, size, FLOPs, and our equivalents of its training keys."""
     config = load(cfg)
     plan = plan_darknet(config.darknet)
     with torch.device("meta"):
@@ -78,20 +83,20 @@ def describe(cfg: str) -> str:
         f"{plan.classes} classes, {width} x {height} pixels, {plan.values:,} values ({size:,} bytes of .weights), "
         f"{flops(model, model.side):.2f} GFLOPs",
         *(f"{key}: here {ours}" for key, ours in mapped.items()),
-        f"of its training, without a counterpart here: {', '.join(idle) or 'nothing'}",
+        f"training keys without a counterpart here: {', '.join(idle) or 'nothing'}",
     ]
     return "\n".join(lines)
 
 
 def fit_anchors(cfg: str, data: str, imgsz: int | None, seed: int, *, out: str | None = None) -> str:
-    """Find anchors for the training boxes of a data set at the side of training; returns what to say.
+    """Find anchors for the training boxes of a data set at the training image size; return a report.
 
-    ``out``: where to write the cfg with them, and with classes, filters and side as the training will have them.
+    ``out``: write the cfg with these anchors, and the classes, filters and image size of the training, to this file.
     """
     config = load(cfg, {"data": data, **({} if imgsz is None else {"train.imgsz": imgsz})})
     side, plan = config.train.imgsz or 640, plan_darknet(config.darknet)
     if not plan.heads:
-        raise ValueError(f"{cfg}: a classifier, without a [yolo] layer; it has no anchors")
+        raise ValueError(f"{cfg}: a classifier without [yolo] layers, which has no anchors")
     annotations = load_dataset(config.data, "train")
     fitting = Fitting(stretch=not plan.net["letter_box"])
     sides = training_sides(annotations, fitting, side)
@@ -112,7 +117,7 @@ def fit_anchors(cfg: str, data: str, imgsz: int | None, seed: int, *, out: str |
 
 
 def training_sides(annotations: Annotations, fitting: Fitting, side: int) -> np.ndarray:
-    """(n, 2) width and height of all training boxes, in pixels of images brought to a side."""
+    """(n, 2) width and height of all training boxes, in pixels of images resized to `side`."""
     found = [np.zeros((0, 2))]
     for index, (width, height) in enumerate(annotations.sizes.tolist()):
         boxes = annotations.training_boxes(index)[0].astype(np.float64)
@@ -121,7 +126,7 @@ def training_sides(annotations: Annotations, fitting: Fitting, side: int) -> np.
 
 
 def to_checkpoint(cfg: str, weights: str, out: str, *, names: str | None = None) -> str:
-    """Convert weights to a checkpoint; returns what to say."""
+    """Convert weights to a checkpoint; return a report."""
     config = load(cfg)
     plan = plan_darknet(config.darknet)
     file = check_weights(weights, plan)
@@ -131,15 +136,15 @@ def to_checkpoint(cfg: str, weights: str, out: str, *, names: str | None = None)
     content = {"kind": "weights", "config": config.model_dump(mode="json"), "names": known, "model": model.state_dict()}
     rows = [dataclasses.asdict(row) for row in census(model)]
     save_checkpoint(Path(out), {**content, "census": rows, HEADER: list(dataclasses.astuple(file.header))})
-    held = "" if file.is_whole(plan) else f", of {len(model.weighted())}: the others are as initialised"
+    held = "" if file.is_whole(plan) else f", of {len(model.weighted())}; the others have initial weights"
     return f"{out}: {count} convolutions from {weights}{held}; class names: {where}"
 
 
 def from_checkpoint(checkpoint: str, out: str, cfg: str) -> str:
-    """Convert a checkpoint of a Darknet network to weights and its cfg, in which activations are as they are now."""
+    """Convert a checkpoint of a Darknet network to weights and a cfg with its current activations."""
     model = YOLO(checkpoint, device="cpu", fuse=False)
     if not isinstance(model.model, Darknet):
-        raise ValueError(f"{checkpoint}: a {model.config.model.kind} network; Darknet's format has no place for it")
+        raise ValueError(f"{checkpoint}: a {model.config.model.kind} network, which the Darknet format cannot store")
     text = with_activations(model.config, model.model)
     write_weights(out, model.model, header=_header(load_checkpoint(checkpoint)))
     write_text(cfg, text)
@@ -147,7 +152,7 @@ def from_checkpoint(checkpoint: str, out: str, cfg: str) -> str:
 
 
 def with_activations(config: Config, model: Darknet) -> str:
-    """The text of the cfg, its activations those of the network; ValueError where Darknet has no name for one."""
+    """The text of the cfg with the activations of the network; ValueError if Darknet does not have one of them."""
     edits = []
     names = {spec: name for name, spec in ACTIVATIONS.items()}
     for layer in model.plan.layers:
@@ -156,16 +161,16 @@ def with_activations(config: Config, model: Darknet) -> str:
         spec = model.activations[layer.path]
         name = names.get(spec)
         if name is None:
-            raise ValueError(f"{layer.path}: Darknet has no activation {spec}; there are {', '.join(ACTIVATIONS)}")
+            raise ValueError(f"{layer.path}: Darknet has no activation {spec}; known are {', '.join(ACTIVATIONS)}")
         if name != layer.section["activation"]:
             edits.append((layer.section, "activation", name))
     return rewrite(config.darknet.text or "", edits)
 
 
 def _header(content: dict[str, Any]) -> Header:
-    """The header that a checkpoint keeps, or that of the newest version."""
+    """The header stored in a checkpoint, or the default header."""
     kept = content.get(HEADER)
-    if not isinstance(kept, list) or len(kept) != 4 or not all(isinstance(each, int) for each in kept):
+    if not isinstance(kept, list) or len(kept) != 4 or not all(isinstance(number, int) for number in kept):
         return Header()
     return Header(*kept)
 

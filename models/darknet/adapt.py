@@ -14,7 +14,7 @@ def require_trainable(plan: Plan) -> None:
         raise ValueError(f"{plan.file}: a classifier without [yolo] layers; expected a detector's .cfg to train")
     for head in plan.heads:
         if head.section.values.get("truth_thresh", 1.0) < 1:
-            raise head.section.refuse("truth_thresh", "expected 1: positives are chosen by the shape of their anchors only")
+            raise head.section.refuse("truth_thresh", "expected 1: positives are chosen by the shape of anchors only")
 
 
 def for_classes(text: str, count: int, *, file: str) -> str:
@@ -49,7 +49,7 @@ def _class_edits(head: Layer, before: Layer, count: int) -> list[Edit]:
     if head.section["classes"] == count:
         return []
     if before.kind != "convolutional":
-        raise head.section.refuse("classes", f"expected {count}, and a convolution before it whose filters can be adapted")
+        raise head.section.refuse("classes", f"expected {count}, or a convolution before it with filters to adapt")
     anchors = len(head.section["mask"]) or head.section["num"]
     return [(head.section, "classes", str(count)), (before.section, "filters", str(anchors * (5 + count)))]
 

@@ -1,7 +1,7 @@
-"""Darknet's `.cfg`: text to typed sections. Every option is known here with its type, or refused with its line.
+"""Parse a Darknet `.cfg` into typed sections. Unknown options are refused with their line.
 
-A cfg is an INI-like text: `[section]`, then `key=value` lines; blanks mean nothing, `#` and `;` begin comments.
-Sections may share a name: they are the layers, in order. The first is `[net]` and is no layer.
+A cfg is an INI-like text: `[section]`, then `key=value` lines; whitespace is ignored, `#` and `;` start comments.
+Sections are the layers in order and may share a name; only the first, `[net]`, is not a layer.
 """
 
 import math
@@ -15,9 +15,9 @@ from core.limits import MAX_CLASSES
 from core.text import did_you_mean
 from models.activations import ActivationSpec, parse_activation
 
-MOST_BYTES = 1 << 20
-MOST_SECTIONS = 2048
-MOST_NUMBERS = 2048  # of a list
+MAX_BYTES = 1 << 20
+MAX_SECTIONS = 2048
+MAX_NUMBERS = 2048  # in a list
 
 # Darknet's names and the equivalent activations of our table (AlexeyAB/darknet, src/activations.h).
 ACTIVATIONS: dict[str, ActivationSpec] = {
@@ -33,23 +33,23 @@ ACTIVATIONS: dict[str, ActivationSpec] = {
     "tanh": parse_activation("tanh"),
     "hard_mish": parse_activation("hard_mish"),
 }
-LOSS = "the same, in the loss"  # of training keys that are not read from the config but from here
-# A projection without an activation and the range of a head's numbers; neither is a choice that could be another.
+LOSS = "the same, in the loss"  # for training keys that are read from the cfg
+# Never replaced: a projection has no activation, and a logistic head defines the range of its outputs.
 FIXED = ("linear", "logistic")
 
 
 @dataclass(frozen=True)
 class Option:
-    """How an option is read; `ours` of one that concerns training alone says which key of ours it maps to."""
+    """How to parse an option; `ours` names the equivalent key of our configuration for options of the training."""
 
     read: Callable[[str], Any]
     default: Any = None
-    ours: str | None = None  # None: it shapes the network; "": no counterpart here
+    ours: str | None = None  # None: the option defines the network; "": no equivalent
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section with the typed values of its options, defaults included, and the lines of those that were given."""
+    """A section with the values of its options, defaults included, and the line numbers of those that are set."""
 
     kind: str
     line: int
@@ -61,7 +61,7 @@ class Section:
         return self.values[key]
 
     def refuse(self, key: str, why: str) -> ValueError:
-        """The error that names an option's line, or that of the section where the option was not given."""
+        """The error to raise for an option, with its line number, or that of the section if the option is not set."""
         line = self.lines.get(key, self.line)
         given = f" {key}={_plain(self.values[key])}" if key in self.values else ""
         return ValueError(f"{self.file}, line {line}: [{self.kind}]{given}: {why}")
@@ -107,7 +107,7 @@ def _unit(text: str) -> float:
     return value
 
 
-def _share(text: str) -> float:
+def _fraction(text: str) -> float:
     value = _number(text)
     if not 0 <= value < 1:
         raise ValueError("expected a number from 0 to below 1")
@@ -117,8 +117,8 @@ def _share(text: str) -> float:
 def _list_of(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     def read_list(text: str) -> tuple[Any, ...]:
         parts = text.removesuffix(",").split(",")
-        if len(parts) > MOST_NUMBERS:
-            raise ValueError(f"expected at most {MOST_NUMBERS} numbers")
+        if len(parts) > MAX_NUMBERS:
+            raise ValueError(f"expected at most {MAX_NUMBERS} numbers")
         return tuple(read(part) for part in parts)
 
     return read_list
@@ -134,7 +134,7 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 
 def _nms_kind(text: str) -> str:
-    return _one_of("greedynms", "diounms")({"default": "greedynms"}.get(text, text))  # which do the same
+    return _one_of("greedynms", "diounms")({"default": "greedynms"}.get(text, text))  # which is equivalent
 
 
 def _word(text: str) -> str:
@@ -143,7 +143,7 @@ def _word(text: str) -> str:
     return text
 
 
-_INDEX = _whole(-MOST_SECTIONS, MOST_SECTIONS)
+_INDEX = _whole(-MAX_SECTIONS, MAX_SECTIONS)
 _FLAG = _whole(0, 1)
 _COUNT = _whole(0, 10**9)
 _ACTIVATION = _one_of(*ACTIVATIONS)
@@ -154,7 +154,7 @@ SECTIONS: dict[str, dict[str, Option]] = {
         "height": Option(_whole(32, 4096)),
         "channels": Option(_whole(3, 3)),
         "letter_box": Option(_FLAG, 0),
-        "batch": Option(_COUNT, ours="train.nominal_batch (one update); train.batch is batch / subdivisions"),
+        "batch": Option(_COUNT, ours="train.nominal_batch (images per update); train.batch is batch / subdivisions"),
         "subdivisions": Option(_COUNT, ours="train.batch (batch / subdivisions)"),
         "momentum": Option(_number, ours="train.momentum, with train.optimizer: sgd"),
         "decay": Option(_number, ours="train.weight_decay"),
@@ -180,7 +180,7 @@ SECTIONS: dict[str, dict[str, Option]] = {
         "mosaic_bound": Option(_FLAG, ours=""),
         "max_chart_loss": Option(_number, ours=""),
         "label_smooth_eps": Option(_number, ours=""),
-        "ema_alpha": Option(_number, ours="train.ema (a fraction of the run there is none; here it is one)"),
+        "ema_alpha": Option(_number, ours="train.ema (here a fraction of the run)"),
     },
     "convolutional": {
         "filters": Option(_whole(1, 65536), 1),
@@ -207,7 +207,7 @@ SECTIONS: dict[str, dict[str, Option]] = {
     },
     "avgpool": {},
     "upsample": {"stride": Option(_whole(1, 16), 2)},
-    "dropout": {"probability": Option(_share, 0.5)},
+    "dropout": {"probability": Option(_fraction, 0.5)},
     "softmax": {"groups": Option(_whole(1, 65536), 1)},
     "yolo": {
         "mask": Option(_list_of(_whole(0, 255)), ()),  # (): all
@@ -242,18 +242,18 @@ REQUIRED = {
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a cfg file; FileNotFoundError or ValueError where there is none or it is no text of that size."""
+    """The text of a cfg file; FileNotFoundError if it is missing, ValueError if it has more than MAX_BYTES."""
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a Darknet .cfg")
     size = file.stat().st_size
-    if size > MOST_BYTES:
-        raise ValueError(f"{path}: {size} bytes, expected a Darknet .cfg of at most {MOST_BYTES}")
-    return file.read_bytes().decode("utf-8", errors="replace")  # comments are in any encoding
+    if size > MAX_BYTES:
+        raise ValueError(f"{path}: {size} bytes, expected a Darknet .cfg of at most {MAX_BYTES}")
+    return file.read_bytes().decode("utf-8", errors="replace")  # comments may have any encoding
 
 
 def parse(text: str, *, file: str) -> list[Section]:
-    """The sections of a cfg's text, `[net]` first; ValueError naming `file` and line for what is not understood."""
+    """The sections of a cfg, `[net]` first; ValueError naming `file` and the line for invalid text."""
     found: list[tuple[str, int, dict[str, tuple[str, int]]]] = []
     for number, raw in enumerate(text.split("\n"), 1):
         line = "".join(re.split("[#;]", raw, maxsplit=1)[0].split())
@@ -263,16 +263,16 @@ def parse(text: str, *, file: str) -> list[Section]:
             raise ValueError(f"{file}, line {number}: control characters; expected the text of a Darknet .cfg")
         if line.startswith("["):
             found.append((_kind(line, number, file, first=not found), number, {}))
-            if len(found) > MOST_SECTIONS:
-                raise ValueError(f"{file}, line {number}: more than {MOST_SECTIONS} sections")
+            if len(found) > MAX_SECTIONS:
+                raise ValueError(f"{file}, line {number}: more than {MAX_SECTIONS} sections")
             continue
         key, equals, value = line.partition("=")
         if not found or not equals or not key:
             raise ValueError(f"{file}, line {number}: {line[:100]!r}; expected [section] or key=value within one")
         options = found[-1][2]
         if key in options:
-            raise ValueError(f"{file}, line {number}: {key[:100]} stands twice in its section, first in line "
-                             f"{options[key][1]}; expected once")  # fmt: skip
+            raise ValueError(f"{file}, line {number}: duplicate key {key[:100]}, first set in line "
+                             f"{options[key][1]}")  # fmt: skip
         options[key] = value, number
     if len(found) < 2:
         raise ValueError(f"{file}: {len(found)} sections; expected [net] and layers")
@@ -287,11 +287,11 @@ def _kind(line: str, number: int, file: str, *, first: bool) -> str:
     if name not in SECTIONS:
         layers = [kind for kind in SECTIONS if kind != "net"]
         raise ValueError(
-            f"{file}, line {number}: there is no section {line[:100]}{did_you_mean(name, SECTIONS)}; "
+            f"{file}, line {number}: unknown section {line[:100]}{did_you_mean(name, SECTIONS)}; "
             f"known are [net] and the layers {', '.join(layers)}"
         )
     if first != (name == "net"):
-        raise ValueError(f"{file}, line {number}: {line}; expected [net] first, and only there")
+        raise ValueError(f"{file}, line {number}: {line}; expected [net] as the first section and no other")
     return name
 
 
@@ -302,7 +302,7 @@ def _typed(kind: str, line: int, options: Mapping[str, tuple[str, int]], file: s
         where = f"{file}, line {number}: [{kind}]"
         if key not in known:
             raise ValueError(
-                f"{where} {key[:100]}={text[:100]}: there is no option of this name here{did_you_mean(key, known)}; "
+                f"{where} {key[:100]}={text[:100]}: unknown option{did_you_mean(key, known)}; "
                 f"known are {', '.join(known) or 'none'}"
             )
         try:
@@ -311,12 +311,12 @@ def _typed(kind: str, line: int, options: Mapping[str, tuple[str, int]], file: s
             raise ValueError(f"{where} {key}={text[:100]}: {error}") from None
     for key in REQUIRED.get(kind, ()):
         if key not in options:
-            raise ValueError(f"{file}, line {line}: [{kind}] has no {key}; expected one")
+            raise ValueError(f"{file}, line {line}: [{kind}]: the option {key} is missing")
     return Section(kind, line, values, {key: number for key, (_, number) in options.items()}, file)
 
 
 def rewrite(text: str, edits: Iterable[tuple[Section, str, str]]) -> str:
-    """The text of a cfg with options (section, key, value) set; all else stays as it stands, its comments too."""
+    """The text of a cfg with some options (section, key, value) set and everything else unchanged."""
     lines = text.split("\n")
     for section, key, value in edits:
         given = section.lines.get(key)
@@ -328,14 +328,14 @@ def rewrite(text: str, edits: Iterable[tuple[Section, str, str]]) -> str:
 
 
 def training_keys(sections: list[Section]) -> tuple[dict[str, str], list[str]]:
-    """The training keys of a cfg as given: {"net.momentum=0.949": key of ours}, and those with no counterpart, once."""
+    """The training options set in a cfg: {"net.momentum=0.949": our key}, and those without an equivalent."""
     mapped: dict[str, str] = {}
-    idle: dict[str, None] = {}
+    ignored: dict[str, None] = {}
     for section in sections:
         for key in section.lines:
             ours = SECTIONS[section.kind][key].ours
             if ours:
                 mapped.setdefault(f"{section.kind}.{key}={_plain(section[key])}", ours)
             elif ours is not None:
-                idle.setdefault(f"{section.kind}.{key}")
-    return mapped, list(idle)
+                ignored.setdefault(f"{section.kind}.{key}")
+    return mapped, list(ignored)

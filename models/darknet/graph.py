@@ -1,6 +1,6 @@
-"""Sections of a Darknet `.cfg` to layers: what each takes in and gives out, its values in a `.weights` file, its part.
+"""From the sections of a Darknet `.cfg` to a plan: inputs and output shape of each layer, its weights, its part.
 
-Nothing is allocated here: a plan says how large a network is before any of it is built.
+A plan gives the size of a network before anything is allocated.
 """
 
 from collections.abc import Sequence
@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 
 from models.darknet.cfg import Section, parse
 
-MOST_VALUES = 1_000_000_000  # of a network: 4 GB
-MOST_CHANNELS = 1 << 20
+MAX_VALUES = 1_000_000_000  # of a network: 4 GB
+MAX_CHANNELS = 1 << 20
 IMAGE = -1  # the source of the first layer
 
 RULE = (
-    "backbone: the layers until the coarsest stride is reached, and at that stride until the last shortcut or "
-    "concatenation and the layers after it, short of pooling pyramid, upsampling, head, or a 1x1 convolution that "
-    "reduces channels; head: each [yolo] with up to two convolutions that lead to it alone (of a classifier all after "
-    "the backbone); neck: the rest; stages: P or, in the neck, N with the level of the output, 5 at stride 32"
+    "backbone: the layers up to the coarsest stride, and at that stride up to the last shortcut or concatenation and "
+    "the layers that follow it, excluding a pooling pyramid, upsampling, a head, and a 1x1 convolution that reduces "
+    "channels; head: each [yolo] with up to two convolutions that lead only to it (for a classifier all layers after "
+    "the backbone); neck: the rest; stages: P, or N in the neck, and the level of the output, 5 at stride 32"
 )
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer as it stands in the cfg, numbered as Darknet does, from 0 after `[net]`."""
+    """A layer of the cfg, numbered as in Darknet, from 0 after `[net]`."""
 
     index: int
     section: Section
@@ -31,24 +31,24 @@ class Layer:
     channels: int
     height: int
     width: int
-    stride: int  # pixels of the network's input a step
-    values: int = 0  # floats in a .weights file
+    stride: int  # in pixels of the input
+    values: int = 0  # number of floats in a .weights file
     part: str = ""
     stage: str = ""
 
     @property
     def kind(self) -> str:
-        """The name of its section."""
+        """The name of the section."""
         return self.section.kind
 
     @property
     def path(self) -> str:
-        """Where its module stands in the network."""
+        """The path of its module in the network."""
         return f"{self.part}.{self.stage}.{self.index}"
 
     @property
     def padding(self) -> int:
-        """Of a convolution: pixels added on each side before dilation. Of a pooling: on both sides together."""
+        """Padding of a convolution on each side before dilation, or of a pooling on both sides together, in pixels."""
         section = self.section
         if self.kind == "convolutional":
             return section["size"] // 2 if section["pad"] else section["padding"]
@@ -56,18 +56,18 @@ class Layer:
 
     @property
     def has_activation(self) -> bool:
-        """Whether an activation stands here: a convolution's, which may be none, or one after a sum."""
+        """Whether it has an activation layer: a convolution (possibly identity), or a shortcut unless linear."""
         return self.kind == "convolutional" or self.kind == "shortcut" and self.section["activation"] != "linear"
 
     @property
     def size(self) -> int:
-        """Side of a pooling's window."""
+        """Window size of a pooling."""
         return self.section["size"] or self.section["stride"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole network: `[net]`'s section and its layers."""
+    """A whole network: its sections, the first of which is `[net]`, and its layers."""
 
     file: str
     sections: tuple[Section, ...]
@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def net(self) -> Section:
-        """The section `[net]`."""
+        """The `[net]` section."""
         return self.sections[0]
 
     @property
@@ -85,54 +85,54 @@ class Plan:
 
     @property
     def classes(self) -> int:
-        """As many as the heads tell apart, or channels of a classifier's output."""
+        """The number of classes of the heads, or of output channels of a classifier."""
         return self.heads[0].section["classes"] if self.heads else self.layers[-1].channels
 
     @property
     def values(self) -> int:
-        """Floats in a `.weights` file of the whole network."""
+        """Number of floats in a `.weights` file of the whole network."""
         return sum(layer.values for layer in self.layers)
 
 
 def plan_network(text: str, *, file: str) -> Plan:
-    """The plan of a cfg's text; ValueError naming `file` and the line for what cannot be built."""
+    """The plan for the text of a cfg; ValueError naming `file` and the line if it cannot be built."""
     sections = parse(text, file=file)
     net = sections[0]
     layers: list[Layer] = []
     image = Layer(IMAGE, net, (), 3, 3, net["height"], net["width"], 1)
     total = 0
     for index, section in enumerate(sections[1:]):
-        sources = tuple(_source(section, index, each, layers, image) for each in _asked(section, index))
+        sources = tuple(_source(section, index, source, layers, image) for source in _source_indices(section, index))
         layer = PLANNERS[section.kind](index, section, sources)
         total += layer.values
-        if layer.channels > MOST_CHANNELS or total > MOST_VALUES:
+        if layer.channels > MAX_CHANNELS or total > MAX_VALUES:
             raise section.refuse("filters", f"the network has {total} values up to here, {layer.channels} channels; "
-                                 f"expected at most {MOST_VALUES}, {MOST_CHANNELS}")  # fmt: skip
+                                 f"expected at most {MAX_VALUES} and {MAX_CHANNELS}")  # fmt: skip
         layers.append(layer)
     plan = Plan(file, tuple(sections), tuple(_with_parts(layers)))
     _check_heads(plan)
     return plan
 
 
-def _asked(section: Section, index: int) -> list[int]:
-    """The numbers of the layers that one takes in, as they may be wrong."""
+def _source_indices(section: Section, index: int) -> list[int]:
+    """The indices of the input layers, not yet checked."""
     if section.kind == "route":
-        return [each if each >= 0 else index + each for each in section["layers"]]
+        return [source if source >= 0 else index + source for source in section["layers"]]
     if section.kind == "shortcut":
         other = section["from"]
         return [index - 1, other if other >= 0 else index + other]
     return [index - 1]
 
 
-def _source(section: Section, index: int, asked: int, layers: Sequence[Layer], image: Layer) -> Layer:
+def _source(section: Section, index: int, source: int, layers: Sequence[Layer], image: Layer) -> Layer:
     key = {"route": "layers", "shortcut": "from"}.get(section.kind, "")
-    if asked == IMAGE and index == 0 and not key:
+    if source == IMAGE and index == 0 and not key:
         return image
-    if not 0 <= asked < index:
-        raise section.refuse(key, f"layer {index} cannot take in layer {asked}; expected one from 0 to {index - 1}")
-    if layers[asked].kind == "yolo":
-        raise section.refuse(key, f"takes in layer {asked}, a [yolo], whose boxes are no features")
-    return layers[asked]
+    if not 0 <= source < index:
+        raise section.refuse(key, f"layer {index} cannot read layer {source}; expected one from 0 to {index - 1}")
+    if layers[source].kind == "yolo":
+        raise section.refuse(key, f"has layer {source} as input, a [yolo], whose output is not a feature map")
+    return layers[source]
 
 
 def _convolutional(index: int, section: Section, sources: tuple[Layer, ...]) -> Layer:
@@ -142,11 +142,11 @@ def _convolutional(index: int, section: Section, sources: tuple[Layer, ...]) -> 
         raise section.refuse("groups", f"expected a divisor of the {source.channels} channels and {filters} filters")
     padding = size // 2 if section["pad"] else section["padding"]
     if section["dilation"] > 1 and size > 1 and 2 * padding != size - 1:
-        # Darknet computes the side of the output as if there were no dilation, which is right for this padding only.
+        # Darknet ignores dilation when it computes the output size, which is correct for this padding only.
         raise section.refuse("dilation", f"expected a padding of {(size - 1) / 2:g} with it, found {padding}")
     height, width = ((side + 2 * padding - size) // section["stride"] + 1 for side in (source.height, source.width))
     if min(height, width) < 1:
-        raise section.refuse("size", f"nothing is left of a map of {source.width} x {source.height}")
+        raise section.refuse("size", f"the output of a map of {source.width} x {source.height} would be empty")
     values = filters * (source.channels // groups) * size * size + filters * (4 if section["batch_normalize"] else 1)
     return Layer(index, section, (source.index,), source.channels, filters, height, width,
                  source.stride * section["stride"], values)  # fmt: skip
@@ -162,29 +162,29 @@ def _maxpool(index: int, section: Section, sources: tuple[Layer, ...]) -> Layer:
         (side + layer.padding - layer.size) // section["stride"] + 1 for side in (source.height, source.width)
     )
     if min(height, width) < 1:
-        raise section.refuse("size", f"nothing is left of a map of {source.width} x {source.height}")
+        raise section.refuse("size", f"the output of a map of {source.width} x {source.height} would be empty")
     return replace(layer, height=height, width=width)
 
 
 def _route(index: int, section: Section, sources: tuple[Layer, ...]) -> Layer:
     groups, group = section["groups"], section["group_id"]
     if group >= groups:
-        raise section.refuse("group_id", f"expected 0 to {groups - 1}, as there are {groups} groups")
+        raise section.refuse("group_id", f"expected 0 to {groups - 1} for {groups} groups")
     first = sources[0]
     for other in sources:
         if other.channels % groups:
             raise section.refuse(
                 "groups", f"expected a divisor of the {other.channels} channels of layer {other.index}"
             )
-        _require_alike(section, "layers", first, other)
-    channels = sum(each.channels // groups for each in sources)
-    return Layer(index, section, tuple(each.index for each in sources), first.channels, channels, first.height,
+        _require_equal_shape(section, "layers", first, other)
+    channels = sum(source.channels // groups for source in sources)
+    return Layer(index, section, tuple(source.index for source in sources), first.channels, channels, first.height,
                  first.width, first.stride)  # fmt: skip
 
 
 def _shortcut(index: int, section: Section, sources: tuple[Layer, ...]) -> Layer:
     first, other = sources
-    _require_alike(section, "from", first, other)
+    _require_equal_shape(section, "from", first, other)
     if first.channels != other.channels:
         raise section.refuse("from", f"layer {first.index} has {first.channels} channels and layer {other.index} has "
                              f"{other.channels}; expected as many")  # fmt: skip
@@ -192,7 +192,7 @@ def _shortcut(index: int, section: Section, sources: tuple[Layer, ...]) -> Layer
                  first.width, first.stride)  # fmt: skip
 
 
-def _require_alike(section: Section, key: str, one: Layer, other: Layer) -> None:
+def _require_equal_shape(section: Section, key: str, one: Layer, other: Layer) -> None:
     if (one.height, one.width, one.stride) != (other.height, other.width, other.stride):
         raise section.refuse(
             key,
@@ -204,7 +204,7 @@ def _require_alike(section: Section, key: str, one: Layer, other: Layer) -> None
 def _upsample(index: int, section: Section, sources: tuple[Layer, ...]) -> Layer:
     source, scale = sources[0], section["stride"]
     if source.stride % scale:
-        raise section.refuse("stride", f"upsamples beyond the image: the map has a stride of {source.stride}")
+        raise section.refuse("stride", f"upsamples beyond the image: the map has stride {source.stride}")
     return Layer(index, section, (source.index,), source.channels, source.channels, source.height * scale,
                  source.width * scale, source.stride // scale)  # fmt: skip
 
@@ -227,9 +227,9 @@ def _yolo(index: int, section: Section, sources: tuple[Layer, ...]) -> Layer:
         raise section.refuse(
             "anchors", f"{len(section['anchors'])} numbers; expected width and height of num={section['num']}"
         )
-    wrong = [each for each in section["mask"] if each >= section["num"]]
+    wrong = [anchor for anchor in section["mask"] if anchor >= section["num"]]
     if wrong:
-        raise section.refuse("mask", f"there is no anchor {wrong[0]}; expected 0 to {section['num'] - 1}")
+        raise section.refuse("mask", f"no anchor {wrong[0]}; expected 0 to {section['num'] - 1}")
     anchors = len(section["mask"]) or section["num"]
     if source.channels != anchors * (section["classes"] + 5):
         raise section.refuse(
@@ -265,12 +265,12 @@ def _check_heads(plan: Plan) -> None:
             if head.section[key] != heads[0].section[key]:
                 raise head.section.refuse(key, f"expected {heads[0].section[key]}, as in the first [yolo]")
     if not heads and plan.layers[-1].height * plan.layers[-1].width != 1:
-        raise plan.layers[-1].section.refuse("", "the last layer gives neither boxes nor one set of scores; expected "
-                                             "[yolo] layers, or a classifier's [avgpool]")  # fmt: skip
+        raise plan.layers[-1].section.refuse("", "the last layer gives neither boxes nor class scores; expected "
+                                             "[yolo] layers, or the [avgpool] of a classifier")  # fmt: skip
 
 
 def _with_parts(layers: Sequence[Layer]) -> list[Layer]:
-    """The layers with their parts and stages, by RULE."""
+    """The layers with their parts and stages according to RULE."""
     readers: dict[int, list[Layer]] = {}
     for layer in layers:
         for source in layer.sources:
@@ -297,8 +297,8 @@ def _with_parts(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def _backbone_end(layers: Sequence[Layer], readers: dict[int, list[Layer]]) -> int:
-    """The number of the backbone's last layer."""
-    stop = next((each.index for each in layers if each.kind in ("yolo", "upsample", "avgpool")), len(layers))
+    """The index of the last layer of the backbone."""
+    stop = next((layer.index for layer in layers if layer.kind in ("yolo", "upsample", "avgpool")), len(layers))
     if stop == 0:
         return -1
     coarsest = max(layer.stride for layer in layers[:stop])
@@ -308,7 +308,7 @@ def _backbone_end(layers: Sequence[Layer], readers: dict[int, list[Layer]]) -> i
         if pools and len(readers[layer.sources[0]]) > 1 or layer.stride != coarsest:
             stop = layer.index
             break
-    joins = [each.index for each in layers[first:stop] if len(each.sources) > 1]
+    joins = [layer.index for layer in layers[first:stop] if len(layer.sources) > 1]
     end = joins[-1] if joins else first
     while end + 1 < stop and layers[end + 1].sources == (end,):
         following = layers[end + 1]
@@ -316,7 +316,7 @@ def _backbone_end(layers: Sequence[Layer], readers: dict[int, list[Layer]]) -> i
         if narrows and following.section["size"] == 1:
             break
         end += 1
-    # A head's own convolutions are no backbone, however short the network is.
+    # Convolutions of a head are never part of the backbone, however short the network.
     while end >= 0 and any(reader.kind == "yolo" for reader in readers.get(end, [])):
         end -= 1
     return end

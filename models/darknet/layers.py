@@ -112,7 +112,7 @@ def decode_heads(outputs: Sequence[Tensor], heads: Sequence[BoxHead]) -> tuple[T
 
 
 def diou_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, *, beta: float) -> Tensor:
-    """Indices of the boxes kept, best first; a box goes if IoU - (d^2 / c^2)^beta with a better one of its class > `iou`.
+    """Indices of the boxes kept, best first; a better box of its class suppresses one if IoU - (d^2/c^2)^beta > `iou`.
 
     d is the distance of their centres, c the diagonal of the box around both (Zheng et al., arXiv 1911.08287, eq. 9,
     with the exponent beta_nms of YOLOv4).

@@ -118,7 +118,7 @@ def _entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 
 @torch.no_grad()
 def match(targets: Targets, head: BoxHead, rule: LossRule, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """For each box and anchor of a head (B, M, n): the index of its prediction as in `head_boxes`, and if it is positive.
+    """For each box and anchor of a head (B, M, n): its index as in `head_boxes`, and whether it is positive.
 
     `shape` is the (height, width) of the map.
     """

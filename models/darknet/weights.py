@@ -1,9 +1,9 @@
-"""Darknet's `.weights`: a header, then the float32 values of each convolution in the order of the cfg.
+"""Darknet `.weights` files: a header, then the float32 values of each convolution in the order of the cfg.
 
-Header: int32 major, minor, revision, then `seen`, the images of the training so far, 64 bits wide from version 0.2 on
-and 32 bits before. A convolution: its biases; with batch norm also scales, means and variances; then its weights
-(filters, channels / groups, size, size). All little-endian. A file may end early, after the values of some layer
-(`darknet partial`, as yolov4.conv.137): a backbone to start a training from.
+Header: int32 major, minor, revision, then `seen`, the number of training images so far, with 64 bits since version 0.2
+and 32 bits before. A convolution: biases; with batch norm also scales, means and variances; then weights (filters,
+channels / groups, size, size). All little-endian. A file may end after any layer (`darknet partial`, such as
+yolov4.conv.137): a backbone to start a training from.
 """
 
 import os
@@ -29,7 +29,7 @@ FLOAT = np.dtype("<f4")
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the values."""
+    """The header of a file."""
 
     major: int = 0
     minor: int = 2
@@ -38,37 +38,37 @@ class Header:
 
     @property
     def layout(self) -> str:
-        """Of the struct module."""
+        """Its format for the struct module."""
         return "<iiiQ" if self.major * 10 + self.minor >= 2 else "<iiiI"
 
     def to_bytes(self) -> bytes:
-        """As they stand in a file."""
+        """Its bytes in a file."""
         return struct.pack(self.layout, self.major, self.minor, self.revision, self.seen)
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file whose size fits a plan: nothing but its header has been read."""
+    """A file whose size matches a plan; only its header has been read."""
 
     path: Path
     header: Header
     values: int
-    layers: int  # of the cfg that it holds values for: all, or the first so many
-    plan: Plan  # whose values it holds
+    layers: int  # the file holds the values of the first `layers` layers
+    plan: Plan  # the network that it matches
 
     def is_whole(self, plan: Plan) -> bool:
-        """Whether it ends with the network, not early."""
+        """Whether it holds the values of all layers."""
         return self.layers == len(plan.layers)
 
     def holds(self, layer: Layer) -> bool:
-        """Whether it has values for a layer of this size, in the same place of a network that may differ in others."""
+        """Whether it has values for a layer of this index and size; other layers of its network may differ."""
         return layer.index < self.layers and self.plan.layers[layer.index].values == layer.values
 
 
 def check_weights(path: str | os.PathLike, plan: Plan) -> WeightsFile:
-    """Read the header and compare the file's size with the network's, or that of its first layers.
+    """Read the header and check that the size of the file matches the network, or its first layers. Reads no values.
 
-    FileNotFoundError, or ValueError that says how many values are missing or left over. Reads no value.
+    FileNotFoundError, or ValueError with the number of missing or surplus values.
     """
     file = Path(path)
     header, values = _measure(file, plan.file)
@@ -80,15 +80,15 @@ def check_weights(path: str | os.PathLike, plan: Plan) -> WeightsFile:
         if layer.values and held == values:
             return WeightsFile(file, header, values, layer.index + 1, plan)
     difference = plan.values - values
-    which = f"{difference} are missing" if difference > 0 else f"{-difference} are left over"
+    which = f"{difference} are missing" if difference > 0 else f"{-difference} are surplus"
     raise ValueError(
-        f"{path}: {values} values, {plan.file} has {plan.values}: {which}, and the file does not end with one of its "
-        "layers; expected the .weights that belong to this cfg"
+        f"{path}: {values} values, {plan.file} has {plan.values}: {which}, and the file does not end after one of its "
+        "layers; expected the .weights of this cfg"
     )
 
 
 def _measure(file: Path, cfg: str) -> tuple[Header, int]:
-    """The header of a file and the number of values behind it."""
+    """The header of a file and the number of values that follow."""
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; expected the .weights of {cfg}")
     size = file.stat().st_size
@@ -99,14 +99,14 @@ def _measure(file: Path, cfg: str) -> tuple[Header, int]:
     values, rest = divmod(size - length, FLOAT.itemsize)
     if rest:
         raise ValueError(f"{file}: {size} bytes, {rest} more than a header of {length} and whole float32 values; "
-                         "expected a Darknet .weights that was copied whole")  # fmt: skip
+                         "expected a complete Darknet .weights")  # fmt: skip
     return header, values
 
 
 def check_other_classes(path: str | os.PathLike, text: str, *, file: str) -> WeightsFile:
-    """As `check_weights`, of a file that may have been trained on another number of classes than the cfg's text says.
+    """Like `check_weights`, for a file that may have another number of classes than the cfg.
 
-    The number follows from the file's size, of which each class takes the same share.
+    The number follows from the size of the file, which is a linear function of it.
     """
     plan = plan_network(text, file=file)
     try:
@@ -121,19 +121,19 @@ def check_other_classes(path: str | os.PathLike, text: str, *, file: str) -> Wei
 
 
 def start_from_weights(model: Darknet, path: str, census: Sequence[object], *, text: str) -> list[str]:
-    """Load what fits of a `.weights` into the network of a cfg's `text`; return what to say about it.
+    """Load the values of a `.weights` that fit the network of a cfg `text`; return notes for the user.
 
-    The file may end early, or be of another number of classes. ValueError where it is another network's.
+    The file may end early or have another number of classes. ValueError if it belongs to another network.
     """
     file = check_other_classes(path, text, file=model.plan.file)
     count = read_weights(file, model)
     weighted = [layer for layer, _ in model.weighted()]
-    notes = [f"weights: {count} of {len(weighted)} convolutions taken from {path}, seen {file.header.seen:,} images"]
+    notes = [f"weights: {count} of {len(weighted)} convolutions loaded from {path}, seen {file.header.seen:,} images"]
     if file.plan.classes != model.num_classes and file.is_whole(model.plan):
         notes[0] += f", {file.plan.classes} classes"
     left = [layer.path for layer in weighted if not file.holds(layer)]
     if left:
-        notes.append(f"  left as initialised: {', '.join(left[:8])}{', ...' if len(left) > 8 else ''}")
+        notes.append(f"  not loaded: {', '.join(left[:8])}{', ...' if len(left) > 8 else ''}")
     names = Counter(
         f"{layer.section['activation']} -> {model.activations[layer.path].name}"
         for layer in model.plan.layers
@@ -142,33 +142,32 @@ def start_from_weights(model: Darknet, path: str, census: Sequence[object], *, t
     )  # fmt: skip
     if names:
         listed = ", ".join(f"{count} {name}" for name, count in names.items())
-        notes.append(f"  WARNING: trained with other activations, as far as the cfg says: {listed}")
+        notes.append(f"  WARNING: trained with other activations, according to the cfg: {listed}")
     return notes
 
 
 def _header(start: bytes, file: Path) -> Header:
     if len(start) < 16:
         raise ValueError(
-            f"{file}: {len(start)} bytes; expected a Darknet .weights, which begins with a header of 16 or 20"
+            f"{file}: {len(start)} bytes; expected a Darknet .weights, which starts with a header of 16 or 20 bytes"
         )
     major, minor, revision = struct.unpack_from("<iii", start)
     if not (0 <= major < 1000 and 0 <= minor < 1000 and 0 <= revision < 1_000_000):
         raise ValueError(
-            f"{file}: begins with the version {major}.{minor}.{revision}; expected a Darknet .weights, as 0.2.5"
+            f"{file}: starts with version {major}.{minor}.{revision}; expected a Darknet .weights, such as 0.2.5"
         )
     header = Header(major, minor, revision)
     if len(start) < struct.calcsize(header.layout):
-        raise ValueError(f"{file}: {len(start)} bytes; expected a header of 20 and values")
+        raise ValueError(f"{file}: {len(start)} bytes; expected a header of 20 bytes and values")
     return Header(*struct.unpack_from(header.layout, start))
 
 
 def read_weights(file: WeightsFile, model: Darknet) -> int:
-    """Put the values of a checked file into the network; returns how many layers got theirs.
+    """Load the values of a checked file into the network; return the number of layers loaded.
 
-    Layers whose size differs between the file and the network, as those before the heads do where the classes are
-    others, stay as they are.
-    ValueError naming the layer where values are no finite numbers, or a variance is negative. The network may have been
-    written to by then.
+    Skips layers whose size differs between file and network, such as those before the heads if the number of classes
+    differs. ValueError naming the layer if a value is not finite or a variance is negative, in which case the network
+    may have been modified.
     """
     count = 0
     with open(file.path, "rb") as stream, torch.no_grad():
@@ -183,29 +182,29 @@ def read_weights(file: WeightsFile, model: Darknet) -> int:
                 data = np.fromfile(stream, FLOAT, tensor.numel())
                 if len(data) < tensor.numel():
                     raise ValueError(
-                        f"{file.path}: became shorter while it was read; expected {model.plan.values} values"
+                        f"{file.path}: was truncated while being read; expected {model.plan.values} values"
                     )
-                _require_numbers(data, name, layer, file.path)
+                _require_finite(data, name, layer, file.path)
                 tensor.copy_(torch.from_numpy(data.astype(np.float32, copy=False)).view(tensor.shape))
             count += 1
     return count
 
 
-def _require_numbers(data: np.ndarray, name: str, layer: Layer, path: Path) -> None:
-    good = np.isfinite(data)
+def _require_finite(data: np.ndarray, name: str, layer: Layer, path: Path) -> None:
+    valid = np.isfinite(data)
     if name == "variances":
-        good &= data >= 0
-    if not good.all():
-        wrong = data[~good]
+        valid &= data >= 0
+    if not valid.all():
+        wrong = data[~valid]
         raise ValueError(
             f"{path}: {len(wrong)} of the {len(data)} {name} of layer {layer.index} ({layer.section.file}, line "
-            f"{layer.section.line}) are no numbers to compute with, as {wrong[0]}; expected finite ones, and no "
+            f"{layer.section.line}) are invalid, such as {wrong[0]}; expected finite numbers and no "
             "negative variance"
         )
 
 
 def tensors(module: ConvNormAct | ConvAct) -> list[tuple[str, Tensor]]:
-    """The tensors of a convolution under Darknet's names, in the order of a file."""
+    """The tensors of a convolution by their Darknet names, in the order of a file."""
     if isinstance(module, ConvAct):
         assert module.conv.bias is not None
         return [("biases", module.conv.bias), ("weights", module.conv.weight)]
@@ -220,11 +219,11 @@ def tensors(module: ConvNormAct | ConvAct) -> list[tuple[str, Tensor]]:
 
 
 def write_weights(path: str | os.PathLike, model: Darknet, *, header: Header, layers: int | None = None) -> None:
-    """Write the values of all layers, or of the first so many; an unfolded network in float32.
+    """Write the values of all layers, or of the first `layers` layers, in float32.
 
-    What Darknet's format has no place for, learned parameters of activations, is refused with ValueError.
+    ValueError for a folded network, and for learned parameters of activations, which the format cannot store.
     """
-    _refuse_homeless(model, path)
+    _require_storable(model, path)
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     limit = len(model.plan.layers) if layers is None else layers
@@ -244,11 +243,11 @@ def write_weights(path: str | os.PathLike, model: Darknet, *, header: Header, la
         temporary.unlink(missing_ok=True)
 
 
-def _refuse_homeless(model: Darknet, path: str | os.PathLike) -> None:
-    held = {id(tensor) for _, module in model.weighted() for _, tensor in tensors(module)}
-    homeless: Sequence[str] = [name for name, each in model.named_parameters() if id(each) not in held]
-    if homeless:
-        raise ValueError(f"{path}: Darknet's format has no place for {homeless[0]}; expected activations without "
+def _require_storable(model: Darknet, path: str | os.PathLike) -> None:
+    storable = {id(tensor) for _, module in model.weighted() for _, tensor in tensors(module)}
+    others = [name for name, parameter in model.named_parameters() if id(parameter) not in storable]
+    if others:
+        raise ValueError(f"{path}: the Darknet format cannot store {others[0]}; expected activations without "
                          "learned parameters")  # fmt: skip
     if sum(tensor.numel() for _, module in model.weighted() for _, tensor in tensors(module)) != model.plan.values:
-        raise ValueError(f"{path}: the network is not as its cfg has it; expected one whose norms are not folded")
+        raise ValueError(f"{path}: the network does not match its cfg; expected one whose batch norms are not folded")

@@ -199,7 +199,7 @@ def test_files_that_belong_to_another_cfg(tmp_path: Path) -> None:
     data = values(plan.values)
     for content, words in {
         weights(data[:-3]): "3 are missing",
-        weights(np.append(data, [1, 2])): "2 are left over",
+        weights(np.append(data, [1, 2])): "2 are surplus",
         weights(data)[:-1]: "3 more than a header",
         weights(data)[:10]: "10 bytes",
         b"PK\3\4" + weights(data)[4:]: "version",
@@ -219,19 +219,19 @@ def test_files_that_belong_to_another_cfg(tmp_path: Path) -> None:
             read_weights(check_weights(path, plan), model)
 
 
-def test_what_the_format_has_no_place_for_is_not_written(tmp_path: Path) -> None:
+def test_values_the_format_cannot_store_are_refused(tmp_path: Path) -> None:
     learned = build_model(section(DETECTOR, act="prelu"), seed=0)
-    with pytest.raises(ValueError, match="no place for .*act.weight"):
+    with pytest.raises(ValueError, match="act.weight"):
         write_weights(tmp_path / "x", learned, header=Header())
-    with pytest.raises(ValueError, match="norms are not folded"):
+    with pytest.raises(ValueError, match="not folded"):
         write_weights(tmp_path / "x", build_model(section(DETECTOR), seed=0).fused(), header=Header())
     assert list(tmp_path.iterdir()) == []
 
 
 # A piece of the cfg, what stands for it, the start of the line that is at fault, and words of the message.
 FAULTS = [
-    ("[dropout]", "[droput]", "[droput]", r"there is no section \[droput\], did you mean 'dropout'"),
-    ("probability=.15", "probabilty=.15", "probabilty", "no option of this name here, did you mean 'probability'"),
+    ("[dropout]", "[droput]", "[droput]", r"\[droput\], did you mean 'dropout'"),
+    ("probability=.15", "probabilty=.15", "probabilty", "probabilty.*did you mean 'probability'"),
     ("probability=.15", "probability=1", "probability", "a number from 0 to below 1"),
     ("activation=mish", "activation=mesh", "activation=mesh", "did you mean 'mish'"),
     ("filters=12", "filters=1e1", "filters=1e1", "whole number from 1 to 65536"),
@@ -239,8 +239,8 @@ FAULTS = [
     ("filters=12", "filters=13", "groups=2", "divisor of the 13 channels"),
     ("groups=8", "groups=3", "groups=3", "divisor of the 8 channels"),
     ("dilation=2\npad=1", "dilation=2\npad=0", "dilation=2", "expected a padding of 1 with it, found 0"),
-    ("size=3\nstride=2\npad=1", "size=64\nstride=2\npad=0", "size=64", "nothing is left"),
-    ("from=-3", "from=-30", "from=-30", "layer 4 cannot take in layer -26"),
+    ("size=3\nstride=2\npad=1", "size=64\nstride=2\npad=0", "size=64", "empty"),
+    ("from=-3", "from=-30", "from=-30", "layer 4 .*layer -26"),
     ("from=6", "from=0", "from=0", "expected the same"),
     ("from=6", "from=5", "from=5", "has 6 channels and layer 5 has 12"),
     ("layers=12", "layers=14", "layers=14", r"a \[yolo\]"),
@@ -260,18 +260,18 @@ FAULTS = [
     ("activation=logistic", "activation=linear", "new_coords=1", "expected activation=logistic"),
     ("[upsample]\nstride=2", "[upsample]\nstride=16", "stride=16", "beyond the image"),
     ("channels=3", "channels=4", "channels=4", "from 3 to 3"),
-    ("width=32", "width=32\nwidth=64", "width=64", "width stands twice"),
-    ("width=32", "", "[net]", "has no width"),
+    ("width=32", "width=32\nwidth=64", "width=64", "duplicate key width"),
+    ("width=32", "", "[net]", "width is missing"),
     ("width=32", "width", "width", "expected"),
     ("size=1\nfilters=14", "size=3\nfilters=14", "[yolo]", "2 x 2 at stride 8 does not cover 32 x 32 pixels"),
-    ("[net]", "[route]", "[route]", r"expected \[net\] first"),
-    ("[dropout]", "[net]", "[net]", r"expected \[net\] first"),
+    ("[net]", "[route]", "[route]", r"expected \[net\] as the first"),
+    ("[dropout]", "[net]", "[net]", r"expected \[net\] as the first"),
     ("[dropout]", "[x\0]", "[x", "control characters"),
 ]
 
 
 @pytest.mark.parametrize(("old", "new", "start", "words"), FAULTS)
-def test_what_is_not_understood_is_named_with_its_line(old: str, new: str, start: str, words: str) -> None:
+def test_errors_name_the_line(old: str, new: str, start: str, words: str) -> None:
     assert old in DETECTOR
     text = DETECTOR.replace(old, new, 1)
     with pytest.raises(ValueError, match=words) as refusal:
