@@ -66,8 +66,8 @@ def test_from_weights_of_other_classes_to_darknet_again(place: Path, capsys: pyt
     assert start("--weights", "x.weights", "--epochs", 2) == 0
     out, folder = capsys.readouterr().out, place / "runs/train/exp"
     for words in (
-        "2 classes, the data have 6: classes= of the [yolo] sections and filters= of layers 13, 18",
-        "an input of 32 x 32 pixels, trained on squares of 64",
+        "2 classes, the data have 6: set classes= of the [yolo] sections and filters= of layers 13, 18",
+        "input of 32 x 32 pixels, trained on 64 x 64",
         "net.momentum=0.949: here train.momentum", "without a counterpart here: net.steps, net.scales",
         "4 of 6 convolutions loaded from x.weights, seen 12,345 images, 2 classes",
         "not loaded: head.P3.13, head.P2.18", "  obj ",
@@ -159,7 +159,7 @@ def test_a_backbone_is_a_start(place: Path, capsys: pytest.CaptureFixture[str]) 
         (["--weights", "other.weights"], "x.cfg has 3497: 3397 are missing"),
         (["--cfg", "classifier.cfg"], "a classifier without [yolo] layers"),
         (["--cfg", "truth.cfg"], "[yolo] truth_thresh=0.9: expected 1"),
-        (["--cfg", "shared.cfg"], "[yolo] classes=2: expected 6, and a convolution before it"),
+        (["--cfg", "shared.cfg"], "[yolo] classes=2: expected 6, or a convolution before it"),
         (["--set", "model.loss.dfl=1"], "model.loss.dfl (command line): unknown key"),
         (["--set", "model.loss.box=-1"], "model.loss.box"),
         (["--set", "model.loss.label_smoothing=2"], "model.loss.label_smoothing"),
@@ -185,10 +185,10 @@ def test_the_text_is_changed_where_it_must_be_and_nowhere_else() -> None:
     assert changed.count("classes=3") == 2 and plan_network(changed, file="x.cfg").classes == 3
     given = load("yolo.yaml", {"model.kind": "darknet", "model.cfg": "x.cfg", "model.text": DETECTOR}).model
     same, notes = adapted(given, classes=2, side=32)
-    assert same == given and not any("classes" in each or "squares" in each for each in notes)
+    assert same == given and not any("classes" in each or "trained on" in each for each in notes)
     wide = given.model_copy(update={"text": DETECTOR.replace("width=32", "width=64")})
     square, notes = adapted(wide, classes=2, side=64)
-    assert "height=64" in square.text and any("64 x 32 pixels, trained on squares of 64" in each for each in notes)
+    assert "height=64" in square.text and any("64 x 32 pixels, trained on 64 x 64" in each for each in notes)
     anchors = [(3.0, 4.0), (7.25, 5.0), (20.0, 30.0)]
     changed = with_anchors(DETECTOR, anchors, file="x.cfg")
     model = build_model(section(changed), seed=0)
@@ -215,7 +215,7 @@ def test_weights_of_other_classes_are_known_by_their_size(tmp_path: Path) -> Non
             wanted = before[name] if of_a_head else whole.state_dict()[name]
             assert torch.equal(each, wanted), name
     path.write_bytes(weights(values(count(DETECTOR) + 1)))
-    with pytest.raises(ValueError, match="1 are left over"):
+    with pytest.raises(ValueError, match="1 are surplus"):
         check_other_classes(path, DETECTOR, file="x.cfg")
 
 
@@ -248,7 +248,7 @@ def test_anchors_by_k_means(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert mean_overlap(sides, anchors) > 0.96 > mean_overlap(sides, anchors[:3])
     by_hand = np.array([[2.0, 2], [4, 1]]), np.array([[2.0, 2], [1, 4]])  # 1 and 2 / 6, the better one each
     assert mean_overlap(*by_hand) == pytest.approx((1 + 2 / 6) / 2)
-    with pytest.raises(ValueError, match="2 boxes of different width and height"):
+    with pytest.raises(ValueError, match="2 boxes of distinct width and height"):
         find_anchors(np.array([[1.0, 2], [1, 2], [3, 4], [0, 5]]), 3)
     words = ("python -m models.darknet", "x.cfg", "--anchors", "shapes.yaml", "--imgsz", 64)
     assert run(darknet.main, *words, "own.cfg") == 0
