@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import yaml
 
 from configs.foreign_flags import HYPERPARAMETERS, IGNORED_HYPERPARAMETERS, refuse_foreign_flags
-from configs.loading import parse_yaml, read_yaml
+from configs.loading import Tree, parse_yaml, read_yaml
 from core.text import printable
 
 DEBUG = "YOLO_MISH_DEBUG"
@@ -147,7 +147,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         "--hyp", metavar="YAML", help="hyperparameters, with our keys or those of YOLOv5 or Ultralytics"
     )
     for flag in TRAIN:
-        options: dict[str, Any] = {"dest": flag.key, "default": argparse.SUPPRESS, "help": flag.help}
+        options: Tree = {"dest": flag.key, "default": argparse.SUPPRESS, "help": flag.help}
         if flag.type is None:
             parser.add_argument(*flag.names, action="store_const", const=flag.const, **options)
         else:
@@ -187,9 +187,9 @@ def require_weights(parser: argparse.ArgumentParser, weights: str | None) -> str
     )
 
 
-def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+def overrides(arguments: argparse.Namespace) -> Tree:
     """Return the overrides of a command line by dotted key: those of ``--hyp``, then of flags, then of ``--set``."""
-    values: dict[str, Any] = read_hyperparameters(arguments.hyp) if arguments.hyp else {}
+    values: Tree = read_hyperparameters(arguments.hyp) if arguments.hyp else {}
     keys = {flag.key for flag in TRAIN}
     values |= {key: value for key, value in vars(arguments).items() if key in keys}
     values |= dict(parse_setting(text) for text in arguments.set)
@@ -208,7 +208,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise ValueError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from error
 
 
-def read_hyperparameters(path: str) -> dict[str, Any]:
+def read_hyperparameters(path: str) -> Tree:
     """Read a hyperparameter file with our dotted keys or those of YOLOv5 and Ultralytics; return overrides."""
     file = Path(path)
     if not file.is_file():

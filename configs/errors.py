@@ -2,7 +2,7 @@
 
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -62,7 +62,7 @@ def _resolve(location: Sequence[str], model: type[BaseModel]) -> tuple[list[str]
     return key, valid
 
 
-def _tags(section: type[BaseModel]) -> tuple[Any, ...]:
+def _tags(section: type[BaseModel]) -> tuple[object, ...]:
     field = section.model_fields.get("kind")
     return get_args(field.annotation) if field is not None else ()
 

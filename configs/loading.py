@@ -10,6 +10,8 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
+Tree = dict[str, Any]  # a YAML mapping, not yet validated
+
 CONFIGS = Path(__file__).resolve().parent
 MAX_CONFIG_BYTES = 1 << 20
 MAX_BASE_DEPTH = 8
@@ -96,7 +98,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> Tree:
     """Read a file of at most MAX_CONFIG_BYTES with a YAML mapping; ValueError for any other content."""
     size = file.stat().st_size
     if size > MAX_CONFIG_BYTES:
@@ -113,9 +115,9 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return tree
 
 
-def read_chain(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def read_chain(file: Path) -> tuple[Tree, dict[str, str]]:
     """Read ``file`` on top of its ``base:`` chain; return the merged tree and the source file of each dotted key."""
-    chain: list[tuple[Path, dict[str, Any]]] = []
+    chain: list[tuple[Path, Tree]] = []
     if file.suffix == DARKNET_SUFFIX:
         chain.append((file, {"model": {"kind": "darknet", "cfg": str(file)}}))
         file = CONFIGS / "yolo.yaml"
@@ -134,7 +136,7 @@ def read_chain(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
             file = sibling.resolve() if _is_file(sibling) else find(base, CONFIGS)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{file}: base: {error}") from error
-    merged: dict[str, Any] = {}
+    merged: Tree = {}
     origins: dict[str, str] = {}
     for source, tree in reversed(chain):
         model = tree.get("model")
@@ -148,12 +150,12 @@ def read_chain(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return merged, origins
 
 
-def _kind(tree: Mapping[str, Any]) -> Any:
+def _kind(tree: Mapping[str, object]) -> object:
     model = tree.get("model")
     return model.get("kind", "yolo") if isinstance(model, Mapping) else None
 
 
-def embed_cfg(tree: Mapping[str, Any]) -> None:
+def embed_cfg(tree: Mapping[str, object]) -> None:
     """Add the text of the Darknet cfg that the model names to the tree, unless it is there already.
 
     FileNotFoundError if the file is missing, ValueError if it is too long or not text.
@@ -176,7 +178,7 @@ def embed_cfg(tree: Mapping[str, Any]) -> None:
     model |= {"cfg": str(path.absolute()), "text": text.replace("\r\n", "\n")}
 
 
-def _merge(into: dict[str, Any], tree: Mapping[str, Any]) -> None:
+def _merge(into: Tree, tree: Mapping[str, object]) -> None:
     """Merge ``tree`` into ``into``; an activation is replaced as a whole."""
     for key, value in tree.items():
         if key not in ("act", "data") and isinstance(value, Mapping) and isinstance(into.get(key), dict):
@@ -190,7 +192,7 @@ def copy_tree(value: Any) -> Any:
     return {key: copy_tree(child) for key, child in value.items()} if isinstance(value, Mapping) else value
 
 
-def load_data(path: str | Path) -> dict[str, Any]:
+def load_data(path: str | Path) -> Tree:
     """Read a data YAML (a bare name is looked up in configs/data/) and make its paths absolute.
 
     ``root`` is relative to the folder of the YAML, and defaults to that folder.
@@ -202,7 +204,7 @@ def load_data(path: str | Path) -> dict[str, Any]:
     return absolute(read_yaml(file), file)
 
 
-def absolute(data: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def absolute(data: Mapping[str, object], file: Path) -> Tree:
     """Return the data mapping of a file with absolute paths; values of the wrong type are left for validation.
 
     ValueError naming the file if a path cannot be made absolute.
@@ -232,7 +234,7 @@ def _expanded(text: str) -> Path:
         raise ValueError(f"{text}: unknown user, whose home folder cannot be determined") from error
 
 
-def set_value(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+def set_value(tree: Tree, keys: list[str], value: object) -> None:
     """Set the value at a path of keys, creating mappings as needed; ValueError for too long a path."""
     if len(keys) > MAX_DEPTH:
         raise ValueError(f"{'.'.join(keys[:4])}...: a key of {len(keys)} parts, expected at most {MAX_DEPTH}")
@@ -244,9 +246,9 @@ def set_value(tree: dict[str, Any], keys: list[str], value: Any) -> None:
     tree[keys[-1]] = value
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, object], prefix: str = "") -> Tree:
     """Return the leaves of a nested mapping by dotted key; an activation is a leaf."""
-    leaves: dict[str, Any] = {}
+    leaves: Tree = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value and key != "act":
             leaves |= flatten(value, f"{prefix}{key}.")

@@ -25,7 +25,7 @@ from pydantic import (
 
 from configs.cli import parse_setting
 from configs.errors import explain
-from configs.loading import CONFIGS, absolute, embed_cfg, find, flatten, load_data, read_chain, set_value
+from configs.loading import CONFIGS, Tree, absolute, embed_cfg, find, flatten, load_data, read_chain, set_value
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -49,7 +49,7 @@ def _activation(value: object) -> dict[str, object]:
     return dict(value)
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
         _finite(item)
     if isinstance(value, float) and not math.isfinite(value):
@@ -317,7 +317,7 @@ class Config(Frozen):
         """Return the configuration as YAML; ``load`` reads it back to an equal one."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
-    def difference(self, base: str = "yolo.yaml") -> dict[str, Any]:
+    def difference(self, base: str = "yolo.yaml") -> Tree:
         """Return the values that differ from the configuration ``base`` in configs/, by dotted key."""
         reference = flatten(load(CONFIGS / base).model_dump(mode="json"))
         values = flatten(self.model_dump(mode="json"))
@@ -333,7 +333,7 @@ class Config(Frozen):
         return self
 
 
-def load(path: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Config:
+def load(path: str | Path, overrides: Iterable[str] | Mapping[str, object] = ()) -> Config:
     """Read the configuration at ``path`` (a bare name is looked up in configs/) and apply ``overrides``.
 
     A Darknet ``.cfg`` is read as yolo.yaml with that network. ``overrides`` are ``"model.neck.act=relu"`` strings with
@@ -366,7 +366,7 @@ def load(path: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) ->
         raise ValueError(explain(error, Config, name=file.name, where=where)) from error
 
 
-def _refuse_hidden(tree: Mapping[str, Any], command: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+def _refuse_hidden(tree: Mapping[str, object], command: Mapping[str, object], origins: Mapping[str, str]) -> None:
     """Raise ValueError if a wide activation key of the command line is overridden by a narrower one of a file."""
     for wide in command:
         for narrow, value in flatten(tree).items():

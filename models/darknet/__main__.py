@@ -11,9 +11,8 @@ A round trip reproduces the file byte for byte: the checkpoint stores the header
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -167,7 +166,7 @@ def with_activations(config: Config, model: Darknet) -> str:
     return rewrite(config.darknet.text or "", edits)
 
 
-def _header(content: dict[str, Any]) -> Header:
+def _header(content: Mapping[str, object]) -> Header:
     """The header stored in a checkpoint, or the default header."""
     kept = content.get(HEADER)
     if not isinstance(kept, list) or len(kept) != 4 or not all(isinstance(number, int) for number in kept):

@@ -42,8 +42,8 @@ FIXED = ("linear", "logistic")
 class Option:
     """How to parse an option; `ours` names the equivalent key of our configuration for options of the training."""
 
-    read: Callable[[str], Any]
-    default: Any = None
+    read: Callable[[str], object]
+    default: object = None
     ours: str | None = None  # None: the option defines the network; "": no equivalent
 
 
@@ -67,7 +67,7 @@ class Section:
         return ValueError(f"{self.file}, line {line}: [{self.kind}]{given}: {why}")
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return ",".join(f"{each:g}" for each in value[:20]) if isinstance(value, tuple) else str(value)
 
 
@@ -114,8 +114,8 @@ def _fraction(text: str) -> float:
     return value
 
 
-def _list_of(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    def read_list(text: str) -> tuple[Any, ...]:
+def _list_of(read: Callable[[str], object]) -> Callable[[str], tuple[object, ...]]:
+    def read_list(text: str) -> tuple[object, ...]:
         parts = text.removesuffix(",").split(",")
         if len(parts) > MAX_NUMBERS:
             raise ValueError(f"expected at most {MAX_NUMBERS} numbers")

@@ -156,7 +156,8 @@ class Darknet(nn.Module):
 
     def weighted(self) -> list[tuple[Layer, ConvNormAct | ConvAct]]:
         """The layers with values in a `.weights` file, in the order of the file."""
-        return [(layer, self.get_submodule(layer.path)) for layer in self.plan.layers if layer.values]  # type: ignore[misc]
+        modules = ((layer, self.get_submodule(layer.path)) for layer in self.plan.layers if layer.values)
+        return [(layer, module) for layer, module in modules if isinstance(module, ConvNormAct | ConvAct)]
 
     def describe(self) -> str:
         """The activations of convolutions in the cfg by part, and the rule that defines the parts."""
