@@ -260,7 +260,7 @@ class YOLO:
 
         ``data``: a data YAML, by default the data that the network was trained on. ``single_cls``: all objects and
         detections as of one class, by default as in training. ``strict_data``: ValueError where anything in the data
-        is damaged, which is skipped otherwise and listed in ``result.truth.ledger``. ValueError where the classes of
+        is damaged, which is skipped otherwise and listed in ``result.truth.issues``. ValueError where the classes of
         the data are not those of the weights.
         """
         iou = self.iou if iou is None else iou

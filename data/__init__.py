@@ -42,7 +42,7 @@ def load_dataset(
 ) -> Annotations:
     """The annotations of a split, its images decoded once to see that they are whole; the embedded set is drawn first.
 
-    What cannot be used is skipped and stands in `.ledger`, or is raised as ValueError where `strict`.
+    What cannot be used is skipped and stands in `.issues`, or is raised as ValueError where `strict`.
     FileNotFoundError for a missing file or folder, ValueError for a split that the data YAML does not have.
     """
     section = getattr(cfg_data, split, None) if split in ("train", "val", "test") else None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.issues import Problem
+from data.issues import Issue
 
 
 class TextColumn(Sequence):
@@ -64,7 +64,7 @@ class Annotations:
     polygon_starts: np.ndarray  # (A + 1,) int64: polygons of annotation a are polygon_starts[a]:polygon_starts[a + 1]
     point_starts: np.ndarray  # (P + 1,) int64: points of polygon p are point_starts[p]:point_starts[p + 1]
     points: np.ndarray  # (Q, 2) float32
-    ledger: list[Problem] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.file_names)

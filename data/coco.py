@@ -23,9 +23,9 @@ from core.files import replacing
 from core.progress import progress_bar
 from data.annotations import Annotations, TextColumn
 from data.cache_dir import cache_folder, content_hash, is_there
-from data.issues import Problem, refuse
+from data.issues import Issue, refuse
 
-FORMAT = 1  # raise it when the arrays or the checks change: caches of another format are not read
+FORMAT = 2  # raise it when the arrays or the checks change: caches of another format are not read
 SMALLEST_CACHED = 2 << 20  # bytes; smaller files are read faster than a cache is looked up
 MOST_BYTES = 8 << 30
 MOST_CLASSES = 10_000  # each is a part of the network's output, and of every table and picture
@@ -78,7 +78,7 @@ def read_coco(
     strict: bool = False,
     progress: bool = True,
 ) -> Annotations:
-    """Read a COCO annotation file; problems are listed in the result's ledger, or raised where `strict`.
+    """Read a COCO annotation file; issues are listed in the result's ledger, or raised where `strict`.
 
     FileNotFoundError for a missing file, ValueError for one that is not COCO detection annotations or has no images.
     """
@@ -94,20 +94,20 @@ def read_coco(
         found = _read_cache(cached, str(path), str(image_folder))
         if found is not None:
             if strict:
-                refuse(found.ledger)
+                refuse(found.issues)
             return found
-    problems: list[Problem] = []
-    content = _decode(path, problems)
-    annotations = _Builder(path, Path(image_folder), content, problems, progress).build(polygons)
+    issues: list[Issue] = []
+    content = _decode(path, issues)
+    annotations = _Builder(path, Path(image_folder), content, issues, progress).build(polygons)
     if strict:
-        refuse(problems)
+        refuse(issues)
     if cached is not None:
         with contextlib.suppress(OSError):  # a full or read-only disk costs the next start some seconds, no more
             _write_cache(cached, annotations)
     return annotations
 
 
-def _decode(path: Path, problems: list[Problem]) -> CocoFile:
+def _decode(path: Path, issues: list[Issue]) -> CocoFile:
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: is empty, expected COCO annotations (JSON)")
     with open(path, "rb") as file:
@@ -116,10 +116,10 @@ def _decode(path: Path, problems: list[Problem]) -> CocoFile:
     try:
         return msgspec.json.Decoder(CocoFile).decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return _decode_leniently(path, data[:], problems)
+        return _decode_leniently(path, data[:], issues)
 
 
-def _decode_leniently(path: Path, data: bytes, problems: list[Problem]) -> CocoFile:
+def _decode_leniently(path: Path, data: bytes, issues: list[Issue]) -> CocoFile:
     """Read record by record with Python's own JSON, which accepts NaN; records that do not fit go to the ledger."""
     try:
         content = json.loads(data)
@@ -150,8 +150,8 @@ def _decode_leniently(path: Path, data: bytes, problems: list[Problem]) -> CocoF
                 name = own.get("file_name") if key == "images" else names.get(_text(own.get("image_id")))
                 file = name if isinstance(name, str) else path.name
                 box = key == "annotations" and "bbox" in str(error)
-                problems.append(
-                    Problem(file, "bad-box" if box else "bad-record", str(error), f"{path.name}, {key}[{position}]")
+                issues.append(
+                    Issue(file, "bad-box" if box else "bad-record", str(error), f"{path.name}, {key}[{position}]")
                 )
         return kept
 
@@ -176,8 +176,8 @@ def _encode(segmentation: Any) -> bytes:
 class _Builder:
     """Checks records one by one and packs those that hold."""
 
-    def __init__(self, path: Path, folder: Path, content: CocoFile, problems: list[Problem], progress: bool):
-        self.path, self.folder, self.content, self.problems, self.progress = path, folder, content, problems, progress
+    def __init__(self, path: Path, folder: Path, content: CocoFile, issues: list[Issue], progress: bool):
+        self.path, self.folder, self.content, self.issues, self.progress = path, folder, content, issues, progress
 
     def build(self, polygons: bool) -> Annotations:
         classes, label_of = self._categories()
@@ -208,11 +208,11 @@ class _Builder:
             areas=areas,
             crowd=np.array([bool(record.iscrowd) for record in records], bool),
             **_pack_polygons(records if polygons else [], boxes, self.progress),
-            ledger=self.problems,
+            issues=self.issues,
         )
 
     def _skip(self, file: str, kind: str, what: str, where: str) -> None:
-        self.problems.append(Problem(file, kind, what, f"{self.path.name}, {where}"))
+        self.issues.append(Issue(file, kind, what, f"{self.path.name}, {where}"))
 
     def _categories(self) -> tuple[list[str], dict[int, int]]:
         names: dict[int, str] = {}
@@ -375,7 +375,7 @@ def _write_cache(path: Path, annotations: Annotations) -> None:
     plain = {
         "classes": annotations.classes,
         "category_ids": annotations.category_ids,
-        "ledger": [asdict(problem) for problem in annotations.ledger],
+        "issues": [asdict(issue) for issue in annotations.issues],
     }
     arrays["plain"] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
     with replacing(path) as file:
@@ -389,7 +389,7 @@ def _read_cache(path: Path, json_path: str, image_folder: str) -> Annotations | 
             plain = json.loads(arrays["plain"].tobytes())
             values: dict[str, Any] = {"json_path": json_path, "image_folder": image_folder}
             values["classes"], values["category_ids"] = plain["classes"], plain["category_ids"]
-            values["ledger"] = [Problem(**entry) for entry in plain["ledger"]]
+            values["issues"] = [Issue(**entry) for entry in plain["issues"]]
             for each in fields(Annotations):
                 if f"{each.name}.buffer" in arrays:
                     values[each.name] = TextColumn(arrays[f"{each.name}.buffer"], arrays[f"{each.name}.starts"])

@@ -38,7 +38,7 @@ UPRIGHT = {
 }
 
 
-class ImageProblem(ValueError):
+class ImageError(ValueError):
     """An image that cannot be used; `kind` is one of data.issues.KINDS."""
 
     def __init__(self, kind: str, what: str):
@@ -50,7 +50,7 @@ class ImageProblem(ValueError):
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Read an image file as uint8 RGB (H, W, 3), upright by its EXIF tag, transparency on white, 16 bits scaled to 8.
 
-    Raises ImageProblem (a ValueError) that says what is wrong with the file.
+    Raises ImageError (a ValueError) that says what is wrong with the file.
     """
     return decode_image(_read_bytes(path))
 
@@ -68,16 +68,16 @@ def decode_image(data: bytes) -> np.ndarray:
     try:
         return _by_pillow(header)
     except DAMAGE as error:
-        raise ImageProblem("damaged", f"cannot be decoded: {_reason(error)}") from error
+        raise ImageError("damaged", f"cannot be decoded: {_reason(error)}") from error
 
 
 def verify_image(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Decode an image file to its end and return its upright (width, height); ImageProblem if anything is missing."""
+    """Decode an image file to its end and return its upright (width, height); ImageError if anything is missing."""
     header = _open(_read_bytes(path))
     try:
         header.load()
     except DAMAGE as error:
-        raise ImageProblem("damaged", f"cannot be decoded: {_reason(error)}") from error
+        raise ImageError("damaged", f"cannot be decoded: {_reason(error)}") from error
     width, height = header.size
     return (height, width) if _orientation(header) in (5, 6, 7, 8) else (width, height)
 
@@ -85,14 +85,14 @@ def verify_image(path: str | os.PathLike[str]) -> tuple[int, int]:
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
         if os.path.getsize(path) > MOST_BYTES:
-            raise ImageProblem("too-large", f"is larger than {MOST_BYTES} bytes")
+            raise ImageError("too-large", f"is larger than {MOST_BYTES} bytes")
         data = Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise ImageProblem("missing", "does not exist") from error
+        raise ImageError("missing", "does not exist") from error
     except OSError as error:
-        raise ImageProblem("missing", f"cannot be read: {error.strerror}") from error
+        raise ImageError("missing", f"cannot be read: {error.strerror}") from error
     if not data:
-        raise ImageProblem("empty", "is empty")
+        raise ImageError("empty", "is empty")
     return data
 
 
@@ -101,16 +101,16 @@ def _open(data: bytes) -> Image.Image:
     try:
         header = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise ImageProblem("too-large", f"has more than {MOST_PIXELS} pixels") from error
+        raise ImageError("too-large", f"has more than {MOST_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
-        raise ImageProblem("not-an-image", "is no image in a known format") from error
+        raise ImageError("not-an-image", "is no image in a known format") from error
     except DAMAGE as error:
-        raise ImageProblem("damaged", f"has a damaged header: {_reason(error)}") from error
+        raise ImageError("damaged", f"has a damaged header: {_reason(error)}") from error
     width, height = header.size
     if width * height > MOST_PIXELS:
-        raise ImageProblem("too-large", f"has {width} x {height} pixels, at most {MOST_PIXELS} are read")
+        raise ImageError("too-large", f"has {width} x {height} pixels, at most {MOST_PIXELS} are read")
     if width * height > max(UNSUSPICIOUS_PIXELS, MOST_PIXELS_A_BYTE * len(data)):
-        raise ImageProblem("damaged", f"claims {width} x {height} pixels in {len(data)} bytes")
+        raise ImageError("damaged", f"claims {width} x {height} pixels in {len(data)} bytes")
     return header
 
 

@@ -25,7 +25,7 @@ from core.geometry import Geometry, fit, resize
 from core.types import Batch, Targets
 from data.annotations import Annotations
 from data.augment import LAYOUT, MIXUP, Appearance, Augmentation, stream
-from data.image import ImageProblem, read_image
+from data.image import ImageError, read_image
 from data.image_cache import ImageStore
 from data.mosaic import Tile, centre_place, lay_out, mosaic_places, random_pose
 
@@ -113,8 +113,8 @@ class TrainSamples(Dataset):
         epoch, index = key
         try:
             return self.sample(epoch, index)
-        except ImageProblem as problem:
-            return Failure(f"an image became unusable during the training: {problem.what}")
+        except ImageError as error:
+            return Failure(f"an image became unusable during the training: {error.what}")
 
     def sample(self, epoch: int, index: int) -> Sample:
         """One augmented sample."""
@@ -148,8 +148,8 @@ class TrainSamples(Dataset):
         else:
             try:
                 image = base_image(self.annotations, index, self.imgsz, self.fitting)
-            except ImageProblem as problem:
-                raise ImageProblem(problem.kind, f"{self.annotations.path(index)} {problem.what}") from problem
+            except ImageError as error:
+                raise ImageError(error.kind, f"{self.annotations.path(index)} {error.what}") from error
         boxes, labels, rows = self.annotations.training_boxes(index)
         width, height = self.annotations.sizes[index]
         scale = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
@@ -190,8 +190,8 @@ class EvalSamples(Dataset):
     def __getitem__(self, index: int) -> Sample | Failure:
         try:
             image = self.image(index)
-        except ImageProblem as problem:
-            return Failure(f"{self.annotations.path(index)} became unusable since the start: {problem.what}")
+        except ImageError as error:
+            return Failure(f"{self.annotations.path(index)} became unusable since the start: {error.what}")
         boxes, labels, _ = self.annotations.training_boxes(index)
         geometry = self.geometries[index]
         return Sample(image, geometry.to_network(boxes), labels, index, geometry)

@@ -93,11 +93,11 @@ class Source:
             name = _free_name(item, taken)
             try:
                 yield from self._frames(item, number, name)
-            except _Unreadable as problem:
+            except _Unreadable as error:
                 if len(self.items) == 1:
-                    raise ValueError(f"source {item.path}: {problem}") from problem
-                self.skipped.append((item.path, str(problem)))
-                print(f"{item.path}: {problem}; skipped", file=sys.stderr)
+                    raise ValueError(f"source {item.path}: {error}") from error
+                self.skipped.append((item.path, str(error)))
+                print(f"{item.path}: {error}; skipped", file=sys.stderr)
         if self.items and len(self.skipped) == len(self.items):
             raise ValueError(f"source {self.description}: none of its {len(self.items)} files could be read")
 

@@ -13,8 +13,8 @@ from core.files import replacing
 from core.progress import map_in_threads
 from data.annotations import Annotations
 from data.cache_dir import cache_folder, content_hash
-from data.image import ImageProblem, verify_image
-from data.issues import Problem, refuse
+from data.image import ImageError, verify_image
+from data.issues import Issue, refuse
 
 SMALLEST_CACHED = 1000  # images; fewer are decoded again in seconds
 
@@ -32,28 +32,28 @@ def verify_images(annotations: Annotations, *, strict: bool = False, progress: b
     title = f"checking images of {os.path.basename(annotations.json_path)}"
     show = progress and len(annotations) >= 200
     results = list(map_in_threads(lambda i: _examine(annotations, i, known[i]), len(annotations), title, show=show))
-    problems = [each for each in results if isinstance(each, Problem)]
-    rows = np.array([[0, 0, 0, 0] if isinstance(each, Problem) else each for each in results], np.int64)
+    issues = [each for each in results if isinstance(each, Issue)]
+    rows = np.array([[0, 0, 0, 0] if isinstance(each, Issue) else each for each in results], np.int64)
     outside = _outside(annotations, rows[:, 2:])
-    problems += outside.values()
+    issues += outside.values()
     if strict:
-        refuse([*annotations.ledger, *problems])
+        refuse([*annotations.issues, *issues])
     if cached is not None and not np.array_equal(rows, known):
         with contextlib.suppress(OSError), replacing(cached) as file:
             np.save(file, rows)
-    bad = [index for index, each in enumerate(results) if isinstance(each, Problem)]
+    bad = [index for index, each in enumerate(results) if isinstance(each, Issue)]
     if len(bad) == len(annotations):
         raise ValueError(
             f"{annotations.image_folder}: none of the {len(annotations)} images that {annotations.json_path} lists can "
-            f"be used, expected at least one; the first: {problems[0]}"
+            f"be used, expected at least one; the first: {issues[0]}"
         )
-    sized = replace(annotations, sizes=rows[:, 2:].astype(np.int32), ledger=[*annotations.ledger, *problems])
+    sized = replace(annotations, sizes=rows[:, 2:].astype(np.int32), issues=[*annotations.issues, *issues])
     if outside:
         sized = sized.without_boxes(list(outside))
     return sized.without(bad) if bad else sized
 
 
-def _outside(annotations: Annotations, sizes: np.ndarray) -> dict[int, Problem]:
+def _outside(annotations: Annotations, sizes: np.ndarray) -> dict[int, Issue]:
     """Boxes that do not touch their image, by row, where the annotation file did not say how large the image is.
 
     `sizes` (N, 2): width and height as found, 0 for images that cannot be used.
@@ -66,7 +66,7 @@ def _outside(annotations: Annotations, sizes: np.ndarray) -> dict[int, Problem]:
     for row in np.flatnonzero(unsaid & ((low >= limits) | (high <= 0)).any(axis=1)).tolist():
         index, (width, height) = int(image[row]), limits[row].tolist()
         what = f"box {annotations.boxes[row].tolist()} does not touch its image of {width} x {height} pixels"
-        found[row] = Problem(annotations.file_names[index], "outside", what, _place(annotations, index))
+        found[row] = Issue(annotations.file_names[index], "outside", what, _place(annotations, index))
     return found
 
 
@@ -74,7 +74,7 @@ def _place(annotations: Annotations, index: int) -> str:
     return f"{os.path.basename(annotations.json_path)}, image id {annotations.image_id(index)!r}"
 
 
-def _examine(annotations: Annotations, index: int, known: np.ndarray) -> Problem | tuple[int, int, int, int]:
+def _examine(annotations: Annotations, index: int, known: np.ndarray) -> Issue | tuple[int, int, int, int]:
     """(bytes, modification time in ns, width, height) of a good image, or its problem."""
     name, path = annotations.file_names[index], annotations.path(index)
     where = _place(annotations, index)
@@ -84,14 +84,14 @@ def _examine(annotations: Annotations, index: int, known: np.ndarray) -> Problem
             width, height = int(known[2]), int(known[3])
         else:
             width, height = verify_image(path)
-    except ImageProblem as problem:
-        return Problem(name, problem.kind, problem.what, where)
+    except ImageError as error:
+        return Issue(name, error.kind, error.what, where)
     except OSError as error:
-        return Problem(name, "missing", f"{path} cannot be read: {error.strerror}", where)
+        return Issue(name, "missing", f"{path} cannot be read: {error.strerror}", where)
     listed = tuple(int(side) for side in annotations.sizes[index])
     if listed[0] and listed != (width, height):
         what = f"is {width} x {height} pixels upright, the annotation file says {listed[0]} x {listed[1]}"
-        return Problem(name, "wrong-size", what, where)
+        return Issue(name, "wrong-size", what, where)
     return status.st_size, status.st_mtime_ns, width, height
 
 

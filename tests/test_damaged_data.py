@@ -76,7 +76,7 @@ def test_strict_data_stops_with_one_line(
 ) -> None:
     assert start(damaged[0], "--strict-data") == 2
     error = capsys.readouterr().err
-    assert error.startswith("train.py: error: ") and error.count("\n") == 1 and "more problems" in error
+    assert error.startswith("train.py: error: ") and error.count("\n") == 1 and "more issues" in error
     assert tree(here) == {}
 
 

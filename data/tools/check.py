@@ -27,16 +27,15 @@ from configs.loading import CONFIGS
 from configs.schema import load
 from core.files import write_text
 from core.text import printable
-from data import issues as ledger
 from data import load_dataset
 from data.annotations import Annotations
 from data.image import read_image
+from data.issues import ISSUES_FILE, KINDS, count_issues, list_issues, summary, write_issues
 from data.tools import duplicates, suspicious
 from data.tools import html_report as data_report
 from data.tools.duplicates import Group, Overlap, find_duplicates, overlaps
 from data.tools.html_report import Section, Tile
 from data.tools.suspicious import Suspicion, find_suspicious
-from engine import problems
 from engine.run_logger import increment_path
 
 SPLITS = ("train", "val", "test")
@@ -61,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("\n".join([*check.lines(), f"report: {folder / 'report.html'}"]), flush=True)
     if check.refusals:
         raise ValueError(check.refusals[0])
-    return 1 if options.strict and check.problems else 0
+    return 1 if options.strict and check.issues else 0
 
 
 class Check:
@@ -70,7 +69,7 @@ class Check:
     def __init__(self, splits: Mapping[str, Annotations], *, title: str = "data", progress: bool = True) -> None:
         """`splits`: loaded and verified, leniently; the first is the one that is trained on."""
         self.splits, self.title = splits, title
-        self.problems = problems.listed(splits)
+        self.issues = list_issues(splits)
         self.suspicions: dict[str, list[Suspicion]] = {
             name: find_suspicious(data, title=f"boxes of {name}", progress=progress) for name, data in splits.items()
         }
@@ -91,7 +90,7 @@ class Check:
         width = max(len(name) for name in self.splits)
         lines = [
             f"{name:<{width}}  {len(data):,} images, {int((~data.crowd).sum()):,} boxes, {len(data.classes)} classes; "
-            f"{ledger.summary(data.ledger)}"
+            f"{summary(data.issues)}"
             for name, data in self.splits.items()
         ]
         lines += [f"REFUSED  {text}" for text in self.refusals]
@@ -139,7 +138,7 @@ class Check:
 
     def write(self, folder: Path) -> None:
         """Write data_problems.json (where there are any), findings.json, the pictures and report.html."""
-        problems.write_ledger(folder, self.problems)
+        write_issues(folder, self.issues)
         write_text(folder / "findings.json", json.dumps(self.findings(), indent=1) + "\n")
         counts = {name: data.class_counts() for name, data in self._same_classes().items()}
         if counts:
@@ -163,7 +162,7 @@ class Check:
                     "crowds": int(data.crowd.sum()),
                     "images_without_boxes": _empty_images(data),
                     "classes": dict(zip(data.classes, data.class_counts().tolist(), strict=True)),
-                    "skipped": dict(Counter(problem.kind for problem in data.ledger)),
+                    "skipped": dict(Counter(issue.kind for issue in data.issues)),
                 }
                 for name, data in self.splits.items()
             },
@@ -189,7 +188,7 @@ class Check:
         rows: list[list[object]] = [["split", "images", "without boxes", "boxes", "crowds", "classes", "skipped"]]
         for name, data in self.splits.items():
             boxes, crowds = int((~data.crowd).sum()), int(data.crowd.sum())
-            skipped = len(data.ledger)
+            skipped = len(data.issues)
             rows.append([name, len(data), _empty_images(data), boxes, crowds, len(data.classes), skipped])
         places = [["split", "annotations", "images"]]
         places += [[name, data.json_path, data.image_folder] for name, data in self.splits.items()]
@@ -200,20 +199,20 @@ class Check:
         return found + ([Section("Leakage between splits", self.leakage(), loud=True)] if self.leakage() else [])
 
     def _skipped(self) -> Section:
-        if not self.problems:
+        if not self.issues:
             return Section("Skipped: nothing", ["Every listed image decodes to its end, every record can be used."])
-        counts = problems.counts(self.problems)
+        counts = count_issues(self.issues)
         kinds = sorted({kind for split in counts.values() for kind in split})
         table: list[list[object]] = [["kind", *self.splits, "what it is"]]
-        table += [[k, *(counts.get(s, {}).get(k, 0) for s in self.splits), ledger.KINDS[k]] for k in kinds]
+        table += [[k, *(counts.get(s, {}).get(k, 0) for s in self.splits), KINDS[k]] for k in kinds]
         details = []
         for kind in kinds:
-            found = [each for each in self.problems if each["kind"] == kind]
+            found = [each for each in self.issues if each["kind"] == kind]
             rows = [["split", "file", "what", "where"]]
             rows += [[each[key] for key in rows[0]] for each in found[:MOST_ROWS]]
             details.append((f"{kind}: {_first(len(rows) - 1, len(found))}", rows))
-        text = f"Listed in {problems.LEDGER}. train.py skips these; --strict-data stops instead."
-        return Section(f"Skipped: {len(self.problems):,}", [text], [table], details=details)
+        text = f"Listed in {ISSUES_FILE}. train.py skips these; --strict-data stops instead."
+        return Section(f"Skipped: {len(self.issues):,}", [text], [table], details=details)
 
     def _boxes(self, folder: Path) -> Section:
         counts = {name: Counter(each.kind for each in found) for name, found in self.suspicions.items()}

@@ -24,8 +24,8 @@ from core.files import replacing
 from core.progress import progress_bar
 from core.text import printable
 from data.cache_dir import is_there
-from data.image import ImageProblem, verify_image
-from data.issues import Problem, refuse, summary
+from data.image import ImageError, verify_image
+from data.issues import Issue, refuse, summary
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SPLITS = ("train", "val", "test")
@@ -216,18 +216,18 @@ def _shape(values: Sequence[float], outline: bool, width: int, height: int) -> d
     return {"bbox": box, "area": round(box[2] * box[3], 3), "segmentation": polygons, "iscrowd": 0}
 
 
-def convert_split(source: Source, split: str, *, progress: bool = True) -> tuple[dict[str, Any], list[Problem]]:
+def convert_split(source: Source, split: str, *, progress: bool = True) -> tuple[dict[str, Any], list[Issue]]:
     """COCO content (categories still without names) of one split, and what was skipped."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    problems: list[Problem] = []
+    issues: list[Issue] = []
     for path in progress_bar(source.images[split], f"converting {split}", show=progress):
         _require_inside(path, source.root)
         name = path.resolve().relative_to(source.root).as_posix()
         try:
             width, height = verify_image(path)
-        except ImageProblem as problem:
-            problems.append(Problem(name, problem.kind, problem.what, split))
+        except ImageError as error:
+            issues.append(Issue(name, error.kind, error.what, split))
             continue
         images.append({"id": len(images) + 1, "file_name": name, "width": width, "height": height})
         labels = label_path(path)
@@ -236,13 +236,13 @@ def convert_split(source: Source, split: str, *, progress: bool = True) -> tuple
         if labels.stat().st_size > MOST_LABEL_BYTES:
             raise ValueError(f"{labels}: {labels.stat().st_size} bytes, expected labels of at most {MOST_LABEL_BYTES}")
         good, bad = parse_labels(labels.read_text(encoding="utf-8", errors="replace"), width, height)
-        problems += [Problem(name, "bad-record", what, f"{labels}, line {line}") for line, what in bad]
+        issues += [Issue(name, "bad-record", what, f"{labels}, line {line}") for line, what in bad]
         for fields in good:
             if min(fields["bbox"][2:]) <= 0:
-                problems.append(Problem(name, "bad-box", f"box {fields['bbox']} has no size", str(labels)))
+                issues.append(Issue(name, "bad-box", f"box {fields['bbox']} has no size", str(labels)))
             else:
                 annotations.append({"id": len(annotations) + 1, "image_id": len(images), **fields})
-    return {"images": images, "annotations": annotations}, problems
+    return {"images": images, "annotations": annotations}, issues
 
 
 def convert(
@@ -252,19 +252,19 @@ def convert(
     names: Sequence[str] | None = None,
     strict: bool = False,
     progress: bool = True,
-) -> tuple[Path, list[Problem]]:
+) -> tuple[Path, list[Issue]]:
     """Write the COCO annotations of a YOLO data set to `out` (default: its root).
 
     Returns the path of the data YAML written beside them, and what was skipped.
     """
     found = find_source(source)
     target = Path(out) if out is not None else found.root
-    contents, problems = {}, []
+    contents, issues = {}, []
     for split in found.images:
         contents[split], skipped = convert_split(found, split, progress=progress)
-        problems += skipped
+        issues += skipped
     if strict:
-        refuse(problems)
+        refuse(issues)
     most = max((a["category_id"] for content in contents.values() for a in content["annotations"]), default=-1)
     listed = list(names or found.names or [f"class {label}" for label in range(most + 1)])
     if most >= len(listed):
@@ -282,7 +282,7 @@ def convert(
     recipe = target / "coco.yaml"
     with replacing(recipe) as file:
         file.write(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True).encode())
-    return recipe, problems
+    return recipe, issues
 
 
 class _Parser(argparse.ArgumentParser):
@@ -302,14 +302,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     names = [name.strip() for name in options.names.split(",")] if options.names else None
     try:
-        recipe, problems = convert(options.source, options.out, names=names, strict=options.strict)
+        recipe, issues = convert(options.source, options.out, names=names, strict=options.strict)
     except (ValueError, OSError) as error:
         text = " ".join(str(error).split())[:1000] or type(error).__name__
         print(f"data.convert: error: {printable(text)}", file=sys.stderr)
         return 2
-    for problem in problems[:20]:
-        print(problem)
-    print(f"{summary(problems)}; train with: python train.py --data {recipe}")
+    for issue in issues[:20]:
+        print(issue)
+    print(f"{summary(issues)}; train with: python train.py --data {recipe}")
     return 0
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from core.progress import map_in_threads
 from data.annotations import Annotations
-from data.image import ImageProblem, decode_image
+from data.image import ImageError, decode_image
 
 DISTANCE = 6
 CORRELATION = 0.95
@@ -93,8 +93,8 @@ def fingerprint(path: str | os.PathLike[str]) -> Fingerprint:
         image = decode_image(data)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except ImageProblem as problem:
-        raise ValueError(f"{path}: {problem.what}; expected the image that was there when the check began") from problem
+    except ImageError as error:
+        raise ValueError(f"{path}: {error.what}; expected the image that was there when the check began") from error
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     columns = cv2.resize(grey.astype(np.float32), (9, 8), interpolation=cv2.INTER_AREA)
     thumbnail = cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)

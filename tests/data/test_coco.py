@@ -27,7 +27,7 @@ def test_everything_as_pycocotools_reads_it(name):
     with contextlib.redirect_stdout(io.StringIO()):
         oracle = COCO(str(path))
     found = read_coco(path, folder / "images", progress=False)
-    assert found.ledger == [] and len(found) == len(oracle.imgs)
+    assert found.issues == [] and len(found) == len(oracle.imgs)
     assert found.category_ids == sorted(oracle.cats)
     assert found.classes == [oracle.cats[identity]["name"] for identity in found.category_ids]
     for index, identity in enumerate(found.image_ids):
@@ -87,8 +87,8 @@ def test_damaged_annotations_are_skipped_named_and_refused_if_strict(tmp_path, k
     path = write_coco(tmp_path, {"a.png": (40, 30)}, [box(1, 1, [1, 2, 3, 4]), *BAD[kind]])
     found = read(path)
     np.testing.assert_array_equal(found.boxes, [[1, 2, 3, 4]])
-    assert [problem.kind for problem in found.ledger] == [kind] * len(BAD[kind])
-    assert all("annotations[" in problem.where for problem in found.ledger)
+    assert [issue.kind for issue in found.issues] == [kind] * len(BAD[kind])
+    assert all("annotations[" in issue.where for issue in found.issues)
     with pytest.raises(ValueError):
         read(path, strict=True)
 
@@ -102,7 +102,7 @@ def test_file_names_that_lead_out_and_duplicate_images_are_skipped(tmp_path):
     path.write_text(json.dumps(content))
     found = read(path)
     assert found.file_names[:] == ["a.png"]
-    assert [problem.kind for problem in found.ledger] == ["unsafe-path"] * len(names) + ["duplicate-image"]
+    assert [issue.kind for issue in found.issues] == ["unsafe-path"] * len(names) + ["duplicate-image"]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_cache_gives_the_same_and_is_never_stale(tmp_path, monkeypatch):
     (cache,) = (tmp_path / ".cache").glob("coco-*.npz")
     monkeypatch.setattr(coco, "_decode", None)  # from here on only the cache can answer
     again = read(path)
-    assert again.ledger == fresh.ledger and again.classes == fresh.classes and again.image_ids == fresh.image_ids
+    assert again.issues == fresh.issues and again.classes == fresh.classes and again.image_ids == fresh.image_ids
     np.testing.assert_array_equal(again.boxes, fresh.boxes)
     np.testing.assert_array_equal(again.polygons(0)[0], np.float32(outline[0]).reshape(-1, 2))
     monkeypatch.undo()
@@ -182,8 +182,8 @@ def test_damaged_images_are_found_before_training(tmp_path):
     with pytest.raises(ValueError):
         verify_images(found, strict=True, progress=False)
     whole = verify_images(found, progress=False)
-    assert [problem.kind for problem in whole.ledger] == ["empty", "not-an-image", "missing", "damaged", "wrong-size"]
-    assert [problem.file for problem in whole.ledger] == [f"{k}.png" for k in range(5)]
+    assert [issue.kind for issue in whole.issues] == ["empty", "not-an-image", "missing", "damaged", "wrong-size"]
+    assert [issue.file for issue in whole.issues] == [f"{k}.png" for k in range(5)]
     assert whole.image_ids == [6] and len(whole.boxes) == 1
     (folder / "5.png").unlink()
     with pytest.raises(ValueError, match="none of the 6 images"):
@@ -250,4 +250,4 @@ def test_texts_that_are_no_text_and_ids_that_become_alike_are_skipped(tmp_path):
     path.write_text(json.dumps(content))
     found = read(path)
     assert found.image_ids == [1] and found.classes == ["dog", "cat"] and len(found.boxes) == 1
-    assert sorted(problem.kind for problem in found.ledger) == ["bad-record"] * 3 + ["duplicate-image"]
+    assert sorted(issue.kind for issue in found.issues) == ["bad-record"] * 3 + ["duplicate-image"]

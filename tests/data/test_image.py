@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.image import ImageProblem, decode_image, read_image, verify_image
+from data.image import ImageError, decode_image, read_image, verify_image
 
 PIXELS = np.zeros((40, 60, 3), np.uint8)
 PIXELS[:20, :30], PIXELS[:20, 30:], PIXELS[20:, :30] = (200, 30, 40), (20, 180, 60), (30, 60, 220)
@@ -112,7 +112,7 @@ def test_what_is_no_whole_image_is_named(tmp_path, data, kind):
     path = tmp_path / "image"
     if data is not None:
         path.write_bytes(data)
-    with pytest.raises(ImageProblem) as caught:
+    with pytest.raises(ImageError) as caught:
         verify_image(path)
     assert caught.value.kind in (kind, "not-an-image") if kind == "damaged" else caught.value.kind == kind
     assert isinstance(caught.value, ValueError)
@@ -127,7 +127,7 @@ def test_random_bytes_never_crash():
                 broken[place] = rng.integers(256)
             try:
                 image = decode_image(bytes(broken))
-            except ImageProblem:
+            except ImageError:
                 continue
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
 
@@ -144,12 +144,12 @@ def test_a_png_that_claims_a_long_chunk_takes_no_memory_for_it():
 
 def test_more_pixels_than_the_bytes_can_hold_are_not_decoded():
     data = png_claiming(12_000, 12_000)
-    with pytest.raises(ImageProblem, match="claims 12000 x 12000 pixels in"):
+    with pytest.raises(ImageError, match="claims 12000 x 12000 pixels in"):
         decode_image(data)
 
 
 def test_what_only_other_programs_can_draw_is_no_image():
     """Pillow would start Ghostscript for this."""
-    with pytest.raises(ImageProblem) as problem:
+    with pytest.raises(ImageError) as problem:
         decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     assert problem.value.kind == "not-an-image"

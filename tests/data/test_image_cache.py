@@ -70,5 +70,5 @@ def test_verified_images_are_not_decoded_again_until_they_change(tmp_path, monke
     assert verify.verify_images(found, progress=False).sizes.tolist() == [[40, 30], [30, 30]]
     assert len(decoded) == 2
     (tmp_path / "images" / "a.png").write_bytes(b"damaged since")
-    assert [problem.file for problem in verify.verify_images(found, progress=False).ledger] == ["a.png"]
+    assert [issue.file for issue in verify.verify_images(found, progress=False).issues] == ["a.png"]
     assert len(decoded) == 3

@@ -26,7 +26,7 @@ def test_it_is_a_coco_folder_without_a_flaw(drawn):
     for split in shapes.SPLITS:
         found = read_coco(drawn / "annotations" / f"{split}.json", drawn / "images" / split, progress=False)
         found = verify_images(found, progress=False)
-        assert found.ledger == [] and len(found) == SMALL[split] and found.classes == list(shapes.CLASSES)
+        assert found.issues == [] and len(found) == SMALL[split] and found.classes == list(shapes.CLASSES)
         assert len(found.points) > len(found.boxes)
 
 

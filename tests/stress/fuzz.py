@@ -30,7 +30,7 @@ from tests.stress.fuzz_kinds import KINDS, Kind, Violation
 SECONDS = 10.0  # a case
 MEBIBYTES = 400  # by which one case may raise the peak of the process; a picture may have 150 million pixels
 MEBIBYTES_OF = {"images": 2500}
-REFUSALS = ("ValueError", "FileNotFoundError", "ImageProblem")  # what the project raises for what is the user's
+REFUSALS = ("ValueError", "FileNotFoundError", "ImageError")  # what the project raises for what is the user's
 
 
 class Overdue(BaseException):

@@ -157,7 +157,7 @@ class AnnotationFiles:
         require(bool(np.isfinite(boxes).all() and (boxes[:, 2:] > 0).all()), "a box without a size")
         require(bool(((found.labels >= 0) & (found.labels < len(found.classes))).all()), "a label beyond the classes")
         require(bool(np.isfinite(found.areas).all() and (found.areas >= 0).all()), "an area that is none")
-        require({problem.kind for problem in found.ledger} <= set(PROBLEMS), "an unknown kind of problem")
+        require({issue.kind for issue in found.issues} <= set(PROBLEMS), "an unknown kind of problem")
         inside = os.path.abspath(found.image_folder) + os.sep
         for index, path in enumerate(found.paths):
             require(os.path.abspath(path).startswith(inside), "a path leads out of the folder of images")
@@ -166,7 +166,7 @@ class AnnotationFiles:
             for row in rows.tolist():
                 require(all(np.isfinite(outline).all() for outline in found.polygons(row)), "an outline of no numbers")
         json.dumps(found.coco_dict(), allow_nan=False).encode()
-        " ".join([*found.classes, *found.file_names, *map(str, found.ledger)]).encode()
+        " ".join([*found.classes, *found.file_names, *map(str, found.issues)]).encode()
         require(int(found.class_counts().sum()) == int((~found.crowd).sum()), "class counts of another sum")
         require(len(found.without([0])) == count - 1, "an image more or less is left out")
         one = (
@@ -306,7 +306,7 @@ class DataFiles:
             if len(source.images[split]) <= 20:  # a root that leads elsewhere may hold many
                 content, problems = convert_split(source, split, progress=False)
                 json.dumps(content, allow_nan=False)
-                require({problem.kind for problem in problems} <= set(PROBLEMS), "an unknown kind of problem")
+                require({issue.kind for issue in problems} <= set(PROBLEMS), "an unknown kind of problem")
                 for fields in content["annotations"]:
                     require(0 <= fields["category_id"] < 10_000 and min(fields["bbox"][2:]) > 0, "an annotation")
 
