@@ -272,7 +272,7 @@ class YOLO:
         single = self.config.train.single_cls if single_cls is None else single_cls
         truth = load_dataset(self._data(data), split, strict=strict_data, single_cls=single, progress=progress)
         if not single:
-            self._require_classes(truth.classes, f"the {split} split of {truth.json_path}")
+            self._require_classes(truth.classes, f"the {split} split of {truth.source}")
         loader = build_eval_loader(
             truth,
             imgsz=side,

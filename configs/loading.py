@@ -1,6 +1,5 @@
 """Reading the files of a configuration: where a name is looked up, the ``base:`` chain, absolute paths."""
 
-import errno
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
+
+from core.files import expand_user, path_exists
 
 CONFIGS = Path(__file__).resolve().parent
 MAX_CONFIG_BYTES = 1 << 20
@@ -81,19 +82,10 @@ def find(path: str | Path, folder: Path) -> Path:
     if path.parent == Path("."):
         candidates += [folder / candidate.name for candidate in candidates]
     for candidate in candidates:
-        if _is_file(candidate):
+        if path_exists(candidate, folder=False):
             return candidate.resolve()
     known = sorted(found.name for found in folder.glob("*.yaml"))
     raise FileNotFoundError(f"{path}: no such file, and none of that name among {', '.join(known)}")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        return False
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -129,7 +121,7 @@ def read_chain(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
             raise ValueError(f"{file}: base: {base!r} is not the name of a file, or the chain of bases does not end")
         beside = file.parent / base
         try:
-            file = beside.resolve() if _is_file(beside) else find(base, CONFIGS)
+            file = beside.resolve() if path_exists(beside, folder=False) else find(base, CONFIGS)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{file}: base: {error}") from error
     merged: dict[str, Any] = {}
@@ -140,7 +132,7 @@ def read_chain(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
             merged.pop("model", None)  # of another family, whose keys mean nothing to this one
             origins = {key: place for key, place in origins.items() if not key.startswith("model.")}
         if isinstance(model, dict) and isinstance(model.get("cfg"), str):
-            model["cfg"] = str(source.parent / _expanded(model["cfg"]))
+            model["cfg"] = str(source.parent / expand_user(model["cfg"]))
         _merge(merged, tree)
         origins |= dict.fromkeys(flatten(tree), source.name)
     return merged, origins
@@ -162,8 +154,8 @@ def embed_cfg(tree: Mapping[str, Any]) -> None:
     cfg = model.get("cfg")
     if not isinstance(cfg, str):
         return
-    path = _expanded(cfg)
-    if not _is_file(path):
+    path = expand_user(cfg)
+    if not path_exists(path, folder=False):
         raise FileNotFoundError(f"model.cfg: {path}: no such file; expected a Darknet .cfg")
     size = path.stat().st_size
     if size > MAX_CONFIG_BYTES:
@@ -215,20 +207,14 @@ def _absolute(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     data = copy_tree(data)
     root = data.get("root")
     if root is None or isinstance(root, str):
-        root = _resolved(folder / _expanded(root or "."))
+        root = _resolved(folder / expand_user(root or "."))
         data["root"] = str(root)
         for split in ("train", "val", "test"):
             if isinstance(data.get(split), dict):
                 for key, value in data[split].items():
-                    data[split][key] = str(root / _expanded(value)) if isinstance(value, str) else value
+                    if isinstance(value, str) and key != "format":
+                        data[split][key] = str(root / expand_user(value))
     return data
-
-
-def _expanded(text: str) -> Path:
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"{text}: there is no home folder of this name") from error
 
 
 def _resolved(path: Path) -> Path:

@@ -183,10 +183,11 @@ Model = Annotated[
 
 
 class Split(Frozen):
-    """A folder of images and their COCO annotation file; absolute paths once loaded."""
+    """A folder of images and their annotation file; absolute paths once loaded."""
 
     images: Place
     annotations: Place
+    format: str = "coco"  # a key of data.READERS
 
 
 class Embedded(Frozen):

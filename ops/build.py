@@ -22,6 +22,8 @@ from pathlib import Path
 
 import torch
 
+from core.files import user_cache_folder
+
 SOURCES = Path(__file__).parent / "csrc"
 CPU_SOURCES = ("mish_cpu.cpp", "norm_act_cpu.cpp")
 CPU_HEADERS = ("activations.h", "bf16_avx512.h", "mish_math.h", "parallel.h")
@@ -59,8 +61,8 @@ def say(text: str) -> None:
 
 def cache_folder() -> Path:
     """The folder of builds."""
-    own = os.environ.get("YOLO_MISH_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolo-mish" / "ops"
+    folder = os.environ.get("YOLO_MISH_CACHE")
+    return Path(folder) if folder else user_cache_folder() / "ops"
 
 
 def fingerprint(*parts: object) -> str:

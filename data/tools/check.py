@@ -191,7 +191,7 @@ class Check:
             skipped = len(data.issues)
             rows.append([name, len(data), _empty_images(data), boxes, crowds, len(data.classes), skipped])
         places = [["split", "annotations", "images"]]
-        places += [[name, data.json_path, data.image_folder] for name, data in self.splits.items()]
+        places += [[name, data.source, data.image_folder] for name, data in self.splits.items()]
         return Section("What is used", tables=[rows, places])
 
     def _leaks(self) -> list[Section]:

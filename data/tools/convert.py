@@ -20,10 +20,9 @@ from typing import Any, NoReturn
 
 import yaml
 
-from core.files import replacing
+from core.files import path_exists, replacing
 from core.progress import progress_bar
 from core.text import printable
-from data.cache_dir import is_there
 from data.image import ImageError, verify_image
 from data.issues import Issue, refuse, summary
 
@@ -46,7 +45,7 @@ class Source:
 def find_source(source: str | Path) -> Source:
     """Understand a data YAML or a folder; FileNotFoundError or ValueError says what is missing."""
     path = Path(source)
-    if not is_there(path, folder=True) and not is_there(path, folder=False):
+    if not path_exists(path, folder=True) and not path_exists(path, folder=False):
         raise FileNotFoundError(f"{path}: no such file or folder, expected a YOLO data YAML or a folder with images/")
     if path.is_file():
         return _from_yaml(path)
@@ -83,7 +82,7 @@ def _from_yaml(path: Path) -> Source:
     if not _is_path(named):
         raise ValueError(f"{path}: path is a {type(named).__name__}, expected the name of a folder")
     root = path.parent / named
-    if not is_there(root, folder=True):
+    if not path_exists(root, folder=True):
         root = path.parent  # many a data YAML still names the machine it was made on
     images = {}
     for split, key in (("train", "train"), ("val", "val"), ("val", "valid"), ("test", "test")):
@@ -103,10 +102,10 @@ def _entry(root: Path, folder: Path, entry: str, where: str) -> list[Path]:
     # "../train/images" beside the YAML is how one well-known exporter writes "train/images".
     candidates = [root / entry, folder / entry, folder / entry.removeprefix("../")]
     for candidate in candidates:
-        if is_there(candidate, folder=True):
+        if path_exists(candidate, folder=True):
             _require_inside(candidate, root.resolve())
             return _images_in(candidate)
-        if is_there(candidate, folder=False) and candidate.suffix == ".txt":
+        if path_exists(candidate, folder=False) and candidate.suffix == ".txt":
             lines = _read_text(candidate, MOST_LABEL_BYTES).replace("\0", "?").split("\n")
             return [
                 (candidate.parent if line.startswith("./") else root) / line.strip() for line in lines if line.strip()

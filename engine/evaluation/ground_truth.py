@@ -51,7 +51,8 @@ class GroundTruth:
         # What the data set skipped is no object to find, and ids of which some are texts have all become texts: then
         # the file does not say what was loaded.
         changed = issues or any(isinstance(identity, str) for identity in annotations.image_ids[:1])
-        truth = cls(annotations.coco_dict() if changed else annotations.json_path, image_ids=annotations.image_ids)
+        changed = changed or not annotations.source.endswith(".json")
+        truth = cls(annotations.coco_dict() if changed else annotations.source, image_ids=annotations.image_ids)
         truth.issues = issues
         listed = len(truth.categories)
         classes = zip(annotations.category_ids, annotations.classes, strict=True)

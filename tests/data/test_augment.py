@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.augment import Appearance, Augmentation, shift_hsv
+from data.augment import Augmentation, PhotometricAugment, shift_hsv
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
 BOXES, LABELS = np.array([[10, 12, 30, 40]], np.float32), np.array([4])
@@ -39,7 +39,7 @@ def test_transforms_fire_independently():
     Within one Compose seeded as a whole they would always fire together.
     """
     extra = [{"name": "InvertImg", "p": 0.5}, {"name": "HorizontalFlip", "p": 0.5}]
-    appearance = Appearance(Augmentation(blur=0.5, gray=0.5, extra=extra), seed=0, size=64)
+    appearance = PhotometricAugment(Augmentation(blur=0.5, gray=0.5, extra=extra), seed=0, size=64)
     flat = np.full((64, 64, 3), (50, 100, 30), np.uint8)
     flat[:, :32] = (20, 60, 90)
     count, fired = 800, []
@@ -60,7 +60,7 @@ def test_transforms_fire_independently():
 
 
 def test_same_key_same_result_and_other_key_another():
-    appearance = Appearance(
+    appearance = PhotometricAugment(
         Augmentation(hsv=(0.1, 0.7, 0.4), blur=0.5, extra=[{"name": "GaussNoise", "p": 1.0}]), seed=0, size=64
     )
     first, _, _ = appearance(IMAGE, BOXES, LABELS, epoch=1, index=5)
@@ -70,7 +70,7 @@ def test_same_key_same_result_and_other_key_another():
 
 
 def test_extra_transforms_move_boxes_and_keep_labels():
-    appearance = Appearance(Augmentation(extra=[{"name": "HorizontalFlip", "p": 1.0}]), seed=0, size=64)
+    appearance = PhotometricAugment(Augmentation(extra=[{"name": "HorizontalFlip", "p": 1.0}]), seed=0, size=64)
     image, boxes, labels = appearance(IMAGE, BOXES, LABELS, epoch=0, index=0)
     np.testing.assert_array_equal(image, IMAGE[:, ::-1])
     np.testing.assert_allclose(boxes, [[34, 12, 54, 40]], atol=1e-4)
@@ -96,7 +96,7 @@ def test_extra_transforms_move_boxes_and_keep_labels():
 )
 def test_what_cannot_work_is_refused_before_training(entry, message):
     with pytest.raises(ValueError, match=message):
-        Appearance(Augmentation(extra=[entry]), seed=0, size=64)
+        PhotometricAugment(Augmentation(extra=[entry]), seed=0, size=64)
 
 
 def test_no_network_is_touched():
@@ -106,7 +106,7 @@ def test_no_network_is_touched():
         "def refuse(*a, **k): raise SystemExit('a socket was opened')\n"
         "socket.socket.connect = refuse; socket.create_connection = refuse; socket.getaddrinfo = refuse\n"
         "import data\n"
-        "from data.augment import Appearance, Augmentation\n"
-        "Appearance(Augmentation(blur=0.1, extra=[{'name': 'RandomFog'}]), seed=0, size=64)\n"
+        "from data.augment import PhotometricAugment, Augmentation\n"
+        "PhotometricAugment(Augmentation(blur=0.1, extra=[{'name': 'RandomFog'}]), seed=0, size=64)\n"
     )
     subprocess.run([sys.executable, "-W", "error::ResourceWarning", "-c", code], check=True, timeout=60)

@@ -147,7 +147,7 @@ def test_text_ids_no_sizes_no_annotations(tmp_path):
 
 
 def test_cache_gives_the_same_and_is_never_stale(tmp_path, monkeypatch):
-    monkeypatch.setattr(coco, "SMALLEST_CACHED", 0)
+    monkeypatch.setattr(coco, "MIN_CACHED_BYTES", 0)
     outline = [[1, 2, 4, 2, 4, 6]]
     path = write_coco(tmp_path, {"a.png": (40, 30)}, [box(1, 1, [1, 2, 3, 4], segmentation=outline), *BAD["orphan"]])
     fresh = read(path)
@@ -158,7 +158,7 @@ def test_cache_gives_the_same_and_is_never_stale(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.boxes, fresh.boxes)
     np.testing.assert_array_equal(again.polygons(0)[0], np.float32(outline[0]).reshape(-1, 2))
     monkeypatch.undo()
-    monkeypatch.setattr(coco, "SMALLEST_CACHED", 0)
+    monkeypatch.setattr(coco, "MIN_CACHED_BYTES", 0)
     cache.write_bytes(b"damaged")
     assert len(read(path).boxes) == 1
     path.write_text(path.read_text().replace("[1, 2, 3, 4]", "[1, 2, 3, 5]"))

@@ -60,7 +60,7 @@ def test_available_memory_is_plausible():
 def test_verified_images_are_not_decoded_again_until_they_change(tmp_path, monkeypatch):
     from tests.support.small_sets import box, write_coco
 
-    monkeypatch.setattr(verify, "SMALLEST_CACHED", 0)
+    monkeypatch.setattr(verify, "MIN_CACHED_IMAGES", 0)
     path = write_coco(tmp_path, {"a.png": (40, 30), "b.png": (30, 30)}, [box(1, 1, [1, 1, 5, 5])])
     found = read_coco(path, tmp_path / "images", progress=False)
     decoded = []

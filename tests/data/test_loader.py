@@ -31,6 +31,11 @@ def augment(**changes):
     return SimpleNamespace(**{**values, "extra": [{"name": "GaussNoise", "p": 0.3}], **changes})
 
 
+def preprocess(image, size, *, rect=False):
+    """As the detector preprocesses images, with a stride of 32."""
+    return letterbox(image, size, rect_stride=32 if rect else None)
+
+
 def train_loader(tiny, **options):
     given = {"imgsz": 64, "batch": 5, "augment": augment(), "mosaic_until": 2, "cache": "off", "progress": False}
     return build_train_loader(load_dataset(tiny, "train", progress=False), **{**given, **options})
@@ -140,7 +145,9 @@ def test_evaluation_is_the_same_for_any_batch_and_leads_back(tiny, rect):
     annotations = load_dataset(tiny, "val", progress=False)
     seen: dict[int, bytes] = {}
     for batch_size, cache, workers in ((1, "off", 0), (4, "ram", 0), (7, "off", 2)):
-        loader = build_eval_loader(annotations, imgsz=64, batch=batch_size, rect=rect, cache=cache, workers=workers)
+        loader = build_eval_loader(
+            annotations, imgsz=64, batch=batch_size, preprocess=preprocess, rect=rect, cache=cache, workers=workers
+        )
         indices = []
         for batch in loader:
             assert len(batch.images) <= batch_size
@@ -171,7 +178,9 @@ def test_missing_things_are_named(tiny, tmp_path):
     with pytest.raises(ValueError, match="test"):
         load_dataset(tiny, "test")
     with pytest.raises(ValueError, match="cache"):
-        build_eval_loader(load_dataset(tiny, "val", progress=False), imgsz=64, batch=1, cache="gpu")
+        build_eval_loader(
+            load_dataset(tiny, "val", progress=False), imgsz=64, batch=1, preprocess=preprocess, cache="gpu"
+        )
     tiny.train.images = str(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_dataset(tiny, "train")

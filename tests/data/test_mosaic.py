@@ -116,7 +116,7 @@ def test_affine_as_albumentations_does_it():
         assert kept.all()
 
 
-def test_outlines_keep_boxes_tight_after_rotation():
+def test_polygons_keep_boxes_tight_after_rotation():
     turn = np.linspace(0, 2 * math.pi, 64, endpoint=False)
     circle = 50 + 20 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     boxes = np.array([[30, 30, 70, 70]], np.float32)

@@ -24,9 +24,11 @@ from data import load_dataset
 from data.annotations import Annotations
 from data.augment import Augmentation
 from data.coco import read_coco
-from data.image import MOST_PIXELS, decode_image, verify_image
-from data.issues import KINDS as PROBLEMS
-from data.loader import TrainSamples, collate
+from data.image import decode_image, verify_image
+from data.issues import KINDS as ISSUE_KINDS
+from data.limits import MAX_PIXELS
+from data.loader import collate
+from data.samples import TrainSamples
 from data.tools.convert import convert_split, find_source
 from data.verify import verify_images
 from engine.checkpoint import inference_weights, load_checkpoint, load_matching, save_checkpoint
@@ -157,7 +159,7 @@ class AnnotationFiles:
         require(bool(np.isfinite(boxes).all() and (boxes[:, 2:] > 0).all()), "a box without a size")
         require(bool(((found.labels >= 0) & (found.labels < len(found.classes))).all()), "a label beyond the classes")
         require(bool(np.isfinite(found.areas).all() and (found.areas >= 0).all()), "an area that is none")
-        require({issue.kind for issue in found.issues} <= set(PROBLEMS), "an unknown kind of problem")
+        require({issue.kind for issue in found.issues} <= set(ISSUE_KINDS), "an unknown kind of issue")
         inside = os.path.abspath(found.image_folder) + os.sep
         for index, path in enumerate(found.paths):
             require(os.path.abspath(path).startswith(inside), "a path leads out of the folder of images")
@@ -304,9 +306,9 @@ class DataFiles:
         require(len(names) <= 10_000 and all(isinstance(name, str) for name in names), "class names that are none")
         for split in source.images:
             if len(source.images[split]) <= 20:  # a root that leads elsewhere may hold many
-                content, problems = convert_split(source, split, progress=False)
+                content, issues = convert_split(source, split, progress=False)
                 json.dumps(content, allow_nan=False)
-                require({issue.kind for issue in problems} <= set(PROBLEMS), "an unknown kind of problem")
+                require({issue.kind for issue in issues} <= set(ISSUE_KINDS), "an unknown kind of issue")
                 for fields in content["annotations"]:
                     require(0 <= fields["category_id"] < 10_000 and min(fields["bbox"][2:]) > 0, "an annotation")
 
@@ -492,12 +494,12 @@ class Images:
         problem: ValueError | None = None
         try:
             width, height = verify_image(self.path)
-            require(0 < width * height <= MOST_PIXELS, "a size that is none")
+            require(0 < width * height <= MAX_PIXELS, "a size that is none")
         except ValueError as error:
             problem = error
         image = decode_image(data)
         require(image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3, f"an image {image.shape}")
-        require(image.flags["C_CONTIGUOUS"] and 0 < image.shape[0] * image.shape[1] <= MOST_PIXELS, "its pixels")
+        require(image.flags["C_CONTIGUOUS"] and 0 < image.shape[0] * image.shape[1] <= MAX_PIXELS, "its pixels")
         if problem is not None:
             raise problem
         require(image.shape[:2] == (height, width), f"verified as {width} x {height}, decoded as {image.shape}")
