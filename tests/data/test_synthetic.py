@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data import scenes
 from data import synthetic as shapes
 from data.coco import read_coco
 from data.verify import verify_images
@@ -23,19 +24,19 @@ def drawn(tmp_path_factory):
 
 
 def test_it_is_a_coco_folder_without_a_flaw(drawn):
-    for split in shapes.SPLITS:
+    for split in scenes.SPLITS:
         found = read_coco(drawn / "annotations" / f"{split}.json", drawn / "images" / split, progress=False)
         found = verify_images(found, progress=False)
-        assert found.issues == [] and len(found) == SMALL[split] and found.classes == list(shapes.CLASSES)
+        assert found.issues == [] and len(found) == SMALL[split] and found.classes == list(scenes.CLASSES)
         assert len(found.points) > len(found.boxes)
 
 
 def test_an_image_depends_on_seed_split_and_index_alone(drawn):
-    image, figures = shapes.draw_image(96, 3, "val", 2)
-    again, _ = shapes.draw_image(96, 3, "val", 2)
+    image, figures = scenes.draw_image(96, 3, "val", 2)
+    again, _ = scenes.draw_image(96, 3, "val", 2)
     np.testing.assert_array_equal(image, again)
     for other in ((96, 4, "val", 2), (96, 3, "train", 2), (96, 3, "val", 1)):
-        changed, _ = shapes.draw_image(*other)
+        changed, _ = scenes.draw_image(*other)
         assert changed.shape != image.shape or (changed != image).any()
     stored = cv2.imread(str(drawn / "images" / "val" / "000002.jpg"))[..., ::-1]
     assert stored.shape == image.shape and np.abs(stored.astype(int) - image).mean() < 8
@@ -43,33 +44,33 @@ def test_an_image_depends_on_seed_split_and_index_alone(drawn):
 
 def test_boxes_and_outlines_are_tight_around_what_is_visible():
     for index in range(40):
-        image, figures = shapes.draw_image(160, 0, "train", index)
+        image, figures = scenes.draw_image(160, 0, "train", index)
         for first, second in ((a, b) for a in figures for b in figures if a is not b):
             assert not (first.mask & second.mask).any()  # visible pixels belong to one figure
         for figure in figures:
-            entry = shapes._annotation(figure)
+            entry = scenes.annotation_fields(figure)
             x, y, width, height = cv2.boundingRect(figure.mask.astype(np.uint8))
             assert entry["bbox"] == [x, y, width, height] and entry["area"] == figure.mask.sum()
-            assert figure.mask.sum() >= shapes.LEAST_VISIBLE * figure.full_area
+            assert figure.mask.sum() >= scenes.MIN_VISIBLE * figure.full_area
             points = np.concatenate([np.reshape(outline, (-1, 2)) for outline in entry["segmentation"]])
             assert (
                 np.abs(points.min(0) - [x, y]).max() <= 1 and np.abs(points.max(0) - [x + width, y + height]).max() <= 1
             )
 
 
-@pytest.mark.parametrize("name", shapes.CLASSES)
+@pytest.mark.parametrize("name", scenes.CLASSES)
 def test_outlines_fill_the_unit_circle(name):
     for seed in range(5):
-        contours = shapes.outline(name, np.random.default_rng(seed))
+        contours = scenes.class_contours(name, np.random.default_rng(seed))
         assert 0.85 < np.abs(contours[0]).max() <= 1.21
-        assert abs(shapes._area(contours[0])) > 0.3
+        assert abs(scenes._area(contours[0])) > 0.3
 
 
 def test_statistics_that_make_it_worth_training_on():
-    counts = np.zeros(len(shapes.CLASSES))
+    counts = np.zeros(len(scenes.CLASSES))
     empty, sides, numbers = 0, [], []
     for index in range(150):
-        image, figures = shapes.draw_image(160, 0, "train", index)
+        image, figures = scenes.draw_image(160, 0, "train", index)
         empty += not figures
         numbers.append(len(figures))
         assert 160 <= max(image.shape[:2]) <= 224
