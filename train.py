@@ -130,7 +130,7 @@ def build(config: Any) -> dict[str, Any]:
     from data import build_eval_loader, build_train_loader, load_dataset
     from models import build_model, census, flops, format_census
     from models.activations import activation_parameters
-    from ops.mish import plan, prepare
+    from ops.mish import dispatch, prepare
     from ops.norm_act import prepare as prepare_pair
 
     train = config.train
@@ -171,7 +171,7 @@ def build(config: Any) -> dict[str, Any]:
     elif used:
         prepare(placement.device)
     rows = census(model, device=placement.device, dtype=placement.amp_dtype)
-    mish = plan(placement.device, placement.amp_dtype or torch.float32)
+    mish = dispatch(placement.device, placement.amp_dtype or torch.float32)
     return {
         "config": config,
         "notes": notes,

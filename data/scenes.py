@@ -1,8 +1,8 @@
 """Drawing of the embedded data set: scenes of figures on textured backgrounds, reproducible from a seed.
 
 Six classes differ in shape, four of them also in a two-coloured pattern; colour, size, rotation, stretch and fill do
-not depend on the class. Figures overlap, extend beyond the image, and are mixed with blobs, polygons and strokes that are
-not objects. Boxes enclose the *visible* pixels, as in COCO; a figure is only placed where enough of it and of each
+not depend on the class. Figures overlap, extend beyond the image, and are mixed with blobs, polygons and strokes that
+are not objects. Boxes enclose the *visible* pixels, as in COCO; a figure is only placed where enough of it and of each
 figure below remains visible. Image i of a split is determined by (seed, split, i).
 """
 

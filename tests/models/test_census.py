@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from models import build_model, census, format_census, verify_census
 from models.activations import TABLE, make_activation
 from models.blocks import ConvNormAct
-from ops.mish import plan
+from ops.mish import dispatch
 from tests.models.model_configs import model_config, section
 
 # What one site of each activation runs: all its operators in the forward pass, and those of the backward pass that
@@ -104,8 +104,8 @@ def test_the_operators_executed_are_those_of_the_census(name, skeleton):
 def test_fused_sites_run_one_operator_for_two_and_the_census_says_which(name):
     model = build_model(model_config(name, norm_act="fused"), num_classes=2, seed=0)
     rows = census(model)
-    if name != "gelu" and plan("cpu", torch.float32).implementation.startswith("torch"):
-        pytest.skip(plan("cpu", torch.float32).reason)
+    if name != "gelu" and dispatch("cpu", torch.float32).implementation.startswith("torch"):
+        pytest.skip(dispatch("cpu", torch.float32).reason)
     assert all(("ops.norm_act" in row.implementation) == (name != "gelu") for row in rows)
     forward, backward = executed(model)
     sites = sum(row.sites for row in rows)
@@ -186,7 +186,7 @@ def test_the_table_to_print_names_parts_activations_and_implementations():
     lines = format_census(census(build_model(config, num_classes=2, seed=0))).splitlines()
     assert len(lines) == 4
     assert "P1 P2 P3 P4 P5" in lines[1] and "mish" in lines[1]
-    assert plan("cpu", torch.float32).implementation in lines[1]
+    assert dispatch("cpu", torch.float32).implementation in lines[1]
     assert "neck" in lines[2] and "negative_slope=0.1" in lines[2]
 
 

@@ -66,7 +66,7 @@ def emulator(tmp_path_factory) -> Path:
     if compiler is None or sys.platform != "linux":
         pytest.skip("no C++ compiler, or not on Linux")
     path = tmp_path_factory.mktemp("emulated") / "driver.so"
-    source = str(Path(__file__).parent / "cuda_on_the_processor.cpp")
+    source = str(Path(__file__).parent / "cuda_on_the_cpu.cpp")
     build.compile_with(
         [compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-I", str(build.SOURCES), source, "-o", str(path)]
     )

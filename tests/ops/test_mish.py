@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ops import backend, build
-from ops.mish import Mish, formula, mish, plan, prepare, reference
+from ops.mish import Mish, dispatch, formula, mish, prepare, reference
 
 TYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -290,13 +290,13 @@ def test_onnx_has_an_operator_of_that_name(tmp_path):
 
 
 def test_plan_says_what_and_why_and_keeps_its_word():
-    compiled = plan("cpu", torch.float32, compiled=True)
-    eager = plan("cpu", torch.float32)
+    compiled = dispatch("cpu", torch.float32, compiled=True)
+    eager = dispatch("cpu", torch.float32)
     assert compiled.implementation != eager.implementation and compiled.reason and eager.reason
     assert prepare("cpu").implementation == eager.implementation
-    assert plan("cpu", torch.float32) == prepare("cpu")
-    assert plan("meta", torch.float32).implementation == "torch.nn.functional.mish"
-    assert plan("cpu", torch.float8_e5m2).implementation == "torch.nn.functional.mish"
+    assert dispatch("cpu", torch.float32) == prepare("cpu")
+    assert dispatch("meta", torch.float32).implementation == "torch.nn.functional.mish"
+    assert dispatch("cpu", torch.float8_e5m2).implementation == "torch.nn.functional.mish"
 
 
 @pytest.mark.parametrize("asked", ["torch", "eager"])
@@ -306,7 +306,7 @@ def test_an_implementation_can_be_asked_for(asked, choosing):
     y = mish(x)
     torch.testing.assert_close(y.double(), reference(x.detach()), rtol=1e-5, atol=1e-6)
     assert y.grad_fn.name() == {"torch": "MishBackward0", "eager": "MulBackward0"}[asked]
-    assert asked in plan("cpu", torch.float32).reason
+    assert asked in dispatch("cpu", torch.float32).reason
 
 
 @pytest.mark.parametrize("asked", ["cuda", "nvrtc", "mihs"])
@@ -319,7 +319,7 @@ def test_what_is_asked_for_and_cannot_be_had_is_an_error(asked, choosing):
 def test_without_a_compiler_pytorchs_operator_runs_and_says_so_once(choosing, tmp_path, capsys):
     choosing.setattr(build, "version_of", lambda program: None)
     choosing.setenv("YOLO_MISH_CACHE", str(tmp_path))
-    assert plan("cpu", torch.float32).implementation == "torch.nn.functional.mish"
+    assert dispatch("cpu", torch.float32).implementation == "torch.nn.functional.mish"
     x = torch.randn(4, requires_grad=True)
     assert mish(x).grad_fn.name() == "MishBackward0" and mish(x).grad_fn.name() == "MishBackward0"
     said = capsys.readouterr().err

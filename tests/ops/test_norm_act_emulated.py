@@ -181,7 +181,7 @@ def test_every_element_is_somebodys_and_a_large_tensor_fills_a_large_gpu():
         planes, plane_span, plane_step, positions, channel_step = found.long
         _, step, columns, lanes, rows, parts, span, splits = found.short
         strips = found.blocks[0]
-        in_piece = width if found.way == "across" else 1
+        in_piece = width if found.variant == "across" else 1
         assert strips * columns * in_piece >= channels > (strips - 1) * columns * in_piece
         assert (
             planes * positions * width * (channels // in_piece if inner == 1 else channels) == outer * channels * inner
