@@ -13,12 +13,16 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from core.text import did_you_mean
+
+if TYPE_CHECKING:
+    from albumentations import BasicTransform, Compose
 
 # Random streams of one sample.
 LAYOUT, MIXUP, COLOUR, RARE, EXTRA = range(5)
@@ -54,7 +58,7 @@ def stream(seed: int, epoch: int, index: int, purpose: int) -> np.random.Generat
     return np.random.default_rng([seed, epoch, index, purpose])
 
 
-def import_albumentations() -> Any:
+def import_albumentations() -> ModuleType:
     """Import albumentations without its query to a server for the newest version."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations
@@ -84,8 +88,8 @@ class PhotometricAugment:
     def __init__(self, settings: Augmentation, *, seed: int, size: int):
         """Raise ValueError for an unknown name or invalid arguments in `extra`; `size` is the canvas size."""
         self.settings, self.seed = settings, seed
-        self._rare: list[tuple[float, Any]] = []
-        self._extra: list[tuple[float, Any]] = []
+        self._rare: list[tuple[float, Compose]] = []
+        self._extra: list[tuple[float, Compose]] = []
         if not (settings.blur or settings.gray or settings.clahe or settings.extra):
             return  # albumentations takes a second to import
         library = import_albumentations()
@@ -120,7 +124,7 @@ class PhotometricAugment:
         return image, boxes, labels
 
 
-def _composed(library: Any, transform: Any) -> Any:
+def _composed(library: ModuleType, transform: BasicTransform) -> Compose:
     """A Compose of one transform, with boxes if it moves them; it always fires, the probability is applied here."""
     if isinstance(transform, library.ImageOnlyTransform):
         return library.Compose([transform])
@@ -129,7 +133,7 @@ def _composed(library: Any, transform: Any) -> Any:
 
 
 def _apply(
-    transform: Any, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, seed: int
+    transform: Compose, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     transform.set_random_seed(seed)
     if not transform.processors:
@@ -140,7 +144,7 @@ def _apply(
     return np.ascontiguousarray(changed["image"]), moved, labels[rows]
 
 
-def _by_name(library: Any, entry: Mapping[str, Any], where: str) -> tuple[float, Any]:
+def _by_name(library: ModuleType, entry: Mapping[str, Any], where: str) -> tuple[float, BasicTransform]:
     """(probability, transform) of an entry {name: ..., p: ..., arguments}; the transform always fires when called."""
     arguments = dict(entry)
     name = arguments.pop("name", None)
@@ -166,7 +170,7 @@ def _by_name(library: Any, entry: Mapping[str, Any], where: str) -> tuple[float,
         raise ValueError(f"{where}: {name} does not accept {arguments}: {' '.join(str(error).split())}") from error
 
 
-def _try_out(library: Any, transform: Any, size: int, where: str) -> None:
+def _try_out(library: ModuleType, transform: Compose, size: int, where: str) -> None:
     """Run a transform once on a dummy image, so that errors appear before training starts."""
     image = np.full((size, size, 3), 114, np.uint8)
     box, label = np.array([[0, 0, size / 2, size / 2]], np.float32), np.zeros(1, np.int64)

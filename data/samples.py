@@ -115,7 +115,7 @@ class TrainSamples(Dataset):
             tile = self._tile(index)
             return lay_out([tile], [pose @ centre_place(tile)], self.imgsz)
         tiles = [self._tile(position) for position in (index, *rng.integers(len(self), size=3).tolist())]
-        rng.shuffle(tiles)  # type: ignore[arg-type]
+        tiles = [tiles[k] for k in rng.permutation(len(tiles))]
         return lay_out(tiles, [pose @ place for place in mosaic_places(tiles, self.imgsz, rng)], self.imgsz)
 
     def _tile(self, index: int) -> Tile:
