@@ -1,4 +1,4 @@
-"""Buffers of images: complete or absent, shared, and chosen by what fits."""
+"""The image cache: complete or absent, shared, and chosen by available memory."""
 
 import pickle
 
@@ -17,7 +17,7 @@ def picture(index: int) -> np.ndarray:
     return np.full((*SHAPES[index], 3), 10 * index + 5, np.uint8)
 
 
-def test_memory_holds_what_was_put_in():
+def test_memory_cache_returns_its_images():
     held = ImageStore(SHAPES)
     held.fill(picture, title="", progress=False)
     assert held.nbytes == 3 * (24 + 1 + 24) and len(held) == 3
@@ -29,7 +29,7 @@ def test_memory_holds_what_was_put_in():
         held.fill(lambda _: np.zeros((2, 2, 3), np.uint8), title="", progress=False)
 
 
-def test_disk_is_filled_once_for_one_key_and_opened_again(tmp_path):
+def test_disk_cache_is_filled_once_per_key(tmp_path):
     first = disk_store(SHAPES, picture, folder=tmp_path, key=["a", 1], progress=False)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(first))[2], picture(2))
 
@@ -40,7 +40,7 @@ def test_disk_is_filled_once_for_one_key_and_opened_again(tmp_path):
     np.testing.assert_array_equal(again[0], picture(0))
     with pytest.raises(AssertionError):
         disk_store(SHAPES, refuse, folder=tmp_path, key=["a", 2], progress=False)
-    assert len(list(tmp_path.iterdir())) == 1  # the failed filling left nothing
+    assert len(list(tmp_path.iterdir())) == 1  # the failed attempt left nothing behind
 
 
 def test_automatic_choice(monkeypatch):

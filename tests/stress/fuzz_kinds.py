@@ -1,4 +1,4 @@
-"""The kinds of input that fuzz.py damages: how each is written, damaged, read, and what must hold afterwards."""
+"""The kinds of input that fuzz.py damages: writing, damaging and reading them, and checks of the result."""
 
 import copy
 import io
@@ -46,7 +46,7 @@ SIDE = 32
 
 
 class Violation(Exception):
-    """Something was read that is not as it should be."""
+    """A result violates a requirement."""
 
 
 class Kind(Protocol):
@@ -66,14 +66,14 @@ class Kind(Protocol):
 
 
 def require(holds: bool, what: str) -> None:
-    """Violation where something does not hold."""
+    """Raise Violation unless a condition holds."""
     if not holds:
         raise Violation(what)
 
 
 @contextmanager
 def refused(*words: str) -> Iterator[None]:
-    """What must be refused, with a ValueError that holds one of the words."""
+    """Require a ValueError that contains one of the words."""
     try:
         yield
     except ValueError as error:
@@ -81,7 +81,7 @@ def refused(*words: str) -> Iterator[None]:
 
 
 def write_images(folder: Path) -> dict[str, tuple[int, int]]:
-    """Three small images of noise; returns name -> (width, height)."""
+    """Write three small noise images; return name -> (width, height)."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     sizes = {"a.png": (24, 16), "b.jpg": (16, 30), "c.png": (20, 20)}
@@ -91,7 +91,7 @@ def write_images(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def coco_content(sizes: dict[str, tuple[int, int]]) -> dict[str, Any]:
-    """Annotations of such images, with all that COCO's have: areas, crowds, outlines."""
+    """Annotations of these images with all COCO fields: areas, crowds, polygons."""
     outline = [[2, 3, 12, 3, 12, 13, 2, 13]]
     images = [{"id": k, "file_name": n, "width": w, "height": h} for k, (n, (w, h)) in enumerate(sizes.items(), 1)]
     annotations = [
@@ -116,7 +116,7 @@ def coco_content(sizes: dict[str, tuple[int, int]]) -> dict[str, Any]:
 
 
 class AnnotationFiles:
-    """COCO's JSON, read to a training sample and to the ground truth of an evaluation."""
+    """COCO JSON, read up to a training sample and the ground truth of an evaluation."""
 
     named = ("annotations.json", "images")
     loud = False
@@ -200,7 +200,7 @@ CONFIG = {
 
 
 class Configs:
-    """Configs and settings of the command line, read to the activation of each stage."""
+    """Configs and command-line settings, resolved up to the activation of each stage."""
 
     named = (
         "/etc/passwd",
@@ -256,7 +256,7 @@ class Configs:
 
 
 class DataFiles:
-    """Data YAMLs of ours, read to the annotations, and those of YOLO's that data.tools.convert takes."""
+    """Data YAMLs, read up to the annotations, and YOLO data YAMLs for data.tools.convert."""
 
     named = ("d.yaml", "data", "images", "annotations", "c.yaml")
     loud = False
@@ -268,7 +268,7 @@ class DataFiles:
         self.config = folder / "c.yaml"
         self.config.write_text("train: {epochs: 1}\n")
         split = {"images": "images", "annotations": "a.json"}
-        # A whole disk would be searched for images, as it was asked for.
+        # Would search a whole disk for images, as requested.
         self.values = tuple(value for value in VALUES if value not in ("/", "..", "../../up.png"))
         self.ours = {"root": str(folder), "train": split, "val": split, "test": copy.deepcopy(split)}
         (folder / "labels").mkdir()
@@ -297,7 +297,7 @@ class DataFiles:
             (self.folder / "labels" / "a.txt").write_bytes(mutate_text(self.labels, rng))
         if ours:
             data = load(self.config, {"data": str(path)}).data
-            if data.embedded is None:  # it would be drawn
+            if data.embedded is None:  # it would be drawn first
                 require(len(load_dataset(data, "train", progress=False)) == 3, "images got lost")
             return
         source = find_source(path)
@@ -305,7 +305,7 @@ class DataFiles:
         names = source.names or []
         require(len(names) <= 10_000 and all(isinstance(name, str) for name in names), "class names that are none")
         for split in source.images:
-            if len(source.images[split]) <= 20:  # a root that leads elsewhere may hold many
+            if len(source.images[split]) <= 20:  # another root may contain many images
                 content, issues = convert_split(source, split, progress=False)
                 json.dumps(content, allow_nan=False)
                 require({issue.kind for issue in issues} <= set(ISSUE_KINDS), "an unknown kind of issue")
@@ -314,7 +314,7 @@ class DataFiles:
 
 
 class Harm:
-    """Pickles to a call that leaves a file behind."""
+    """Unpickles to a call that creates a file."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -323,11 +323,11 @@ class Harm:
         return os.mkdir, (self.path,)
 
     def __deepcopy__(self, memo: dict) -> "Harm":
-        return self  # copying does as it would be unpickled
+        return self  # copying would otherwise unpickle it
 
 
 class Checkpoints:
-    """Checkpoints: damaged files, damaged archives within whole ones, other contents, and code."""
+    """Checkpoints: damaged files, damaged archive members, other contents, and code."""
 
     named = ("c.pt",)
     loud = False
@@ -373,7 +373,7 @@ class Checkpoints:
         try:
             content = load_checkpoint(self.path, kind=rng.choice((None, None, "training", "weights")))
             self.check(content)
-            if rng.random() < 0.05:  # its weights are too few for a detector, whatever its config says
+            if rng.random() < 0.05:  # too few weights for any detector
                 with refused("c.pt", "model."):
                     YOLO(self.path, device="cpu")
                     raise Violation("a detector was made of the weights of another network")
@@ -424,7 +424,7 @@ class Checkpoints:
         buffer = io.BytesIO()
         try:
             torch.save(content, buffer)
-        except (UnicodeError, RecursionError):  # what cannot be written is no case
+        except (UnicodeError, RecursionError):  # skip what cannot be written
             torch.save({}, buffer)
         self.path.write_bytes(buffer.getvalue())
 
@@ -452,7 +452,7 @@ class Checkpoints:
 
 
 class Images:
-    """Image files of every kind that is read, decoded and verified."""
+    """Image files of all supported formats, decoded and verified."""
 
     named = ()
     loud = True
@@ -506,7 +506,7 @@ class Images:
 
 
 class Darknet:
-    """Darknet's cfgs and weights: damaged text, options of other values, sections moved, damaged bytes."""
+    """Darknet cfgs and weights: damaged text, changed options, moved sections, damaged bytes."""
 
     named = ("x.cfg", "x.weights", "model.")
     loud = False
