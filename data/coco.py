@@ -26,7 +26,7 @@ from data.limits import ID_LIMIT, MAX_ANNOTATION_BYTES, MAX_CLASSES, MAX_LISTED_
 from data.polygons import pack_polygons, starts_of
 from data.record_checks import Fault, box_fault, is_encodable, stays_inside
 
-FORMAT = 2  # raise it when the arrays or the checks change: caches of another format are ignored
+FORMAT = 3  # raise it when the arrays or the checks change: caches of another format are ignored
 MIN_CACHED_BYTES = 2 << 20  # smaller files are read faster than a cache is looked up
 LONG_WORK = 200_000  # annotations from which progress is shown
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 from core.files import write_text
 from core.text import printable
@@ -50,12 +49,6 @@ class Issue:
         return printable(f"{self.file}: {self.what} ({self.where})")
 
 
-class HasIssues(Protocol):
-    """A loaded split, or anything else that carries its issues."""
-
-    issues: list[Issue]
-
-
 def summary(issues: Iterable[Issue]) -> str:
     """Counts by kind in one line, as in '3 skipped: 2 bad-box, 1 missing', or 'nothing skipped'."""
     counts = Counter(issue.kind for issue in issues)
@@ -74,9 +67,9 @@ def refuse(issues: Sequence[Issue]) -> None:
 # ----------------------------------------------------------------------------------- issues of all splits of a data set
 
 
-def list_issues(splits: Mapping[str, HasIssues]) -> list[dict[str, str]]:
+def list_issues(issues: Mapping[str, Iterable[Issue]]) -> list[dict[str, str]]:
     """The issues of all splits as plain entries: split, file, kind, what, where."""
-    return [{"split": split, **issue.as_dict()} for split, data in splits.items() for issue in data.issues]
+    return [{"split": split, **issue.as_dict()} for split, listed in issues.items() for issue in listed]
 
 
 def write_issues(folder: str | os.PathLike[str], issues: Sequence[Mapping[str, str]]) -> None:
@@ -94,7 +87,7 @@ def count_issues(issues: Sequence[Mapping[str, str]]) -> dict[str, dict[str, int
     }
 
 
-def describe_issues(issues: Sequence[Mapping[str, str]]) -> str:
+def summarize_issues(issues: Sequence[Mapping[str, str]]) -> str:
     """Counts by split and kind, as in '3 images or annotations skipped (train: 2 bad-box, 1 empty), ...'."""
     parts = [
         f"{split}: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}"

@@ -71,7 +71,7 @@ class Check:
     def __init__(self, splits: Mapping[str, Annotations], *, title: str = "data", progress: bool = True) -> None:
         """`splits`: loaded and verified, not strictly; the first one is the training split."""
         self.splits, self.title = splits, title
-        self.issues = list_issues(splits)
+        self.issues = list_issues({split: data.issues for split, data in splits.items()})
         self.suspicions: dict[str, list[Suspicion]] = {
             name: find_suspicious(data, title=f"boxes of {name}", progress=progress) for name, data in splits.items()
         }
