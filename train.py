@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     config, checkpoint = configure(arguments)
 
-    from data.loader import LoaderFault, as_loader_fault
+    from data.loader import LoaderError, as_loader_error
     from engine.evaluation.evaluate import evaluate
     from engine.run import TrainingRun
     from engine.trainer import Stopped
@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(run.finish(next_command(config, run.folder)), flush=True)
     except Stopped:
         return run.stopped()
-    except (OSError, MemoryError, FloatingPointError, LoaderFault, RuntimeError) as error:
-        return run.failed(as_loader_fault(error))
+    except (OSError, MemoryError, FloatingPointError, LoaderError, RuntimeError) as error:
+        return run.failed(as_loader_error(error))
     return 0
 
 
@@ -128,10 +128,9 @@ def build(config: Any) -> dict[str, Any]:
 
     from core.device import keep_freed_memory, place, set_deterministic
     from data import build_eval_loader, build_train_loader, load_dataset
-    from data.cache_dir import content_hash
     from models import build_model, census, flops, format_census
     from models.activations import activation_parameters
-    from ops.mish import plan, prepare
+    from ops.mish import dispatch, prepare
     from ops.norm_act import prepare as prepare_pair
 
     train = config.train
@@ -172,7 +171,7 @@ def build(config: Any) -> dict[str, Any]:
     elif used:
         prepare(placement.device)
     rows = census(model, device=placement.device, dtype=placement.amp_dtype)
-    mish = plan(placement.device, placement.amp_dtype or torch.float32)
+    mish = dispatch(placement.device, placement.amp_dtype or torch.float32)
     return {
         "config": config,
         "notes": notes,
@@ -180,7 +179,7 @@ def build(config: Any) -> dict[str, Any]:
         "model": model,
         "placement": placement,
         "splits": splits,
-        "data_sha256": {split: content_hash(annotations.json_path) for split, annotations in splits.items()},
+        "data_sha256": {split: annotations.sha256 for split, annotations in splits.items()},
         "train_loader": train_loader,
         "val_loader": val_loader,
         "census": rows,

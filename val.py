@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
 
     from core.files import write_text
+    from data.issues import list_issues, summarize_issues, write_issues
     from engine.evaluation.coco import write_predictions
     from engine.pictures.plots import plot_evaluation
-    from engine.problems import counted, listed, write_ledger
     from engine.run_logger import check_run_name, increment_path
     from yolo import YOLO
 
@@ -54,14 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         strict_data=arguments.strict_data,
     )
     print(report(result, verbose=arguments.verbose), flush=True)
-    problems = listed({arguments.split: result.truth})
+    issues = list_issues({arguments.split: result.truth.issues})
     folder = increment_path(arguments.project, arguments.name, arguments.exist_ok)
     write_predictions(folder / "predictions.json", result.predictions, result.truth)
     write_text(folder / "metrics.json", json.dumps(metrics(result, arguments), indent=1) + "\n")
-    write_ledger(folder, problems)
+    write_issues(folder, issues)
     plot_evaluation(folder, result)
-    if problems:
-        print(counted(problems))
+    if issues:
+        print(summarize_issues(issues))
     print(f"results in {folder}", flush=True)
     return 0
 

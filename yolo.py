@@ -261,7 +261,7 @@ class YOLO:
 
         ``data``: a data YAML, by default the data that the network was trained on. ``single_cls``: all objects and
         detections as of one class, by default as in training. ``strict_data``: ValueError where anything in the data
-        is damaged, which is skipped otherwise and listed in ``result.truth.ledger``. ValueError where the classes of
+        is damaged, which is skipped otherwise and listed in ``result.truth.issues``. ValueError where the classes of
         the data are not those of the weights.
         """
         iou = self.iou if iou is None else iou
@@ -273,7 +273,7 @@ class YOLO:
         single = self.config.train.single_cls if single_cls is None else single_cls
         truth = load_dataset(self._data(data), split, strict=strict_data, single_cls=single, progress=progress)
         if not single:
-            self._require_classes(truth.classes, f"the {split} split of {truth.json_path}")
+            self._require_classes(truth.classes, f"the {split} split of {truth.source}")
         loader = build_eval_loader(
             truth,
             imgsz=side,

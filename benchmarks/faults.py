@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-import data.loader
+import data.samples
 import train
 from configs.cli import run_script
 
@@ -52,13 +52,13 @@ def main() -> int:
     fault, arguments = sys.argv[1], sys.argv[2:] or ["--cfg", "yolo-mish.yaml"]
     if fault in LOSS_FAULTS:
         return train.main([*arguments, "--set", *LOSS_FAULTS[fault]])
-    lay_out, spoil = data.loader.lay_out, SAMPLE_FAULTS[fault]
+    lay_out, spoil = data.samples.lay_out, SAMPLE_FAULTS[fault]
 
     def faulty(tiles: list, matrices: list, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         canvas, boxes, labels = lay_out(tiles, matrices, size)
         return canvas, *spoil(boxes, labels, size)
 
-    data.loader.lay_out = faulty  # type: ignore[assignment]
+    data.samples.lay_out = faulty  # type: ignore[assignment]
     return train.main(arguments)
 
 

@@ -1,6 +1,5 @@
 """Read the files of a configuration: look up names, follow the ``base:`` chain, make paths absolute."""
 
-import errno
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
+
+from core.files import expand_user, path_exists
 
 Tree = dict[str, Any]  # a YAML mapping, not yet validated
 
@@ -83,19 +84,10 @@ def find(path: str | Path, folder: Path) -> Path:
     if path.parent == Path("."):
         candidates += [folder / candidate.name for candidate in candidates]
     for candidate in candidates:
-        if _is_file(candidate):
+        if path_exists(candidate, folder=False):
             return candidate.resolve()
     known = sorted(file.name for file in folder.glob("*.yaml"))
     raise FileNotFoundError(f"{path}: no such file, and no such name among {', '.join(known)}")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        return False
 
 
 def read_yaml(file: Path) -> Tree:
@@ -133,7 +125,7 @@ def read_chain(file: Path) -> tuple[Tree, dict[str, str]]:
             )
         sibling = file.parent / base
         try:
-            file = sibling.resolve() if _is_file(sibling) else find(base, CONFIGS)
+            file = sibling.resolve() if path_exists(sibling, folder=False) else find(base, CONFIGS)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{file}: base: {error}") from error
     merged: Tree = {}
@@ -144,7 +136,7 @@ def read_chain(file: Path) -> tuple[Tree, dict[str, str]]:
             merged.pop("model", None)  # the keys of one kind do not apply to the other
             origins = {key: place for key, place in origins.items() if not key.startswith("model.")}
         if isinstance(model, dict) and isinstance(model.get("cfg"), str):
-            model["cfg"] = str(source.parent / _expanded(model["cfg"]))
+            model["cfg"] = str(source.parent / expand_user(model["cfg"]))
         _merge(merged, tree)
         origins |= dict.fromkeys(flatten(tree), source.name)
     return merged, origins
@@ -166,8 +158,8 @@ def embed_cfg(tree: Mapping[str, object]) -> None:
     cfg = model.get("cfg")
     if not isinstance(cfg, str):
         return
-    path = _expanded(cfg)
-    if not _is_file(path):
+    path = expand_user(cfg)
+    if not path_exists(path, folder=False):
         raise FileNotFoundError(f"model.cfg: {path}: no such file; expected a Darknet .cfg")
     size = path.stat().st_size
     if size > MAX_CONFIG_BYTES:
@@ -214,24 +206,18 @@ def absolute(data: Mapping[str, object], file: Path) -> Tree:
     if root is not None and not isinstance(root, str):
         return data
     try:
-        folder = (file.parent / _expanded(root or ".")).resolve()
+        folder = (file.parent / expand_user(root or ".")).resolve()
         data["root"] = str(folder)
         for split in ("train", "val", "test"):
             if isinstance(data.get(split), dict):
                 for key, value in data[split].items():
-                    data[split][key] = str(folder / _expanded(value)) if isinstance(value, str) else value
+                    if isinstance(value, str) and key != "format":
+                        data[split][key] = str(folder / expand_user(value))
     except RuntimeError as error:  # from pathlib
         raise ValueError(f"{file}: {root}: symbolic link loop") from error
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     return data
-
-
-def _expanded(text: str) -> Path:
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"{text}: unknown user, whose home folder cannot be determined") from error
 
 
 def set_value(tree: Tree, keys: list[str], value: object) -> None:

@@ -185,10 +185,11 @@ Model = Annotated[
 
 
 class Split(Frozen):
-    """A folder of images and its COCO annotation file, as absolute paths."""
+    """A folder of images and their annotation file, as absolute paths."""
 
     images: PathText
     annotations: PathText
+    format: str = "coco"  # a key of data.READERS
 
 
 class Embedded(Frozen):

@@ -1,37 +1,13 @@
-"""Boxes: conversions of form, and the overlaps that torchvision.ops lacks (one a pair, not all against all)."""
+"""Box overlaps of pairs, which torchvision.ops lacks (it computes all against all)."""
 
 import math
-from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-Array = TypeVar("Array", np.ndarray, Tensor)
-
-
-def xywh_to_xyxy(boxes: Array) -> Array:
-    """Boxes (..., 4) from COCO's left, top, width, height to left, top, right, bottom."""
-    return _join(boxes[..., :2], boxes[..., :2] + boxes[..., 2:])
-
-
-def xyxy_to_xywh(boxes: Array) -> Array:
-    """Boxes (..., 4) from left, top, right, bottom to COCO's left, top, width, height."""
-    return _join(boxes[..., :2], boxes[..., 2:] - boxes[..., :2])
-
-
-def cxcywh_to_xyxy(boxes: Array) -> Array:
-    """Boxes (..., 4) from centre and size to left, top, right, bottom."""
-    return _join(boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2)
-
-
-def xyxy_to_cxcywh(boxes: Array) -> Array:
-    """Boxes (..., 4) from left, top, right, bottom to centre and size."""
-    return _join((boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2])
-
 
 def pair_iou(first: Tensor, second: Tensor, *, eps: float = 1e-9) -> Tensor:
-    """Intersection over union of each pair of boxes (..., 4) xyxy that broadcast; two empty boxes have 0."""
+    """Intersection over union of pairs of boxes (..., 4) xyxy, broadcast; 0 for two empty boxes."""
     x1, y1, x2, y2 = first.unbind(-1)
     u1, v1, u2, v2 = second.unbind(-1)
     width = (torch.minimum(x2, u2) - torch.maximum(x1, u1)).clamp(min=0)
@@ -41,7 +17,7 @@ def pair_iou(first: Tensor, second: Tensor, *, eps: float = 1e-9) -> Tensor:
 
 
 def pair_ciou(predicted: Tensor, target: Tensor, *, eps: float = 1e-9) -> Tensor:
-    """Complete IoU of each pair of boxes (..., 4) xyxy (Zheng et al., arXiv 1911.08287, eq. 8 to 12).
+    """Complete IoU of pairs of boxes (..., 4) xyxy (Zheng et al., arXiv 1911.08287, eq. 8 to 12).
 
     IoU - d^2 / c^2 - alpha v: d between the centres, c the diagonal of the enclosing box, v the difference of aspect.
     The trade-off alpha = v / (1 - IoU + v) carries no gradient, as in the paper. `eps` keeps empty boxes finite.
@@ -58,9 +34,3 @@ def pair_ciou(predicted: Tensor, target: Tensor, *, eps: float = 1e-9) -> Tensor
     with torch.no_grad():
         alpha = v / (1 - iou + v + eps)
     return iou - distance / (enclosing + eps) - alpha * v
-
-
-def _join(first: Array, second: Array) -> Array:
-    if isinstance(first, Tensor):
-        return torch.cat([first, second], dim=-1)
-    return np.concatenate([first, second], axis=-1)

@@ -1,4 +1,4 @@
-"""Which device, precision and memory format a run gets: static rules, printed and recorded, never a probe."""
+"""Choice of device, precision and memory format by static rules, printed and recorded with the run."""
 
 import ctypes
 import os
@@ -10,12 +10,12 @@ import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 ALL = 2**31 - 1  # bytes
-_kept = 0  # the limit that glibc has been told
+_kept = 0  # the limit that was set in glibc
 
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """Where and how the network runs: device, autocast type (None: off), memory format, and the reasons in words."""
+    """Device, autocast type (None: off) and memory format of a run, with the reasons in words."""
 
     device: torch.device
     amp_dtype: torch.dtype | None
@@ -28,11 +28,11 @@ class DeviceConfig:
         return self.amp_dtype == torch.float16
 
     def autocast(self) -> torch.autocast:
-        """Return the autocast context of this placement; it does nothing when mixed precision is off."""
+        """The autocast context; it does nothing if mixed precision is off."""
         return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
 
     def describe(self) -> str:
-        """Return one line: device, precision and memory format, each with its reason."""
+        """Device, precision and memory format with their reasons, in one line."""
         precision = "fp32" if self.amp_dtype is None else str(self.amp_dtype).removeprefix("torch.") + " autocast"
         layout = "channels_last" if self.memory_format == torch.channels_last else "contiguous"
         return (
@@ -41,7 +41,7 @@ class DeviceConfig:
 
 
 def place(device: str = "auto", *, amp: str = "auto", channels_last: str = "auto") -> DeviceConfig:
-    """Return the placement for the config's words; raises ValueError where a device was asked for that is not there."""
+    """The device configuration for the values of the config; ValueError if a requested device is unavailable."""
     where, device_reason = pick_device(device)
     dtype, amp_reason = _pick_amp(where, amp)
     if channels_last == "auto":
@@ -49,7 +49,7 @@ def place(device: str = "auto", *, amp: str = "auto", channels_last: str = "auto
         if where.type == "cuda" and dtype is None:
             chosen, layout_reason = False, "auto: no gain on a GPU in fp32"
     else:
-        chosen, layout_reason = channels_last == "on", "asked for"
+        chosen, layout_reason = channels_last == "on", "requested"
     layout = torch.channels_last if chosen else torch.contiguous_format
     return DeviceConfig(
         where, dtype, layout, {"device": device_reason, "amp": amp_reason, "channels_last": layout_reason}
@@ -57,7 +57,7 @@ def place(device: str = "auto", *, amp: str = "auto", channels_last: str = "auto
 
 
 def pick_device(device: str = "auto") -> tuple[torch.device, str]:
-    """Return the torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or a GPU's number, and its name in words."""
+    """The torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or the number of a GPU, and its name in words."""
     text = str(device).strip().lower()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text in ("auto", ""):
@@ -77,22 +77,22 @@ def pick_device(device: str = "auto") -> tuple[torch.device, str]:
 
 def _pick_amp(device: torch.device, amp: str) -> tuple[torch.dtype | None, str]:
     if amp == "off":
-        return None, "asked for"
+        return None, "requested"
     if amp in ("bf16", "fp16"):
         if amp == "fp16" and device.type == "cpu":
             raise ValueError("amp fp16 needs a GPU: on a CPU use bf16 or off")
-        return (torch.bfloat16 if amp == "bf16" else torch.float16), "asked for"
+        return (torch.bfloat16 if amp == "bf16" else torch.float16), "requested"
     if device.type == "cpu":
         if cpu_has_bf16():
-            return torch.bfloat16, "auto: this processor multiplies bf16 natively"
-        return None, "auto: this processor has no bf16 instructions"
+            return torch.bfloat16, "auto: this CPU has native bf16 instructions"
+        return None, "auto: this CPU has no bf16 instructions"
     if torch.cuda.get_device_capability(device) >= (8, 0):
-        return torch.bfloat16, "auto: this GPU multiplies bf16 natively"
+        return torch.bfloat16, "auto: this GPU has native bf16 instructions"
     return torch.float16, "auto: this GPU has fp16 but no native bf16"
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor has bf16 dot products (AVX512-BF16 or AMX), by Linux's cpuinfo; False without one."""
+    """Whether the CPU has bf16 dot products (AVX512-BF16 or AMX) according to Linux's cpuinfo; False without it."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -101,7 +101,7 @@ def cpu_has_bf16() -> bool:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory has run out, on a GPU or on the CPU, where PyTorch has no type for it."""
+    """Whether an error means that memory ran out, on a GPU or on the CPU, where PyTorch has no type for it."""
     texts = ("can't allocate memory", "not enough memory", "cannot allocate memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error).lower() for text in texts)
@@ -109,36 +109,36 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was given; nothing to wait for on a CPU."""
+    """Wait until the device has finished all queued work; does nothing on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def set_deterministic(wanted: bool) -> None:
-    """Ask PyTorch for deterministic algorithms, an error where a GPU has none; without filling new tensors."""
+    """Request deterministic algorithms from PyTorch (an error if a GPU has none), without filling new tensors."""
     if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it only
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required for cuBLAS to be deterministic
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass over every new tensor
 
 
 def keep_freed_memory(limit: int = ALL) -> bool:
-    """Let up to `limit` bytes of freed memory stay with this process, so that the next tensors need no new pages.
+    """Keep up to `limit` bytes of freed memory in this process, so that later tensors need no new pages.
 
-    glibc gives freed memory above some 50 MiB back to the system at once, which then has to clear it anew: as costly as
-    the operator that writes it, a tenth of a step in fp32 on a CPU. With a limit, blocks above 32 MiB still go back.
+    glibc returns freed memory above about 50 MiB to the system immediately, which has to clear it again: as costly as
+    the operator that writes it, a tenth of a step in fp32 on a CPU. With a limit, blocks above 32 MiB are returned.
 
-    Returns whether it is so: False where the C library is another one, or where the environment has its own settings
-    for it (MALLOC_TRIM_THRESHOLD_ and the like, GLIBC_TUNABLES), which stay. An earlier, larger limit stays too.
+    Returns whether the limit is in effect: False for another C library, or if the environment sets malloc options
+    (MALLOC_TRIM_THRESHOLD_ and others, GLIBC_TUNABLES), which take precedence. An earlier, larger limit is kept.
     """
     global _kept
     if limit <= _kept:
         return True
-    own = any(f"MALLOC_{name}_" in os.environ for name in ("TRIM_THRESHOLD", "MMAP_THRESHOLD", "MMAP_MAX"))
-    own = own or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    configured = any(f"MALLOC_{name}_" in os.environ for name in ("TRIM_THRESHOLD", "MMAP_THRESHOLD", "MMAP_MAX"))
+    configured = configured or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if own or mallopt is None:
+    if configured or mallopt is None:
         return False
     blocks = (M_MMAP_MAX, 0) if limit == ALL else (M_MMAP_THRESHOLD, 32 << 20)
     if all(mallopt(*option) == 1 for option in (blocks, (M_TRIM_THRESHOLD, limit))):

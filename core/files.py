@@ -1,6 +1,7 @@
-"""Files written aside and renamed, so that a killed process leaves none half written; one process a run folder."""
+"""Files: atomic writes, the lock of a run folder, and questions about paths that users name."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,3 +88,26 @@ def is_locked(folder: Path) -> bool:
         except OSError:
             return True
     return False
+
+
+def path_exists(path: str | os.PathLike[str], *, folder: bool) -> bool:
+    """Whether a folder, or a file, of this name exists; False if the name is longer than the system allows."""
+    try:
+        return Path(path).is_dir() if folder else Path(path).is_file()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
+
+
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """The path with a leading `~` or `~user` replaced; ValueError for an unknown user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{os.fspath(path)}: unknown user, there is no home folder of this name") from error
+
+
+def user_cache_folder() -> Path:
+    """The folder for caches of this project: $XDG_CACHE_HOME/yolo-mish, by default ~/.cache/yolo-mish."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolo-mish"

@@ -1,4 +1,4 @@
-"""The door to data: the only module here that sees a config section."""
+"""Data sets and loaders; of this package only this module sees sections of the config."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from core.geometry import letterbox
+import numpy as np
+
+from core.files import path_exists
+from core.geometry import Geometry
+from core.text import did_you_mean
 from core.types import Batch
 from data.annotations import Annotations
 from data.augment import Augmentation
-from data.cache_dir import cache_folder, content_hash, is_there
+from data.cache_dir import cache_folder
 from data.coco import read_coco
 from data.image_cache import ImageStore, choose_cache, disk_store
-from data.loader import EvalLoader, EvalSamples, Fitting, TrainLoader, TrainSamples, base_image
+from data.loader import EvalLoader, TrainLoader
+from data.samples import EvalSamples, ResizeMode, TrainSamples, base_image
 from data.synthetic import draw
 from data.verify import verify_images
 
 __all__ = [
+    "READERS",
     "Annotations",
     "Batch",
     "EvalLoader",
@@ -28,7 +34,11 @@ __all__ = [
     "load_dataset",
 ]
 
-STRIDE = 32
+SPLITS = ("train", "val", "test")
+
+# Readers by the `format` of a split: reader(annotations, images, strict=, progress=). A new format is one function that
+# returns Annotations, usually through Annotations.from_lists, and one entry here.
+READERS: dict[str, Callable[..., Annotations]] = {"coco": read_coco}
 
 
 def load_dataset(
@@ -40,22 +50,26 @@ def load_dataset(
     single_cls: bool = False,
     verify: bool = True,
 ) -> Annotations:
-    """The annotations of a split, its images decoded once to see that they are whole; the embedded set is drawn first.
+    """The annotations of a split, with every image decoded once for verification; the embedded set is drawn first.
 
-    What cannot be used is skipped and stands in `.ledger`, or is raised as ValueError where `strict`.
-    FileNotFoundError for a missing file or folder, ValueError for a split that the data YAML does not have.
+    What cannot be used is skipped and listed in `.issues`, or raised as ValueError if `strict`.
+    FileNotFoundError for a missing file or folder, ValueError for a split or format that does not exist.
     """
-    section = getattr(cfg_data, split, None) if split in ("train", "val", "test") else None
+    section = getattr(cfg_data, split, None) if split in SPLITS else None
     if section is None:
-        there = [name for name in ("train", "val", "test") if getattr(cfg_data, name, None) is not None]
-        raise ValueError(f"the data set at {cfg_data.root} has no split {split!r}, expected one of {', '.join(there)}")
+        existing = ", ".join(name for name in SPLITS if getattr(cfg_data, name, None) is not None)
+        raise ValueError(f"the data set at {cfg_data.root} has no split {split!r}, expected one of {existing}")
+    name = getattr(section, "format", "coco")
+    if name not in READERS:
+        hint = did_you_mean(name, READERS)
+        raise ValueError(f"data.{split}.format: unknown format {name!r}{hint}; expected one of {', '.join(READERS)}")
     embedded = getattr(cfg_data, "embedded", None)
     if embedded is not None:
-        counts = {name: getattr(embedded, name) for name in ("train", "val", "test")}
+        counts = {name: getattr(embedded, name) for name in SPLITS}
         draw(cfg_data.root, **counts, side=embedded.side, seed=embedded.seed, progress=progress)
-    if not is_there(section.images, folder=True):
+    if not path_exists(section.images, folder=True):
         raise FileNotFoundError(f"{section.images}: no such folder, expected the images of the split {split!r}")
-    annotations = read_coco(section.annotations, section.images, strict=strict, progress=progress)
+    annotations = READERS[name](section.annotations, section.images, strict=strict, progress=progress)
     if verify:
         annotations = verify_images(annotations, strict=strict, progress=progress)
     return annotations.as_single_class() if single_cls else annotations
@@ -68,7 +82,7 @@ def build_train_loader(
     batch: int,
     workers: int = 0,
     seed: int = 0,
-    augment: Any = None,
+    augment: object = None,
     cache: str | None = "auto",
     mosaic_until: int | None = None,
     stretch: bool = False,
@@ -76,19 +90,19 @@ def build_train_loader(
     progress: bool = True,
     pin_memory: bool = False,
 ) -> TrainLoader:
-    """The loader of training; `augment` is the config's section, None for no augmentation.
+    """The training loader; `augment` is the config's section, None for no augmentation.
 
-    `stretch`, `smooth`: how the detector wants images brought to `imgsz`, as `data.loader.Fitting` says.
+    `stretch`, `smooth`: how the detector expects images to be resized, see `data.samples.ResizeMode`.
     """
-    fitting = Fitting(stretch=stretch, smooth=smooth)
+    mode = ResizeMode(stretch=stretch, smooth=smooth)
     samples = TrainSamples(
         annotations,
         imgsz=imgsz,
         seed=seed,
         augmentation=_augmentation(augment),
         mosaic_until=mosaic_until,
-        store=_train_store(annotations, imgsz, fitting, cache, progress),
-        fitting=fitting,
+        store=_train_store(annotations, imgsz, mode, cache, progress=progress),
+        resize_mode=mode,
     )
     return TrainLoader(samples, batch=batch, workers=workers, pin_memory=pin_memory)
 
@@ -98,51 +112,46 @@ def build_eval_loader(
     *,
     imgsz: int,
     batch: int,
+    preprocess: Callable[..., tuple[np.ndarray, Geometry]],
     workers: int = 0,
-    preprocess: Callable[..., Any] = letterbox,
     cache: str | None = "off",
     rect: bool = True,
     progress: bool = True,
     pin_memory: bool = False,
 ) -> EvalLoader:
-    """The loader of an evaluation, of validation in training and of val.py alike."""
-    if preprocess is letterbox:
-        fitted = partial(letterbox, rect_stride=STRIDE) if rect else letterbox
-    else:
-        fitted = partial(preprocess, rect=True) if rect else preprocess
-    samples = EvalSamples(annotations, imgsz=imgsz, preprocess=fitted)
+    """The evaluation loader, used for validation during training and by val.py; `preprocess` is the detector's."""
+    samples = EvalSamples(annotations, imgsz=imgsz, preprocess=partial(preprocess, rect=rect))
     nbytes = sum(height * width * 3 for height, width in samples.shapes)
-    if choose_cache(cache, nbytes) == "ram":  # a cache on disk would hardly be faster than the one pass over the files
+    if choose_cache(cache, nbytes) == "ram":  # a cache on disk would hardly be faster than reading the files once
         store = ImageStore(samples.shapes)
         store.fill(samples.image, title="caching validation images", progress=progress)
         samples.store = store
-        workers = 0  # nothing is left to be done but copying
+        workers = 0  # only copying remains to be done
     return EvalLoader(samples, batch=batch, workers=workers, pin_memory=pin_memory)
 
 
 def _train_store(
-    annotations: Annotations, imgsz: int, fitting: Fitting, cache: str | None, progress: bool
+    annotations: Annotations, imgsz: int, mode: ResizeMode, cache: str | None, *, progress: bool
 ) -> ImageStore | None:
-    """Base images in memory or on disk, as `cache` says; None where they are decoded each time."""
-    sizes = [fitting.size(width, height, imgsz) for width, height in annotations.sizes.tolist()]
+    """Base images in memory or on disk, as `cache` requests; None if they are decoded each time."""
+    sizes = [mode.size(width, height, imgsz) for width, height in annotations.sizes.tolist()]
     shapes = [(height, width) for width, height in sizes]
     kind = choose_cache(cache, sum(height * width * 3 for height, width in shapes))
-    produce = partial(base_image, annotations, imgsz=imgsz, fitting=fitting)
+    produce = partial(base_image, annotations, imgsz=imgsz, resize_mode=mode)
     if kind == "ram":
         store = ImageStore(shapes)
         store.fill(produce, title="caching training images", progress=progress)
         return store
     if kind == "disk":
         stats = [os.stat(path) for path in annotations.paths]
-        key = [content_hash(annotations.json_path), annotations.image_folder, imgsz, fitting]
-        key += [(each.st_size, each.st_mtime_ns) for each in stats]
-        folder = cache_folder(annotations.json_path)
-        return disk_store(shapes, produce, folder=folder, key=key, progress=progress)
+        key: list[object] = [annotations.sha256, annotations.image_folder, imgsz, mode]
+        key += [(status.st_size, status.st_mtime_ns) for status in stats]
+        return disk_store(shapes, produce, folder=cache_folder(annotations.source), key=key, progress=progress)
     return None
 
 
 def _augmentation(section: Any) -> Augmentation:
-    """The config's section as plain values; none is no augmentation."""
+    """The config's section as plain values; None is no augmentation."""
     if section is None:
         return Augmentation()
     names = ("mosaic", "mixup", "flip_lr", "flip_ud", "degrees", "translate", "scale", "shear", "perspective")

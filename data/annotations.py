@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 import torch
 
-from data.issues import Problem
+from core.limits import MAX_CLASSES
+from data.issues import Issue
+from data.polygons import FlatPolygon, pack_polygons, span_rows, starts_of
+from data.record_checks import box_fault, is_encodable, stays_inside
 
 
-class TextColumn(Sequence):
-    """Strings in one buffer: unlike a list of str, reading it in a forked worker copies no page."""
+class TextColumn(Sequence[str]):
+    """Strings in one buffer: unlike with a list of str, reading them in a forked worker copies no memory page."""
 
     def __init__(self, buffer: np.ndarray, starts: np.ndarray):
         """`buffer` uint8 UTF-8, `starts` (n + 1,) int64 offsets into it."""
@@ -23,15 +28,18 @@ class TextColumn(Sequence):
     @staticmethod
     def of(texts: Sequence[str]) -> TextColumn:
         """Pack strings."""
-        coded = [text.encode("utf-8", "surrogatepass") for text in texts]
-        starts = np.zeros(len(coded) + 1, np.int64)
-        np.cumsum([len(each) for each in coded], out=starts[1:])
-        return TextColumn(np.frombuffer(b"".join(coded), np.uint8), starts)
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        starts = starts_of(np.array([len(text) for text in encoded], np.int64))
+        return TextColumn(np.frombuffer(b"".join(encoded), np.uint8), starts)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
@@ -40,38 +48,136 @@ class TextColumn(Sequence):
         return self.buffer[self.starts[index] : self.starts[index + 1]].tobytes().decode("utf-8", "surrogatepass")
 
 
+class _Object(NamedTuple):
+    """One annotation on its way from lists into arrays."""
+
+    image: int
+    box: list[float]  # left, top, width, height
+    label: int
+    crowd: bool
+    polygons: Sequence[FlatPolygon]
+
+
 @dataclass
 class Annotations:
     """A split of a data set: N images, A annotations sorted by image, C classes.
 
-    `boxes` are COCO's own (left, top, width, height), unclipped, in float64: evaluation needs every digit. Training
-    takes them through `training_boxes`. Class labels are positions in `classes`, which follow the sorted category ids.
+    `boxes` are (left, top, width, height) as in the file, unclipped, in float64: evaluation needs every digit. Training
+    uses `training_boxes`. Labels are positions in `classes`; readers order the classes by category id.
     """
 
-    json_path: str
+    source: str  # the annotation file (or folder): named in messages, and caches are kept next to it
+    sha256: str  # of what was read; recorded with each run and part of the names of caches
     image_folder: str
     classes: list[str]
     category_ids: list[int]
     file_names: TextColumn
-    image_id_numbers: np.ndarray  # (N,) int64; empty where ids are text
-    image_id_texts: TextColumn  # of N, or none where ids are numbers
-    sizes: np.ndarray  # (N, 2) int32 width, height; 0 where not known yet
+    image_id_numbers: np.ndarray  # (N,) int64; empty if ids are text
+    image_id_texts: TextColumn  # N texts; empty if ids are numbers
+    sizes: np.ndarray  # (N, 2) int32 width, height; 0 if not known yet
     starts: np.ndarray  # (N + 1,) int64: annotations of image i are starts[i]:starts[i + 1]
     boxes: np.ndarray  # (A, 4) float64
     labels: np.ndarray  # (A,) int64
+    annotation_ids: np.ndarray  # (A,) int64; 1..A if the file has none or not all are integers
     areas: np.ndarray  # (A,) float64
     crowd: np.ndarray  # (A,) bool
     polygon_starts: np.ndarray  # (A + 1,) int64: polygons of annotation a are polygon_starts[a]:polygon_starts[a + 1]
     point_starts: np.ndarray  # (P + 1,) int64: points of polygon p are point_starts[p]:point_starts[p + 1]
     points: np.ndarray  # (Q, 2) float32
-    ledger: list[Problem] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
+
+    @staticmethod
+    def from_lists(
+        source: str | os.PathLike[str],
+        image_folder: str | os.PathLike[str],
+        *,
+        classes: Sequence[str],
+        file_names: Sequence[str],
+        boxes: Sequence[Sequence[Sequence[float]]],
+        labels: Sequence[Sequence[int]],
+        box_format: Literal["xyxy", "xywh"] = "xyxy",
+        sizes: Sequence[tuple[int, int]] | None = None,
+        crowd: Sequence[Sequence[bool]] | None = None,
+        polygons: Sequence[Sequence[Sequence[FlatPolygon]]] | None = None,
+        sha256: str | None = None,
+        issues: Iterable[Issue] = (),
+    ) -> Annotations:
+        """Annotations from plain lists with one entry per image, as a reader of another format collects them.
+
+        `boxes[i]` are the boxes of image i in pixels, `labels[i]` their positions in `classes`; `crowd` and `polygons`
+        (flat x1, y1, x2, y2, ...) have the same structure. `sizes` are (width, height), by default those of the image
+        files (data.verify). Image, annotation and category ids are numbered from 1. `sha256` identifies the content
+        and is by default computed from the lists. What cannot be used is skipped and added to `issues`.
+        Raises ValueError for lists of different lengths and if no usable image remains.
+        """
+        source = os.fspath(source)
+        columns = {"boxes": boxes, "labels": labels, "sizes": sizes, "crowd": crowd, "polygons": polygons}
+        for name, column in columns.items():
+            if column is not None and len(column) != len(file_names):
+                raise ValueError(f"{source}: {name} of {len(column)} images, expected {len(file_names)} as file names")
+        if not 1 <= len(classes) <= MAX_CLASSES:
+            raise ValueError(f"{source}: {len(classes)} classes, expected 1 to {MAX_CLASSES}")
+        skipped = list(issues)
+        images: list[tuple[str, int, int]] = []
+        objects: list[_Object] = []
+        for i, file in enumerate(file_names):
+            where = f"{Path(source).name}, image {i}"
+            if not is_encodable(file) or not stays_inside(file):
+                what = "the file name is not a path inside the image folder"
+                skipped.append(Issue(ascii(file)[1:-1], "unsafe-path", what, where))
+                continue
+            size = (0, 0) if sizes is None else sizes[i]
+            flags = [False] * len(boxes[i]) if crowd is None else crowd[i]
+            shapes = [()] * len(boxes[i]) if polygons is None else polygons[i]
+            if not len(boxes[i]) == len(labels[i]) == len(flags) == len(shapes):
+                raise ValueError(f"{source}: {file}: expected as many labels, crowd flags and polygons as boxes")
+            for j, (given, label, flag, shape) in enumerate(zip(boxes[i], labels[i], flags, shapes, strict=True)):
+                box = [float(value) for value in given]
+                if box_format == "xyxy" and len(box) == 4:
+                    box = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+                fault = box_fault(box, size)
+                if fault is None and not 0 <= label < len(classes):
+                    fault = "unknown-category", f"label {label}, expected 0 to {len(classes) - 1}"
+                if fault is None:
+                    objects.append(_Object(len(images), box, label, bool(flag), shape))
+                else:
+                    skipped.append(Issue(file, *fault, f"{where}, object {j}"))
+            images.append((file, size[0], size[1]))
+        if not images:
+            raise ValueError(f"{source}: lists no usable image, expected at least one")
+        if sha256 is None:
+            sha256 = hashlib.sha256(repr((list(classes), images, objects)).encode()).hexdigest()
+        box_array = np.array([each.box for each in objects], np.float64).reshape(-1, 4)
+        polygon_starts, point_starts, points = pack_polygons([each.polygons for each in objects], box_array)
+        owners = np.array([each.image for each in objects], np.int64)
+        return Annotations(
+            source=source,
+            sha256=sha256,
+            image_folder=os.fspath(image_folder),
+            classes=list(classes),
+            category_ids=list(range(1, len(classes) + 1)),
+            file_names=TextColumn.of([image[0] for image in images]),
+            image_id_numbers=np.arange(1, len(images) + 1),
+            image_id_texts=TextColumn.of([]),
+            sizes=np.array([image[1:] for image in images], np.int32).reshape(-1, 2),
+            starts=starts_of(np.bincount(owners, minlength=len(images))),
+            boxes=box_array,
+            labels=np.array([each.label for each in objects], np.int64),
+            annotation_ids=np.arange(1, len(objects) + 1),
+            areas=box_array[:, 2] * box_array[:, 3],
+            crowd=np.array([each.crowd for each in objects], bool),
+            polygon_starts=polygon_starts,
+            point_starts=point_starts,
+            points=points,
+            issues=skipped,
+        )
 
     def __len__(self) -> int:
         return len(self.file_names)
 
     @property
     def image_ids(self) -> list[int] | list[str]:
-        """Ids of the images as the JSON gives them."""
+        """Ids of all images, as in the annotation file."""
         return self.image_id_numbers.tolist() if len(self.image_id_numbers) else list(self.image_id_texts)
 
     def image_id(self, index: int) -> int | str:
@@ -88,7 +194,7 @@ class Annotations:
         return [self.path(index) for index in range(len(self))]
 
     def rows(self, index: int) -> np.ndarray:
-        """Rows of the annotations of an image that training uses: no crowds."""
+        """Rows of the annotations of an image that are used in training: all but crowds."""
         rows = np.arange(self.starts[index], self.starts[index + 1])
         return rows[~self.crowd[rows]]
 
@@ -104,71 +210,71 @@ class Annotations:
         return corners[kept].astype(np.float32), self.labels[rows[kept]], rows[kept]
 
     def polygons(self, row: int) -> list[np.ndarray]:
-        """Outlines (n, 2) float32 of one annotation in image pixels; none where the JSON has none that fit its box."""
+        """Polygons (n, 2) float32 of one annotation in image pixels; empty if it has none that fit its box."""
         span = range(self.polygon_starts[row], self.polygon_starts[row + 1])
         return [self.points[self.point_starts[p] : self.point_starts[p + 1]] for p in span]
 
     def class_counts(self) -> np.ndarray:
-        """Annotations of each class, (C,), crowds not counted."""
+        """Number of annotations of each class (C,), without crowds."""
         return np.bincount(self.labels[~self.crowd], minlength=len(self.classes))
 
     def without(self, images: Sequence[int] | np.ndarray) -> Annotations:
-        """The same data without some images (positions)."""
+        """A copy without some images (positions)."""
         keep = np.ones(len(self), bool)
         keep[np.asarray(images, np.int64)] = False
-        return self._taking(np.flatnonzero(keep), np.flatnonzero(np.repeat(keep, np.diff(self.starts))))
+        return self._select(np.flatnonzero(keep), np.flatnonzero(np.repeat(keep, np.diff(self.starts))))
 
     def without_boxes(self, rows: Sequence[int] | np.ndarray) -> Annotations:
-        """The same data without some annotations (rows of `boxes`)."""
+        """A copy without some annotations (rows of `boxes`)."""
         keep = np.ones(len(self.boxes), bool)
         keep[np.asarray(rows, np.int64)] = False
-        return self._taking(np.arange(len(self)), np.flatnonzero(keep))
+        return self._select(np.arange(len(self)), np.flatnonzero(keep))
 
-    def _taking(self, kept: np.ndarray, rows: np.ndarray) -> Annotations:
-        """Some images (positions) and some of their annotations (rows)."""
+    def _select(self, kept: np.ndarray, rows: np.ndarray) -> Annotations:
+        """A copy with some images (positions) and some of their annotations (rows)."""
         counts = np.bincount(np.repeat(np.arange(len(self)), np.diff(self.starts))[rows], minlength=len(self))
-        polygons = _span_rows(self.polygon_starts, rows)
-        points = _span_rows(self.point_starts, polygons)
+        polygons = span_rows(self.polygon_starts, rows)
+        points = span_rows(self.point_starts, polygons)
         return replace(
             self,
             file_names=TextColumn.of([self.file_names[i] for i in kept]),
             image_id_numbers=self.image_id_numbers[kept] if len(self.image_id_numbers) else self.image_id_numbers,
             image_id_texts=TextColumn.of([self.image_id_texts[i] for i in kept] if len(self.image_id_texts) else []),
             sizes=self.sizes[kept],
-            starts=_starts(counts[kept]),
+            starts=starts_of(counts[kept]),
             boxes=self.boxes[rows],
             labels=self.labels[rows],
+            annotation_ids=self.annotation_ids[rows],
             areas=self.areas[rows],
             crowd=self.crowd[rows],
-            polygon_starts=_starts(np.diff(self.polygon_starts)[rows]),
-            point_starts=_starts(np.diff(self.point_starts)[polygons]),
+            polygon_starts=starts_of(np.diff(self.polygon_starts)[rows]),
+            point_starts=starts_of(np.diff(self.point_starts)[polygons]),
             points=self.points[points],
         )
 
     def as_single_class(self) -> Annotations:
-        """All annotations as one class, named `object` where there were several."""
+        """All annotations as one class, named `object` if there were several."""
         if len(self.classes) == 1:
             return self
         return replace(self, classes=["object"], category_ids=[self.category_ids[0]], labels=np.zeros_like(self.labels))
 
     def relabelled(self, classes: Sequence[str], category_ids: Sequence[int]) -> Annotations:
-        """The same data with the classes of another split; ValueError if it has a class that the other lacks."""
+        """A copy with the classes of another split; ValueError if a class is missing there."""
         if list(classes) == self.classes and list(category_ids) == self.category_ids:
             return self
-        keys = zip(map(int, category_ids), classes, strict=True)
-        place = {key: label for label, key in enumerate(keys)}
+        label_of = {key: label for label, key in enumerate(zip(map(int, category_ids), classes, strict=True))}
         table = np.zeros(len(self.classes), np.int64)
         for label, key in enumerate(zip(self.category_ids, self.classes, strict=True)):
-            if key not in place:
+            if key not in label_of:
                 raise ValueError(
-                    f"{self.json_path}: category {key[0]} {key[1]!r} is not among the {len(classes)} categories of the "
+                    f"{self.source}: category {key[0]} {key[1]!r} is not among the {len(classes)} categories of the "
                     "training annotations; expected the same ids and names in all splits"
                 )
-            table[label] = place[key]
+            table[label] = label_of[key]
         return replace(self, classes=list(classes), category_ids=list(category_ids), labels=table[self.labels])
 
-    def coco_dict(self) -> dict[str, Any]:
-        """The annotations that were kept, as a COCO dictionary numbered anew; the form pycocotools takes."""
+    def coco_dict(self) -> dict[str, list[dict[str, object]]]:
+        """The annotations as a COCO dictionary, annotation ids renumbered from 1, as pycocotools takes it."""
         ids = self.image_ids
         image_of = np.repeat(np.arange(len(self)), np.diff(self.starts))
         return {
@@ -190,38 +296,28 @@ class Annotations:
             "categories": [{"id": i, "name": n} for i, n in zip(self.category_ids, self.classes, strict=True)],
         }
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickled for a spawned worker, arrays travel as shared memory: a handle, no copy of the data a worker."""
-        return {each.name: _shared(getattr(self, each.name)) for each in fields(self)}
+    def __getstate__(self) -> dict[str, object]:
+        """Pickled for a spawned worker, arrays are passed as handles to shared memory instead of copies."""
+        return {column.name: _shared(getattr(self, column.name)) for column in fields(self)}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update({name: _unshared(value) for name, value in state.items()})
 
 
-def _shared(value: Any) -> Any:
+def _shared(value: object) -> object:
     if isinstance(value, TextColumn):
-        return ("text", _shared(value.buffer), _shared(value.starts))
-    if isinstance(value, np.ndarray):
-        return ("array", torch.from_numpy(value.copy()).share_memory_())
-    return value
+        return _SharedText(*(torch.from_numpy(part.copy()).share_memory_() for part in (value.buffer, value.starts)))
+    return torch.from_numpy(value.copy()).share_memory_() if isinstance(value, np.ndarray) else value
 
 
-def _unshared(value: Any) -> Any:
-    if isinstance(value, tuple) and value and value[0] == "text":
-        return TextColumn(_unshared(value[1]), _unshared(value[2]))
-    if isinstance(value, tuple) and value and value[0] == "array":
-        return value[1].numpy()
-    return value
+def _unshared(value: object) -> object:
+    if isinstance(value, _SharedText):
+        return TextColumn(value.buffer.numpy(), value.starts.numpy())
+    return value.numpy() if isinstance(value, torch.Tensor) else value
 
 
-def _starts(counts: np.ndarray) -> np.ndarray:
-    starts = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=starts[1:])
-    return starts
+class _SharedText(NamedTuple):
+    """A TextColumn in shared memory."""
 
-
-def _span_rows(starts: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Positions of the elements that the kept spans hold."""
-    counts = np.diff(starts)[kept]
-    ends = np.cumsum(counts)
-    return np.repeat(starts[:-1][kept] - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
+    buffer: torch.Tensor
+    starts: torch.Tensor

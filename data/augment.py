@@ -1,30 +1,36 @@
-"""Augmentation of training samples, keyed by (seed, epoch, image index): no worker, no history has a say in it.
+"""Augmentation of training samples, keyed by (seed, epoch, image index) and thus independent of workers and history.
 
-Each random decision of a sample comes from a stream of its own, so that switching one augmentation on leaves what the
-others do unchanged. albumentations does blur, grey, local contrast and whatever `extra` names. It does not do hue,
-saturation and value (a lookup table is more than twice as fast) nor flips and affine (they are one matrix with the
-mosaic's, see data/mosaic.py). Its transforms run one by one with generators of their own: within one Compose,
-set_random_seed would give all the same stream, and two transforms with p = 0.5 would always fire together.
+Each kind of decision uses a separate random stream, so enabling one augmentation leaves the others unchanged.
+albumentations applies blur, grey, local contrast and the transforms of `extra`. Hue, saturation and value use a lookup
+table, which is more than twice as fast; flips and affine transforms are merged into one matrix with the mosaic
+(data/mosaic.py). Each albumentations transform has its own generator: within one Compose, set_random_seed would give
+all the same stream, and two transforms with p = 0.5 would always fire together.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-# Streams of random numbers of one sample.
+from core.text import did_you_mean
+
+if TYPE_CHECKING:
+    from albumentations import BasicTransform, Compose
+
+# Random streams of one sample.
 LAYOUT, MIXUP, COLOUR, RARE, EXTRA = range(5)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a training sample. p are probabilities; ranges are symmetric about no change."""
+    """Augmentation settings: probabilities, and ranges that are symmetric about no change."""
 
     mosaic: float = 0.0
     mixup: float = 0.0
@@ -42,7 +48,7 @@ class Augmentation:
     extra: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
     def pose(self) -> dict[str, float]:
-        """The arguments of data.mosaic.random_pose."""
+        """The keyword arguments of data.mosaic.random_pose."""
         names = ("degrees", "translate", "scale", "shear", "perspective", "flip_lr", "flip_ud")
         return {name: getattr(self, name) for name in names}
 
@@ -52,8 +58,8 @@ def stream(seed: int, epoch: int, index: int, purpose: int) -> np.random.Generat
     return np.random.default_rng([seed, epoch, index, purpose])
 
 
-def import_albumentations() -> Any:
-    """albumentations, told beforehand not to ask a server for its newest version, which it does at import."""
+def import_albumentations() -> ModuleType:
+    """Import albumentations without its query to a server for the newest version."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations
 
@@ -61,12 +67,12 @@ def import_albumentations() -> Any:
 
 
 def shift_hsv(image: np.ndarray, gains: Sequence[float], rng: np.random.Generator) -> np.ndarray:
-    """Multiply hue, saturation and value (RGB uint8 (H, W, 3)) by 1 plus a random part of each gain, by tables."""
+    """Scale hue, saturation and value of an RGB uint8 image (H, W, 3) by random factors within 1 +- gain."""
     hue_gain, saturation_gain, value_gain = 1 + rng.uniform(-1, 1, 3) * np.asarray(gains)
     levels = np.arange(256, dtype=np.float64)
     table = np.stack(
         [
-            (levels * hue_gain) % 180,  # OpenCV's hue counts 0..179
+            (levels * hue_gain) % 180,  # OpenCV's hue range is 0..179
             np.clip(levels * saturation_gain, 0, 255),
             np.clip(levels * value_gain, 0, 255),
         ],
@@ -76,14 +82,14 @@ def shift_hsv(image: np.ndarray, gains: Sequence[float], rng: np.random.Generato
     return cv2.cvtColor(changed, cv2.COLOR_HSV2RGB)
 
 
-class Appearance:
-    """Everything that happens to a finished canvas: colours, then the rarer transforms, then those of the config."""
+class PhotometricAugment:
+    """Augmentation of the finished canvas: colours, then the rare transforms, then those of `extra`."""
 
     def __init__(self, settings: Augmentation, *, seed: int, size: int):
-        """Refuses (ValueError) an unknown name or unfitting arguments in `extra`; `size` is the canvas's side."""
+        """Raise ValueError for an unknown name or invalid arguments in `extra`; `size` is the canvas size."""
         self.settings, self.seed = settings, seed
-        self._rare: list[tuple[float, Any]] = []
-        self._extra: list[tuple[float, Any]] = []
+        self._rare: list[tuple[float, Compose]] = []
+        self._extra: list[tuple[float, Compose]] = []
         if not (settings.blur or settings.gray or settings.clahe or settings.extra):
             return  # albumentations takes a second to import
         library = import_albumentations()
@@ -93,12 +99,12 @@ class Appearance:
             (settings.clahe, library.CLAHE(p=1.0)),
         ):
             if probability:
-                self._rare.append((probability, _alone(library, transform)))
+                self._rare.append((probability, _composed(library, transform)))
         for position, entry in enumerate(settings.extra):
             probability, transform = _by_name(library, entry, f"augment.extra[{position}]")
-            alone = _alone(library, transform)
-            _try_out(library, alone, size, f"augment.extra[{position}] ({entry['name']})")
-            self._extra.append((probability, alone))
+            composed = _composed(library, transform)
+            _try_out(library, composed, size, f"augment.extra[{position}] ({entry['name']})")
+            self._extra.append((probability, composed))
 
     def __call__(
         self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, *, epoch: int, index: int
@@ -110,16 +116,16 @@ class Appearance:
             if not transforms:
                 continue
             rng = stream(self.seed, epoch, index, purpose)
-            fires = rng.random(len(transforms))
+            draws = rng.random(len(transforms))
             seeds = rng.integers(0, 2**31, len(transforms))
-            for (probability, transform), chance, seed in zip(transforms, fires, seeds, strict=True):
-                if chance < probability:
+            for (probability, transform), draw, seed in zip(transforms, draws, seeds, strict=True):
+                if draw < probability:
                     image, boxes, labels = _apply(transform, image, boxes, labels, int(seed))
         return image, boxes, labels
 
 
-def _alone(library: Any, transform: Any) -> Any:
-    """One transform, with boxes where it moves any; it always fires, its probability is ours to decide."""
+def _composed(library: ModuleType, transform: BasicTransform) -> Compose:
+    """A Compose of one transform, with boxes if it moves them; it always fires, the probability is applied here."""
     if isinstance(transform, library.ImageOnlyTransform):
         return library.Compose([transform])
     boxes = library.BboxParams(format="pascal_voc", label_fields=["rows"], min_width=2, min_height=2, clip=True)
@@ -127,7 +133,7 @@ def _alone(library: Any, transform: Any) -> Any:
 
 
 def _apply(
-    transform: Any, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, seed: int
+    transform: Compose, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     transform.set_random_seed(seed)
     if not transform.processors:
@@ -138,45 +144,40 @@ def _apply(
     return np.ascontiguousarray(changed["image"]), moved, labels[rows]
 
 
-def _by_name(library: Any, entry: Mapping[str, Any], where: str) -> tuple[float, Any]:
-    """(probability, transform) of an entry {name: ..., p: ..., arguments}; the transform itself always fires."""
+def _by_name(library: ModuleType, entry: Mapping[str, Any], where: str) -> tuple[float, BasicTransform]:
+    """(probability, transform) of an entry {name: ..., p: ..., arguments}; the transform always fires when called."""
     arguments = dict(entry)
     name = arguments.pop("name", None)
     if not isinstance(name, str):
         raise ValueError(
-            f"{where}: found {dict(entry)!r}, expected a mapping with a name, as {{name: RandomFog, p: 0.1}}"
+            f"{where}: found {dict(entry)!r}, expected a mapping with a name, such as {{name: RandomFog, p: 0.1}}"
         )
-    base = library.BasicTransform
-    known = [
-        each
-        for each, kind in vars(library).items()
-        if isinstance(kind, type) and issubclass(kind, base) and each[0] != "_"
-    ]
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{where}: albumentations has no transform {name!r}{hint}")
+    transforms = {
+        key: kind
+        for key, kind in vars(library).items()
+        if isinstance(kind, type) and issubclass(kind, library.BasicTransform) and key[0] != "_"
+    }
+    if name not in transforms:
+        raise ValueError(f"{where}: albumentations has no transform {name!r}{did_you_mean(name, transforms)}")
     probability = arguments.pop("p", 0.5)
     if isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
         raise ValueError(f"{where}: p is {probability!r}, expected a probability between 0 and 1")
     try:
-        import warnings
-
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # albumentations only warns about arguments it does not know
-            return float(probability), getattr(library, name)(p=1.0, **arguments)
+            warnings.simplefilter("error", UserWarning)  # albumentations only warns about unknown arguments
+            return float(probability), transforms[name](p=1.0, **arguments)
     except (TypeError, ValueError, UserWarning) as error:
-        raise ValueError(f"{where}: {name} does not take {arguments}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{where}: {name} does not accept {arguments}: {' '.join(str(error).split())}") from error
 
 
-def _try_out(library: Any, transform: Any, size: int, where: str) -> None:
-    """Run a transform once on a dummy, so that what cannot work is refused before a training starts."""
+def _try_out(library: ModuleType, transform: Compose, size: int, where: str) -> None:
+    """Run a transform once on a dummy image, so that errors appear before training starts."""
     image = np.full((size, size, 3), 114, np.uint8)
     box, label = np.array([[0, 0, size / 2, size / 2]], np.float32), np.zeros(1, np.int64)
-    own = library.augmentations.crops.transforms.CropSizeError
+    crop_error = library.augmentations.crops.transforms.CropSizeError
     try:
         changed, _, _ = _apply(transform, image, box, label, 0)
-    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, cv2.error, own) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, cv2.error, crop_error) as error:
         raise ValueError(f"{where}: fails on an image of {size} x {size} with a box: {error}") from error
     if changed.shape != image.shape or changed.dtype != np.uint8:
         raise ValueError(f"{where}: turns {image.shape} uint8 into {changed.shape} {changed.dtype}, expected no change")

@@ -1,41 +1,41 @@
-"""COCO's JSON read natively into compact arrays: `read_coco(json, images)` gives Annotations.
+"""COCO JSON into compact arrays: `read_coco(json, images)` returns Annotations.
 
-The usual file goes through msgspec's typed decoder, 118,000 images in seconds. A file that this refuses (NaN is no
-JSON; a record may lack a field) is read leniently record by record, and what is wrong lands in the ledger.
+A valid file is read by msgspec's typed decoder: 118,000 images in seconds. A file that it rejects (NaN is not valid
+JSON; a record may lack a field) is read record by record, and what cannot be used is listed in `issues`.
 """
 
 from __future__ import annotations
 
-import array
 import contextlib
 import json
 import mmap
-import zipfile
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, fields
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
-from core.files import replacing
+from core.files import path_exists
 from core.limits import MAX_CLASSES
 from core.progress import progress_bar
+from data.annotation_cache import read_annotations, write_annotations
 from data.annotations import Annotations, TextColumn
-from data.cache_dir import cache_folder, content_hash, is_there
-from data.issues import Problem, refuse
+from data.cache_dir import cache_folder, content_hash
+from data.issues import Issue, refuse
+from data.limits import ID_LIMIT, MAX_ANNOTATION_BYTES, MAX_LISTED_SIZE
+from data.polygons import pack_polygons, starts_of
+from data.record_checks import Fault, box_fault, is_encodable, stays_inside
 
-FORMAT = 1  # raise it when the arrays or the checks change: caches of another format are not read
-SMALLEST_CACHED = 2 << 20  # bytes; smaller files are read faster than a cache is looked up
-MOST_BYTES = 8 << 30
-INT64 = 2**63
+FORMAT = 3  # raise it when the arrays or the checks change: caches of another format are ignored
+MIN_CACHED_BYTES = 2 << 20  # smaller files are read faster than a cache is looked up
+LONG_WORK = 200_000  # annotations from which progress is shown
 
 T = TypeVar("T")
 
 
 class ImageRecord(msgspec.Struct, gc=False):
-    """What is read of an entry of `images`."""
+    """The fields of an entry of `images` that are read."""
 
     id: int | str
     file_name: str
@@ -44,7 +44,7 @@ class ImageRecord(msgspec.Struct, gc=False):
 
 
 class AnnotationRecord(msgspec.Struct, gc=False):
-    """What is read of an entry of `annotations`; `segmentation` stays undecoded."""
+    """The fields of an entry of `annotations` that are read; `segmentation` stays undecoded."""
 
     image_id: int | str
     category_id: int
@@ -56,14 +56,14 @@ class AnnotationRecord(msgspec.Struct, gc=False):
 
 
 class CategoryRecord(msgspec.Struct, gc=False):
-    """What is read of an entry of `categories`."""
+    """The fields of an entry of `categories` that are read."""
 
     id: int
     name: str
 
 
 class CocoFile(msgspec.Struct, gc=False):
-    """The whole file; annotations may be absent where no image has any."""
+    """The whole file; `annotations` may be absent if no image has any."""
 
     images: list[ImageRecord]
     categories: list[CategoryRecord]
@@ -78,49 +78,50 @@ def read_coco(
     strict: bool = False,
     progress: bool = True,
 ) -> Annotations:
-    """Read a COCO annotation file; problems are listed in the result's ledger, or raised where `strict`.
+    """Read a COCO annotation file; issues are listed in the result, or raised if `strict`.
 
-    FileNotFoundError for a missing file, ValueError for one that is not COCO detection annotations or has no images.
+    FileNotFoundError for a missing file, ValueError for one without COCO detection annotations or images.
     """
     path = Path(json_path)
-    if not is_there(path, folder=False):
+    if not path_exists(path, folder=False):
         raise FileNotFoundError(f"{path}: no such file, expected COCO annotations (JSON)")
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, expected at most {MOST_BYTES}")
-    cached = None
-    if path.stat().st_size >= SMALLEST_CACHED:
-        kind = "polygons" if polygons else "boxes"
-        cached = cache_folder(path) / f"coco-{FORMAT}-{kind}-{content_hash(path, progress=progress)[:32]}.npz"
-        found = _read_cache(cached, str(path), str(image_folder))
-        if found is not None:
+    size = path.stat().st_size
+    if size > MAX_ANNOTATION_BYTES:
+        raise ValueError(f"{path}: {size} bytes, expected at most {MAX_ANNOTATION_BYTES}")
+    sha256 = content_hash(path, progress=progress)
+    cache = None
+    if size >= MIN_CACHED_BYTES:
+        cache = cache_folder(path) / f"coco-{FORMAT}-{'polygons' if polygons else 'boxes'}-{sha256[:32]}.npz"
+        cached = read_annotations(cache, source=str(path), image_folder=str(image_folder))
+        if cached is not None:
             if strict:
-                refuse(found.ledger)
-            return found
-    problems: list[Problem] = []
-    content = _decode(path, problems)
-    annotations = _Builder(path, Path(image_folder), content, problems, progress).build(polygons)
+                refuse(cached.issues)
+            return cached
+    issues: list[Issue] = []
+    content = _decode(path, issues)
+    annotations = _Builder(path, Path(image_folder), content, issues, progress=progress).build(sha256, polygons)
     if strict:
-        refuse(problems)
-    if cached is not None:
-        with contextlib.suppress(OSError):  # a full or read-only disk costs the next start some seconds, no more
-            _write_cache(cached, annotations)
+        refuse(issues)
+    if cache is not None:
+        with contextlib.suppress(OSError):  # on a full or read-only disk the next start takes a few seconds longer
+            write_annotations(cache, annotations)
     return annotations
 
 
-def _decode(path: Path, problems: list[Problem]) -> CocoFile:
+def _decode(path: Path, issues: list[Issue]) -> CocoFile:
     if path.stat().st_size == 0:
-        raise ValueError(f"{path}: is empty, expected COCO annotations (JSON)")
+        raise ValueError(f"{path}: empty file, expected COCO annotations (JSON)")
     with open(path, "rb") as file:
-        # Never closed by hand: the undecoded polygons are views into it, and it goes when the last of them goes.
+        # Not closed explicitly: the undecoded polygons are views into it and keep it open until they are released.
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         return msgspec.json.Decoder(CocoFile).decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return _decode_leniently(path, data[:], problems)
+        return _decode_leniently(path, data[:], issues)
 
 
-def _decode_leniently(path: Path, data: bytes, problems: list[Problem]) -> CocoFile:
-    """Read record by record with Python's own JSON, which accepts NaN; records that do not fit go to the ledger."""
+def _decode_leniently(path: Path, data: bytes, issues: list[Issue]) -> CocoFile:
+    """Read record by record with Python's json, which accepts NaN; invalid records become issues."""
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -134,67 +135,68 @@ def _decode_leniently(path: Path, data: bytes, problems: list[Problem]) -> CocoF
     listed = content.get("annotations", [])
     if not isinstance(listed, list):
         raise ValueError(f"{path}: annotations is a {type(listed).__name__}, expected a list")
-    names = {_text(each.get("id")): each.get("file_name") for each in content["images"] if isinstance(each, dict)}
+    names = {_key(each.get("id")): each.get("file_name") for each in content["images"] if isinstance(each, dict)}
 
-    def fitting(key: str, records: list[Any], kind: type[T]) -> list[T]:
+    def convert(key: str, records: list[object], kind: type[T]) -> list[T]:
         kept = []
         for position, record in enumerate(records):
+            values = record if isinstance(record, dict) else {}
             try:
-                if isinstance(record, dict) and isinstance(record.get("segmentation"), (list, dict)):
-                    record = {**record, "segmentation": msgspec.Raw(_encode(record["segmentation"]))}
-                elif isinstance(record, dict):
-                    record = {name: value for name, value in record.items() if name != "segmentation"}
-                kept.append(msgspec.convert(record, kind, str_keys=True))
+                kept.append(msgspec.convert(_undecoded(values) if values else record, kind, str_keys=True))
             except (msgspec.ValidationError, OverflowError, UnicodeEncodeError) as error:
-                own = record if isinstance(record, dict) else {}
-                name = own.get("file_name") if key == "images" else names.get(_text(own.get("image_id")))
+                name = values.get("file_name") if key == "images" else names.get(_key(values.get("image_id")))
                 file = name if isinstance(name, str) else path.name
-                box = key == "annotations" and "bbox" in str(error)
-                problems.append(
-                    Problem(file, "bad-box" if box else "bad-record", str(error), f"{path.name}, {key}[{position}]")
-                )
+                fault = "bad-box" if key == "annotations" and "bbox" in str(error) else "bad-record"
+                issues.append(Issue(file, fault, str(error), f"{path.name}, {key}[{position}]"))
         return kept
 
     return CocoFile(
-        images=fitting("images", content["images"], ImageRecord),
-        categories=fitting("categories", content["categories"], CategoryRecord),
-        annotations=fitting("annotations", listed, AnnotationRecord),
+        images=convert("images", content["images"], ImageRecord),
+        categories=convert("categories", content["categories"], CategoryRecord),
+        annotations=convert("annotations", listed, AnnotationRecord),
     )
 
 
-def _text(value: Any) -> str:
-    return repr(value) if isinstance(value, (int, str)) else ""
+def _key(identity: object) -> str:
+    return repr(identity) if isinstance(identity, (int, str)) else ""
 
 
-def _encode(segmentation: Any) -> bytes:
-    try:
-        return msgspec.json.encode(segmentation)
-    except (TypeError, ValueError, RecursionError, OverflowError):
-        return b"null"
+def _undecoded(record: dict[str, object]) -> dict[str, object]:
+    """The record with its segmentation, if any, encoded again, as msgspec.Raw."""
+    record = dict(record)
+    segmentation = record.pop("segmentation", None)
+    if isinstance(segmentation, (list, dict)):
+        with contextlib.suppress(TypeError, ValueError, RecursionError, OverflowError):
+            record["segmentation"] = msgspec.Raw(msgspec.json.encode(segmentation))
+    return record
 
 
 class _Builder:
-    """Checks records one by one and packs those that hold."""
+    """Checks records one by one and packs the valid ones into arrays."""
 
-    def __init__(self, path: Path, folder: Path, content: CocoFile, problems: list[Problem], progress: bool):
-        self.path, self.folder, self.content, self.problems, self.progress = path, folder, content, problems, progress
+    def __init__(self, path: Path, folder: Path, content: CocoFile, issues: list[Issue], *, progress: bool):
+        self.path, self.folder, self.content, self.issues, self.progress = path, folder, content, issues, progress
 
-    def build(self, polygons: bool) -> Annotations:
+    def build(self, sha256: str, polygons: bool) -> Annotations:
         classes, label_of = self._categories()
         images, position_of = self._images()
         kept = self._annotations(images, position_of, label_of)
-        kept.sort(key=lambda pair: pair[0])  # stable: the file's order within an image
+        kept.sort(key=lambda pair: pair[0])  # stable: keeps the file's order within an image
         records = [record for _, record in kept]
-        starts = np.zeros(len(images) + 1, np.int64)
-        np.cumsum(np.bincount([position for position, _ in kept], minlength=len(images)), out=starts[1:])
         boxes = np.array([record.bbox for record in records], np.float64).reshape(-1, 4)
         areas = boxes[:, 2] * boxes[:, 3]
         for row, record in enumerate(records):
             if record.area is not None and 0 <= record.area < float("inf"):
                 areas[row] = record.area
+        show = self.progress and len(records) >= LONG_WORK
+        decoded = _decode_polygons(records, show=show) if polygons else iter(())
+        polygon_starts, point_starts, points = pack_polygons(decoded, boxes)
+        ids = [record.id for record in records]
+        numbered = all(type(identity) is int for identity in ids)
         numeric = all(isinstance(image.id, int) for image in images)
         return Annotations(
-            json_path=str(self.path),
+            source=str(self.path),
+            sha256=sha256,
             image_folder=str(self.folder),
             classes=classes,
             category_ids=sorted(label_of),
@@ -202,29 +204,35 @@ class _Builder:
             image_id_numbers=np.array([image.id for image in images] if numeric else [], np.int64),
             image_id_texts=TextColumn.of([] if numeric else [str(image.id) for image in images]),
             sizes=np.array([_size(image) for image in images], np.int32).reshape(-1, 2),
-            starts=starts,
+            starts=starts_of(np.bincount([position for position, _ in kept], minlength=len(images))),
             boxes=boxes,
             labels=np.array([label_of[record.category_id] for record in records], np.int64),
+            annotation_ids=np.array(ids if numbered else range(1, len(ids) + 1), np.int64),
             areas=areas,
             crowd=np.array([bool(record.iscrowd) for record in records], bool),
-            **_pack_polygons(records if polygons else [], boxes, self.progress),
-            ledger=self.problems,
+            polygon_starts=polygon_starts,
+            point_starts=point_starts,
+            points=points,
+            issues=self.issues,
         )
 
     def _skip(self, file: str, kind: str, what: str, where: str) -> None:
-        self.problems.append(Problem(file, kind, what, f"{self.path.name}, {where}"))
+        self.issues.append(Issue(file, kind, what, f"{self.path.name}, {where}"))
 
     def _categories(self) -> tuple[list[str], dict[int, int]]:
         names: dict[int, str] = {}
         for position, category in enumerate(self.content.categories):
+            fault = None
             if category.id in names:
-                self._skip(self.path.name, "bad-record", f"category id {category.id} twice", f"categories[{position}]")
-            elif not _is_text(category.name):
-                self._skip(self.path.name, "bad-record", "a name with half a character", f"categories[{position}]")
-            elif not -INT64 <= category.id < INT64:
-                self._skip(self.path.name, "bad-record", "category id beyond 64 bits", f"categories[{position}]")
-            else:
+                fault = f"duplicate category id {category.id}"
+            elif not is_encodable(category.name):
+                fault = "a name with a lone surrogate, not valid Unicode"
+            elif not -ID_LIMIT <= category.id < ID_LIMIT:
+                fault = "category id beyond 64 bits"
+            if fault is None:
                 names[category.id] = category.name
+            else:
+                self._skip(self.path.name, "bad-record", fault, f"categories[{position}]")
         if not names:
             raise ValueError(f"{self.path}: lists no categories, expected at least one")
         if len(names) > MAX_CLASSES:
@@ -235,19 +243,21 @@ class _Builder:
     def _images(self) -> tuple[list[ImageRecord], dict[int | str, int]]:
         images: list[ImageRecord] = []
         position_of: dict[int | str, int] = {}
-        # Where one id is a text, all are taken as texts later on: then 7 and "7" are the same.
+        # If any id is text, all are treated as text later: 7 and "7" are then duplicates.
         numeric = all(isinstance(image.id, int) for image in self.content.images)
         seen: set[int | str] = set()
         for position, image in enumerate(self.content.images):
             where = f"images[{position}]"
-            if not _is_text(image.file_name) or not _is_text(str(image.id)):
-                self._skip(ascii(image.file_name)[1:-1], "bad-record", "a text with half a character", where)
+            if not is_encodable(image.file_name) or not is_encodable(str(image.id)):
+                self._skip(
+                    ascii(image.file_name)[1:-1], "bad-record", "a text with a lone surrogate, not valid Unicode", where
+                )
             elif (image.id if numeric else str(image.id)) in seen:
                 self._skip(image.file_name, "duplicate-image", f"image id {image.id!r} occurred before", where)
-            elif isinstance(image.id, int) and not -INT64 <= image.id < INT64:
+            elif isinstance(image.id, int) and not -ID_LIMIT <= image.id < ID_LIMIT:
                 self._skip(image.file_name, "bad-record", "image id beyond 64 bits", where)
-            elif not _stays_inside(image.file_name):
-                self._skip(image.file_name, "unsafe-path", "the file name leads out of the folder of images", where)
+            elif not stays_inside(image.file_name):
+                self._skip(image.file_name, "unsafe-path", "the file name leads out of the image folder", where)
             else:
                 seen.add(image.id if numeric else str(image.id))
                 position_of[image.id] = len(images)
@@ -262,7 +272,7 @@ class _Builder:
         seen: set[int | str] = set()
         kept = []
         records = self.content.annotations
-        show = self.progress and len(records) >= 200_000
+        show = self.progress and len(records) >= LONG_WORK
         for position, record in enumerate(progress_bar(records, f"checking {self.path.name}", unit="box", show=show)):
             image = position_of.get(record.image_id)
             fault = self._fault(record, None if image is None else images[image], label_of, seen)
@@ -277,124 +287,30 @@ class _Builder:
 
     def _fault(
         self, record: AnnotationRecord, image: ImageRecord | None, label_of: dict[int, int], seen: set[int | str]
-    ) -> tuple[str, str] | None:
+    ) -> Fault | None:
         if image is None:
             return "orphan", f"annotation of image id {record.image_id!r}, which is not listed"
         if record.category_id not in label_of:
             return "unknown-category", f"annotation of category id {record.category_id}, which is not listed"
-        if isinstance(record.id, int) and not -INT64 <= record.id < INT64:
+        if isinstance(record.id, int) and not -ID_LIMIT <= record.id < ID_LIMIT:
             return "bad-record", "annotation id beyond 64 bits"
         if record.id in seen:
             return "duplicate-annotation", f"annotation id {record.id!r} occurred before"
-        if len(record.bbox) != 4:
-            return "bad-box", f"a box of {len(record.bbox)} numbers, expected left, top, width, height"
-        left, top, width, height = record.bbox
-        # Written so that NaN and infinity fail; 1e7 pixels is more than any image that is accepted has.
-        if not (abs(left) <= 1e7 and abs(top) <= 1e7 and 0 < width <= 1e7 and 0 < height <= 1e7):
-            return "bad-box", f"box {record.bbox}, expected finite numbers with width and height above 0"
-        across, down = _size(image)
-        if (across and (left >= across or left + width <= 0)) or (down and (top >= down or top + height <= 0)):
-            return "outside", f"box {record.bbox} does not touch its image of {across} x {down} pixels"
-        return None
+        return box_fault(record.bbox, _size(image))
 
 
 def _size(image: ImageRecord) -> tuple[int, int]:
-    """(width, height), 0 where the file gives none that can be."""
-    sides = (image.width, image.height)
-    width, height = (int(s) if s is not None and 0 < s <= 1_000_000 and s == int(s) else 0 for s in sides)
+    """(width, height), or zeros if the file gives no possible values."""
+    given = (image.width, image.height)
+    width, height = (int(n) if n is not None and 0 < n <= MAX_LISTED_SIZE and n == int(n) else 0 for n in given)
     return (width, height) if width and height else (0, 0)
 
 
-def _is_text(text: str) -> bool:
-    """Whether a text can be written as UTF-8; JSON can hold halves of characters (lone surrogates) that cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _stays_inside(name: str) -> bool:
-    """Whether a file name is relative and never climbs, by the rules of any system."""
-    if not PurePosixPath(name).parts or "\0" in name:
-        return False
-    windows = PureWindowsPath(name)
-    if windows.drive or windows.root or PurePosixPath(name).is_absolute():
-        return False
-    return ".." not in PurePosixPath(name).parts and ".." not in windows.parts
-
-
-def _pack_polygons(records: Iterable[AnnotationRecord], boxes: np.ndarray, progress: bool) -> dict[str, np.ndarray]:
-    """Outlines of all annotations in three flat arrays. Those that disagree with their box are left out: it is the box
-    that is evaluated, and an outline may only tighten it."""
-    numbers = array.array("f")
-    point_counts, polygon_counts = array.array("q"), np.zeros(len(boxes), np.int64)
-    decode: Callable[[Any], list[list[float]]] = msgspec.json.Decoder(list[list[float]]).decode
-    records = list(records)
-    show = progress and len(records) >= 200_000
-    for row, record in enumerate(progress_bar(records, "reading polygons", unit="box", show=show)):
-        if record.iscrowd:  # its mask is run-length coded
-            continue
+def _decode_polygons(records: Sequence[AnnotationRecord], *, show: bool) -> Iterator[list[list[float]]]:
+    """The polygons of each record; none for crowds, whose masks are run-length encoded."""
+    decoder = msgspec.json.Decoder(list[list[float]])
+    for record in progress_bar(records, "reading polygons", unit="box", show=show):
         try:
-            outlines = [outline for outline in decode(record.segmentation) if len(outline) >= 6]
+            yield [] if record.iscrowd else decoder.decode(record.segmentation)
         except (msgspec.DecodeError, RecursionError):
-            continue
-        outlines = [outline[: len(outline) // 2 * 2] for outline in outlines]
-        if outlines and _fits(outlines, boxes[row]):
-            polygon_counts[row] = len(outlines)
-            for outline in outlines:
-                numbers.extend(outline)
-                point_counts.append(len(outline) // 2)
-    counts = np.frombuffer(point_counts, np.int64) if len(point_counts) else np.zeros(0, np.int64)
-    points = np.frombuffer(numbers, np.float32).reshape(-1, 2) if len(numbers) else np.zeros((0, 2), np.float32)
-    return {
-        "polygon_starts": np.concatenate([[0], np.cumsum(polygon_counts)]),
-        "point_starts": np.concatenate([[0], np.cumsum(counts)]),
-        "points": points,
-    }
-
-
-def _fits(outlines: list[list[float]], box: np.ndarray) -> bool:
-    """Whether outlines span their box to within 2 pixels and 2 %."""
-    across = [x for outline in outlines for x in outline[0::2]]
-    down = [y for outline in outlines for y in outline[1::2]]
-    spanned = np.array([min(across), min(down), max(across), max(down)])
-    wanted = np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]])
-    slack = 2 + 0.02 * np.array([box[2], box[3], box[2], box[3]])
-    return bool((np.abs(spanned - wanted) <= slack).all())
-
-
-def _write_cache(path: Path, annotations: Annotations) -> None:
-    arrays: dict[str, np.ndarray] = {}
-    for each in fields(Annotations):
-        value = getattr(annotations, each.name)
-        if isinstance(value, TextColumn):
-            arrays[f"{each.name}.buffer"], arrays[f"{each.name}.starts"] = value.buffer, value.starts
-        elif isinstance(value, np.ndarray):
-            arrays[each.name] = value
-    plain = {
-        "classes": annotations.classes,
-        "category_ids": annotations.category_ids,
-        "ledger": [asdict(problem) for problem in annotations.ledger],
-    }
-    arrays["plain"] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
-    with replacing(path) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-
-
-def _read_cache(path: Path, json_path: str, image_folder: str) -> Annotations | None:
-    """The annotations in a cache file, or None where there is none or it is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            plain = json.loads(arrays["plain"].tobytes())
-            values: dict[str, Any] = {"json_path": json_path, "image_folder": image_folder}
-            values["classes"], values["category_ids"] = plain["classes"], plain["category_ids"]
-            values["ledger"] = [Problem(**entry) for entry in plain["ledger"]]
-            for each in fields(Annotations):
-                if f"{each.name}.buffer" in arrays:
-                    values[each.name] = TextColumn(arrays[f"{each.name}.buffer"], arrays[f"{each.name}.starts"])
-                elif each.name in arrays:
-                    values[each.name] = arrays[each.name]
-            return Annotations(**values)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        return None
+            yield []

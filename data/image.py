@@ -1,4 +1,4 @@
-"""Images of any common kind as a viewer shows them: uint8 RGB (H, W, 3)."""
+"""Decoding of common image formats into uint8 RGB (H, W, 3), as an image viewer displays them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-MOST_PIXELS = 150_000_000  # beyond this an image is refused from its header, before any pixel is decoded
-UNSUSPICIOUS_PIXELS = 10_000_000
-MOST_PIXELS_A_BYTE = 10_000  # the best that PNG can do, with one bit a pixel, are 8,256
-MOST_BYTES = 1 << 30
+from data.limits import MAX_IMAGE_BYTES, MAX_PIXELS, MAX_PIXELS_PER_BYTE, MAX_PIXELS_UNCHECKED
+
 PNG = b"\x89PNG\r\n\x1a\n"
 OPENCV_FORMATS = ("BMP", "DIB", "JPEG", "PNG", "PPM", "WEBP")
 EXIF_ORIENTATION = 0x0112
-# What is tried by content, whatever the file is called. Pillow knows forty more, among them some that start another
-# program (EPS) or that nobody has fed with hostile files.
+# Tried by content, whatever the file name. Pillow knows forty more, some of which start another program (EPS) or have
+# not been tested with malicious files.
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-# What Pillow's decoders raise for damaged files.
+# Exceptions that Pillow's decoders raise for damaged files.
 DAMAGE = (
     OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, LookupError, AttributeError,
     RuntimeError, ZeroDivisionError, struct.error,
@@ -38,7 +36,7 @@ UPRIGHT = {
 }
 
 
-class ImageProblem(ValueError):
+class ImageError(ValueError):
     """An image that cannot be used; `kind` is one of data.issues.KINDS."""
 
     def __init__(self, kind: str, what: str):
@@ -48,18 +46,18 @@ class ImageProblem(ValueError):
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read an image file as uint8 RGB (H, W, 3), upright by its EXIF tag, transparency on white, 16 bits scaled to 8.
+    """Read an image file as uint8 RGB (H, W, 3), rotated by its EXIF tag, transparency on white, 16 bits scaled to 8.
 
-    Raises ImageProblem (a ValueError) that says what is wrong with the file.
+    Raises ImageError (a ValueError) that describes the fault.
     """
     return decode_image(_read_bytes(path))
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Decode the bytes of an image file, as read_image does; a JPEG cut off at its end still gives what there is."""
+    """Decode the bytes of an image file, as read_image does; a truncated JPEG gives the part that is there."""
     header = _open(data)
     orientation = _orientation(header)
-    # OpenCV is faster, and right for these. It trusts what other kinds, or a damaged PNG, say about their own length.
+    # OpenCV is faster, and correct for these. In other formats and damaged PNGs it trusts the lengths in the file.
     if header.mode in ("L", "RGB") and header.format in OPENCV_FORMATS and _lengths_hold(data):
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if decoded is not None and decoded.shape[1::-1] == header.size:
@@ -68,54 +66,54 @@ def decode_image(data: bytes) -> np.ndarray:
     try:
         return _by_pillow(header)
     except DAMAGE as error:
-        raise ImageProblem("damaged", f"cannot be decoded: {_reason(error)}") from error
+        raise ImageError("damaged", f"cannot be decoded: {_reason(error)}") from error
 
 
 def verify_image(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Decode an image file to its end and return its upright (width, height); ImageProblem if anything is missing."""
+    """Decode an image file completely and return its (width, height) after EXIF rotation; ImageError if incomplete."""
     header = _open(_read_bytes(path))
     try:
         header.load()
     except DAMAGE as error:
-        raise ImageProblem("damaged", f"cannot be decoded: {_reason(error)}") from error
+        raise ImageError("damaged", f"cannot be decoded: {_reason(error)}") from error
     width, height = header.size
     return (height, width) if _orientation(header) in (5, 6, 7, 8) else (width, height)
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
-        if os.path.getsize(path) > MOST_BYTES:
-            raise ImageProblem("too-large", f"is larger than {MOST_BYTES} bytes")
+        if os.path.getsize(path) > MAX_IMAGE_BYTES:
+            raise ImageError("too-large", f"is larger than {MAX_IMAGE_BYTES} bytes")
         data = Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise ImageProblem("missing", "does not exist") from error
+        raise ImageError("missing", "does not exist") from error
     except OSError as error:
-        raise ImageProblem("missing", f"cannot be read: {error.strerror}") from error
+        raise ImageError("missing", f"cannot be read: {error.strerror}") from error
     if not data:
-        raise ImageProblem("empty", "is empty")
+        raise ImageError("empty", "is empty")
     return data
 
 
 def _open(data: bytes) -> Image.Image:
-    """The header of an image; no pixel is decoded yet."""
+    """The header of an image, before any pixel is decoded."""
     try:
         header = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise ImageProblem("too-large", f"has more than {MOST_PIXELS} pixels") from error
+        raise ImageError("too-large", f"has more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
-        raise ImageProblem("not-an-image", "is no image in a known format") from error
+        raise ImageError("not-an-image", "is not an image in a known format") from error
     except DAMAGE as error:
-        raise ImageProblem("damaged", f"has a damaged header: {_reason(error)}") from error
+        raise ImageError("damaged", f"has a damaged header: {_reason(error)}") from error
     width, height = header.size
-    if width * height > MOST_PIXELS:
-        raise ImageProblem("too-large", f"has {width} x {height} pixels, at most {MOST_PIXELS} are read")
-    if width * height > max(UNSUSPICIOUS_PIXELS, MOST_PIXELS_A_BYTE * len(data)):
-        raise ImageProblem("damaged", f"claims {width} x {height} pixels in {len(data)} bytes")
+    if width * height > MAX_PIXELS:
+        raise ImageError("too-large", f"has {width} x {height} pixels, at most {MAX_PIXELS} are read")
+    if width * height > max(MAX_PIXELS_UNCHECKED, MAX_PIXELS_PER_BYTE * len(data)):
+        raise ImageError("damaged", f"claims {width} x {height} pixels in {len(data)} bytes")
     return header
 
 
 def _lengths_hold(data: bytes) -> bool:
-    """Whether no chunk of a PNG claims more bytes than are left; OpenCV takes the memory before it reads them."""
+    """Whether no chunk of a PNG claims more bytes than remain; OpenCV allocates the memory before reading them."""
     if not data.startswith(PNG):
         return True
     place = len(PNG)
@@ -132,16 +130,16 @@ def _orientation(header: Image.Image) -> int:
     try:
         value = header.getexif().get(EXIF_ORIENTATION, 1)
     except DAMAGE:
-        return 1  # a damaged EXIF block is no reason to refuse the pixels
+        return 1  # the pixels may be fine even if the EXIF block is damaged
     return value if isinstance(value, int) else 1
 
 
 def _by_pillow(header: Image.Image) -> np.ndarray:
-    """The kinds that OpenCV would show wrongly: transparency, palettes, CMYK, 16 and 32 bits a pixel."""
+    """Formats that OpenCV decodes incorrectly: transparency, palettes, CMYK, 16 and 32 bits per channel."""
     orientation = _orientation(header)
     if header.mode in ("I", "F") or header.mode.startswith("I;16"):
         values = np.asarray(header).astype(np.float64)
-        # Grey of 16 bits fills 0..65535; an "I" image that stays within a byte is one of 8 bits in a wide container.
+        # 16-bit grey spans 0..65535; an "I" image with values within a byte is an 8-bit image in a wide container.
         if header.mode != "F" and (header.mode.startswith("I;16") or values.max(initial=0) > 255):
             values = values / 257
         grey = np.clip(np.nan_to_num(values).round(), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Decoded images kept in one buffer that all workers see: in memory, or in a file on disk."""
+"""Cache of decoded images in one buffer that all workers share, in memory or in a file on disk."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from core.progress import map_in_threads
 
-MOST_AUTOMATIC_BYTES = 4 << 30
-FREE_SHARE = 4  # `auto` takes at most this part of the free memory: a quarter
+MAX_AUTO_BYTES = 4 << 30
+MAX_AUTO_FRACTION = 0.25  # of the free memory
 
 
 def available_memory() -> int:
-    """Bytes of memory that can be taken without swapping, the limit of a container counted in; 0 if unknown."""
+    """Bytes of memory available without swapping, within the limit of a container; 0 if unknown."""
     free = 0
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
@@ -38,14 +37,14 @@ def available_memory() -> int:
 
 
 class ImageStore:
-    """Images of known shapes in one uint8 buffer. Reading gives a view; a forked worker shares the pages."""
+    """Images of known shapes in one uint8 buffer. Indexing returns a view; forked workers share the pages."""
 
     def __init__(self, shapes: Sequence[tuple[int, int]], *, path: Path | None = None):
-        """`shapes` are (height, width); `path` is a file to hold the buffer, or None for memory."""
+        """`shapes` are (height, width); `path` is the file for the buffer, None for memory."""
         self.shapes = np.asarray(shapes, np.int64).reshape(-1, 2)
         self.starts = np.concatenate([[0], np.cumsum(self.shapes.prod(axis=1) * 3)])
         self.path = path
-        if path is None and sys.platform != "linux":  # workers are spawned there: a file is what they can share
+        if path is None and sys.platform != "linux":  # spawned workers can only share a file
             handle, name = tempfile.mkstemp(prefix="yolo-mish-images-")
             os.close(handle)
             self.path = Path(name)
@@ -57,24 +56,24 @@ class ImageStore:
 
     @property
     def nbytes(self) -> int:
-        """Size of all images."""
+        """Total size of all images."""
         return int(self.starts[-1])
 
     def __len__(self) -> int:
         return len(self.shapes)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Image (H, W, 3) uint8, a view that must not be written."""
+        """Image (H, W, 3) uint8, a view that must not be modified."""
         height, width = self.shapes[index]
         return self._buffer[self.starts[index] : self.starts[index + 1]].reshape(height, width, 3)
 
     def fill(self, produce: Callable[[int], np.ndarray], *, title: str, progress: bool = True) -> None:
-        """Fill every image by `produce(index)`, in threads: decoding leaves Python's lock."""
+        """Set every image to `produce(index)`, in threads: decoding releases the GIL."""
 
         def put(index: int) -> None:
             image = produce(index)
             if image.shape[:2] != tuple(self.shapes[index]):
-                raise ValueError(f"image {index} became {image.shape[:2]}, expected {tuple(self.shapes[index])}")
+                raise ValueError(f"image {index} has the shape {image.shape[:2]}, expected {tuple(self.shapes[index])}")
             self[index][:] = image
 
         for _ in map_in_threads(put, len(self), title, show=progress and len(self) >= 200):
@@ -86,15 +85,15 @@ class ImageStore:
     def _map(self) -> np.ndarray:
         if self.path is not None:
             return np.memmap(self.path, np.uint8, mode="r+")
-        # Anonymous shared memory: forked workers see it, and it is not bounded by the small /dev/shm of containers.
+        # Anonymous shared memory: visible to forked workers and not limited by the small /dev/shm of containers.
         return np.frombuffer(mmap.mmap(-1, max(self.nbytes, 1)), np.uint8)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         if self.path is None:
             raise ValueError("images cached in memory are shared with forked workers only; use workers=0 or cache=disk")
         return {key: value for key, value in self.__dict__.items() if key != "_buffer"}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._buffer = self._map()
 
@@ -107,21 +106,21 @@ def disk_store(
     key: Sequence[object],
     progress: bool = True,
 ) -> ImageStore:
-    """A store in a file of `folder` whose name holds a hash of `key`, filled if it is not there yet.
+    """A store in a file of `folder` whose name contains a hash of `key`, filled if it does not exist yet.
 
-    It is filled under another name and renamed: a killed filling leaves no file that is taken for whole.
+    It is filled under another name and then renamed, so an interrupted process leaves no incomplete cache behind.
     """
     name = f"images-{hashlib.sha256(repr(list(key)).encode()).hexdigest()[:32]}.bin"
     path = folder / name
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = int(np.asarray(shapes, np.int64).reshape(-1, 2).prod(axis=1).sum() * 3)
-    if not (path.exists() and path.stat().st_size == wanted):
+    nbytes = int(np.asarray(shapes, np.int64).reshape(-1, 2).prod(axis=1).sum() * 3)
+    if not (path.exists() and path.stat().st_size == nbytes):
         handle, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=folder)
         os.close(handle)
         try:
             store = ImageStore(shapes, path=Path(temporary))
             store.fill(produce, title="caching images on disk", progress=progress)
-            del store  # some systems rename no file that is mapped
+            del store  # some systems cannot rename a mapped file
             os.replace(temporary, path)
         finally:
             Path(temporary).unlink(missing_ok=True)
@@ -129,11 +128,11 @@ def disk_store(
 
 
 def choose_cache(cache: str | None, nbytes: int) -> str:
-    """`ram`, `disk` or `off`, as asked; `auto` is ram where the images fit in a quarter of the free memory and 4 GB."""
+    """`ram`, `disk` or `off` as requested; `auto` is ram if the images fit 4 GiB and a quarter of the free memory."""
     if cache in ("ram", "disk"):
         return cache
     if cache in (None, "off"):
         return "off"
     if cache != "auto":
         raise ValueError(f"cache: {cache!r}, expected auto, ram, disk or off")
-    return "ram" if nbytes <= min(available_memory() // FREE_SHARE, MOST_AUTOMATIC_BYTES) else "off"
+    return "ram" if nbytes <= min(int(available_memory() * MAX_AUTO_FRACTION), MAX_AUTO_BYTES) else "off"

@@ -1,22 +1,45 @@
-"""What was wrong with a data set and therefore skipped: one entry a problem, in the order of the files."""
+"""Data issues: images and annotations that were skipped, one entry each, in the order of the files."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from core.files import write_text
 from core.text import printable
+
+ISSUES_FILE = "data_problems.json"
+
+KINDS = {
+    "bad-record": "an annotation file record that does not follow the COCO format",
+    "bad-box": "a box with NaN, infinite, negative or zero size, or without exactly four numbers",
+    "outside": "a box that does not overlap its image",
+    "orphan": "an annotation of an image that is not listed",
+    "unknown-category": "an annotation of a category that is not listed",
+    "duplicate-image": "an image id that occurred before",
+    "duplicate-annotation": "an annotation id that occurred before",
+    "unsafe-path": "a file name that leads out of the image folder",
+    "missing": "an image file that does not exist or cannot be read",
+    "empty": "an empty image file",
+    "not-an-image": "a file that is not an image in a known format",
+    "damaged": "an image that cannot be decoded completely",
+    "too-large": "an image with more pixels than are accepted",
+    "wrong-size": "an image whose size differs from the annotation file",
+}
 
 
 @dataclass(frozen=True)
-class Problem:
+class Issue:
     """One skipped image or annotation."""
 
-    file: str  # the image's file_name, or the annotation file where no image is concerned
-    kind: str  # a short fixed word, as in KINDS
+    file: str  # file_name of the image, or the annotation file if no image is concerned
+    kind: str  # a key of KINDS
     what: str  # what was found and what was expected
-    where: str  # the record: the annotation file and the place in it
+    where: str  # the record: annotation file and position in it
 
     def as_dict(self) -> dict[str, str]:
         """Plain form for a JSON file."""
@@ -26,35 +49,49 @@ class Problem:
         return printable(f"{self.file}: {self.what} ({self.where})")
 
 
-KINDS = {
-    "bad-record": "a record of the annotation file that is not what COCO says",
-    "bad-box": "a box with NaN, infinite, negative or zero size, or not of four numbers",
-    "outside": "a box that does not touch its image",
-    "orphan": "an annotation of an image that is not listed",
-    "unknown-category": "an annotation of a category that is not listed",
-    "duplicate-image": "an image id that occurred before",
-    "duplicate-annotation": "an annotation id that occurred before",
-    "unsafe-path": "a file name that leads out of the folder of images",
-    "missing": "an image file that does not exist or cannot be read",
-    "empty": "an image file of no bytes",
-    "not-an-image": "a file that is no image in a known format",
-    "damaged": "an image that cannot be decoded to its end",
-    "too-large": "an image of more pixels than are accepted",
-    "wrong-size": "an image whose size differs from the annotation file's",
-}
-
-
-def summary(problems: Iterable[Problem]) -> str:
-    """Counts by kind in one line, as in '3 skipped: 2 bad-box, 1 missing'; 'nothing skipped' where there are none."""
-    counts = Counter(problem.kind for problem in problems)
+def summary(issues: Iterable[Issue]) -> str:
+    """Counts by kind in one line, as in '3 skipped: 2 bad-box, 1 missing', or 'nothing skipped'."""
+    counts = Counter(issue.kind for issue in issues)
     if not counts:
         return "nothing skipped"
     return f"{sum(counts.values())} skipped: " + ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
 
 
-def refuse(problems: Iterable[Problem]) -> None:
-    """Raise ValueError for the first problem, as strict loading asks."""
-    listed = list(problems)
-    if listed:
-        more = f"; and {len(listed) - 1} more problems" if len(listed) > 1 else ""
-        raise ValueError(f"{listed[0]}{more}")
+def refuse(issues: Sequence[Issue]) -> None:
+    """Raise ValueError with the first issue, if any (strict loading)."""
+    if issues:
+        more = f"; and {len(issues) - 1} more issues" if len(issues) > 1 else ""
+        raise ValueError(f"{issues[0]}{more}")
+
+
+# ----------------------------------------------------------------------------------- issues of all splits of a data set
+
+
+def list_issues(issues: Mapping[str, Iterable[Issue]]) -> list[dict[str, str]]:
+    """The issues of all splits as plain entries: split, file, kind, what, where."""
+    return [{"split": split, **issue.as_dict()} for split, listed in issues.items() for issue in listed]
+
+
+def write_issues(folder: str | os.PathLike[str], issues: Sequence[Mapping[str, str]]) -> None:
+    """Write data_problems.json unless nothing was skipped."""
+    if issues:
+        write_text(Path(folder) / ISSUES_FILE, json.dumps(list(issues), indent=1) + "\n")
+
+
+def count_issues(issues: Sequence[Mapping[str, str]]) -> dict[str, dict[str, int]]:
+    """Number of issues as {split: {kind: count}}, kinds in alphabetical order."""
+    splits = dict.fromkeys(issue["split"] for issue in issues)
+    return {
+        split: dict(sorted(Counter(issue["kind"] for issue in issues if issue["split"] == split).items()))
+        for split in splits
+    }
+
+
+def summarize_issues(issues: Sequence[Mapping[str, str]]) -> str:
+    """Counts by split and kind, as in '3 images or annotations skipped (train: 2 bad-box, 1 empty), ...'."""
+    parts = [
+        f"{split}: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}"
+        for split, kinds in count_issues(issues).items()
+    ]
+    noun = "image or annotation" if len(issues) == 1 else "images or annotations"
+    return f"{len(issues)} {noun} skipped ({'; '.join(parts)}), listed in {ISSUES_FILE}"

@@ -1,9 +1,9 @@
-"""Images laid out on one canvas by matrices: a single one, or a mosaic of four, with their boxes.
+"""Geometric augmentation: one image, or a mosaic of four, warped onto the canvas by matrices, with their boxes.
 
-A mosaic is YOLOv4's (Bochkovskiy et al. 2020, section 3.3): four images meet at a random point of a canvas twice as
-large as the output, which is then scaled, moved and cropped. Here each image is warped straight to where it ends in the
-output; the large canvas never exists, and flips, rotation and scaling cost nothing on top. Matrices work in
-pixel-edge coordinates, in which a box is (left, top, right, bottom) and an image spans (0, 0) to (width, height).
+The mosaic is that of YOLOv4 (Bochkovskiy et al. 2020, section 3.3): four images meet at a random point of a canvas
+twice as large as the output, which is then scaled, moved and cropped. Here each image is warped directly to its place
+in the output, so the large canvas is never built and flips, rotation and scaling cost nothing extra. Matrices use
+pixel-edge coordinates: a box is (left, top, right, bottom), and an image spans (0, 0) to (width, height).
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import numpy as np
 
 from core.geometry import PADDING_GREY
 
-LEAST_SIDE = 2.0  # pixels; a box cut to less is dropped
-LEAST_SHARE = 0.15  # of its area; a box that keeps less inside the canvas is dropped
+MIN_SIDE = 2.0  # pixels; smaller clipped boxes are dropped
+MIN_VISIBLE = 0.15  # boxes with a smaller fraction of their area inside the canvas are dropped
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One image with its training boxes, in its own pixels."""
+    """One image with its training boxes in its pixels."""
 
     image: np.ndarray  # (H, W, 3) uint8
     boxes: np.ndarray  # (n, 4) float32 xyxy
     labels: np.ndarray  # (n,) int64
-    outlines: Callable[[int], list[np.ndarray]] | None = None  # of a box (position), its polygons (k, 2), maybe none
+    polygons: Callable[[int], list[np.ndarray]] | None = None  # box position -> polygons (k, 2), possibly none
 
 
 def move(x: float, y: float) -> np.ndarray:
-    """Matrix (3, 3) of a shift."""
+    """Matrix (3, 3) of a translation."""
     return np.array([[1.0, 0, x], [0, 1, y], [0, 0, 1]])
 
 
@@ -48,17 +48,17 @@ def random_pose(
     flip_lr: float = 0.0,
     flip_ud: float = 0.0,
 ) -> np.ndarray:
-    """Matrix (3, 3) from coordinates around the centre of the scene to the output of `size`.
+    """Matrix (3, 3) from coordinates relative to the centre of the scene to the output of `size`.
 
-    The same number of random values is drawn whatever the ranges are, so that changing one leaves the others alone.
+    The number of random values drawn does not depend on the ranges, so changing one leaves the others unchanged.
     """
-    turn, gain, lean_x, lean_y, tilt_x, tilt_y, shift_x, shift_y = rng.uniform(-1, 1, 8)
+    rotate, zoom, shear_x, shear_y, tilt_x, tilt_y, shift_x, shift_y = rng.uniform(-1, 1, 8)
     mirror_x, mirror_y = rng.random(2)
-    angle, grow = math.radians(degrees * turn), 1 + scale * gain
-    rotation = grow * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    lean = np.array([[1, math.tan(math.radians(shear * lean_x))], [math.tan(math.radians(shear * lean_y)), 1]])
+    angle, factor = math.radians(degrees * rotate), 1 + scale * zoom
+    rotation = factor * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    skew = np.array([[1, math.tan(math.radians(shear * shear_x))], [math.tan(math.radians(shear * shear_y)), 1]])
     pose = np.eye(3)
-    pose[:2, :2] = lean @ rotation
+    pose[:2, :2] = skew @ rotation
     tilt = np.eye(3)
     tilt[2, :2] = perspective * tilt_x, perspective * tilt_y
     mirror = np.diag([-1.0 if mirror_x < flip_lr else 1.0, -1.0 if mirror_y < flip_ud else 1.0, 1.0])
@@ -66,7 +66,7 @@ def random_pose(
 
 
 def mosaic_places(tiles: Sequence[Tile], size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Matrices that bring four images to a common corner, a random point within half a `size` of the scene's centre."""
+    """Matrices that move four images to a common corner, a random point within half a `size` of the scene's centre."""
     x, y = rng.uniform(-size / 2, size / 2, 2)
     places = []
     for (right, below), tile in zip(((0, 0), (1, 0), (0, 1), (1, 1)), tiles, strict=True):
@@ -76,7 +76,7 @@ def mosaic_places(tiles: Sequence[Tile], size: int, rng: np.random.Generator) ->
 
 
 def centre_place(tile: Tile) -> np.ndarray:
-    """Matrix that brings the centre of one image to the centre of the scene, on whole pixels as letterboxing does."""
+    """Matrix that centres one image in the scene, aligned to whole pixels as in letterboxing."""
     height, width = tile.image.shape[:2]
     return move(-math.ceil(width / 2), -math.ceil(height / 2))
 
@@ -84,24 +84,24 @@ def centre_place(tile: Tile) -> np.ndarray:
 def lay_out(
     tiles: Sequence[Tile], matrices: Sequence[np.ndarray], size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Canvas (size, size, 3), boxes (n, 4) float32 xyxy in it and labels (n,), of images each moved by its matrix."""
+    """Canvas (size, size, 3), boxes (n, 4) float32 xyxy in it and labels (n,) of images warped by their matrices."""
     canvas = np.full((size, size, 3), PADDING_GREY, np.uint8)
     boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
     for tile, matrix in zip(tiles, matrices, strict=True):
         paint(canvas, tile.image, matrix)
-        moved, kept = move_boxes(tile.boxes, tile.outlines, matrix, size)
+        moved, kept = move_boxes(tile.boxes, tile.polygons, matrix, size)
         boxes.append(moved[kept])
         labels.append(tile.labels[kept])
     return canvas, np.concatenate(boxes), np.concatenate(labels)
 
 
 def keeps_axes(matrix: np.ndarray) -> bool:
-    """Whether a matrix only scales, mirrors and shifts."""
+    """Whether a matrix only scales, mirrors and translates."""
     return not (matrix[0, 1] or matrix[1, 0] or matrix[2, 0] or matrix[2, 1])
 
 
 def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray) -> None:
-    """Warp an image onto a canvas, where it covers it."""
+    """Warp an image onto the part of the canvas that it covers."""
     height, width = image.shape[:2]
     corners = project(np.array([[0, 0], [width, 0], [width, height], [0, height]], float), matrix)
     straight = keeps_axes(matrix)
@@ -111,10 +111,10 @@ def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray) -> None:
     (left, top), (right, bottom) = np.clip(low, 0, limits).astype(int), np.clip(high, 0, limits).astype(int)
     if right <= left or bottom <= top:
         return
-    # OpenCV's coordinates are those of pixel centres, half a pixel from the edges.
+    # OpenCV uses coordinates of pixel centres, half a pixel from the edges.
     centred = move(-left - 0.5, -top - 0.5) @ matrix @ move(0.5, 0.5)
     part = canvas[top:bottom, left:right]
-    # A straight tile fills its rectangle to the last pixel; a turned one leaves the canvas alone outside of itself.
+    # An axis-aligned tile fills its rectangle completely; a rotated one leaves the canvas around it unchanged.
     border = cv2.BORDER_REPLICATE if straight else cv2.BORDER_TRANSPARENT
     options = {"flags": cv2.INTER_LINEAR, "borderMode": border}
     if straight or not (matrix[2, 0] or matrix[2, 1]):
@@ -124,7 +124,7 @@ def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray) -> None:
 
 
 def project(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Points (..., 2) moved by a matrix (3, 3)."""
+    """Points (..., 2) transformed by a matrix (3, 3)."""
     moved = points @ matrix[:2, :2].T + matrix[:2, 2]
     if matrix[2, 0] or matrix[2, 1]:
         moved = moved / np.maximum(points @ matrix[2, :2] + matrix[2, 2], 1e-6)[..., None]
@@ -132,12 +132,12 @@ def project(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def move_boxes(
-    boxes: np.ndarray, outlines: Callable[[int], list[np.ndarray]] | None, matrix: np.ndarray, size: int
+    boxes: np.ndarray, polygons: Callable[[int], list[np.ndarray]] | None, matrix: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (n, 4) xyxy moved and clipped to the canvas, and a mask (n,) of those of which enough is left.
+    """Boxes (n, 4) xyxy transformed and clipped to the canvas, and a mask (n,) of those with enough area left.
 
-    Where a box has outlines and is turned or cut, it becomes the box of what is left of the outlines: the box around a
-    turned box, or a cut box, is larger than the object.
+    A rotated or clipped box with polygons becomes the bounding box of the visible polygons: the bounding box of a
+    rotated box, or a clipped box, is larger than the object.
     """
     if not len(boxes):
         return np.zeros((0, 4), np.float32), np.zeros(0, bool)
@@ -145,13 +145,13 @@ def move_boxes(
     whole = np.concatenate([corners.min(1), corners.max(1)], axis=1)
     clipped = np.clip(whole, 0, size)
     loose = ~np.isclose(clipped, whole).all(1) if keeps_axes(matrix) else np.ones(len(boxes), bool)
-    loose &= (clipped[:, 2:] - clipped[:, :2] >= LEAST_SIDE).all(1)  # the others are dropped anyway
+    loose &= (clipped[:, 2:] - clipped[:, :2] >= MIN_SIDE).all(1)  # others are dropped below
     for row in np.flatnonzero(loose).tolist():
-        shapes = [project(outline, matrix) for outline in outlines(row)] if outlines is not None else []
+        shapes = [project(polygon, matrix) for polygon in polygons(row)] if polygons is not None else []
         if shapes:
             points = np.concatenate(shapes)
             whole[row] = _meet(whole[row], np.concatenate([points.min(0), points.max(0)]))
-            inside = [cut for cut in (clip_polygon(shape, size) for shape in shapes) if len(cut)]
+            inside = [clip for clip in (clip_polygon(shape, size) for shape in shapes) if len(clip)]
             if not inside:
                 clipped[row] = 0
                 continue
@@ -159,7 +159,7 @@ def move_boxes(
             clipped[row] = _meet(clipped[row], np.concatenate([points.min(0), points.max(0)]))
     sides = np.maximum(clipped[:, 2:] - clipped[:, :2], 0)
     full = np.maximum((whole[:, 2:] - whole[:, :2]).prod(1), 1e-9)
-    kept = (sides >= LEAST_SIDE).all(1) & (sides.prod(1) / full >= LEAST_SHARE)
+    kept = (sides >= MIN_SIDE).all(1) & (sides.prod(1) / full >= MIN_VISIBLE)
     return clipped.astype(np.float32), kept
 
 
@@ -169,7 +169,7 @@ def _meet(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def clip_polygon(points: np.ndarray, size: int) -> np.ndarray:
-    """A polygon (n, 2) cut to the square 0..size by Sutherland and Hodgman's algorithm (1974); (0, 2) if outside."""
+    """A polygon (n, 2) clipped to the square 0..size by Sutherland and Hodgman (1974); (0, 2) if outside."""
     for axis, bound, sign in ((0, 0.0, 1.0), (0, float(size), -1.0), (1, 0.0, 1.0), (1, float(size), -1.0)):
         distance = (points[:, axis] - bound) * sign
         if distance.min() >= 0:
@@ -180,10 +180,10 @@ def clip_polygon(points: np.ndarray, size: int) -> np.ndarray:
         after = np.concatenate([np.arange(1, len(points)), [0]])
         crosses = inside != inside[after]
         drop = distance - distance[after]
-        share = distance / np.where(crosses, drop, 1)  # where an edge crosses the bound, its ends differ
-        # Each vertex that is inside, followed by the crossing of its edge, if it has one: the order along the outline.
+        fraction = distance / np.where(crosses, drop, 1)  # drop is not 0 where an edge crosses the bound
+        # Each inside vertex, then the crossing of its edge, if any: keeps the order along the polygon.
         both = np.empty((2 * len(points), 2))
-        both[0::2], both[1::2] = points, points + share[:, None] * (points[after] - points)
+        both[0::2], both[1::2] = points, points + fraction[:, None] * (points[after] - points)
         kept = np.empty(2 * len(points), bool)
         kept[0::2], kept[1::2] = inside, crosses
         points = both[kept]

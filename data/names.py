@@ -1,12 +1,12 @@
-"""Class names of weights that hold none: a file with a name a line, as Darknet's coco.names, or COCO's own."""
+"""Class names for weights without names: a file with one name per line, as Darknet's coco.names, or COCO's names."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-MOST_BYTES = 1 << 20
+from data.limits import MAX_NAMES_BYTES
 
-# The 80 classes of COCO 2014 to 2017 in the order of their ids, which is that of every detector trained on them.
+# The 80 classes of COCO 2014 to 2017 in the order of their ids, as in every detector trained on them.
 COCO = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
     "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
@@ -20,25 +20,26 @@ COCO = (
 
 
 def read_names(path: str | os.PathLike) -> list[str]:
-    """The names in a file, a line each, empty lines at its end left out; FileNotFoundError or ValueError."""
+    """The names in a file, one per line, trailing empty lines ignored; FileNotFoundError or ValueError."""
     file = Path(path)
     if not file.is_file():
-        raise FileNotFoundError(f"names: {path}: no such file; expected a class name a line")
-    if file.stat().st_size > MOST_BYTES:
-        raise ValueError(f"names: {path}: {file.stat().st_size} bytes, expected at most {MOST_BYTES}")
+        raise FileNotFoundError(f"names: {path}: no such file; expected one class name per line")
+    if file.stat().st_size > MAX_NAMES_BYTES:
+        raise ValueError(f"names: {path}: {file.stat().st_size} bytes, expected at most {MAX_NAMES_BYTES}")
     try:
         names = [line.strip() for line in file.read_text(encoding="utf-8").rstrip().split("\n")]
     except UnicodeDecodeError as error:
         raise ValueError(f"names: {path}: not UTF-8 text: {error}") from error
     if not all(name and name.isprintable() for name in names):
-        raise ValueError(f"names: {path}: an empty line or one with control characters; expected a class name a line")
+        raise ValueError(f"names: {path}: empty line or control characters; expected one class name per line")
     return names
 
 
 def find_names(count: int, given: str | os.PathLike | None, *, beside: Sequence[Path]) -> tuple[list[str], str]:
-    """`count` class names and where they are from: the file that is given, one beside others, COCO's, or numbers.
+    """`count` class names and their origin: the given file, one in the folders of `beside`, COCO's names, or numbers.
 
-    A file beside others is their only *.names of so many lines. ValueError where a given one has another number.
+    A file in those folders is used if it is the only *.names with `count` lines. ValueError if a given file has another
+    number of names.
     """
     if given is not None:
         names = read_names(given)
@@ -46,16 +47,16 @@ def find_names(count: int, given: str | os.PathLike | None, *, beside: Sequence[
             raise ValueError(f"names: {given}: {len(names)} names; expected {count}, as the network has classes")
         return names, os.fspath(given)
     for folder in dict.fromkeys(path.parent for path in beside):
-        fitting = {}
+        candidates = {}
         for path in sorted(folder.glob("*.names")):
             try:
-                fitting[path] = read_names(path)
+                candidates[path] = read_names(path)
             except ValueError:
                 continue
-        fitting = {path: names for path, names in fitting.items() if len(names) == count}
-        if len(fitting) == 1:
-            path, names = fitting.popitem()
+        candidates = {path: names for path, names in candidates.items() if len(names) == count}
+        if len(candidates) == 1:
+            path, names = candidates.popitem()
             return names, str(path)
     if count == len(COCO):
-        return list(COCO), "COCO's, as there are 80"
-    return [str(number) for number in range(count)], "numbers, as no *.names is beside the weights"
+        return list(COCO), "COCO's 80 class names"
+    return [str(number) for number in range(count)], "numbers, as there is no *.names file next to the weights"

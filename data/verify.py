@@ -1,4 +1,4 @@
-"""Every image is decoded to its end before a training starts: what is skipped never depends on workers' timing."""
+"""Decode every image completely before training starts, so that what is skipped does not depend on worker timing."""
 
 from __future__ import annotations
 
@@ -12,70 +12,70 @@ import numpy as np
 from core.files import replacing
 from core.progress import map_in_threads
 from data.annotations import Annotations
-from data.cache_dir import cache_folder, content_hash
-from data.image import ImageProblem, verify_image
-from data.issues import Problem, refuse
+from data.cache_dir import cache_folder
+from data.image import ImageError, verify_image
+from data.issues import Issue, refuse
 
-SMALLEST_CACHED = 1000  # images; fewer are decoded again in seconds
+MIN_CACHED_IMAGES = 1000  # fewer are decoded again in seconds
 
 
 def verify_images(annotations: Annotations, *, strict: bool = False, progress: bool = True) -> Annotations:
-    """The annotations without the images that cannot be used, each in the ledger, and with all sizes known.
+    """The annotations without unusable images, which become issues, and with all image sizes known.
 
-    An image whose size and modification time are those of an earlier verification is not decoded again.
-    Raises ValueError where `strict` and there is a problem, or where no usable image is left.
+    An image whose file size and modification time match an earlier verification is not decoded again.
+    Raises ValueError for any issue if `strict`, and if no usable image remains.
     """
     cached, known = None, np.zeros((len(annotations), 4), np.int64)
-    if len(annotations) >= SMALLEST_CACHED:
-        cached = cache_folder(annotations.json_path) / f"verified-{content_hash(annotations.json_path)[:32]}.npy"
+    if len(annotations) >= MIN_CACHED_IMAGES:
+        cached = cache_folder(annotations.source) / f"verified-{annotations.sha256[:32]}.npy"
         known = _read_known(cached, len(annotations))
-    title = f"checking images of {os.path.basename(annotations.json_path)}"
+    title = f"checking images of {os.path.basename(annotations.source)}"
     show = progress and len(annotations) >= 200
     results = list(map_in_threads(lambda i: _examine(annotations, i, known[i]), len(annotations), title, show=show))
-    problems = [each for each in results if isinstance(each, Problem)]
-    rows = np.array([[0, 0, 0, 0] if isinstance(each, Problem) else each for each in results], np.int64)
+    issues = [result for result in results if isinstance(result, Issue)]
+    rows = np.array([[0, 0, 0, 0] if isinstance(result, Issue) else result for result in results], np.int64)
     outside = _outside(annotations, rows[:, 2:])
-    problems += outside.values()
+    issues += outside.values()
     if strict:
-        refuse([*annotations.ledger, *problems])
+        refuse([*annotations.issues, *issues])
     if cached is not None and not np.array_equal(rows, known):
         with contextlib.suppress(OSError), replacing(cached) as file:
             np.save(file, rows)
-    bad = [index for index, each in enumerate(results) if isinstance(each, Problem)]
+    bad = [index for index, result in enumerate(results) if isinstance(result, Issue)]
     if len(bad) == len(annotations):
         raise ValueError(
-            f"{annotations.image_folder}: none of the {len(annotations)} images that {annotations.json_path} lists can "
-            f"be used, expected at least one; the first: {problems[0]}"
+            f"{annotations.image_folder}: none of the {len(annotations)} images listed in {annotations.source} can "
+            f"be used, expected at least one; the first: {issues[0]}"
         )
-    sized = replace(annotations, sizes=rows[:, 2:].astype(np.int32), ledger=[*annotations.ledger, *problems])
+    sized = replace(annotations, sizes=rows[:, 2:].astype(np.int32), issues=[*annotations.issues, *issues])
     if outside:
         sized = sized.without_boxes(list(outside))
     return sized.without(bad) if bad else sized
 
 
-def _outside(annotations: Annotations, sizes: np.ndarray) -> dict[int, Problem]:
-    """Boxes that do not touch their image, by row, where the annotation file did not say how large the image is.
+def _outside(annotations: Annotations, sizes: np.ndarray) -> dict[int, Issue]:
+    """Issues by row: boxes that do not overlap their image, for images whose size the annotation file does not give.
 
-    `sizes` (N, 2): width and height as found, 0 for images that cannot be used.
+    `sizes` (N, 2): actual width and height, 0 for unusable images.
     """
     image = np.repeat(np.arange(len(annotations)), np.diff(annotations.starts))
     limits = sizes[image]
     low, high = annotations.boxes[:, :2], annotations.boxes[:, :2] + annotations.boxes[:, 2:]
-    unsaid = (annotations.sizes[image, 0] == 0) & (limits[:, 0] > 0)
-    found = {}
-    for row in np.flatnonzero(unsaid & ((low >= limits) | (high <= 0)).any(axis=1)).tolist():
+    unlisted = (annotations.sizes[image, 0] == 0) & (limits[:, 0] > 0)
+    issues = {}
+    for row in np.flatnonzero(unlisted & ((low >= limits) | (high <= 0)).any(axis=1)).tolist():
         index, (width, height) = int(image[row]), limits[row].tolist()
-        what = f"box {annotations.boxes[row].tolist()} does not touch its image of {width} x {height} pixels"
-        found[row] = Problem(annotations.file_names[index], "outside", what, _place(annotations, index))
-    return found
+        what = f"box {annotations.boxes[row].tolist()} does not overlap its image of {width} x {height} pixels"
+        issues[row] = Issue(annotations.file_names[index], "outside", what, _place(annotations, index))
+    return issues
 
 
 def _place(annotations: Annotations, index: int) -> str:
-    return f"{os.path.basename(annotations.json_path)}, image id {annotations.image_id(index)!r}"
+    return f"{os.path.basename(annotations.source)}, image id {annotations.image_id(index)!r}"
 
 
-def _examine(annotations: Annotations, index: int, known: np.ndarray) -> Problem | tuple[int, int, int, int]:
-    """(bytes, modification time in ns, width, height) of a good image, or its problem."""
+def _examine(annotations: Annotations, index: int, known: np.ndarray) -> Issue | tuple[int, int, int, int]:
+    """(bytes, modification time in ns, width, height) of a usable image, or its issue."""
     name, path = annotations.file_names[index], annotations.path(index)
     where = _place(annotations, index)
     try:
@@ -84,14 +84,14 @@ def _examine(annotations: Annotations, index: int, known: np.ndarray) -> Problem
             width, height = int(known[2]), int(known[3])
         else:
             width, height = verify_image(path)
-    except ImageProblem as problem:
-        return Problem(name, problem.kind, problem.what, where)
+    except ImageError as error:
+        return Issue(name, error.kind, error.what, where)
     except OSError as error:
-        return Problem(name, "missing", f"{path} cannot be read: {error.strerror}", where)
-    listed = tuple(int(side) for side in annotations.sizes[index])
+        return Issue(name, "missing", f"{path} cannot be read: {error.strerror}", where)
+    listed = tuple(annotations.sizes[index].tolist())
     if listed[0] and listed != (width, height):
-        what = f"is {width} x {height} pixels upright, the annotation file says {listed[0]} x {listed[1]}"
-        return Problem(name, "wrong-size", what, where)
+        what = f"is {width} x {height} pixels after EXIF rotation, the annotation file says {listed[0]} x {listed[1]}"
+        return Issue(name, "wrong-size", what, where)
     return status.st_size, status.st_mtime_ns, width, height
 
 

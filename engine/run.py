@@ -15,7 +15,7 @@ from torch import nn
 from core.device import DeviceConfig, out_of_memory
 from core.files import lock_run_folder, write_text
 from core.text import format_duration
-from engine import problems
+from data.issues import count_issues, list_issues, summarize_issues, write_issues
 from engine import run_logger as record
 from engine.checkpoint import (
     inference_weights,
@@ -73,9 +73,9 @@ class TrainingRun:
         self.splits, self.train_loader, self.val_loader = splits, train_loader, val_loader
         self.census, self.census_text, self.gflops, self.learnable = census, census_text, gflops, learnable
         self.data_sha256 = dict(data_sha256)
-        self.problems = problems.listed(splits)
+        self.problems = list_issues({split: data.issues for split, data in splits.items()})
         self.truth = GroundTruth.from_annotations(splits["val"], single_cls=config.train.single_cls)
-        self.notes = [*notes, *([problems.counted(self.problems)] if self.problems else [])]
+        self.notes = [*notes, *([summarize_issues(self.problems)] if self.problems else [])]
         if config.weights and checkpoint is None:
             self.notes += read_weights(model, config.weights, census)
         self.initial_weights = convolutions_sha256(model) if checkpoint is None else None
@@ -163,7 +163,7 @@ class TrainingRun:
     def _start_files(self) -> None:
         self.save_last()
         write_text(self.folder / "config.yaml", self.config.as_yaml())
-        problems.write_ledger(self.folder, self.problems)
+        write_issues(self.folder, self.problems)
         record.write_run(
             self.folder / "run.json",
             record.run_record(
@@ -175,7 +175,7 @@ class TrainingRun:
                 device=self.placement.describe(),
                 initial_weights=self.initial_weights,
                 batches_per_epoch=len(self.train_loader),
-                skipped=problems.counts(self.problems),
+                skipped=count_issues(self.problems),
             ),
         )
         plots.plot_dataset(self.folder / "labels.png", self.splits["train"])
@@ -355,7 +355,7 @@ class TrainingRun:
             operator=self.operator,
             folder=folder,
             epoch=f"{scored}, by pycocotools; last epoch {last:.3f}",
-            skipped=problems.counted(self.problems) if self.problems else "",
+            skipped=summarize_issues(self.problems) if self.problems else "",
             next_command=next_command,
         )
 

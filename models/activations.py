@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.text import did_you_mean
-from ops.mish import Mish, plan
+from ops.mish import Mish, dispatch
 from ops.norm_act import ACTIVATIONS as FUSED
 
 Value = float | bool | str
@@ -240,7 +240,7 @@ def implementation(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """What computes the activation `name` on this device in eager mode, with the reason if there is a choice."""
     if name != "mish":
         return TABLE[name].implementation
-    chosen = plan(device, dtype)
+    chosen = dispatch(device, dtype)
     return f"{chosen.implementation} ({chosen.reason})"
 
 

@@ -1,1 +1,1 @@
-"""Operators and geometry: the one package that knows which device runs what; it imports nothing of ours."""
+"""Operators: Mish, fused batch norm and activation, and the building and dispatch of their kernels."""

@@ -1,8 +1,8 @@
-"""Which compiled kernels a device has, and how they are called: the only code that knows pointers, threads and streams.
+"""Choice and invocation of compiled kernels: the only code that handles pointers, threads and streams.
 
-`choose(device)` decides once a process and device. In order: the CPU library (ops/build.py); on a GPU the image built
-ahead of time, one that nvcc builds now, one that NVRTC builds now; else PyTorch's own Mish, and a line says why.
-``YOLO_MISH=eager|torch|cpu|cuda|nvrtc`` forces one instead and is an error where that one cannot be had.
+`choose(device)` decides once per process and device, in this order: the CPU library (ops/build.py); on a GPU the image
+built ahead of time, one built now by nvcc, one built now by NVRTC; else PyTorch's Mish, with a line that gives the
+reason. ``YOLO_MISH=eager|torch|cpu|cuda|nvrtc`` forces one of them and is an error if it is unavailable.
 """
 
 import ctypes
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,15 +21,17 @@ from ops import build
 from ops.build import Unavailable, say
 from ops.grid import THREADS, cut
 
-TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}  # as in csrc/mish_cpu.cpp
-NAMES = {number: str(dtype).removeprefix("torch.") for dtype, number in TYPES.items()}  # in those of the CUDA kernels
+TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}  # same as in csrc/mish_cpu.cpp
+NAMES = {
+    number: str(dtype).removeprefix("torch.") for dtype, number in TYPES.items()
+}  # part of the names of the CUDA kernels
 FORCED = ("eager", "torch", "cpu", "cuda", "nvrtc")
-PIECES = 2  # as in csrc/mish_cuda.cu
+PIECES = 2  # same as in csrc/mish_cuda.cu
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What runs on a device: `kernels` where they are ours, `eager` where the three-op formula was asked for."""
+    """What runs on a device: `kernels` if compiled ones are used, `eager` if the three-op formula was requested."""
 
     implementation: str
     reason: str
@@ -37,57 +40,57 @@ class Choice:
 
 
 def forced() -> str:
-    """What $YOLO_MISH asks for, or an empty string; ValueError where there is no such thing."""
-    asked = os.environ.get("YOLO_MISH", "")
-    if asked and asked not in FORCED:
-        raise ValueError(f"YOLO_MISH={asked}: expected one of {', '.join(FORCED)}, or nothing")
-    return asked
+    """The backend that $YOLO_MISH requests, or an empty string; ValueError for an unknown one."""
+    requested = os.environ.get("YOLO_MISH", "")
+    if requested and requested not in FORCED:
+        raise ValueError(f"YOLO_MISH={requested}: expected one of {', '.join(FORCED)}, or nothing")
+    return requested
 
 
-_chosen: dict[torch.device, Choice] = {}  # once a process and device
+_chosen: dict[torch.device, Choice] = {}  # once per process and device
 
 
 def choose(device: torch.device) -> Choice:
-    """What runs Mish on this device; builds and loads it the first time. ValueError where the forced is not there."""
+    """What runs Mish on this device, built and loaded on first use. ValueError if a forced backend is unavailable."""
     choice = _chosen.get(device)
     if choice is None:
         choice = _chosen[device] = _choose(device.type, device.index, forced())
     return choice
 
 
-def _choose(kind: str, index: int | None, asked: str) -> Choice:
-    if asked == "eager":
+def _choose(kind: str, index: int | None, requested: str) -> Choice:
+    if requested == "eager":
         return Choice("x tanh(softplus(x))", "YOLO_MISH=eager", eager=True)
-    if asked == "torch":
+    if requested == "torch":
         return Choice("torch.nn.functional.mish", "YOLO_MISH=torch")
-    ways = {"cpu": ("cpu",), "cuda": ("cuda", "nvrtc")}.get(kind, ())
-    if asked and asked not in ways:
-        raise ValueError(f"YOLO_MISH={asked}: the tensor is on {kind}; expected a tensor on {WAYS[asked][0]}")
+    backends = [name for name, (device, _) in BACKENDS.items() if device == kind]
+    if requested and requested not in backends:
+        raise ValueError(f"YOLO_MISH={requested}: the tensor is on {kind}; expected {BACKENDS[requested][0]}")
     reasons = []
-    for way in (asked,) if asked else ways:
+    for backend in (requested,) if requested else backends:
         try:
-            kernels = WAYS[way][1](index)
+            kernels = BACKENDS[backend][1](index)
         except Unavailable as error:
             reasons.append(str(error))
         else:
-            return Choice(kernels.name, f"YOLO_MISH={asked}" if asked else kernels.origin, kernels)
-    if asked:
-        raise ValueError(f"YOLO_MISH={asked}: {'; '.join(reasons)}")
-    reason = "; ".join(reasons) or f"no kernel of ours for {kind}"
-    if ways:
+            return Choice(kernels.name, f"YOLO_MISH={requested}" if requested else kernels.origin, kernels)
+    if requested:
+        raise ValueError(f"YOLO_MISH={requested}: {'; '.join(reasons)}")
+    reason = "; ".join(reasons) or f"no custom kernel for {kind}"
+    if backends:
         say(f"Mish runs as torch.nn.functional.mish on {kind}, slower: {reason}")
     return Choice("torch.nn.functional.mish", reason)
 
 
 def expect(device: torch.device) -> Choice:
-    """What `choose` gives, or is to give by what lies ready: builds and loads nothing."""
-    asked, chosen = forced(), _chosen.get(device)
+    """What `choose` returns, or is expected to return; builds and loads nothing."""
+    requested, chosen = forced(), _chosen.get(device)
     if chosen is not None:
         return chosen
-    if device.type == "cuda" and asked in ("", "cuda", "nvrtc"):
+    if device.type == "cuda" and requested in ("", "cuda", "nvrtc"):
         return Choice("ops.mish, CUDA kernel", "nvcc or NVRTC builds it on first use")
-    if device.type != "cpu" or asked not in ("", "cpu"):
-        return _choose(device.type, device.index, asked)
+    if device.type != "cpu" or requested not in ("", "cpu"):
+        return _choose(device.type, device.index, requested)
     name = f"ops.mish, CPU kernel, {build.instruction_set()}"
     try:
         return Choice(name, f"build {build.cpu_library(may_build=False).stem}")
@@ -98,8 +101,8 @@ def expect(device: torch.device) -> Choice:
 
 
 def dense(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The tensor in a layout without gaps, itself where it has one, and an empty one of the same layout."""
-    like = torch.empty_like(x)  # keeps the strides of dense tensors, permuted ones too, and of no others
+    """The tensor in a dense layout (itself if possible), and an empty one of the same layout."""
+    like = torch.empty_like(x)  # keeps the strides of dense tensors only, including permuted ones
     if like.stride() != x.stride():
         x = torch.empty_like(like).copy_(x)
     return x, like
@@ -109,10 +112,10 @@ def dense(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class CpuKernels:
-    """The CPU library, called through ctypes, which lets other Python threads run meanwhile."""
+    """The CPU library, called through ctypes, which releases the GIL during calls."""
 
     def __init__(self, path: Path, instructions: str):
-        """Load the library; Unavailable where that fails."""
+        """Load the library; Unavailable on failure."""
         self.name = f"ops.mish, CPU kernel, {instructions}"
         self.origin = f"build {path.stem}"
         try:
@@ -134,19 +137,19 @@ class CpuKernels:
             getattr(self.library, name).restype = ctypes.c_int32
 
     def call(self, name: str, *arguments: float | Tensor | None) -> None:
-        """Call a function of the library with numbers and tensors, which are dense and on the CPU; None is null."""
-        plain = [each.data_ptr() if isinstance(each, Tensor) else each for each in arguments]
+        """Call a function of the library with numbers and dense CPU tensors; None is passed as null."""
+        plain = [value.data_ptr() if isinstance(value, Tensor) else value for value in arguments]
         code = getattr(self.library, name)(*plain, self.parallel_for)
         if code != 0:
             raise RuntimeError(f"{name} of the CPU library failed with code {code}")
 
     def map(self, order: int, x: Tensor, g: Tensor, out: Tensor) -> None:
-        """Write mish(x), g mish'(x) or g mish''(x) to `out`; all dense and of one layout and type."""
+        """Write mish(x), g mish'(x) or g mish''(x) to `out`; all dense and of the same layout and type."""
         self.call("mish_map", TYPES[x.dtype], order, x.numel(), x, g, out)
 
 
 def _address_of_parallel_for() -> int | None:
-    """torch_parallel_for of PyTorch's stable C interface (2.10 and later): the threads that PyTorch itself uses."""
+    """torch_parallel_for of PyTorch's stable C interface (2.10 and later), which uses PyTorch's own threads."""
     name = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}.get(sys.platform, "libtorch_cpu.so")
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
     return ctypes.cast(library.torch_parallel_for, ctypes.c_void_p).value
@@ -154,28 +157,28 @@ def _address_of_parallel_for() -> int | None:
 
 def _cpu(index: int | None) -> CpuKernels:
     kernels = CpuKernels(build.cpu_library(), build.instruction_set())
-    keep_freed_memory(256 << 20)  # else new pages for their results cost as much as they do
+    keep_freed_memory(256 << 20)  # otherwise new memory pages for results cost as much as the kernels
     return kernels
 
 
 # ----------------------------------------------------------------------------------------------------------- the GPUs
 
 
-_PAIR = ("mean", "variance", "weight", "bias", "eps", "act", "slope")
-_ARGUMENTS = {  # of the functions of csrc/norm_act_cpu.cpp, by their names in ops/grid.py, after type and shape
+_NORM_ACT = ("mean", "variance", "weight", "bias", "eps", "act", "slope")
+_ARGUMENTS = {  # of the functions of csrc/norm_act_cpu.cpp after type and shape, by their names in ops/grid.py
     "norm_statistics": ("x", "mean", "variance", "running_mean", "running_var", "factor"),
-    "norm_act_forward": ("x", *_PAIR, "out"),
-    "norm_act_reduce": ("x", "dy", *_PAIR, "out", "by_weight", "by_bias"),
+    "norm_act_forward": ("x", *_NORM_ACT, "out"),
+    "norm_act_reduce": ("x", "dy", *_NORM_ACT, "out", "by_weight", "by_bias"),
     "norm_act_backward": ("x", "mean", "variance", "weight", "by_weight", "by_bias", "eps", "count", "out"),
 }
-_SUMS = ("norm_statistics", "norm_act_reduce")  # whose sums a second kernel ends
+_SUMS = ("norm_statistics", "norm_act_reduce")  # a second kernel completes their sums
 
 
 class CudaKernels:
-    """A GPU image, loaded and launched through the driver's own C interface, which every CUDA machine has."""
+    """A GPU image, loaded and launched through the C interface of the CUDA driver, which every CUDA machine has."""
 
     def __init__(self, image: Path, index: int, maker: str):
-        """Load the image into the context that PyTorch uses on this GPU; Unavailable where that fails."""
+        """Load the image into PyTorch's context on this GPU; Unavailable on failure."""
         self.name = f"ops.mish, CUDA kernel by {maker}"
         self.origin = f"build {image.stem}"
         self.index = index
@@ -194,50 +197,52 @@ class CudaKernels:
         """As CpuKernels.map, in the current stream of the tensors' GPU."""
         pointers, count = (x.data_ptr(), g.data_ptr(), out.data_ptr()), x.numel()
         aligned = not any(pointer % 16 for pointer in pointers)
-        in_block = THREADS * PIECES * 16 // x.element_size() if aligned else THREADS  # elements
+        per_block = THREADS * PIECES * 16 // x.element_size() if aligned else THREADS  # elements
         name = f"mish_{order}_{NAMES[TYPES[x.dtype]]}_{'vector' if aligned else 'scalar'}"
         arguments = (*map(ctypes.c_void_p, pointers), ctypes.c_longlong(count))
-        places = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
-        self._launch(name, (-(-count // in_block), 1), places)
+        addresses = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
+        self._launch(name, (-(-count // per_block), 1), addresses)
 
     def call(
         self, name: str, kind: int, outer: int, channels: int, inner: int, *arguments: float | Tensor | None
     ) -> None:
         """As CpuKernels.call, for the functions of csrc/norm_act_cpu.cpp, in the current stream of the tensors' GPU."""
-        given: dict = dict(zip(_ARGUMENTS[name], arguments, strict=True))
+        given: dict[str, Any] = dict(zip(_ARGUMENTS[name], arguments, strict=True))
         act = f"_{given.pop('act')}" if "act" in given else ""
-        large, sums = tuple(given[each] for each in ("x", "dy", "out") if each in given), name in _SUMS
+        large, sums = tuple(given[key] for key in ("x", "dy", "out") if key in given), name in _SUMS
         grid = cut(outer, channels, inner, large, sums=sums)
-        if sums:  # a pair of each split and channel, and what the first is less by
+        if sums:  # two sums per split and channel, and the offset of the first per channel
             size = (2 * grid.blocks[1] + 1) * channels
             given["partial"] = torch.empty(size, dtype=torch.float32, device=large[0].device)
             given.setdefault("count", outer * inner)
-        places = ctypes.byref(ctypes.c_char_p(grid.call(**given)))  # one argument, the struct Call
-        self._launch(f"{name}{act}_{NAMES[kind]}_{grid.way}", grid.blocks, places)
+        addresses = ctypes.byref(ctypes.c_char_p(grid.call(**given)))  # one argument, the struct Call
+        self._launch(f"{name}{act}_{NAMES[kind]}_{grid.variant}", grid.blocks, addresses)
         if sums:
-            self._launch(f"{name}_end", (channels, 1), places)
+            self._launch(f"{name}_end", (channels, 1), addresses)
 
-    def _launch(self, name: str, grid: tuple[int, int], places: object) -> None:
-        """Launch a kernel in the current stream; `places` is an array of the addresses of its arguments."""
+    def _launch(self, name: str, grid: tuple[int, int], addresses: object) -> None:
+        """Launch a kernel in the current stream; `addresses` is an array of the addresses of its arguments."""
         if not self._is_current():
             with torch.cuda.device(self.index):
-                return self._launch(name, grid, places)
+                return self._launch(name, grid, addresses)
         self._enter()
         function = self.functions.get(name)
         if function is None:
             function = ctypes.c_void_p()
             self._call("cuModuleGetFunction", ctypes.byref(function), self.module, name.encode())
             self.functions[name] = function
-        self._call("cuLaunchKernel", function, *grid, 1, THREADS, 1, 1, 0, self._stream(), places, None)
+        self._call("cuLaunchKernel", function, *grid, 1, THREADS, 1, 1, 0, self._stream(), addresses, None)
 
     def _is_current(self) -> bool:
         return torch.cuda.current_device() == self.index
 
     def _stream(self) -> int:
-        return torch._C._cuda_getCurrentRawStream(self.index)  # torch.cuda.current_stream makes an object each time
+        return torch._C._cuda_getCurrentRawStream(
+            self.index
+        )  # torch.cuda.current_stream creates an object on each call
 
     def _enter(self) -> None:
-        """Make PyTorch's context current: a thread of autograd's that has called nothing yet may have none."""
+        """Make PyTorch's context current: an autograd thread may not have one yet."""
         current = ctypes.c_void_p()
         self._call("cuCtxGetCurrent", ctypes.byref(current))
         if current.value != self.context.value:
@@ -252,7 +257,7 @@ class CudaKernels:
 
 
 def _driver(path: str = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1") -> ctypes.CDLL:
-    """The CUDA driver; Unavailable where it cannot be loaded."""
+    """The CUDA driver; Unavailable if it cannot be loaded."""
     try:
         driver = ctypes.CDLL(path)
     except OSError as error:
@@ -263,14 +268,14 @@ def _driver(path: str = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so
 
 
 def _cuda(index: int | None) -> CudaKernels:
-    """Kernels by nvcc: from the image built ahead of time, or from one for this GPU that is built now."""
+    """Kernels by nvcc: from the image built ahead of time, or from one built now for this GPU."""
     index = torch.cuda.current_device() if index is None else index
     ahead = build.find_ahead()
     if ahead is not None:
         try:
             return CudaKernels(ahead, index, "nvcc, ahead of time")
         except Unavailable as error:
-            say(f"{ahead} does not serve this GPU ({error})")
+            say(f"{ahead} does not support this GPU ({error})")
     return CudaKernels(build.nvcc_image([_architecture(index)]), index, "nvcc")
 
 
@@ -285,4 +290,5 @@ def _architecture(index: int) -> str:
 
 
 Loader = Callable[[int | None], "CpuKernels | CudaKernels"]
-WAYS: dict[str, tuple[str, Loader]] = {"cpu": ("cpu", _cpu), "cuda": ("cuda", _cuda), "nvrtc": ("cuda", _nvrtc)}
+# Device type and loader, in the order of preference.
+BACKENDS: dict[str, tuple[str, Loader]] = {"cpu": ("cpu", _cpu), "cuda": ("cuda", _cuda), "nvrtc": ("cuda", _nvrtc)}

@@ -1,9 +1,9 @@
-"""What Mish costs beside a copy, ReLU, SiLU and PyTorch's own Mish: ``python -m ops.bench``.
+"""Benchmark of Mish against a copy, ReLU, SiLU and PyTorch's Mish: ``python -m ops.bench``.
 
-Everything of a table is measured in turn, round after round, in one process, and compared within its round: a ratio is
-the median over the rounds of the quotient of two times of one round. So a busy machine disturbs both of a pair alike.
-Forward is without gradients; backward is `y.backward(g)` alone. Copy (read 1, write 1) and add (read 2, write 1) are
-the least that the memory allows for forward and backward. ``--compiled`` has torch.compile's versions too.
+All entries of a table are measured in turn, round by round, in one process, and compared within a round: a ratio is the
+median over the rounds of the quotient of two times, so that load on the machine affects both equally. Forward is
+without gradients; backward is `y.backward(g)` alone. Copy (read 1, write 1) and add (read 2, write 1) are the lower
+bounds that memory bandwidth sets for forward and backward. ``--compiled`` adds versions by torch.compile.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +26,11 @@ from ops.norm_act import FUSED_TYPES, norm_act, prepare
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 Run = Callable[[], object]
-Case = Callable[[], Run]  # prepares what is not timed, returns what is
+Case = Callable[[], Run]  # does the untimed preparation, returns the timed part
 
 
 def three_operations(x: Tensor) -> Tensor:
-    """Mish as its definition reads."""
+    """Mish as in its definition."""
     return x * torch.tanh(F.softplus(x)).to(x.dtype)
 
 
@@ -45,7 +44,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the tables, and write them and the picture where asked to."""
+    """Measure, print the tables, and write the requested files."""
     arguments = parse(argv)
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
@@ -58,12 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows += operator_rows(x, name, arguments)
     print(operator_table(rows), flush=True)
     pairs = []
-    for name in [each for each in arguments.types if TYPES[each] in FUSED_TYPES.get(device.type, ())]:
+    for name in [key for key in arguments.types if TYPES[key] in FUSED_TYPES.get(device.type, ())]:
         for layout in (torch.contiguous_format, torch.channels_last):
             side = max(arguments.sides)
             x = torch.randn(16, 64, side, side, device=device).to(TYPES[name]).to(memory_format=layout)
-            pairs += pair_rows(x, name, arguments.rounds)
-    print("\n" + pair_table(pairs), flush=True)
+            pairs += fused_rows(x, name, arguments.rounds)
+    print("\n" + fused_table(pairs), flush=True)
     if arguments.json:
         content = {"machine": machine(device), "threads": arguments.threads, "mish": vars(chosen), "rows": rows}
         Path(arguments.json).write_text(json.dumps(content | {"pairs": pairs}, indent=1) + "\n", encoding="utf-8")
@@ -81,16 +80,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", default="cpu")
     add("--threads", type=int, default=torch.get_num_threads())
     add("--types", nargs="+", choices=TYPES, default=["fp32", "bf16", "fp16"])
-    add("--sides", nargs="+", type=int, default=[20, 80], help="of the maps (16, 64, side, side); 80: 6.5 M elements")
-    add("--rounds", type=int, default=40, help="the first tenth does not count")
-    add("--compiled", action="store_true", help="torch.compile's versions too; compiling takes minutes")
-    add("--json", metavar="FILE", help="write the numbers there")
-    add("--picture", metavar="FILE.png", help="draw the ratios there")
+    add(
+        "--sides",
+        nargs="+",
+        type=int,
+        default=[20, 80],
+        help="sizes of the maps (16, 64, side, side); 80: 6.5 M elements",
+    )
+    add("--rounds", type=int, default=40, help="rounds that count, after a tenth as many for warm-up")
+    add("--compiled", action="store_true", help="add versions by torch.compile; compiling takes minutes")
+    add("--json", metavar="FILE", help="write the numbers to this file")
+    add("--picture", metavar="FILE.png", help="draw the ratios to this file")
     return parser.parse_args(argv)
 
 
 def machine(device: torch.device) -> str:
-    """Processor or GPU, PyTorch and date in words."""
+    """CPU or GPU, PyTorch version and date in words."""
     name = platform.machine()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -105,16 +110,16 @@ def machine(device: torch.device) -> str:
 
 
 def measure(cases: dict[str, Case], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Milliseconds of each case in each round, after a tenth of the rounds that do not count."""
-    taken: dict[str, list[float]] = {name: [] for name in cases}
+    """Milliseconds of each case in each round, after a tenth as many warm-up rounds."""
+    milliseconds_of: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds + max(2, rounds // 10)):
         for name, case in cases.items():
-            taken[name].append(milliseconds(case(), device))
-    return {name: times[-rounds:] for name, times in taken.items()}
+            milliseconds_of[name].append(milliseconds(case(), device))
+    return {name: times[-rounds:] for name, times in milliseconds_of.items()}
 
 
 def milliseconds(run: Run, device: torch.device) -> float:
-    """How long a call takes, on the device's own clock where it has one."""
+    """Duration of a call, measured by events on a GPU."""
     if device.type != "cuda":
         start = time.perf_counter()
         run()
@@ -129,12 +134,12 @@ def milliseconds(run: Run, device: torch.device) -> float:
 
 
 def ratio(times: Sequence[float], others: Sequence[float]) -> float:
-    """The median of the quotients of one round each."""
+    """The median of the quotients of the rounds."""
     return statistics.median(a / b for a, b in zip(times, others, strict=True))
 
 
 def forward_case(function: Callable[[Tensor], Tensor], x: Tensor) -> Case:
-    """Times the function without gradients."""
+    """The function without gradients."""
 
     def run() -> None:
         with torch.no_grad():
@@ -144,7 +149,7 @@ def forward_case(function: Callable[[Tensor], Tensor], x: Tensor) -> Case:
 
 
 def backward_case(function: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) -> Case:
-    """Times the backward pass of the function alone."""
+    """The backward pass of the function alone."""
 
     def prepared() -> Run:
         y = function(x.detach().requires_grad_())
@@ -154,7 +159,7 @@ def backward_case(function: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) ->
 
 
 def both_case(function: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) -> Case:
-    """Times forward and backward together."""
+    """Forward and backward pass of the function."""
 
     def run() -> None:
         function(x.detach().requires_grad_()).backward(g)
@@ -165,11 +170,11 @@ def both_case(function: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) -> Cas
 # --------------------------------------------------------------------------------------------------------- the operator
 
 
-def operator_rows(x: Tensor, name: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The figures of one type and size: milliseconds and ratios of each function, forward and backward."""
+def operator_rows(x: Tensor, name: str, arguments: argparse.Namespace) -> list[dict[str, float | str]]:
+    """Results for one type and size: milliseconds and ratios of each function, forward and backward."""
     functions = dict(FUNCTIONS)
     if arguments.compiled:
-        # PyTorch's own functions share one entry of the compiler's cache: each type and each use of gradients counts.
+        # PyTorch's functions share one entry of the compiler's cache, which counts each type and each use of gradients.
         torch._dynamo.config.recompile_limit = 100
         for key in ("ReLU", "SiLU", "F.mish", "ops.mish"):
             functions[f"{key}, compiled"] = torch.compile(FUNCTIONS[key], fullgraph=True, dynamic=False)
@@ -196,8 +201,8 @@ def operator_rows(x: Tensor, name: str, arguments: argparse.Namespace) -> list[d
     ]
 
 
-def operator_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The figures as a table in Markdown."""
+def operator_table(rows: Sequence[dict[str, float | str]]) -> str:
+    """The results as a Markdown table."""
     lines = [
         "| type | elements | function | forward, ms | by copy | F.mish takes | backward, ms | by add | F.mish takes |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -212,14 +217,14 @@ def operator_table(rows: Sequence[dict[str, Any]]) -> str:
 # -------------------------------------------------------------------------------------------- batch norm and activation
 
 
-def pair_rows(x: Tensor, name: str, rounds: int) -> list[dict[str, Any]]:
+def fused_rows(x: Tensor, name: str, rounds: int) -> list[dict[str, float | str]]:
     """Batch norm and activation in training, forward and backward together, against PyTorch's batch norm and ReLU."""
     norm, g = nn.BatchNorm2d(x.shape[1]).to(x.device), torch.randn_like(x)
     functions: dict[str, Callable[[Tensor], Tensor]] = {
-        "BatchNorm2d, ReLU": lambda each: F.relu(norm(each)),
-        "BatchNorm2d, SiLU": lambda each: F.silu(norm(each)),
-        "BatchNorm2d, F.mish": lambda each: F.mish(norm(each)),
-        "BatchNorm2d, ops.mish": lambda each: mish(norm(each)),
+        "BatchNorm2d, ReLU": lambda z: F.relu(norm(z)),
+        "BatchNorm2d, SiLU": lambda z: F.silu(norm(z)),
+        "BatchNorm2d, F.mish": lambda z: F.mish(norm(z)),
+        "BatchNorm2d, ops.mish": lambda z: mish(norm(z)),
     }
     for act in (nn.ReLU(), nn.SiLU(), nn.LeakyReLU(0.1), Mish()):
         functions[f"norm_act, {type(act).__name__}"] = partial(norm_act, norm=norm, act=act)
@@ -238,19 +243,19 @@ def pair_rows(x: Tensor, name: str, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-def pair_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The figures of the pairs as a table in Markdown."""
+def fused_table(rows: Sequence[dict[str, float | str]]) -> str:
+    """The results of batch norm and activation as a Markdown table."""
     lines = [
-        "| type | layout | batch norm and activation | both ways, ms | by BatchNorm2d, ReLU | by norm_act, ReLU |",
+        "| type | layout | modules | forward and backward, ms | by BatchNorm2d, ReLU | by norm_act, ReLU |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        figures = f"{row['ms']:.2f} | {row['by_relu']:.2f} | {row['by_fused_relu']:.2f}"
-        lines.append(f"| {row['type']} | {row['layout']} | {row['pair']} | {figures} |")
+        values = f"{row['ms']:.2f} | {row['by_relu']:.2f} | {row['by_fused_relu']:.2f}"
+        lines.append(f"| {row['type']} | {row['layout']} | {row['pair']} | {values} |")
     return "\n".join(lines)
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path, *, title: str) -> None:
+def draw(rows: Sequence[dict[str, float | str]], path: Path, *, title: str) -> None:
     """Bars of the largest size: forward by copy and backward by add, for each type and function."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -262,21 +267,23 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, *, title: str) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(types), sharey=True, squeeze=False)[0]
     for axis, name in zip(axes, types, strict=True):
-        own = [row for row in rows if row["type"] == name]
+        selected = [row for row in rows if row["type"] == name]
         for key, shift, label in (
             ("forward_by_copy", 0.2, "forward / copy"),
             ("backward_by_add", -0.2, "backward / add"),
         ):
-            places = [len(own) - index + shift for index in range(len(own))]
-            bars = axis.barh(places, [row[key] for row in own], height=0.36, label=label)
+            places = [len(selected) - index + shift for index in range(len(selected))]
+            bars = axis.barh(places, [row[key] for row in selected], height=0.36, label=label)
             axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
-        axis.set_yticks([len(own) - index for index in range(len(own))], [row["function"] for row in own])
+        axis.set_yticks(
+            [len(selected) - index for index in range(len(selected))], [row["function"] for row in selected]
+        )
         axis.axvline(1, color="black", linewidth=0.8)
         axis.set_title(name)
         axis.set_xlabel("times the copy (forward) or the add (backward)")
         axis.margins(x=0.12)
     axes[0].legend(loc="lower right", fontsize=8)
-    figure.suptitle(f"{title}\n{largest:,} elements; 1 is what the memory allows", fontsize=9)
+    figure.suptitle(f"{title}\n{largest:,} elements; 1 is the limit set by memory bandwidth", fontsize=9)
     figure.savefig(path, dpi=120)
 
 

@@ -1,11 +1,9 @@
-"""Builds the kernels in csrc/ and keeps them: ``python -m ops.build`` ahead of time, or each on its first use.
+"""Build the kernels in csrc/ and cache the results: ``python -m ops.build`` ahead of time, or each on first use.
 
-What is built knows nothing of PyTorch or Python (plain C functions, GPU images), so a build serves every version of
-both. Builds lie in one folder, ``$YOLO_MISH_CACHE`` or ``~/.cache/yolo-mish/ops``. A file's name holds two hashes: of
-what it was made from (sources, flags, instruction set or GPU, machine, system, PyTorch's major version) and of the
-compiler. Where there is no compiler, a build by any will do: so a machine without one can be given the folder.
-
-Nothing here runs at import.
+Builds do not depend on PyTorch or Python (plain C functions, GPU images), so one build works with all versions of both.
+They are stored in one folder, ``$YOLO_MISH_CACHE`` or ``~/.cache/yolo-mish/ops``. File names contain two hashes: of the
+inputs (sources, flags, instruction set or GPU, machine, system, PyTorch's major version) and of the compiler. Without a
+compiler, a build by any compiler is used, so the folder can be copied to a machine without one.
 """
 
 import argparse
@@ -22,15 +20,17 @@ from pathlib import Path
 
 import torch
 
+from core.files import user_cache_folder
+
 SOURCES = Path(__file__).parent / "csrc"
 CPU_SOURCES = ("mish_cpu.cpp", "norm_act_cpu.cpp")
 CPU_HEADERS = ("activations.h", "bf16_avx512.h", "mish_math.h", "parallel.h")
-CUDA_SOURCES = (  # first the one that is compiled
+CUDA_SOURCES = (  # the first one is compiled, it includes the others
     *("kernels.cu", "mish_cuda.cu", "norm_act_cuda.cu"),
     *("activations.h", "cuda_pieces.h", "mish_math.h"),
 )
 
-# Instruction sets by PyTorch's own names for what its kernels use: exactly the features that PyTorch has checked for.
+# Instruction sets by the names that PyTorch uses for its kernels: exactly the CPU features that PyTorch checks for.
 INSTRUCTION_SETS = {
     "AVX512": (
         *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"),
@@ -39,18 +39,18 @@ INSTRUCTION_SETS = {
     "AVX2": ("-mavx2", "-mfma", "-mf16c"),
     "baseline": (),
 }
-# No errno and no floating-point traps: both would keep loops from becoming vectors. NaN and infinity stay.
+# Without errno and floating-point traps, which prevent vectorised loops. NaN and infinity are handled correctly.
 CPU_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
-ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")  # compute capabilities that are built ahead of time
-SECONDS = 300  # longest that a compiler may take
+ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")  # compute capabilities built ahead of time
+COMPILE_TIMEOUT = 300  # seconds
 
 
 class Unavailable(RuntimeError):
-    """A kernel cannot be had; the message says why, in words for the user."""
+    """A kernel is unavailable; the message tells the user why."""
 
 
 def say(text: str) -> None:
-    """Print a line for the user, beside what the program prints itself."""
+    """Print a line for the user on stderr."""
     print(f"ops: {text}", file=sys.stderr, flush=True)
 
 
@@ -58,37 +58,37 @@ def say(text: str) -> None:
 
 
 def cache_folder() -> Path:
-    """The folder of builds."""
-    own = os.environ.get("YOLO_MISH_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolo-mish" / "ops"
+    """The folder where builds are stored."""
+    folder = os.environ.get("YOLO_MISH_CACHE")
+    return Path(folder) if folder else user_cache_folder() / "ops"
 
 
 def fingerprint(*parts: object) -> str:
-    """A short hash of the words given and of what is under every build: machine, system, PyTorch's major version."""
-    ground = (platform.machine(), sys.platform, torch.__version__.split(".")[0])
-    return hashlib.sha256("\0".join(map(str, (*ground, *parts))).encode()).hexdigest()[:16]
+    """A short hash of the parts and of what every build depends on: machine, system, PyTorch's major version."""
+    platform_parts = (platform.machine(), sys.platform, torch.__version__.split(".")[0])
+    return hashlib.sha256("\0".join(map(str, (*platform_parts, *parts))).encode()).hexdigest()[:16]
 
 
 def source_text(names: Sequence[str]) -> str:
-    """The text of these files of csrc/, one after the other."""
+    """The concatenated text of these files of csrc/."""
     return "\n".join((SOURCES / name).read_text(encoding="utf-8") for name in names)
 
 
 def find(stem: str, key: str, compiler: str | None, suffix: str) -> Path | None:
-    """The build of this name and key by this compiler, by any (the newest) where `compiler` is None; or None."""
+    """The build of this name and key by this compiler, or the newest if `compiler` is None; None if missing."""
     folder = cache_folder()
     if compiler is not None:
         path = folder / f"{stem}-{key}-{fingerprint(compiler)}{suffix}"
         return path if path.is_file() else None
-    there = sorted(folder.glob(f"{stem}-{key}-*{suffix}"), key=lambda path: path.stat().st_mtime)
-    return there[-1] if there else None
+    builds = sorted(folder.glob(f"{stem}-{key}-*{suffix}"), key=lambda path: path.stat().st_mtime)
+    return builds[-1] if builds else None
 
 
 def build(stem: str, key: str, compiler: str, suffix: str, make: Callable[[Path], None]) -> Path:
-    """Have `make` write the file unless it is there, and return its path. Several processes at once build it once.
+    """The path of a build, written by `make` unless it exists; concurrent processes build it only once.
 
-    Raises Unavailable where the folder cannot be written or `make` fails. A killed build leaves nothing in the way:
-    the lock goes with its process, and a half-written file has another name.
+    Raises Unavailable if the folder is not writable or `make` fails. An interrupted build blocks nothing: the lock ends
+    with its process, and an incomplete file has another name.
     """
     folder = cache_folder()
     path = folder / f"{stem}-{key}-{fingerprint(compiler)}{suffix}"
@@ -100,23 +100,25 @@ def build(stem: str, key: str, compiler: str, suffix: str, make: Callable[[Path]
         with locked(path.with_suffix(".lock")):
             if path.is_file():  # another process was first
                 return path
-            for left in folder.glob(f"{path.name}.*.part"):  # by a process that was killed: we hold the lock
+            for left in folder.glob(f"{path.name}.*.part"):  # of killed processes, as this one holds the lock
                 left.unlink(missing_ok=True)
             try:
-                say(f"building {stem} with {compiler} into {folder}; once, a few seconds")
+                say(f"building {stem} with {compiler} into {folder}, once; this takes a few seconds")
                 make(part)
                 os.replace(part, path)
             finally:
                 part.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise Unavailable(f"the cache {folder} cannot be used ({reason}); set YOLO_MISH_CACHE to another") from error
+        raise Unavailable(
+            f"the cache {folder} cannot be used ({reason}); set YOLO_MISH_CACHE to another folder"
+        ) from error
     return path
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the file's lock, waiting for it; the system gives it back when the process ends, however it ends."""
+    """Wait for the lock of a file and hold it; the system releases it when the process ends."""
     try:
         import fcntl
     except ImportError as error:
@@ -127,18 +129,18 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def compile_with(command: Sequence[str]) -> None:
-    """Run a compiler; raises Unavailable with the end of what it wrote where it fails."""
+    """Run a compiler; Unavailable with the end of its output on failure."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT, check=False)
     except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"{command[0]} took more than {SECONDS} seconds") from error
+        raise Unavailable(f"{command[0]} took more than {COMPILE_TIMEOUT} seconds") from error
     if done.returncode != 0:
         raise Unavailable(f"{command[0]} failed: {' '.join(done.stderr.split())[-400:]}")
 
 
 @functools.cache
 def version_of(program: str) -> str | None:
-    """The path of a program and what it says of its version, or None where it is not there."""
+    """The path and version of a program, None if it is not installed."""
     path = shutil.which(program)
     if path is None:
         return None
@@ -152,7 +154,7 @@ def version_of(program: str) -> str | None:
 
 
 def cpp_compiler() -> str | None:
-    """The C++ compiler: the one that $CXX names, else g++ or clang++; None where none is there."""
+    """The C++ compiler: $CXX if set, else g++ or clang++; None if there is none."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
     return next((name for name in names if version_of(name)), None)
 
@@ -161,15 +163,15 @@ def cpp_compiler() -> str | None:
 
 
 def instruction_set() -> str:
-    """The instruction set that PyTorch's own kernels use here, as far as ours have it."""
-    found = torch.backends.cpu.get_cpu_capability()
-    return found if found in INSTRUCTION_SETS else "baseline"
+    """The instruction set that PyTorch's kernels use on this CPU, or `baseline` if ours do not support it."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return capability if capability in INSTRUCTION_SETS else "baseline"
 
 
 def cpu_library(instructions: str | None = None, *, may_build: bool = True) -> Path:
-    """The library of CPU kernels for an instruction set, this processor's by default; built where it is not there.
+    """The library of CPU kernels for an instruction set, by default that of this CPU; built if it does not exist.
 
-    Raises Unavailable where it can be neither found nor built, or is not found and `may_build` is false.
+    Raises Unavailable if it can be neither found nor built, or is not found and `may_build` is false.
     """
     instructions = instructions or instruction_set()
     flags = (*CPU_FLAGS, *INSTRUCTION_SETS[instructions])
@@ -180,8 +182,8 @@ def cpu_library(instructions: str | None = None, *, may_build: bool = True) -> P
     if found is not None:
         return found
     if compiler is None or identity is None:
-        wanted = os.environ.get("CXX") or "g++ or clang++"
-        raise Unavailable(f"no C++ compiler ({wanted}) and nothing built ahead in {cache_folder()}")
+        expected = os.environ.get("CXX") or "g++ or clang++"
+        raise Unavailable(f"no C++ compiler ({expected}) and no earlier build in {cache_folder()}")
     if not may_build:
         raise Unavailable("not built yet")
     sources = [str(SOURCES / name) for name in CPU_SOURCES]
@@ -192,22 +194,22 @@ def cpu_library(instructions: str | None = None, *, may_build: bool = True) -> P
 
 
 def cuda_key(architecture: str) -> str:
-    """The hash of what a GPU image is made from; `architecture` is a capability such as 90, or "all"."""
+    """The hash of the inputs of a GPU image; `architecture` is a compute capability such as 90, or "all"."""
     return fingerprint("cuda", source_text(CUDA_SOURCES), architecture)
 
 
 def find_ahead() -> Path | None:
-    """The image for all architectures that `python -m ops.build` left, or None."""
+    """The image for all architectures, built ahead of time by `python -m ops.build`, or None."""
     return find("cuda-all", cuda_key("all"), version_of("nvcc"), ".fatbin")
 
 
 def nvcc_image(architectures: Sequence[str]) -> Path:
-    """The image that nvcc makes for these capabilities, built where it is not there; Unavailable where it cannot be."""
+    """The image by nvcc for these compute capabilities, built if it does not exist; Unavailable on failure."""
     identity = version_of("nvcc")
     if identity is None:
         raise Unavailable("no nvcc")
     name = architectures[0] if len(architectures) == 1 else "all"
-    targets = [f"-gencode=arch=compute_{each},code=sm_{each}" for each in architectures]
+    targets = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures]
     command = ["nvcc", "-std=c++17", "-O3", "-fatbin", *targets, str(SOURCES / CUDA_SOURCES[0])]
     return build(
         f"cuda-{name}", cuda_key(name), identity, ".fatbin", lambda path: compile_with([*command, "-o", str(path)])
@@ -215,22 +217,22 @@ def nvcc_image(architectures: Sequence[str]) -> Path:
 
 
 def known_to_nvcc() -> list[str]:
-    """Those of ARCHITECTURES that the installed nvcc can compile for."""
+    """The ARCHITECTURES that the installed nvcc supports."""
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         return []
     done = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, timeout=60, check=False)
-    return [each for each in ARCHITECTURES if f"compute_{each}" in done.stdout.split()]
+    return [number for number in ARCHITECTURES if f"compute_{number}" in done.stdout.split()]
 
 
 def nvrtc_image(architecture: str) -> Path:
-    """The image that NVRTC makes for this capability through cuda.bindings, as PyTorch's CUDA wheels bring both."""
+    """The image by NVRTC for this compute capability, through cuda.bindings; PyTorch's CUDA wheels depend on both."""
     try:
         from cuda.bindings import nvrtc
 
         code, major, minor = nvrtc.nvrtcVersion()
-    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: the binding found no library to bind
-        raise Unavailable(f"NVRTC through cuda.bindings is not to be had ({error})") from error
+    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: the library behind the binding is missing
+        raise Unavailable(f"NVRTC through cuda.bindings is unavailable ({error})") from error
     if code != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise Unavailable(f"NVRTC does not start ({code})")
     identity = f"NVRTC {major}.{minor}"
@@ -266,9 +268,9 @@ def _compile_with_nvrtc(nvrtc, architecture: str, path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build everything that this machine's compilers can, for every processor of its kind and every GPU."""
+    """Build all kernels that the compilers of this machine can, for all CPUs of its architecture and all GPUs."""
     parser = argparse.ArgumentParser(prog="python -m ops.build", description=__doc__.splitlines()[0])
-    parser.add_argument("--cpu-only", action="store_true", help="leave the GPU kernels out")
+    parser.add_argument("--cpu-only", action="store_true", help="do not build GPU kernels")
     arguments = parser.parse_args(argv)
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     built, missed = [], []

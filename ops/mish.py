@@ -1,12 +1,12 @@
-"""Mish(x) = x tanh(ln(1 + exp x)) (Misra, arXiv 1908.08681, eq. 1): the operator, and what runs it.
+"""Mish(x) = x tanh(ln(1 + exp x)) (Misra, arXiv 1908.08681, eq. 1): the operator and its dispatch.
 
-Eager code runs a kernel of ours (csrc/, chosen in ops/backend.py) that saves only its input and has its first two
-derivatives in closed form; where there is none, PyTorch's own. Under torch.compile and torch.export an algebraic form
-is traced instead, one exponential and one division, which the compiler fuses with what stands around it: it would not
-look into a kernel, and PyTorch's operator would lower to log1p and tanh. In a file of ONNX it is ONNX's own Mish.
+Eager code runs a custom kernel (csrc/, chosen in ops/backend.py) that saves only its input and computes the first two
+derivatives in closed form, or PyTorch's operator if no kernel is available. torch.compile and torch.export trace an
+algebraic form with one exponential and one division instead, which the compiler fuses with its neighbours: it cannot
+look into a kernel, and PyTorch's operator would be lowered to log1p and tanh. ONNX export emits ONNX's Mish operator.
 
-The way of a call: `mish` -> `_mish` (autograd, vmap, forward mode) -> yolo::mish (the dispatcher, so that fake tensors
-and dispatch modes see it) -> `_run` -> the kernel.
+Call path: `mish` -> `_mish` (autograd, vmap, forward mode) -> yolo::mish (the dispatcher, so that fake tensors and
+dispatch modes work) -> `_run` -> the kernel.
 """
 
 from dataclasses import dataclass
@@ -18,43 +18,43 @@ from torch import Tensor, nn
 
 from ops.backend import TYPES, choose, dense, expect
 
-# Above 20, tanh(softplus(x)) rounds to 1 in fp32 and fp64 alike up to 2e-17; below -88 exp(x) leaves fp32's range.
+# Above 20, tanh(softplus(x)) is 1 to within 2e-17, in fp32 and fp64; below -88, exp(x) underflows in fp32.
 UPPER, LOWER = 20.0, -88.0
 NO_INPLACE = "Mish has no in-place form: its backward pass needs the input, which would be overwritten"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which implementation a call gets, and why."""
+class Dispatch:
+    """The implementation that a call runs, and the reason."""
 
     implementation: str
     reason: str
 
 
-def plan(device: torch.device | str, dtype: torch.dtype, *, compiled: bool = False) -> Plan:
-    """Say, without building or running anything, what `mish` runs for tensors of this device and type."""
+def dispatch(device: torch.device | str, dtype: torch.dtype, *, compiled: bool = False) -> Dispatch:
+    """What `mish` runs for tensors of this device and type, without building or running anything."""
     if compiled:
-        return Plan("algebraic formula", "traced, so that the compiler fuses it with its neighbours")
+        return Dispatch("algebraic formula", "traced, so that the compiler fuses it with its neighbours")
     if dtype not in TYPES:
-        return Plan("torch.nn.functional.mish", f"there is no kernel for {dtype}")
+        return Dispatch("torch.nn.functional.mish", f"no kernel for {dtype}")
     choice = expect(torch.device(device))
-    return Plan(choice.implementation, choice.reason)
+    return Dispatch(choice.implementation, choice.reason)
 
 
-def prepare(device: torch.device | str) -> Plan:
-    """Build and load what `mish` runs on this device, so that no later call has to: before a clock starts."""
+def prepare(device: torch.device | str) -> Dispatch:
+    """Build and load what `mish` runs on this device in advance, so that no timed call has to."""
     choice = choose(torch.device(device))
-    return Plan(choice.implementation, choice.reason)
+    return Dispatch(choice.implementation, choice.reason)
 
 
 def mish(x: Tensor, inplace: bool = False) -> Tensor:
-    """Mish of a floating tensor of any shape, in the input's type and layout, under autocast too; never in place."""
+    """Mish of a floating-point tensor of any shape, in the input's type and layout, also under autocast."""
     if inplace:
         raise ValueError(NO_INPLACE)
     if torch.compiler.is_compiling():
         return _traced(x)
     if x.dtype not in TYPES or type(x) not in (Tensor, nn.Parameter) or torch.jit.is_tracing():
-        return F.mish(x)  # integers get PyTorch's own error, subclasses keep their meaning, traced graphs an operator
+        return F.mish(x)  # PyTorch's error for integers, the override of subclasses, one operator in traced graphs
     choice = choose(x.device)
     if choice.eager:
         return x * torch.tanh(F.softplus(x)).to(x.dtype)
@@ -78,20 +78,20 @@ class Mish(nn.Module):
 
 
 def formula(x: Tensor) -> Tensor:
-    """Mish as x n / (n + 2) with n = e^x (e^x + 2), in fp32 where the input has 16 bits.
+    """Mish as x n / (n + 2) with n = e^x (e^x + 2), in fp32 for 16-bit inputs.
 
-    From tanh(ln u) = (u^2 - 1) / (u^2 + 1) with u = 1 + e^x; n is u^2 - 1, written so that nothing cancels.
+    From tanh(ln u) = (u^2 - 1) / (u^2 + 1) with u = 1 + e^x; n is u^2 - 1, written without cancellation.
     """
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     c = wide.clamp(LOWER, UPPER)
     e = c.exp()
     n = e * (e + 2)
-    # From 20 on, not above it: the gradient of clamp at its bound is no one's promise.
+    # >= rather than >: the gradient of clamp at its bound is unspecified.
     return torch.where(wide >= UPPER, wide, c * (n / (n + 2))).to(x.dtype)
 
 
 def reference(x: Tensor) -> Tensor:
-    """Mish straight from its definition, computed and returned in float64: what implementations are checked against."""
+    """Mish from its definition, computed and returned in float64: the reference for implementations."""
     x = x.double()
     return x * torch.tanh(torch.logaddexp(x, torch.zeros_like(x)))
 
@@ -110,7 +110,7 @@ _LIBRARY.define("mish_backward(Tensor grad, Tensor x, int order) -> Tensor", tag
 
 
 def _run(order: int, x: Tensor, grad: Tensor | None = None) -> Tensor:
-    """The kernel: mish(x), grad mish'(x) or grad mish''(x), as `order` is 0, 1 or 2, in the layout of x."""
+    """Run the kernel: mish(x), grad mish'(x) or grad mish''(x) for `order` 0, 1 or 2, in the layout of x."""
     x, out = dense(x)
     if grad is None:
         grad = x
@@ -118,7 +118,7 @@ def _run(order: int, x: Tensor, grad: Tensor | None = None) -> Tensor:
         grad = torch.empty_like(x).copy_(grad)
     kernels = choose(x.device).kernels
     if kernels is None:
-        raise RuntimeError(f"yolo::mish has no kernel on {x.device}; call ops.mish.mish, which knows what to do then")
+        raise RuntimeError(f"yolo::mish has no kernel on {x.device}; call ops.mish.mish, which falls back to PyTorch")
     if x.numel():
         kernels.map(order, x, grad, out)
     return out
@@ -135,11 +135,11 @@ torch.library.register_fake("yolo::mish_backward", lambda grad, x, order: torch.
 # ------------------------------------------------------------------------------------------------------------- autograd
 
 
-# Each operator has two forms: PyTorch takes four times as long to call one with the `setup_context` and `vmap` that
-# torch.func needs, so that one is taken under its transforms only.
+# Each operator has two forms: calling one with the `setup_context` and `vmap` that torch.func needs takes four times as
+# long, so that form is used under transforms only.
 
 
-def _below(operator: Any, *arguments: Any) -> Tensor:
+def _below(operator: torch._ops.OpOverload, *arguments: Tensor | int) -> Tensor:
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
 
@@ -154,7 +154,7 @@ def _mish_backward(grad: Tensor, x: Tensor, order: int) -> Tensor:
 
 
 class _Mish(torch.autograd.Function):
-    """mish(x); only x is kept."""
+    """mish(x); saves only x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -228,8 +228,8 @@ class _TransformedMishBackward(_MishBackward):
         info: Any, in_dims: tuple[int | None, int | None, None], grad: Tensor, x: Tensor, order: int
     ) -> tuple[Tensor, int]:
         grad, x = (
-            each.unsqueeze(0) if dim is None else each.movedim(dim, 0)
-            for each, dim in zip((grad, x), in_dims, strict=False)
+            tensor.unsqueeze(0) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip((grad, x), in_dims, strict=False)
         )
         grad, x = torch.broadcast_tensors(grad, x)
         return _mish_backward(grad, x, order), 0
@@ -238,7 +238,7 @@ class _TransformedMishBackward(_MishBackward):
 def _next(order: int) -> int:
     if order >= 2:
         raise NotImplementedError(
-            "Mish's kernel has two derivatives; for a third set YOLO_MISH=torch, which takes PyTorch's own operator"
+            "the Mish kernel has two derivatives; set YOLO_MISH=torch (PyTorch's operator) for a third"
         )
     return order + 1
 

@@ -1,11 +1,11 @@
-"""Batch norm and activation in one: `norm_act(x, norm, act)` is `act(norm(x))` for two ordinary modules.
+"""Fused batch norm and activation: `norm_act(x, norm, act)` is `act(norm(x))` for two ordinary modules.
 
-Where a fused kernel serves them (csrc/norm_act_cpu.cpp, norm_act_cuda.cu), memory is passed over 3 times forward and 5
-times backward instead of 5 and 8 times, and one tensor is kept for the backward pass, the input. Which pairs are fused
-is a static rule, `fusion`; all others run as they stand and give the same numbers. Parameters, buffers and state_dict
-are the modules' own.
+With a fused kernel (csrc/norm_act_cpu.cpp, norm_act_cuda.cu), memory is passed over 3 times forward and 5 times
+backward instead of 5 and 8 times, and only the input is saved for the backward pass. A static rule, `fusion`, decides
+which modules are fused; all others run one after the other, with the same results. Parameters, buffers and state_dict
+remain those of the modules.
 
-Training is four operators, so that a SyncBatchNorm could exchange its sums between them: `norm_statistics`,
+Training consists of four operators, so that a SyncBatchNorm could exchange sums between them: `norm_statistics`,
 `norm_act_forward`; `norm_act_reduce`, `norm_act_backward`.
 """
 
@@ -21,7 +21,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from ops.backend import TYPES, CudaKernels, choose, expect
 from ops.build import say
-from ops.mish import Mish, Plan
+from ops.mish import Dispatch, Mish
 from ops.mish import prepare as prepare_mish
 
 ACTIVATIONS: dict[type[nn.Module], int] = {Mish: 0, nn.ReLU: 1, nn.SiLU: 2, nn.LeakyReLU: 3}  # csrc/norm_act_*
@@ -31,11 +31,11 @@ FUSED_TYPES = {
 }
 
 
-def fusion(norm: nn.Module, act: nn.Module, device: torch.device | str, dtype: torch.dtype) -> Plan | None:
-    """What runs the pair as one on tensors of this device and type in eager code; None where it is not fused.
+def fusion(norm: nn.Module, act: nn.Module, device: torch.device | str, dtype: torch.dtype) -> Dispatch | None:
+    """The fused kernel that eager code runs for tensors of this device and type, or None if the modules are not fused.
 
-    A static rule: these classes exactly, fp32 or bf16, on a GPU fp16 too, fp32 parameters. Nothing is built or run.
-    Where the kernels of a GPU have been found wrong already (`prepare`), nothing is fused.
+    A static rule: exactly these classes, fp32 or bf16 (on a GPU also fp16), fp32 parameters. Nothing is built or run.
+    Nothing is fused on a GPU whose kernels have failed their check (`prepare`).
     """
     device = torch.device(device)
     if not _may_fuse(norm, act, device.type, dtype):
@@ -43,17 +43,17 @@ def fusion(norm: nn.Module, act: nn.Module, device: torch.device | str, dtype: t
     choice = expect(device)
     if not choice.implementation.startswith("ops.mish") or _wrong.get(device):
         return None
-    return Plan(choice.implementation.replace("ops.mish", "ops.norm_act"), choice.reason)
+    return Dispatch(choice.implementation.replace("ops.mish", "ops.norm_act"), choice.reason)
 
 
 def _may_fuse(norm: nn.Module, act: nn.Module, device: str, dtype: torch.dtype) -> bool:
     if type(norm) is not nn.BatchNorm2d or type(act) not in ACTIVATIONS or dtype not in FUSED_TYPES.get(device, ()):
         return False
-    return all(each is None or each.dtype == torch.float32 for each in (norm.weight, norm.bias, norm.running_mean))
+    return all(value is None or value.dtype == torch.float32 for value in (norm.weight, norm.bias, norm.running_mean))
 
 
 def norm_act(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
-    """act(norm(x)) for x (B, C, H, W), fused where `fusion` says so and nothing looks into the modules' calls."""
+    """act(norm(x)) for x (B, C, H, W), fused if `fusion` allows it and no hook or tracer observes the modules."""
     if not isinstance(norm, nn.BatchNorm2d) or _is_plain(x, norm, act):
         return act(norm(x))
     use_batch = norm.training or norm.running_mean is None
@@ -68,7 +68,7 @@ def norm_act(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
 
 
 def _is_plain(x: Tensor, norm: nn.Module, act: nn.Module) -> bool:
-    """Whether the two modules run one after the other: not a fused pair, or somebody watches or traces them."""
+    """Whether the two modules run one after the other: they cannot be fused, or are hooked or traced."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor or x.dim() != 4:
         return True
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0 or _has_any_global_hook():
@@ -76,8 +76,8 @@ def _is_plain(x: Tensor, norm: nn.Module, act: nn.Module) -> bool:
     if _is_hooked(norm) or _is_hooked(act) or not _may_fuse(norm, act, x.device.type, x.dtype):
         return True
     if x.numel() <= x.shape[1] or x.shape[1] != norm.num_features:
-        return True  # too few values or wrong channels: the error is PyTorch's to give
-    return not _serve(x.device)
+        return True  # too few values or wrong channels: let PyTorch raise its error
+    return not _is_usable(x.device)
 
 
 def _is_hooked(module: nn.Module) -> bool:
@@ -88,19 +88,10 @@ def _is_hooked(module: nn.Module) -> bool:
 # ------------------------------------------------------------------------------------------------------------ operators
 
 _LIBRARY = torch.library.Library("yolo", "FRAGMENT")
-_NORM = "Tensor mean, Tensor variance, Tensor? weight, Tensor? bias, float eps"
-for _schema in (
-    "norm_statistics(Tensor x, Tensor(a!)? running_mean, Tensor(b!)? running_var, float factor) -> (Tensor, Tensor)",
-    f"norm_act_forward(Tensor x, {_NORM}, int act, float slope) -> Tensor",
-    f"norm_act_reduce(Tensor grad, Tensor x, {_NORM}, int act, float slope) -> (Tensor, Tensor, Tensor)",
-    "norm_act_backward(Tensor(a!) g, Tensor x, Tensor mean, Tensor variance, Tensor? weight, Tensor by_weight, "
-    "Tensor by_bias, float eps, int count) -> ()",
-):
-    _LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 
 def _layout(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-    """x in a layout of the kernels, itself where it has one, and that as (outer, channels, inner)."""
+    """x in a layout that the kernels support (x itself if possible), and its shape as (outer, channels, inner)."""
     batch, channels, height, width = x.shape
     if x.is_contiguous():
         return x, (batch, channels, height * width)
@@ -114,40 +105,40 @@ def _like(grad: Tensor, x: Tensor) -> Tensor:
     return grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
 
 
-def _call(name: str, x: Tensor, *arguments: Any) -> None:
+def _call(name: str, x: Tensor, shape: tuple[int, int, int], *arguments: Tensor | float | None) -> None:
     kernels = choose(x.device).kernels
     if kernels is None:
         raise RuntimeError(f"yolo::{name} has no kernel on {x.device}")
     device = x.device
-    for each in arguments:
-        if isinstance(each, Tensor) and (each.device != device or (each.dim() == 1 and not each.is_contiguous())):
-            raise RuntimeError(f"yolo::{name} wants the arrays of a norm contiguous and on {device}, as x is")
-    kernels.call(name, TYPES[x.dtype], *arguments)
+    for value in arguments:
+        if isinstance(value, Tensor) and (value.device != device or (value.dim() == 1 and not value.is_contiguous())):
+            raise RuntimeError(f"yolo::{name} expects contiguous norm parameters on {device}, the device of x")
+    kernels.call(name, TYPES[x.dtype], *shape, *arguments)
 
 
 def _statistics(
     x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, factor: float
 ) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel; the running ones are moved towards them by `factor`."""
+    """Mean and biased variance per channel; the running statistics are updated with momentum `factor`."""
     x, shape = _layout(x)
     mean, variance = _channels(x), _channels(x)
-    _call("norm_statistics", x, *shape, x, mean, variance, running_mean, running_var, factor)
+    _call("norm_statistics", x, shape, x, mean, variance, running_mean, running_var, factor)
     return mean, variance
 
 
-def _forward(x: Tensor, *pair: Any) -> Tensor:
-    """act((x - mean) / sqrt(variance + eps) weight + bias); `pair`: _NORM's arguments, act and slope."""
+def _forward(x: Tensor, *parameters: Tensor | float | None) -> Tensor:
+    """act((x - mean) / sqrt(variance + eps) weight + bias); `parameters`: those of _NORM, act and slope."""
     x, shape = _layout(x)
     y = torch.empty_like(x)
-    _call("norm_act_forward", x, *shape, x, *pair, y)
+    _call("norm_act_forward", x, shape, x, *parameters, y)
     return y
 
 
-def _reduce(grad: Tensor, x: Tensor, *pair: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of what the activation got, of weight and of bias; `pair` as for `_forward`."""
+def _reduce(grad: Tensor, x: Tensor, *parameters: Tensor | float | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the activation's input, of weight and of bias; `parameters` as for `_forward`."""
     x, shape = _layout(x)
     g, by_weight, by_bias = torch.empty_like(x), _channels(x), _channels(x)
-    _call("norm_act_reduce", x, *shape, x, _like(grad, x), *pair, g, by_weight, by_bias)
+    _call("norm_act_reduce", x, shape, x, _like(grad, x), *parameters, g, by_weight, by_bias)
     return g, by_weight, by_bias
 
 
@@ -162,9 +153,9 @@ def _backward(
     eps: float,
     count: int,
 ) -> None:
-    """Make of `_reduce`'s g the gradient of x. `count`: values a channel, 0 where the statistics are not x's own."""
+    """Turn g of `_reduce` into the gradient of x in place. `count`: values per channel, 0 for fixed statistics."""
     x, shape = _layout(x)
-    _call("norm_act_backward", x, *shape, x, mean, variance, weight, by_weight, by_bias, eps, count, g)
+    _call("norm_act_backward", x, shape, x, mean, variance, weight, by_weight, by_bias, eps, count, g)
 
 
 def _fake_of(x: Tensor) -> Tensor:
@@ -175,18 +166,38 @@ def _channels(x: Tensor) -> Tensor:
     return x.new_empty(x.shape[1], dtype=torch.float32)
 
 
-for _name, _kernel, _fake in (
-    ("norm_statistics", _statistics, lambda x, *_: (_channels(x), _channels(x))),
-    ("norm_act_forward", _forward, lambda x, *_: _fake_of(x)),
-    ("norm_act_reduce", _reduce, lambda grad, x, *_: (_fake_of(x), _channels(x), _channels(x))),
-    ("norm_act_backward", _backward, lambda *_: None),
-):
-    for _key in ("CPU", "CUDA"):
-        _LIBRARY.impl(_name, _kernel, _key)
-    torch.library.register_fake(f"yolo::{_name}", _fake, lib=_LIBRARY)
-_STATISTICS, _FORWARD, _REDUCE, _BACKWARD = (
-    getattr(torch.ops.yolo, _name).default
-    for _name in ("norm_statistics", "norm_act_forward", "norm_act_reduce", "norm_act_backward")
+def _register(schema: str, kernel: Callable[..., object], fake: Callable[..., object]) -> torch._ops.OpOverload:
+    """Define an operator yolo::NAME with one kernel for CPU and CUDA; `fake` gives its results on fake tensors."""
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    name = schema.partition("(")[0]
+    for device in ("CPU", "CUDA"):
+        _LIBRARY.impl(name, kernel, device)
+    torch.library.register_fake(f"yolo::{name}", fake, lib=_LIBRARY)
+    operator: torch._ops.OpOverload = getattr(torch.ops.yolo, name).default
+    return operator
+
+
+_NORM = "Tensor mean, Tensor variance, Tensor? weight, Tensor? bias, float eps"
+_STATISTICS = _register(
+    "norm_statistics(Tensor x, Tensor(a!)? running_mean, Tensor(b!)? running_var, float factor) -> (Tensor, Tensor)",
+    _statistics,
+    lambda x, *_: (_channels(x), _channels(x)),
+)
+_FORWARD = _register(
+    f"norm_act_forward(Tensor x, {_NORM}, int act, float slope) -> Tensor",
+    _forward,
+    lambda x, *_: _fake_of(x),
+)
+_REDUCE = _register(
+    f"norm_act_reduce(Tensor grad, Tensor x, {_NORM}, int act, float slope) -> (Tensor, Tensor, Tensor)",
+    _reduce,
+    lambda grad, x, *_: (_fake_of(x), _channels(x), _channels(x)),
+)
+_BACKWARD = _register(
+    "norm_act_backward(Tensor(a!) g, Tensor x, Tensor mean, Tensor variance, Tensor? weight, Tensor by_weight, "
+    "Tensor by_bias, float eps, int count) -> ()",
+    _backward,
+    lambda *_: None,
 )
 
 
@@ -194,7 +205,7 @@ _STATISTICS, _FORWARD, _REDUCE, _BACKWARD = (
 
 
 class _NormAct(torch.autograd.Function):
-    """The fused pair; keeps x and four arrays of one value a channel."""
+    """Fused norm and activation; saves x and four arrays of one value per channel."""
 
     @staticmethod
     def forward(
@@ -210,7 +221,7 @@ class _NormAct(torch.autograd.Function):
         act: int,
         slope: float,
     ) -> Tensor:
-        """`use_batch`: normalise by x's own statistics, and move the running ones towards them by `factor`."""
+        """`use_batch`: normalise by the statistics of x and update the running ones with momentum `factor`."""
         if use_batch or running_mean is None or running_var is None:
             running = (running_mean, running_var) if factor else (None, None)
             mean, variance = _STATISTICS(x, *running, factor)
@@ -224,54 +235,54 @@ class _NormAct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, variance, weight, bias = ctx.saved_tensors
         use_batch, eps, act, slope = ctx.options
-        if torch.is_grad_enabled():  # a derivative of this derivative is wanted: by PyTorch's operators
+        if torch.is_grad_enabled():  # for higher derivatives use PyTorch's operators
             return *_plain_gradients(ctx, grad, x, mean, variance, weight, bias), *[None] * 7
         by_x, by_weight, by_bias = _REDUCE(grad, x, mean, variance, weight, bias, eps, act, slope)
         if ctx.needs_input_grad[0]:
             count = x.numel() // x.shape[1] if use_batch else 0
             _BACKWARD(by_x, x, mean, variance, weight, by_weight, by_bias, eps, count)
-        wanted = zip((by_x, by_weight, by_bias), ctx.needs_input_grad, strict=False)
-        return *(each if wants else None for each, wants in wanted), *[None] * 7
+        gradients = zip((by_x, by_weight, by_bias), ctx.needs_input_grad, strict=False)
+        return *(gradient if needed else None for gradient, needed in gradients), *[None] * 7
 
 
 _PLAIN = {0: nn.functional.mish, 1: nn.functional.relu, 2: nn.functional.silu}
 
 
 def _activation(z: Tensor, act: int, slope: float) -> Tensor:
-    """The activation by PyTorch's own operator."""
+    """The activation by PyTorch's operator."""
     return nn.functional.leaky_relu(z, slope) if act == 3 else _PLAIN[act](z)
 
 
 def _plain_gradients(
     ctx: Any, grad: Tensor, x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of x, weight and bias by PyTorch's own operators, which can be derived again."""
+    """The gradients of x, weight and bias by PyTorch's operators, which are differentiable again."""
     use_batch, eps, act, slope = ctx.options
     running_mean, running_var = (None, None) if use_batch else (mean, variance)
     z = nn.functional.batch_norm(x, running_mean, running_var, weight, bias, use_batch, 0.0, eps)
     y = _activation(z, act, slope)
-    places = zip((x, weight, bias), ctx.needs_input_grad, strict=False)
-    asked = [each for each, wanted in places if wanted and each is not None]
-    found = iter(torch.autograd.grad(y, asked, grad, create_graph=True))
-    return tuple(next(found) if wanted else None for wanted in ctx.needs_input_grad[:3])
+    inputs = zip((x, weight, bias), ctx.needs_input_grad, strict=False)
+    inputs_with_grad = [tensor for tensor, needed in inputs if needed and tensor is not None]
+    gradients = iter(torch.autograd.grad(y, inputs_with_grad, grad, create_graph=True))
+    return tuple(next(gradients) if needed else None for needed in ctx.needs_input_grad[:3])
 
 
-# ---------------------------------------------------------------------------------------------- tried before it is used
+# ----------------------------------------------------------------------------------------------- check before first use
 
-_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}  # of an array's largest value
+_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}  # relative to an array's largest value
 _RESULTS = ("output", "gradient of x", "gradient of weight", "gradient of bias", "running mean", "running variance")
-_wrong: dict[torch.device, str] = {}  # what the kernels of a GPU compute otherwise than PyTorch; once a process and GPU
+_wrong: dict[torch.device, str] = {}  # GPU -> how its kernels differ from PyTorch, "" if they do not
 
 
-def prepare(device: torch.device | str) -> Plan:
-    """As ops.mish.prepare; on a GPU the kernels of the pair are also compared with PyTorch's operators, in a moment."""
-    chosen = prepare_mish(device)
-    _serve(torch.device(device))
-    return chosen
+def prepare(device: torch.device | str) -> Dispatch:
+    """As ops.mish.prepare; on a GPU, also compare the fused kernels with PyTorch's operators, which takes a moment."""
+    prepared = prepare_mish(device)
+    _is_usable(torch.device(device))
+    return prepared
 
 
-def _serve(device: torch.device) -> bool:
-    """Whether there are kernels for the pair that compute what they should."""
+def _is_usable(device: torch.device) -> bool:
+    """Whether fused kernels are available and have passed their check."""
     kernels = choose(device).kernels
     if isinstance(kernels, CudaKernels) and device not in _wrong:
         try:
@@ -279,33 +290,32 @@ def _serve(device: torch.device) -> bool:
         except RuntimeError as error:
             _wrong[device] = str(error)
         if _wrong[device]:
-            what = "batch norm and activation run one after the other"
-            asked = "please report this line; model.norm_act=plain does not try them"
-            say(f"{what} on {device}, slower: {_wrong[device]}; {asked}")
+            effect = f"batch norm and activation run unfused on {device}, slower"
+            say(f"{effect}: {_wrong[device]}; please report this line; model.norm_act=plain skips the check")
     return kernels is not None and not _wrong.get(device)
 
 
 @torch.inference_mode(False)
 @torch.enable_grad()
 def _difference(device: torch.device) -> str:
-    """What the pair computes on this device otherwise than PyTorch in fp64 on the CPU, in words, or an empty string."""
-    shapes = ((2, 24, 4, 6), (3, 5, 3, 3))  # whole pieces of 16 bytes, and not
+    """How the fused kernels differ from PyTorch in fp64 on the CPU, in words; empty if they do not."""
+    shapes = ((2, 24, 4, 6), (3, 5, 3, 3))  # with and without rows of whole 16-byte pieces
     layouts = (torch.contiguous_format, torch.channels_last)
     for dtype, act, shape, layout in product(_TOLERANCES, ACTIVATIONS.values(), shapes, layouts):
         numbers = torch.arange(2.0 * math.prod(shape), device="cpu").mul(1.7).sin().reshape(2, *shape)
-        x, dy = (each.to(dtype).to(memory_format=layout) for each in numbers)
+        x, dy = (values.to(dtype).to(memory_format=layout) for values in numbers)
         options = (True, 0.1, 1e-3, act, 0.1)
-        expected = _pass(_plain_pair, options, x.double(), dy.double())
-        found = _pass(_NormAct.apply, options, x.to(device), dy.to(device))
-        for name, value, wanted in zip(_RESULTS, found, expected, strict=True):
-            error = ((value - wanted).abs().max() / wanted.abs().max()).item()
-            if not error <= _TOLERANCES[dtype]:  # NaN is not
+        expected = _pass(_unfused, options, x.double(), dy.double())
+        computed = _pass(_NormAct.apply, options, x.to(device), dy.to(device))
+        for name, value, reference in zip(_RESULTS, computed, expected, strict=True):
+            error = ((value - reference).abs().max() / reference.abs().max()).item()
+            if not error <= _TOLERANCES[dtype]:  # also true for NaN
                 case = f"activation {act}, {dtype}, {shape}, {layout}"
-                return f"{name} is not PyTorch's by {error:.2g} of its largest value ({case})"
+                return f"{name} differs from PyTorch's by {error:.2g} of its largest value ({case})"
     return ""
 
 
-def _plain_pair(
+def _unfused(
     x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor,
     use_batch: bool, factor: float, eps: float, act: int, slope: float,
 ) -> Tensor:  # fmt: skip
@@ -313,11 +323,11 @@ def _plain_pair(
     return _activation(nn.functional.batch_norm(x, mean, variance, weight, bias, use_batch, factor, eps), act, slope)
 
 
-def _pass(function: Callable[..., Tensor], options: tuple, x: Tensor, dy: Tensor) -> list[Tensor]:
-    """The _RESULTS of one pass forward and backward, in fp64 on the CPU."""
-    kind: Any = {"dtype": torch.float64 if x.dtype == torch.float64 else torch.float32, "device": x.device}
-    weight, bias = (torch.linspace(low, low + 1, x.shape[1], **kind) for low in (0.5, -0.5))
+def _pass(function: Callable[..., Tensor], options: tuple[bool | float, ...], x: Tensor, dy: Tensor) -> list[Tensor]:
+    """The _RESULTS of one forward and backward pass, in fp64 on the CPU."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    weight, bias = (torch.linspace(low, low + 1, x.shape[1], dtype=dtype, device=x.device) for low in (0.5, -0.5))
     running = (torch.zeros_like(weight), torch.ones_like(weight))
-    leaves = [each.requires_grad_() for each in (x, weight, bias)]
+    leaves = [tensor.requires_grad_() for tensor in (x, weight, bias)]
     y = function(*leaves, *running, *options)
-    return [each.detach().cpu().double() for each in (y, *torch.autograd.grad(y, leaves, dy), *running)]
+    return [tensor.detach().cpu().double() for tensor in (y, *torch.autograd.grad(y, leaves, dy), *running)]

@@ -1,4 +1,4 @@
-"""Every kind of damage at once, for train.py, val.py and data.check: named in one file, counted, skipped, refused."""
+"""All kinds of data issues at once, for train.py, val.py and data.check: listed, counted, skipped, or refused."""
 
 import json
 from collections import Counter
@@ -41,7 +41,7 @@ def test_every_kind_is_planted(damaged: tuple[Path, dict[str, Planted]]) -> None
     assert all(set(planted.kinds) == set(KINDS) for planted in damaged[1].values())
 
 
-def test_training_names_counts_and_skips_all_and_the_check_says_the_same_before(
+def test_training_and_check_report_the_same_issues(
     damaged: tuple[Path, dict[str, Planted]], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, planted = damaged
@@ -49,10 +49,10 @@ def test_training_names_counts_and_skips_all_and_the_check_says_the_same_before(
     out = capsys.readouterr().out
     folder = here / "runs/train/exp"
     for split in ("train", "val"):
-        assert found(folder / "data_problems.json", split) == Counter(planted[split].problems)
+        assert found(folder / "data_problems.json", split) == Counter(planted[split].issues)
     for entry in json.loads((folder / "data_problems.json").read_text()):
         assert entry["what"] and entry["where"].startswith(f"{entry['split']}.json, ")
-    total = sum(len(each.problems) for each in planted.values())
+    total = sum(len(each.issues) for each in planted.values())
     first, last = out.split("epoch 1/1", 1)  # at the start and in the summary
     for part in (first, last):
         assert f"{total} images or annotations skipped" in part and "data_problems.json" in part
@@ -68,7 +68,7 @@ def test_training_names_counts_and_skips_all_and_the_check_says_the_same_before(
         assert findings["splits"][split]["skipped"] == each.kinds
         assert findings["splits"][split]["images"] == each.good_images
         assert findings["splits"][split]["boxes"] == each.good_boxes
-        assert f"{len(each.problems)} skipped" in out
+        assert f"{len(each.issues)} skipped" in out
 
 
 def test_strict_data_stops_with_one_line(
@@ -76,23 +76,23 @@ def test_strict_data_stops_with_one_line(
 ) -> None:
     assert start(damaged[0], "--strict-data") == 2
     error = capsys.readouterr().err
-    assert error.startswith("train.py: error: ") and error.count("\n") == 1 and "more problems" in error
+    assert error.startswith("train.py: error: ") and error.count("\n") == 1 and "more issues" in error
     assert tree(here) == {}
 
 
-def test_evaluation_counts_what_is_left(
+def test_evaluation_uses_the_remaining_data(
     damaged: tuple[Path, dict[str, Planted]], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, planted = damaged
     names = [
         each["name"] for each in json.loads((data.parent / "shapes/annotations/train.json").read_text())["categories"]
     ]
-    weights = write_checkpoint(here / "best.pt", data, names[:-1])  # the last is the repeated id
+    weights = write_checkpoint(here / "best.pt", data, names[:-1])  # the last one repeats an id
     assert run(val.main, "val.py", "--weights", weights) == 0
     out = capsys.readouterr().out
     folder = here / "runs/val/exp"
-    assert found(folder / "data_problems.json", "val") == Counter(planted["val"].problems)
-    assert f"{len(planted['val'].problems)} images or annotations skipped" in out
+    assert found(folder / "data_problems.json", "val") == Counter(planted["val"].issues)
+    assert f"{len(planted['val'].issues)} images or annotations skipped" in out
     metrics = json.loads((folder / "metrics.json").read_text())
     assert (metrics["images"], metrics["objects"]) == (planted["val"].good_images, planted["val"].good_boxes)
     before = tree(here)
@@ -102,7 +102,7 @@ def test_evaluation_counts_what_is_left(
     assert tree(here) == before
 
 
-def test_nothing_is_said_of_data_that_are_whole(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_reported_for_intact_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, _ = write_set(here / "data", "train", "val", "test")
     assert run(check.main, "check.py", data, "--strict", "--out", "whole") == 0
     assert "skipped" not in capsys.readouterr().out.replace("nothing skipped", "")

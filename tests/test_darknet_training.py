@@ -18,7 +18,7 @@ from configs.schema import load
 from data import load_dataset
 from data.augment import Augmentation
 from data.image import read_image
-from data.loader import Fitting, TrainSamples
+from data.samples import ResizeMode, TrainSamples
 from engine.checkpoint import load_checkpoint
 from engine.pictures import plots
 from engine.run import TrainingRun
@@ -225,7 +225,9 @@ def test_training_sees_images_as_detection_does(place: Path, letter_box: int) ->
     config = load("yolo.yaml", {"data": "shapes.yaml"})
     annotations = load_dataset(config.data, "train", progress=False)
     model = build_model(section(DETECTOR.replace("width=32", f"letter_box={letter_box}\nwidth=32")), seed=0)
-    samples = TrainSamples(annotations, imgsz=64, seed=0, augmentation=Augmentation(), fitting=Fitting(**model.fitting))
+    samples = TrainSamples(
+        annotations, imgsz=64, seed=0, augmentation=Augmentation(), resize_mode=ResizeMode(**model.fitting)
+    )
     for index in range(len(annotations)):
         sample = samples.sample(0, index)
         image, geometry = model.preprocess(read_image(annotations.path(index)), 64)

@@ -1,4 +1,4 @@
-"""A thousand hostile inputs: read rightly or refused in one line. ``python -m tests.stress.fuzz`` runs more."""
+"""A thousand hostile inputs: read correctly or refused in one line. ``python -m tests.stress.fuzz`` runs more."""
 
 import os
 import random
@@ -13,14 +13,14 @@ SHARES = {"annotations": 300, "configs": 200, "data": 200, "checkpoints": 200, "
 
 
 @pytest.mark.parametrize("kind", SHARES)
-def test_hostile_input_is_read_rightly_or_refused(kind: str) -> None:
+def test_hostile_input_is_read_correctly_or_refused(kind: str) -> None:
     report = fuzz.run(fuzz.cases(SHARES[kind], 0, [kind]))
     assert report.findings == []
     assert report.count == SHARES[kind] and report.read[kind] > 0 and report.refused[kind] > 0
 
 
 class Faulty:
-    """A kind whose cases go wrong in every way that is looked for."""
+    """A kind whose cases have every fault that is checked for."""
 
     named = ("file",)
     loud = False
@@ -49,7 +49,7 @@ class Faulty:
         raise ValueError("file: as it should be")
 
 
-def test_each_fault_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_fault_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KINDS, "faulty", Faulty)
     monkeypatch.setattr(fuzz, "SECONDS", 0.2)
     Faulty.number = 0

@@ -1,14 +1,15 @@
-"""What is wrong with a data set, said before a training: damaged files and records, suspicious boxes, duplicates.
+"""Check a data set before training: damaged files and records, suspicious boxes, duplicates.
 
     python -m data.check my.yaml
     python -m data.check shapes --out reports/shapes
 
-Reads every split of a data YAML as train.py does and writes, to runs/check/exp* or to --out: data_problems.json, the
-same list of what is skipped that a training writes; report.html with counts, pictures of suspicious boxes, histograms
-and duplicate images; findings.json, the same for programs. Nothing of the data is changed.
+Reads every split of a data YAML exactly as train.py does and writes, to runs/check/exp* or to --out:
+data_problems.json, the list of skipped images and annotations that training also writes; report.html with counts,
+pictures of suspicious boxes, histograms and duplicate images; findings.json, the same for programs. The data is not
+modified.
 
-Exit code 0 where the data can be trained with, problems skipped; 1 with --strict where anything is skipped, as
-train.py --strict-data would refuse it; 2 where the data cannot be trained with at all, with one line on stderr.
+Exit code 0 if training is possible, perhaps with skipped items; 1 with --strict if anything is skipped, which
+train.py --strict-data would refuse; 2 if training is impossible, with one line on stderr.
 """
 
 from __future__ import annotations
@@ -27,30 +28,30 @@ from configs.loading import CONFIGS
 from configs.schema import load
 from core.files import write_text
 from core.text import printable
-from data import issues as ledger
 from data import load_dataset
 from data.annotations import Annotations
 from data.image import read_image
-from data.tools import duplicates, suspicious
-from data.tools import html_report as data_report
+from data.issues import ISSUES_FILE, KINDS, count_issues, list_issues, summary, write_issues
+from data.tools import charts, duplicates, suspicious
 from data.tools.duplicates import Group, Overlap, find_duplicates, overlaps
-from data.tools.html_report import Section, Tile
+from data.tools.html_report import Section, Tile, box_tile, image_tile, save_sheet, write_page
 from data.tools.suspicious import Suspicion, find_suspicious
-from engine import problems
 from engine.run_logger import increment_path
 
 SPLITS = ("train", "val", "test")
-MOST_TILES = 20  # pictures of one kind
-MOST_GROUPS = 10  # of duplicates in one picture
-MOST_ROWS = 200  # of a folded table; the JSON files hold all
+MAX_TILES = 20  # pictures of one kind
+MAX_GROUPS = 10  # groups of duplicates in one picture
+MAX_ROWS = 200  # of a collapsed table; the JSON files contain all
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
-    parser = Parser(prog="python -m data.check", description="Look for what is wrong with a data set.")
-    parser.add_argument("data", metavar="DATA", help="data YAML, by path or by its name in configs/data/")
-    parser.add_argument("--out", default="runs/check/exp", help="report folder; a number is added where it is taken")
-    parser.add_argument("--strict", action="store_true", help="exit code 1 where anything is skipped")
+    parser = Parser(
+        prog="python -m data.check", description="Check a data set: damaged files, suspicious boxes, duplicates."
+    )
+    parser.add_argument("data", metavar="DATA", help="data YAML: a path or a name in configs/data/")
+    parser.add_argument("--out", default="runs/check/exp", help="report folder; a number is added if it exists")
+    parser.add_argument("--strict", action="store_true", help="exit with code 1 if anything is skipped")
     options = parser.parse_args(argv)
     config = load(CONFIGS / "yolo.yaml", {"data": options.data}).data
     splits = {name: load_dataset(config, name) for name in SPLITS if getattr(config, name) is not None}
@@ -61,22 +62,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("\n".join([*check.lines(), f"report: {folder / 'report.html'}"]), flush=True)
     if check.refusals:
         raise ValueError(check.refusals[0])
-    return 1 if options.strict and check.problems else 0
+    return 1 if options.strict and check.issues else 0
 
 
 class Check:
-    """All that is found in the splits of a data set."""
+    """All findings in the splits of a data set."""
 
     def __init__(self, splits: Mapping[str, Annotations], *, title: str = "data", progress: bool = True) -> None:
-        """`splits`: loaded and verified, leniently; the first is the one that is trained on."""
+        """`splits`: loaded and verified, not strictly; the first one is the training split."""
         self.splits, self.title = splits, title
-        self.problems = problems.listed(splits)
+        self.issues = list_issues({split: data.issues for split, data in splits.items()})
         self.suspicions: dict[str, list[Suspicion]] = {
             name: find_suspicious(data, title=f"boxes of {name}", progress=progress) for name, data in splits.items()
         }
         self.groups: list[Group] = find_duplicates(splits, progress=progress)
         self.overlaps: list[Overlap] = overlaps(self.groups, {name: len(data) for name, data in splits.items()})
-        self.refusals: list[str] = []  # why a training would stop with all that
+        self.refusals: list[str] = []  # reasons why training would stop
         train = next(iter(splits.values()))
         for data in splits.values():
             try:
@@ -84,77 +85,77 @@ class Check:
             except ValueError as error:
                 self.refusals.append(str(error))
 
-    # ------------------------------------------------------------------------------------------------------ in words
+    # ------------------------------------------------------------------------------------------------------ as text
 
     def lines(self) -> list[str]:
         """The summary for a terminal."""
         width = max(len(name) for name in self.splits)
         lines = [
             f"{name:<{width}}  {len(data):,} images, {int((~data.crowd).sum()):,} boxes, {len(data.classes)} classes; "
-            f"{ledger.summary(data.ledger)}"
+            f"{summary(data.issues)}"
             for name, data in self.splits.items()
         ]
         lines += [f"REFUSED  {text}" for text in self.refusals]
         lines += [f"LEAKAGE  {text}" for text in self.leakage()]
-        lines.append(f"suspicious boxes: {_listed(self._suspicious_counts()) or 'none'}")
-        lines.append(f"duplicate images: {_listed(self._duplicate_counts()) or 'none'}")
+        lines.append(f"suspicious boxes: {_counts_text(self._suspicious_counts()) or 'none'}")
+        lines.append(f"duplicate images: {_counts_text(self._duplicate_counts()) or 'none'}")
         lines += [f"classes: {text}" for text in self.class_notes()]
         return [printable(line) for line in lines]
 
     def leakage(self) -> list[str]:
-        """One sentence for each pair of splits that shares images."""
-        found = []
-        for each in self.overlaps:
+        """One sentence for each pair of splits that share images."""
+        sentences = []
+        for pair in self.overlaps:
             parts = []
-            if each.exact:
-                parts.append(f"{each.exact:,} of the {each.images:,} images of {each.other} are also in {each.one}")
-            if each.near:
-                more = "more " if each.exact else f"of the {each.images:,} images of {each.other} "
-                parts.append(f"{each.near:,} {more}are nearly the same as images of {each.one}")
+            if pair.exact:
+                parts.append(f"{pair.exact:,} of the {pair.images:,} images of {pair.other} are also in {pair.one}")
+            if pair.near:
+                more = "more " if pair.exact else f"of the {pair.images:,} images of {pair.other} "
+                parts.append(f"{pair.near:,} {more}are near duplicates of images of {pair.one}")
             if parts:
-                found.append(f"{', '.join(parts)}: {each.other} does not measure what was learned for new images")
-        return found
+                sentences.append(f"{', '.join(parts)}: {pair.other} does not measure generalisation to new images")
+        return sentences
 
     def class_notes(self) -> list[str]:
-        """Classes without objects in the first split, and those of them that another split asks for."""
+        """Classes without objects in the first split, and those of them that occur in other splits."""
         splits = self._same_classes()
         train, *others = splits
         names = splits[train].classes
         untrained = splits[train].class_counts() == 0
         notes = [f"no object in {train} of {_some(names, untrained)}"] if untrained.any() else []
         for name in others:
-            asked = untrained & (splits[name].class_counts() > 0)
-            if asked.any():
-                notes.append(f"{name} asks for what {train} does not show: {_some(names, asked)}")
+            unseen = untrained & (splits[name].class_counts() > 0)
+            if unseen.any():
+                notes.append(f"{name} has classes without objects in {train}: {_some(names, unseen)}")
         return notes
 
     def _suspicious_counts(self) -> Counter[str]:
-        return Counter(each.kind for found in self.suspicions.values() for each in found)
+        return Counter(item.kind for found in self.suspicions.values() for item in found)
 
     def _duplicate_counts(self) -> Counter[str]:
-        """Groups by kind and by the splits they touch."""
+        """Number of groups by kind and splits."""
         return Counter(f"{group.kind} in {' and '.join(group.splits)}" for group in self.groups)
 
-    # ------------------------------------------------------------------------------------------------------ in files
+    # ------------------------------------------------------------------------------------------------------ as files
 
     def write(self, folder: Path) -> None:
-        """Write data_problems.json (where there are any), findings.json, the pictures and report.html."""
-        problems.write_ledger(folder, self.problems)
+        """Write data_problems.json (if anything was skipped), findings.json, the pictures and report.html."""
+        write_issues(folder, self.issues)
         write_text(folder / "findings.json", json.dumps(self.findings(), indent=1) + "\n")
         counts = {name: data.class_counts() for name, data in self._same_classes().items()}
         if counts:
-            data_report.plot_classes(folder / "classes.png", counts, next(iter(self.splits.values())).classes)
-        data_report.plot_box_sizes(folder / "box_sizes.png", {n: _box_sides(data) for n, data in self.splits.items()})
-        data_report.plot_image_sizes(folder / "image_sizes.png", {n: data.sizes for n, data in self.splits.items()})
+            charts.plot_classes(folder / "classes.png", counts, next(iter(self.splits.values())).classes)
+        charts.plot_box_sizes(folder / "box_sizes.png", {n: _box_sides(data) for n, data in self.splits.items()})
+        charts.plot_image_sizes(folder / "image_sizes.png", {n: data.sizes for n, data in self.splits.items()})
         sections = [*self._leaks(), self._counts(), self._skipped(), self._boxes(folder), self._duplicates(folder)]
         histograms = {"classes.png": "objects by class", "box_sizes.png": "sizes of boxes"}
         histograms["image_sizes.png"] = "sizes of images"
         pictures = [(folder / name, caption) for name, caption in histograms.items() if (folder / name).is_file()]
         sections.append(Section("Classes and sizes", self.class_notes(), pictures=pictures))
-        data_report.write_page(folder / "report.html", f"Data check: {self.title}", sections)
+        write_page(folder / "report.html", f"Data check: {self.title}", sections)
 
     def findings(self) -> dict[str, object]:
-        """What was found, as plain values."""
+        """All findings as plain values."""
         return {
             "splits": {
                 name: {
@@ -163,60 +164,62 @@ class Check:
                     "crowds": int(data.crowd.sum()),
                     "images_without_boxes": _empty_images(data),
                     "classes": dict(zip(data.classes, data.class_counts().tolist(), strict=True)),
-                    "skipped": dict(Counter(problem.kind for problem in data.ledger)),
+                    "skipped": dict(Counter(issue.kind for issue in data.issues)),
                 }
                 for name, data in self.splits.items()
             },
             "refusals": self.refusals,
-            "overlaps": [asdict(each) for each in self.overlaps],
+            "overlaps": [asdict(pair) for pair in self.overlaps],
             "suspicious": [
-                {"split": name, **each.as_dict(self.splits[name])} for name, f in self.suspicions.items() for each in f
+                {"split": name, **item.as_dict(self.splits[name])}
+                for name, suspicions in self.suspicions.items()
+                for item in suspicions
             ],
             "duplicates": [group.as_dict() for group in self.groups],
             "rules": {"suspicious": suspicious.KINDS, "duplicates": duplicates.KINDS},
         }
 
     def _same_classes(self) -> dict[str, Annotations]:
-        """The splits with the classes of the first; without those that have classes of their own."""
+        """The splits relabelled with the classes of the first; splits with other classes are omitted."""
         first = next(iter(self.splits.values()))
-        found = {}
+        relabelled = {}
         for name, data in self.splits.items():
             if all(pair in _categories(first) for pair in _categories(data)):
-                found[name] = data.relabelled(first.classes, first.category_ids)
-        return found
+                relabelled[name] = data.relabelled(first.classes, first.category_ids)
+        return relabelled
 
     def _counts(self) -> Section:
         rows: list[list[object]] = [["split", "images", "without boxes", "boxes", "crowds", "classes", "skipped"]]
         for name, data in self.splits.items():
             boxes, crowds = int((~data.crowd).sum()), int(data.crowd.sum())
-            skipped = len(data.ledger)
+            skipped = len(data.issues)
             rows.append([name, len(data), _empty_images(data), boxes, crowds, len(data.classes), skipped])
-        places = [["split", "annotations", "images"]]
-        places += [[name, data.json_path, data.image_folder] for name, data in self.splits.items()]
-        return Section("What is used", tables=[rows, places])
+        sources = [["split", "annotations", "images"]]
+        sources += [[name, data.source, data.image_folder] for name, data in self.splits.items()]
+        return Section("Usable data", tables=[rows, sources])
 
     def _leaks(self) -> list[Section]:
-        found = [Section("A training would stop", self.refusals, loud=True)] if self.refusals else []
-        return found + ([Section("Leakage between splits", self.leakage(), loud=True)] if self.leakage() else [])
+        sections = [Section("Training would stop", self.refusals, loud=True)] if self.refusals else []
+        return sections + ([Section("Leakage between splits", self.leakage(), loud=True)] if self.leakage() else [])
 
     def _skipped(self) -> Section:
-        if not self.problems:
-            return Section("Skipped: nothing", ["Every listed image decodes to its end, every record can be used."])
-        counts = problems.counts(self.problems)
+        if not self.issues:
+            return Section("Skipped: nothing", ["Every listed image decodes completely and every record can be used."])
+        counts = count_issues(self.issues)
         kinds = sorted({kind for split in counts.values() for kind in split})
-        table: list[list[object]] = [["kind", *self.splits, "what it is"]]
-        table += [[k, *(counts.get(s, {}).get(k, 0) for s in self.splits), ledger.KINDS[k]] for k in kinds]
+        table: list[list[object]] = [["kind", *self.splits, "meaning"]]
+        table += [[k, *(counts.get(s, {}).get(k, 0) for s in self.splits), KINDS[k]] for k in kinds]
         details = []
         for kind in kinds:
-            found = [each for each in self.problems if each["kind"] == kind]
+            issues = [issue for issue in self.issues if issue["kind"] == kind]
             rows = [["split", "file", "what", "where"]]
-            rows += [[each[key] for key in rows[0]] for each in found[:MOST_ROWS]]
-            details.append((f"{kind}: {_first(len(rows) - 1, len(found))}", rows))
-        text = f"Listed in {problems.LEDGER}. train.py skips these; --strict-data stops instead."
-        return Section(f"Skipped: {len(self.problems):,}", [text], [table], details=details)
+            rows += [[issue[key] for key in rows[0]] for issue in issues[:MAX_ROWS]]
+            details.append((f"{kind}: {_first(len(rows) - 1, len(issues))}", rows))
+        text = f"Listed in {ISSUES_FILE}. train.py skips these; with --strict-data it stops instead."
+        return Section(f"Skipped: {len(self.issues):,}", [text], [table], details=details)
 
     def _boxes(self, folder: Path) -> Section:
-        counts = {name: Counter(each.kind for each in found) for name, found in self.suspicions.items()}
+        counts = {name: Counter(item.kind for item in found) for name, found in self.suspicions.items()}
         kinds = [kind for kind in suspicious.KINDS if any(count[kind] for count in counts.values())]
         if not kinds:
             return Section("Suspicious boxes: none", details=[("rules", [["kind", "rule"], *suspicious.KINDS.items()])])
@@ -224,14 +227,17 @@ class Check:
         table += [[kind, *(count[kind] for count in counts.values()), suspicious.KINDS[kind]] for kind in kinds]
         pictures = []
         for kind in kinds:
-            every = [(n, each) for n, found in self.suspicions.items() for each in found if each.kind == kind]
+            every = [(n, item) for n, found in self.suspicions.items() for item in found if item.kind == kind]
             every.sort(key=lambda pair: -pair[1].degree)
             path = folder / f"suspicious_{kind.replace('-', '_')}.jpg"
-            tiles = [self._box_tile(name, each) for name, each in every[:MOST_TILES]]
-            data_report.save_sheet(path, [tiles])
+            tiles = [self._box_tile(name, item) for name, item in every[:MAX_TILES]]
+            save_sheet(path, [tiles])
             pictures.append((path, f"{kind}: {_first(len(tiles), len(every))}, {suspicious.KINDS[kind]}"))
-        texts = ["They are valid and trained as they are; look whether they are meant. All are in findings.json."]
-        return Section(f"Suspicious boxes: {sum(map(sum, _values(counts))):,}", texts, [table], pictures)
+        texts = [
+            "These boxes are valid and used in training; check whether they are intended. All are in findings.json."
+        ]
+        total = sum(count.total() for count in counts.values())
+        return Section(f"Suspicious boxes: {total:,}", texts, [table], pictures)
 
     def _box_tile(self, split: str, suspicion: Suspicion) -> Tile:
         data = self.splits[split]
@@ -239,14 +245,14 @@ class Check:
         boxes = data.boxes[rows].copy()
         boxes[:, 2:] += boxes[:, :2]
         names = " / ".join(dict.fromkeys(data.classes[label] for label in data.labels[rows]))
-        picture = data_report.box_tile(read_image(data.path(suspicion.image)), boxes)
+        picture = box_tile(read_image(data.path(suspicion.image)), boxes)
         return Tile(picture, split, data.file_names[suspicion.image], f"{names}, {suspicion.what}")
 
     def _duplicates(self, folder: Path) -> Section:
         if not self.groups:
             rules = [["kind", "rule"], *duplicates.KINDS.items()]
             return Section("Duplicate images: none", details=[("rules", rules)])
-        table: list[list[object]] = [["kind", "groups", "images", "in several splits", "what it is"]]
+        table: list[list[object]] = [["kind", "groups", "images", "in several splits", "meaning"]]
         pictures, details = [], []
         for kind, rule in duplicates.KINDS.items():
             found = [group for group in self.groups if group.kind == kind]
@@ -256,11 +262,11 @@ class Check:
             across = sum(len(group.splits) > 1 for group in found)
             table.append([kind, len(found), sum(len(group.members) for group in found), across, rule])
             path = folder / f"duplicates_{kind.replace('-', '_')}.jpg"
-            data_report.save_sheet(path, [self._group_tiles(group) for group in found[:MOST_GROUPS]])
-            pictures.append((path, f"{kind}: {_first(min(len(found), MOST_GROUPS), len(found))}, a group a row"))
+            save_sheet(path, [self._group_tiles(group) for group in found[:MAX_GROUPS]])
+            pictures.append((path, f"{kind}: {_first(min(len(found), MAX_GROUPS), len(found))}, one group per row"))
             rows: list[list[object]] = [["group", "split", "file"]]
             rows += [[number, m.split, m.file] for number, group in enumerate(found, 1) for m in group.members]
-            details.append((f"{kind}: {_first(min(len(rows) - 1, MOST_ROWS), len(rows) - 1)}", rows[: MOST_ROWS + 1]))
+            details.append((f"{kind}: {_first(min(len(rows) - 1, MAX_ROWS), len(rows) - 1)}", rows[: MAX_ROWS + 1]))
         return Section(f"Groups of duplicate images: {len(self.groups):,}", [], [table], pictures, details)
 
     def _group_tiles(self, group: Group) -> list[Tile]:
@@ -268,7 +274,7 @@ class Check:
         for member in group.members[:5]:
             data = self.splits[member.split]
             objects = len(data.rows(member.index))
-            picture = data_report.image_tile(read_image(data.path(member.index)))
+            picture = image_tile(read_image(data.path(member.index)))
             tiles.append(Tile(picture, member.split, member.file, f"{objects} {'box' if objects == 1 else 'boxes'}"))
         return tiles
 
@@ -291,15 +297,11 @@ def _categories(data: Annotations) -> list[tuple[int, str]]:
 
 
 def _some(names: Sequence[str], chosen: np.ndarray) -> str:
-    found = [names[k][:40] for k in np.flatnonzero(chosen).tolist()]
-    return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+    listed = [names[k][:40] for k in np.flatnonzero(chosen).tolist()]
+    return ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
 
 
-def _values(counts: Mapping[str, Counter[str]]) -> list[list[int]]:
-    return [list(count.values()) for count in counts.values()]
-
-
-def _listed(counts: Mapping[str, int]) -> str:
+def _counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 

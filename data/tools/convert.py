@@ -1,10 +1,10 @@
-"""YOLO text labels to COCO JSON: the images stay where they are.
+"""Convert YOLO text labels to COCO JSON; images are left in place.
 
     python -m data.convert my-data/data.yaml
     python -m data.convert my-data --names cat,dog
 
-A source is a YOLO data YAML (path, train, val, test, names) or a folder with images/ and labels/, with or without a
-folder a split in them. Writes annotations/SPLIT.json for each split and a data YAML that names them.
+The source is a YOLO data YAML (path, train, val, test, names) or a folder with images/ and labels/, with or without a
+subfolder per split. Writes annotations/SPLIT.json for each split and a data YAML for them.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from typing import Any, NoReturn
 
 import yaml
 
-from core.files import replacing
+from core.files import path_exists, replacing
 from core.limits import MAX_CLASSES
 from core.progress import progress_bar
 from core.text import printable
-from data.cache_dir import is_there
-from data.image import ImageProblem, verify_image
-from data.issues import Problem, refuse, summary
+from data.image import ImageError, verify_image
+from data.issues import Issue, refuse, summary
+from data.limits import MAX_LABEL_BYTES, MAX_YAML_BYTES
+from data.record_checks import is_encodable
+
+Record = dict[str, Any]  # of a JSON file
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SPLITS = ("train", "val", "test")
-MOST_YAML_BYTES = 1 << 20
-MOST_LABEL_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Source:
 
 
 def find_source(source: str | Path) -> Source:
-    """Understand a data YAML or a folder; FileNotFoundError or ValueError says what is missing."""
+    """Find the images of a data YAML or a folder; FileNotFoundError or ValueError names what is missing."""
     path = Path(source)
-    if not is_there(path, folder=True) and not is_there(path, folder=False):
+    if not path_exists(path, folder=True) and not path_exists(path, folder=False):
         raise FileNotFoundError(f"{path}: no such file or folder, expected a YOLO data YAML or a folder with images/")
     if path.is_file():
         return _from_yaml(path)
@@ -56,58 +57,60 @@ def find_source(source: str | Path) -> Source:
     return _from_folder(path)
 
 
-def _read_text(path: Path, most: int) -> str:
-    if path.stat().st_size > most:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, expected at most {most}")
+def _read_text(path: Path, limit: int) -> str:
+    if path.stat().st_size > limit:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, expected at most {limit}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not text in UTF-8: {error}") from error
+        raise ValueError(f"{path}: not UTF-8 text: {error}") from error
 
 
-def _is_path(value: Any) -> bool:
-    """Whether a value is a text without zero bytes and halves of characters, which YAML's escapes can make."""
-    return isinstance(value, str) and not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in value)
+def _is_path(value: object) -> bool:
+    """Whether a value is text without zero bytes and lone surrogates, which YAML escapes can produce."""
+    return isinstance(value, str) and "\0" not in value and is_encodable(value)
 
 
 def _from_yaml(path: Path) -> Source:
-    text = _read_text(path, MOST_YAML_BYTES)
+    text = _read_text(path, MAX_YAML_BYTES)
     try:
         tree = yaml.safe_load(text)
-    # The latter are what PyYAML raises for a date, number or letter that cannot be.
+    # All but the first are raised by PyYAML for invalid dates, numbers or characters.
     except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: holds a {type(tree).__name__}, expected the keys train, val and names")
-    named = tree.get("path") or "."
-    if not _is_path(named):
-        raise ValueError(f"{path}: path is a {type(named).__name__}, expected the name of a folder")
-    root = path.parent / named
-    if not is_there(root, folder=True):
-        root = path.parent  # many a data YAML still names the machine it was made on
+    folder = tree.get("path") or "."
+    if not _is_path(folder):
+        raise ValueError(f"{path}: path is a {type(folder).__name__}, expected the name of a folder")
+    root = path.parent / folder
+    if not path_exists(root, folder=True):
+        root = path.parent  # many data YAMLs still contain a path of the machine they were created on
     images = {}
     for split, key in (("train", "train"), ("val", "val"), ("val", "valid"), ("test", "test")):
         if tree.get(key):
             listed = tree[key] if isinstance(tree[key], list) else [tree[key]]
-            # No other kind is turned into text: a few lines of YAML aliases can stand for gigabytes of it.
+            # Other types are not converted to text: a few lines of YAML aliases can expand to gigabytes.
             if not all(map(_is_path, listed)):
-                raise ValueError(f"{path}: {key} holds what is no text, expected folders of images or list files")
+                raise ValueError(
+                    f"{path}: {key} contains values that are not text, expected image folders or list files"
+                )
             images[split] = [image for entry in listed for image in _entry(root, path.parent, entry, f"{path}: {key}")]
     if not images:
-        raise ValueError(f"{path}: names no images, expected train, val or test")
+        raise ValueError(f"{path}: lists no images, expected train, val or test")
     return Source(root.resolve(), images, _names(tree.get("names"), path))
 
 
 def _entry(root: Path, folder: Path, entry: str, where: str) -> list[Path]:
-    """The images of a folder or of a list file; exporters write paths relative to the YAML or to its root."""
-    # "../train/images" beside the YAML is how one well-known exporter writes "train/images".
+    """The images of a folder or list file; exporters write paths relative to the YAML or to its root."""
+    # One well-known exporter writes "../train/images" for "train/images" next to the YAML.
     candidates = [root / entry, folder / entry, folder / entry.removeprefix("../")]
     for candidate in candidates:
-        if is_there(candidate, folder=True):
+        if path_exists(candidate, folder=True):
             _require_inside(candidate, root.resolve())
             return _images_in(candidate)
-        if is_there(candidate, folder=False) and candidate.suffix == ".txt":
-            lines = _read_text(candidate, MOST_LABEL_BYTES).replace("\0", "?").split("\n")
+        if path_exists(candidate, folder=False) and candidate.suffix == ".txt":
+            lines = _read_text(candidate, MAX_LABEL_BYTES).replace("\0", "?").split("\n")
             return [
                 (candidate.parent if line.startswith("./") else root) / line.strip() for line in lines if line.strip()
             ]
@@ -118,10 +121,10 @@ def _entry(root: Path, folder: Path, entry: str, where: str) -> list[Path]:
 
 def _require_inside(path: Path, root: Path) -> None:
     if not path.resolve().is_relative_to(root):
-        raise ValueError(f"{path}: lies outside of {root}, expected all images under the root of the data set")
+        raise ValueError(f"{path}: is outside {root}, expected all images below the root of the data set")
 
 
-def _names(value: Any, path: Path) -> list[str] | None:
+def _names(value: object, path: Path) -> list[str] | None:
     if value is None:
         return None
     if isinstance(value, list):
@@ -153,17 +156,17 @@ def _from_folder(path: Path) -> Source:
     classes = next(
         (path / name for name in ("classes.txt", "obj.names", "labels/classes.txt") if (path / name).is_file()), None
     )
-    lines = None if classes is None else _read_text(classes, MOST_YAML_BYTES).splitlines()
+    lines = None if classes is None else _read_text(classes, MAX_YAML_BYTES).splitlines()
     names = None if lines is None else [line.strip() for line in lines if line.strip()]
     return Source(path.resolve(), {split: _images_in(folder) for split, folder in layouts.items()}, names)
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return sorted(each for each in folder.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def label_path(image: Path) -> Path:
-    """Where YOLO expects the labels of an image: the last folder `images` becomes `labels`, the suffix .txt."""
+    """The label file of an image by YOLO's convention: the last folder `images` becomes `labels`, the suffix .txt."""
     parts = list(image.parts)
     for position in range(len(parts) - 2, -1, -1):
         if parts[position] == "images":
@@ -172,10 +175,10 @@ def label_path(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def parse_labels(text: str, width: int, height: int) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
-    """COCO fields of each line of a label file, and (line number, what is wrong) of those that cannot be read.
+def parse_labels(text: str, width: int, height: int) -> tuple[list[Record], list[tuple[int, str]]]:
+    """COCO fields of each line of a label file, and (line number, fault) of invalid lines.
 
-    A line is `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...`, an outline, as fractions of the image's sides.
+    A line is `class cx cy w h`, or `class x1 y1 x2 y2 x3 y3 ...` for a polygon, as fractions of the image size.
     """
     good, bad = [], []
     for number, line in enumerate(text.splitlines(), 1):
@@ -185,22 +188,22 @@ def parse_labels(text: str, width: int, height: int) -> tuple[list[dict[str, Any
         try:
             label, values = int(float(words[0])), [float(word) for word in words[1:]]
         except (ValueError, OverflowError):
-            bad.append((number, f"{line[:60]!r} is not made of numbers"))
+            bad.append((number, f"{line[:60]!r} contains values that are not numbers"))
             continue
-        outline = len(values) >= 6 and len(values) % 2 == 0
-        if label < 0 or float(words[0]) != label or not (len(values) == 4 or outline):
-            bad.append((number, f"{line[:60]!r} is not class cx cy w h, nor class and at least three points"))
+        is_polygon = len(values) >= 6 and len(values) % 2 == 0
+        if label < 0 or float(words[0]) != label or not (len(values) == 4 or is_polygon):
+            bad.append((number, f"{line[:60]!r} is neither class cx cy w h nor class and at least three points"))
         elif label >= MAX_CLASSES:
-            bad.append((number, f"{line[:60]!r} names a class beyond the {MAX_CLASSES} that are accepted"))
+            bad.append((number, f"{line[:60]!r} has a class number above the limit of {MAX_CLASSES} classes"))
         elif not all(math.isfinite(value) and -1 <= value <= 2 for value in values):
-            bad.append((number, f"{line[:60]!r} has values far beyond 0 to 1; expected fractions of the image's sides"))
+            bad.append((number, f"{line[:60]!r} has values far outside 0 to 1; expected fractions of the image size"))
         else:
-            good.append({"category_id": label, **_shape(values, outline, width, height)})
+            good.append({"category_id": label, **_shape(values, is_polygon, width, height)})
     return good, bad
 
 
-def _shape(values: Sequence[float], outline: bool, width: int, height: int) -> dict[str, Any]:
-    if outline:
+def _shape(values: Sequence[float], is_polygon: bool, width: int, height: int) -> Record:
+    if is_polygon:
         points = [value * (width if position % 2 == 0 else height) for position, value in enumerate(values)]
         left, right = min(points[0::2]), max(points[0::2])
         top, bottom = min(points[1::2]), max(points[1::2])
@@ -209,40 +212,40 @@ def _shape(values: Sequence[float], outline: bool, width: int, height: int) -> d
         cx, cy, across, down = values[0] * width, values[1] * height, values[2] * width, values[3] * height
         left, top, right, bottom = cx - across / 2, cy - down / 2, cx + across / 2, cy + down / 2
         polygons = []
-    # YOLO's rounding lets boxes reach a little beyond the image; COCO's do not.
+    # YOLO's rounding lets boxes extend slightly beyond the image, which COCO does not allow.
     left, right = (min(max(value, 0.0), width) for value in (left, right))
     top, bottom = (min(max(value, 0.0), height) for value in (top, bottom))
     box = [round(value, 3) for value in (left, top, right - left, bottom - top)]
     return {"bbox": box, "area": round(box[2] * box[3], 3), "segmentation": polygons, "iscrowd": 0}
 
 
-def convert_split(source: Source, split: str, *, progress: bool = True) -> tuple[dict[str, Any], list[Problem]]:
-    """COCO content (categories still without names) of one split, and what was skipped."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    problems: list[Problem] = []
+def convert_split(source: Source, split: str, *, progress: bool = True) -> tuple[Record, list[Issue]]:
+    """COCO content of one split, without categories, and the issues."""
+    images: list[Record] = []
+    annotations: list[Record] = []
+    issues: list[Issue] = []
     for path in progress_bar(source.images[split], f"converting {split}", show=progress):
         _require_inside(path, source.root)
         name = path.resolve().relative_to(source.root).as_posix()
         try:
             width, height = verify_image(path)
-        except ImageProblem as problem:
-            problems.append(Problem(name, problem.kind, problem.what, split))
+        except ImageError as error:
+            issues.append(Issue(name, error.kind, error.what, split))
             continue
         images.append({"id": len(images) + 1, "file_name": name, "width": width, "height": height})
         labels = label_path(path)
         if not labels.is_file():
             continue  # an image without objects
-        if labels.stat().st_size > MOST_LABEL_BYTES:
-            raise ValueError(f"{labels}: {labels.stat().st_size} bytes, expected labels of at most {MOST_LABEL_BYTES}")
+        if labels.stat().st_size > MAX_LABEL_BYTES:
+            raise ValueError(f"{labels}: {labels.stat().st_size} bytes, expected labels of at most {MAX_LABEL_BYTES}")
         good, bad = parse_labels(labels.read_text(encoding="utf-8", errors="replace"), width, height)
-        problems += [Problem(name, "bad-record", what, f"{labels}, line {line}") for line, what in bad]
+        issues += [Issue(name, "bad-record", what, f"{labels}, line {line}") for line, what in bad]
         for fields in good:
             if min(fields["bbox"][2:]) <= 0:
-                problems.append(Problem(name, "bad-box", f"box {fields['bbox']} has no size", str(labels)))
+                issues.append(Issue(name, "bad-box", f"box {fields['bbox']} has zero width or height", str(labels)))
             else:
                 annotations.append({"id": len(annotations) + 1, "image_id": len(images), **fields})
-    return {"images": images, "annotations": annotations}, problems
+    return {"images": images, "annotations": annotations}, issues
 
 
 def convert(
@@ -252,41 +255,41 @@ def convert(
     names: Sequence[str] | None = None,
     strict: bool = False,
     progress: bool = True,
-) -> tuple[Path, list[Problem]]:
+) -> tuple[Path, list[Issue]]:
     """Write the COCO annotations of a YOLO data set to `out` (default: its root).
 
-    Returns the path of the data YAML written beside them, and what was skipped.
+    Returns the path of the data YAML written next to them, and the issues.
     """
-    found = find_source(source)
-    target = Path(out) if out is not None else found.root
-    contents, problems = {}, []
-    for split in found.images:
-        contents[split], skipped = convert_split(found, split, progress=progress)
-        problems += skipped
+    dataset = find_source(source)
+    target = Path(out) if out is not None else dataset.root
+    contents, issues = {}, []
+    for split in dataset.images:
+        contents[split], skipped = convert_split(dataset, split, progress=progress)
+        issues += skipped
     if strict:
-        refuse(problems)
-    most = max((a["category_id"] for content in contents.values() for a in content["annotations"]), default=-1)
-    listed = list(names or found.names or [f"class {label}" for label in range(most + 1)])
-    if most >= len(listed):
+        refuse(issues)
+    highest = max((a["category_id"] for content in contents.values() for a in content["annotations"]), default=-1)
+    listed = list(names or dataset.names or [f"class {label}" for label in range(highest + 1)])
+    if highest >= len(listed):
         raise ValueError(
-            f"{source}: labels name class {most}, but there are {len(listed)} names: {', '.join(listed[:8])}"
+            f"{source}: labels contain class {highest}, but there are only {len(listed)} names: {', '.join(listed[:8])}"
         )
-    entries: dict[str, Any] = {"root": str(found.root)}
+    entries: Record = {"root": str(dataset.root)}
     for split, content in contents.items():
         content["categories"] = [{"id": label, "name": name} for label, name in enumerate(listed)]
         path = (target / "annotations" / f"{split}.json").resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write(json.dumps(content).encode())
-        entries[split] = {"images": str(found.root), "annotations": str(path)}
-    recipe = target / "coco.yaml"
-    with replacing(recipe) as file:
+        entries[split] = {"images": str(dataset.root), "annotations": str(path)}
+    data_yaml = target / "coco.yaml"
+    with replacing(data_yaml) as file:
         file.write(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True).encode())
-    return recipe, problems
+    return data_yaml, issues
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser with one-line errors."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"data.tools.convert: error: {' '.join(message.split())}\n")
@@ -294,22 +297,22 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
-    parser = _Parser(prog="python -m data.convert", description="YOLO text labels to COCO JSON.")
+    parser = _Parser(prog="python -m data.convert", description="Convert YOLO text labels to COCO JSON.")
     parser.add_argument("source", help="YOLO data YAML, or a folder with images/ and labels/")
     parser.add_argument("--out", help="folder for annotations/ and coco.yaml (default: the root of the data set)")
-    parser.add_argument("--names", help="class names, separated by commas, where the source has none")
-    parser.add_argument("--strict", action="store_true", help="stop at the first problem instead of skipping it")
+    parser.add_argument("--names", help="class names, separated by commas, if the source has none")
+    parser.add_argument("--strict", action="store_true", help="stop at the first issue instead of skipping it")
     options = parser.parse_args(arguments)
     names = [name.strip() for name in options.names.split(",")] if options.names else None
     try:
-        recipe, problems = convert(options.source, options.out, names=names, strict=options.strict)
+        data_yaml, issues = convert(options.source, options.out, names=names, strict=options.strict)
     except (ValueError, OSError) as error:
         text = " ".join(str(error).split())[:1000] or type(error).__name__
         print(f"data.convert: error: {printable(text)}", file=sys.stderr)
         return 2
-    for problem in problems[:20]:
-        print(problem)
-    print(f"{summary(problems)}; train with: python train.py --data {recipe}")
+    for issue in issues[:20]:
+        print(issue)
+    print(f"{summary(issues)}; train with: python train.py --data {data_yaml}")
     return 0
 
 

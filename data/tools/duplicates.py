@@ -1,11 +1,11 @@
-"""The same picture more than once in a data set: as the same file, in the same bytes, or nearly the same to the eye.
+"""Duplicate images in a data set: the same file, identical bytes, or visually almost identical.
 
-Near duplicates follow one rule. Each image is made grey and reduced twice by the mean of its pixels: to 9 x 8, where
-the 64 signs of the differences between neighbours are its difference hash (dHash), and to a thumbnail of 16 x 16. Two
-images are nearly the same where at most DISTANCE of the 64 bits differ and the thumbnails correlate by CORRELATION or
-more; the second condition refuses what only shares its layout of light and dark. Images without contrast are left out.
-Groups are what such pairs link. Found are copies that were coded anew, reduced, stretched, lightened or made grey, and
-most crops of a few per cent; not larger crops, nor mirror images.
+Near duplicates are defined by one rule. Each image is converted to grey and reduced twice by area averaging: to 9 x 8,
+where the 64 signs of the differences between neighbours form the difference hash (dHash), and to a thumbnail of
+16 x 16. Two images are near duplicates if at most DISTANCE of the 64 bits differ and the thumbnails correlate by at
+least CORRELATION; the second condition excludes images that only share their layout of light and dark. Images without
+contrast are ignored. Groups are the connected components of such pairs. This finds copies that were re-encoded, scaled,
+stretched, brightened or converted to grey, and most crops of a few per cent, but not larger crops or mirror images.
 """
 
 from __future__ import annotations
@@ -16,27 +16,26 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from core.progress import map_in_threads
 from data.annotations import Annotations
-from data.image import ImageProblem, decode_image
+from data.image import ImageError, decode_image
 
 DISTANCE = 6
 CORRELATION = 0.95
-LEAST_CONTRAST = 2.0  # standard deviation of the thumbnail in grey levels
+MIN_CONTRAST = 2.0  # standard deviation of the thumbnail in grey levels
 THUMBNAIL = 16
 RULE = (
     f"dHash (64 bits) differs in at most {DISTANCE} bits and grey thumbnails of {THUMBNAIL} x {THUMBNAIL} correlate by "
-    f"{CORRELATION:g} or more"
+    f"at least {CORRELATION:g}"
 )
 KINDS = {
     "same-file": "one file is listed more than once",
-    "same-bytes": "files of exactly the same bytes",
-    "near": f"other bytes, nearly the same picture: {RULE}",
+    "same-bytes": "files with identical content",
+    "near": f"different content, almost identical picture: {RULE}",
 }
 
 
@@ -51,24 +50,24 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Images that are the same; a group of near duplicates also holds the exact copies of its members."""
+    """Duplicate images; a group of near duplicates also contains the exact copies of its members."""
 
     kind: str  # one of KINDS
     members: tuple[Member, ...]
 
     @property
     def splits(self) -> list[str]:
-        """The splits that it touches."""
+        """The splits of its members."""
         return list(dict.fromkeys(member.split for member in self.members))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain form for a JSON file."""
-        return {"kind": self.kind, "images": [{"split": each.split, "file": each.file} for each in self.members]}
+        return {"kind": self.kind, "images": [{"split": member.split, "file": member.file} for member in self.members]}
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many images of split `other` are also in split `one`: as the same file or bytes, or only nearly."""
+    """How many images of split `other` are also in split `one`, as exact or near duplicates."""
 
     one: str
     other: str
@@ -79,7 +78,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What two images are compared by."""
+    """The properties by which images are compared."""
 
     content: bytes  # SHA-256 of the file
     hash: np.ndarray  # (8,) uint8, the 64 bits
@@ -87,14 +86,14 @@ class Fingerprint:
 
 
 def fingerprint(path: str | os.PathLike[str]) -> Fingerprint:
-    """Read and decode an image file once; ValueError where it is no longer there or no image."""
+    """Read and decode an image file; ValueError if it no longer exists or cannot be decoded."""
     try:
         data = Path(path).read_bytes()
         image = decode_image(data)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except ImageProblem as problem:
-        raise ValueError(f"{path}: {problem.what}; expected the image that was there when the check began") from problem
+    except ImageError as error:
+        raise ValueError(f"{path}: {error.what}; expected the image that existed when the check began") from error
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     columns = cv2.resize(grey.astype(np.float32), (9, 8), interpolation=cv2.INTER_AREA)
     thumbnail = cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
@@ -103,27 +102,27 @@ def fingerprint(path: str | os.PathLike[str]) -> Fingerprint:
 
 
 def find_duplicates(splits: Mapping[str, Annotations], *, progress: bool = True) -> list[Group]:
-    """Groups of the same image within and across splits: exact ones first, each kind in the order of the data."""
+    """Groups of duplicates within and across splits: exact ones first, each kind in the order of the data."""
     members = [Member(split, k, name) for split, data in splits.items() for k, name in enumerate(data.file_names)]
-    places = [os.path.realpath(splits[member.split].path(member.index)) for member in members]
-    files = list(dict.fromkeys(places))
+    locations = [os.path.realpath(splits[member.split].path(member.index)) for member in members]
+    files = list(dict.fromkeys(locations))
     show = progress and len(files) >= 50
     prints = list(map_in_threads(lambda k: fingerprint(files[k]), len(files), "looking for duplicates", show=show))
-    content_of = {file: each.content for file, each in zip(files, prints, strict=True)}
+    content_of = {file: image.content for file, image in zip(files, prints, strict=True)}
     same: dict[bytes, list[int]] = defaultdict(list)
-    for position, place in enumerate(places):
-        same[content_of[place]].append(position)
+    for position, location in enumerate(locations):
+        same[content_of[location]].append(position)
     groups = []
     for positions in same.values():
         if len(positions) > 1:
-            kind = "same-file" if len({places[k] for k in positions}) == 1 else "same-bytes"
+            kind = "same-file" if len({locations[k] for k in positions}) == 1 else "same-bytes"
             groups.append(Group(kind, tuple(members[k] for k in positions)))
     groups.sort(key=lambda group: list(KINDS).index(group.kind))
-    distinct = {each.content: each for each in prints}
+    distinct = {image.content: image for image in prints}
     contents = list(distinct)
     links = near_pairs(
-        np.array([distinct[each].hash for each in contents], np.uint8).reshape(-1, 8),
-        np.array([distinct[each].thumbnail for each in contents], np.uint8).reshape(-1, THUMBNAIL**2),
+        np.array([distinct[content].hash for content in contents], np.uint8).reshape(-1, 8),
+        np.array([distinct[content].thumbnail for content in contents], np.uint8).reshape(-1, THUMBNAIL**2),
     )
     for linked in _components(links):
         positions = sorted(k for content in linked for k in same[contents[content]])
@@ -132,7 +131,7 @@ def find_duplicates(splits: Mapping[str, Annotations], *, progress: bool = True)
 
 
 def overlaps(groups: list[Group], counts: Mapping[str, int]) -> list[Overlap]:
-    """For each pair of splits how many images of the later one are in the earlier one too; `counts`: images a split."""
+    """How many images of each later split are also in each earlier split; `counts`: images per split."""
     names = list(counts)
     found = []
     for place, one in enumerate(names):
@@ -147,23 +146,23 @@ def overlaps(groups: list[Group], counts: Mapping[str, int]) -> list[Overlap]:
 
 
 def near_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> list[tuple[int, int]]:
-    """Links (i, j) between images that are nearly the same, by hashes (n, 8) and thumbnails (n, 256), both uint8.
+    """Links (i, j) between near duplicates, by hashes (n, 8) and thumbnails (n, 256), both uint8.
 
-    Not every such pair is named, but what belongs together is linked. Two hashes of 64 bits that differ in at most
-    DISTANCE of them agree in one of DISTANCE + 1 bands at least, so only images that share a band are compared.
+    Not every pair is listed, but each group is connected. Two 64-bit hashes that differ in at most DISTANCE bits agree
+    in at least one of DISTANCE + 1 bands, so only images that share a band are compared.
     """
-    usable = np.flatnonzero(thumbnails.std(axis=1) >= LEAST_CONTRAST) if len(thumbnails) else np.zeros(0, int)
+    usable = np.flatnonzero(thumbnails.std(axis=1) >= MIN_CONTRAST) if len(thumbnails) else np.zeros(0, int)
     links: list[tuple[int, int]] = []
-    apart: list[int] = []  # one image for all that are linked under one hash
+    apart: list[int] = []  # one image for all that are linked with the same hash
     for alike in _buckets(hashes[usable]):
         leaders: list[int] = []
         table = np.empty((len(alike), thumbnails.shape[1]), np.float32)  # standardised, of the leaders
-        for image, own in zip(usable[alike].tolist(), _standardised(thumbnails[usable[alike]]), strict=True):
-            similarity = table[: len(leaders)] @ own
+        for image, unit in zip(usable[alike].tolist(), _standardised(thumbnails[usable[alike]]), strict=True):
+            similarity = table[: len(leaders)] @ unit
             if len(leaders) and similarity.max() >= CORRELATION:
                 links.append((leaders[int(similarity.argmax())], image))
             else:
-                table[len(leaders)] = own
+                table[len(leaders)] = unit
                 leaders.append(image)
         apart += leaders
     images = np.array(sorted(apart), np.int64)
@@ -173,7 +172,7 @@ def near_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> list[tuple[int, in
             for place, position in enumerate(bucket[:-1]):
                 rest = bucket[place + 1 :]
                 distance = (bits[rest] != bits[position]).sum(axis=1)
-                rest = rest[(distance > 0) & (distance <= DISTANCE)]  # those of one hash were compared above
+                rest = rest[(distance > 0) & (distance <= DISTANCE)]  # images with equal hashes were compared above
                 close = images[rest[units[rest] @ units[position] >= CORRELATION]]
                 links += [(int(images[position]), int(other)) for other in close]
     return links
@@ -190,14 +189,14 @@ def _buckets(keys: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _standardised(thumbnails: np.ndarray) -> np.ndarray:
-    """Rows (n, k) uint8, none constant, as float32 of mean 0 and length 1: products are Pearson's coefficients."""
+    """Non-constant rows (n, k) uint8 as float32 with mean 0 and norm 1: their products are correlations."""
     rows = thumbnails.astype(np.float32)
     rows -= rows.mean(axis=1, keepdims=True)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def _components(links: list[tuple[int, int]]) -> list[list[int]]:
-    """The sets that pairs link, each sorted, in the order of their first member."""
+    """The connected components of pairs, each sorted, in the order of their first member."""
     parent: dict[int, int] = {}
 
     def root(node: int) -> int:

@@ -1,10 +1,9 @@
-"""Boxes that COCO allows and that still look like mistakes, by the rules in KINDS. They are trained all the same."""
+"""Boxes that are valid but look like mistakes, by the rules in KINDS. They are still used in training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,31 +16,31 @@ EXTREME_ASPECT = 20.0
 WHOLE = 0.99
 CLIPPED = 0.1
 SAME = 0.9
-MOST_COMPARED = 1000  # boxes of one image whose overlaps are all computed
+MAX_COMPARED = 1000  # boxes per image for which all overlaps are computed
 
 KINDS = {
     "tiny": f"both sides are shorter than {TINY:g} pixels",
-    "sliver": f"one side is shorter than {SLIVER:g} pixels, the other is not tiny",
-    "extreme-aspect": f"one side is {EXTREME_ASPECT:g} times as long as the other or more, and it is no sliver",
-    "whole-image": f"covers {WHOLE:.0%} of its image's width and of its height or more",
-    "clipped": f"more than {CLIPPED:.0%} of it lies outside its image",
-    "twice": f"two boxes of one class that overlap by an IoU of {SAME:g} or more",
-    "two-classes": f"two boxes of different classes that overlap by an IoU of {SAME:g} or more",
+    "sliver": f"one side is shorter than {SLIVER:g} pixels, the other at least {TINY:g}",
+    "extreme-aspect": f"one side is at least {EXTREME_ASPECT:g} times the other, and the box is not a sliver",
+    "whole-image": f"covers at least {WHOLE:.0%} of the width and of the height of its image",
+    "clipped": f"more than {CLIPPED:.0%} of its area is outside its image",
+    "twice": f"two boxes of the same class with an IoU of at least {SAME:g}",
+    "two-classes": f"two boxes of different classes with an IoU of at least {SAME:g}",
 }
 
 
 @dataclass(frozen=True)
 class Suspicion:
-    """A suspicious box, or two where `kind` is about a pair."""
+    """A suspicious box, or two if `kind` concerns a pair."""
 
     kind: str  # one of KINDS
     image: int  # position in the annotations
     rows: tuple[int, ...]  # of the annotations' boxes
-    degree: float  # the larger, the stranger; comparable within a kind
-    what: str  # in figures
+    degree: float  # larger is more suspicious; comparable within a kind
+    what: str  # its measurements
 
-    def as_dict(self, annotations: Annotations) -> dict[str, Any]:
-        """Plain form for a JSON file; boxes as the annotation file has them."""
+    def as_dict(self, annotations: Annotations) -> dict[str, object]:
+        """Plain form for a JSON file; boxes as in the annotation file."""
         return {
             "kind": self.kind,
             "file": annotations.file_names[self.image],
@@ -53,14 +52,14 @@ class Suspicion:
 
 
 def find_suspicious(annotations: Annotations, *, title: str = "boxes", progress: bool = True) -> list[Suspicion]:
-    """Suspicious boxes of a split whose image sizes are known (data.verify), kind by kind, the strangest first.
+    """Suspicious boxes of a split with known image sizes (data.verify), by kind, the most suspicious first.
 
-    Crowds are left out: they are not trained. Sides are those of the box clipped to its image. In an image of more than
-    MOST_COMPARED boxes only pairs that are equal in every coordinate are found.
+    Crowds are ignored, as in training. Sides are those of the box clipped to its image. In images with more than
+    MAX_COMPARED boxes only pairs with equal coordinates are found.
     """
-    found = [*_single(annotations), *_pairs(annotations, title, progress)]
-    order = {kind: place for place, kind in enumerate(KINDS)}
-    return sorted(found, key=lambda each: (order[each.kind], -each.degree, each.rows))
+    suspicions = [*_single(annotations), *_pairs(annotations, title, progress)]
+    order = {kind: position for position, kind in enumerate(KINDS)}
+    return sorted(suspicions, key=lambda item: (order[item.kind], -item.degree, item.rows))
 
 
 def _single(annotations: Annotations) -> Iterator[Suspicion]:
@@ -82,18 +81,18 @@ def _single(annotations: Annotations) -> Iterator[Suspicion]:
         "clipped": (outside > CLIPPED, outside),
     }
     for kind, (mask, degree) in masks.items():
-        for place in np.flatnonzero(mask):
-            width, height = sides[place]
-            what = f"{outside[place]:.0%} outside" if kind == "clipped" else f"{width:.4g} x {height:.4g} pixels"
-            yield Suspicion(kind, int(image[place]), (int(rows[place]),), float(degree[place]), what)
+        for k in np.flatnonzero(mask):
+            width, height = sides[k]
+            what = f"{outside[k]:.0%} outside" if kind == "clipped" else f"{width:.4g} x {height:.4g} pixels"
+            yield Suspicion(kind, int(image[k]), (int(rows[k]),), float(degree[k]), what)
 
 
 def _pairs(annotations: Annotations, title: str, progress: bool) -> Iterator[Suspicion]:
-    """Each box that lies on an earlier one of its image, once, with the one that it overlaps most."""
+    """Each box that coincides with an earlier one of its image, once, paired with the one it overlaps most."""
     crowded = np.flatnonzero(np.diff(annotations.starts) >= 2)
     for index in progress_bar(crowded, f"comparing {title}", show=progress and len(crowded) >= 5000):
         boxes, labels, rows = annotations.training_boxes(int(index))
-        if len(boxes) > MOST_COMPARED:
+        if len(boxes) > MAX_COMPARED:
             pairs = _equal(boxes)
         else:
             overlap = np.triu(_iou(boxes), 1)
@@ -107,7 +106,7 @@ def _pairs(annotations: Annotations, title: str, progress: bool) -> Iterator[Sus
 
 
 def _iou(boxes: np.ndarray) -> np.ndarray:
-    """Overlaps (n, n) of boxes (n, 4) xyxy that have an area."""
+    """IoU (n, n) of boxes (n, 4) xyxy with positive areas."""
     boxes = boxes.astype(np.float64)
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])

@@ -91,7 +91,7 @@ def evaluate(
     """Detect on every image of a loader and score the detections; the result does not depend on the batch size.
 
     `model`: a detector (forward, decode, loss, nms). `loader` yields batches with images, targets, image_ids,
-    geometries and paths. `truth`: the loaded data set (`.json_path`, `.image_ids`, `.category_ids`, `.classes`) or a
+    geometries and paths. `truth`: the loaded data set (`.source`, `.image_ids`, `.category_ids`, `.classes`) or a
     ready `GroundTruth`, which saves reading the JSON again each epoch. `official`: pycocotools instead of hotcoco.
     `suppress` stands in for `model.nms`. `pictures`: how many batches to keep for drawing.
     """

@@ -38,7 +38,7 @@ class GroundTruth:
             for category in content["categories"]
         ]
         self.notes: list[str] = []
-        self.ledger: list[Any] = []  # what the data set has skipped
+        self.issues: list[Any] = []  # what the data set has skipped
         self._fill([a for a in content.get("annotations", []) if a.get("image_id") in self.key_of])
 
     @classmethod
@@ -47,12 +47,13 @@ class GroundTruth:
 
         All objects become one class with `single_cls`, or where the data set has merged its classes already.
         """
-        ledger = list(getattr(annotations, "ledger", ()))
+        issues = list(getattr(annotations, "issues", ()))
         # What the data set skipped is no object to find, and ids of which some are texts have all become texts: then
         # the file does not say what was loaded.
-        changed = ledger or any(isinstance(identity, str) for identity in annotations.image_ids[:1])
-        truth = cls(annotations.coco_dict() if changed else annotations.json_path, image_ids=annotations.image_ids)
-        truth.ledger = ledger
+        changed = issues or any(isinstance(identity, str) for identity in annotations.image_ids[:1])
+        changed = changed or not annotations.source.endswith(".json")
+        truth = cls(annotations.coco_dict() if changed else annotations.source, image_ids=annotations.image_ids)
+        truth.issues = issues
         listed = len(truth.categories)
         classes = zip(annotations.category_ids, annotations.classes, strict=True)
         truth.categories = [{"id": int(identity), "name": str(name)} for identity, name in classes]

@@ -21,8 +21,8 @@ from configs.cli import Parser, run_script
 from configs.schema import Config, load
 from core.files import write_text
 from data import Annotations, load_dataset
-from data.loader import Fitting
 from data.names import find_names
+from data.samples import ResizeMode
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from models import Darknet, adapted, build_model, census, flops, format_census, plan_darknet
 from models.darknet.adapt import with_anchors
@@ -97,7 +97,7 @@ def fit_anchors(cfg: str, data: str, imgsz: int | None, seed: int, *, out: str |
     if not plan.heads:
         raise ValueError(f"{cfg}: a classifier without [yolo] layers, which has no anchors")
     annotations = load_dataset(config.data, "train")
-    fitting = Fitting(stretch=not plan.net["letter_box"])
+    fitting = ResizeMode(stretch=not plan.net["letter_box"])
     sides = training_sides(annotations, fitting, side)
     section = plan.heads[0].section
     before = np.array(section["anchors"]).reshape(-1, 2)
@@ -115,7 +115,7 @@ def fit_anchors(cfg: str, data: str, imgsz: int | None, seed: int, *, out: str |
     return "\n".join(lines)
 
 
-def training_sides(annotations: Annotations, fitting: Fitting, side: int) -> np.ndarray:
+def training_sides(annotations: Annotations, fitting: ResizeMode, side: int) -> np.ndarray:
     """(n, 2) width and height of all training boxes, in pixels of images resized to `side`."""
     found = [np.zeros((0, 2))]
     for index, (width, height) in enumerate(annotations.sizes.tolist()):

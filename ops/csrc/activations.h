@@ -1,12 +1,12 @@
-// The activations that run as one with their batch norm, for one element, for the processor and GPUs alike.
+// The activations that can be fused with a batch norm, for one element, on the CPU and on GPUs.
 #pragma once
 #include "mish_math.h"
 
-enum { MISH, RELU, SILU, LEAKY_RELU };  // as in ops/norm_act.py
+enum { MISH, RELU, SILU, LEAKY_RELU };  // same as in ops/norm_act.py
 
 template <int D> FN float sigmoid(float z) { return reciprocal(1 + exponential<D>(-clamped(z, -88.0f, 88.0f))); }
 
-// `D`: binary digits of the type that the result is stored in.
+// `D`: binary digits of the type in which the result is stored.
 template <int Act, int D> FN float activate(float z, float slope) {
   if constexpr (Act == MISH) return mish<D>(z);
   else if constexpr (Act == RELU) return z < 0 ? 0 : z;

@@ -1,6 +1,6 @@
-// bf16 on a processor with AVX-512, 32 elements at a time: the formulas of mish_math.h with as many digits as bf16 needs.
-// The plain loops, as the compiler vectorises them, take half as long again, which a training step feels where bf16
-// matrix products are done in hardware.
+// bf16 on a CPU with AVX-512, 32 elements at a time: the formulas of mish_math.h with the precision that bf16 needs.
+// The plain loops, vectorised by the compiler, take 1.5 times as long, which is noticeable in a training step where the
+// CPU has bf16 matrix instructions.
 #pragma once
 #include <cstdint>
 
@@ -14,17 +14,17 @@ using V = __m512;
 
 FN V all(float value) { return _mm512_set1_ps(value); }
 
-// 32 elements widened, those with an even index first: two of them lie in 32 bits, and one instruction each takes them out.
+// 32 elements widened, even indices first: each 32-bit word holds two, extracted by one instruction each.
 struct Group { V half[2]; };
 
-// `count` of them, the others 0.
+// Loads `count` elements, zero for the rest.
 FN Group load(const bf16* at, int count) {
   const __m512i pairs = count == 32 ? _mm512_loadu_si512(at) : _mm512_maskz_loadu_epi16((1u << count) - 1, at);
   const __m512i odd = _mm512_and_si512(pairs, _mm512_set1_epi32(int(0xffff0000u)));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), _mm512_castsi512_ps(odd)};
 }
 
-// Rounded to nearest, ties away from zero, which takes one addition each. NaN and infinity stay.
+// Rounds to nearest, ties away from zero, which takes one addition each. NaN and infinity are preserved.
 FN void store(bf16* at, const Group& values, int count) {
   const __m512i half = _mm512_set1_epi32(0x8000);
   const __m512i even = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(values.half[0]), half), 16);
@@ -34,7 +34,7 @@ FN void store(bf16* at, const Group& values, int count) {
   else _mm512_mask_storeu_epi16(at, (1u << count) - 1, pairs);
 }
 
-// body(where a group begins, how many elements it has) over a piece of memory.
+// Calls body(first element, number of elements) for each group of an array.
 template <typename Body> FN void in_groups(int64_t count, const Body& body) {
   int64_t i = 0;
   for (; i + 32 <= count; i += 32) body(i, 32);
@@ -49,9 +49,9 @@ alignas(64) constexpr float POWERS[32] = {
     1.68184215f, 1.71866970f, 1.75630366f, 1.79476170f, 1.83406187f, 1.87422259f, 1.91526272f, 1.95720152f,
 };
 
-// exp(c) for c in [-110, 88], 0 at -110: 2^k 2^(j / 32) exp(f), |f| <= ln(2) / 64; to 3e-7, in the short form to 3e-5.
+// exp(c) for c in [-110, 88], 0 at -110: 2^k 2^(j / 32) exp(f), |f| <= ln(2) / 64; error 3e-7, in the short form 3e-5.
 template <bool Short> FN V exponential(V c) {
-  const V magic = all(393216.0f);  // 1.5 * 2^18: adding it rounds to 32nds, whose number stands in the low bits
+  const V magic = all(393216.0f);  // 1.5 * 2^18: adding it rounds to 32nds, counted in the low bits
   const V shifted = c * all(1.44269504f) + magic, k = shifted - magic, f = c - k * all(0.693147181f);
   const V low = _mm512_load_ps(POWERS), high = _mm512_load_ps(POWERS + 16);
   const V power = _mm512_permutex2var_ps(low, _mm512_castps_si512(shifted), high);
@@ -60,15 +60,15 @@ template <bool Short> FN V exponential(V c) {
 }
 
 template <bool Short> FN V reciprocal(V value) {
-  const V r = _mm512_rcp14_ps(value);  // right to 2^-14
+  const V r = _mm512_rcp14_ps(value);  // relative error 2^-14
   return Short ? r : r * (all(2.0f) - value * r);
 }
 
-FN V at_least(V x, float bound) { return _mm512_max_ps(all(bound), x); }  // both let NaN pass
+FN V at_least(V x, float bound) { return _mm512_max_ps(all(bound), x); }  // both propagate NaN
 FN V at_most(V x, float bound) { return _mm512_min_ps(all(bound), x); }
 
-// The operator rounds correctly, so that it needs the long forms. Beside a batch norm, whose input was rounded to bf16,
-// the short ones do: they are wrong by 1e-4 of the values, and of the derivative's largest value.
+// The operator rounds correctly and needs the long forms. After a batch norm, whose input was rounded to bf16, the short
+// ones suffice: their error is 1e-4 of the values, and of the derivative's largest value.
 template <bool Short> FN V mish(V x) {
   const V c = at_least(x, -110.0f), e = exponential<Short>(at_most(c, 20.0f)), n = e * (e + all(2.0f));
   return c * (n * reciprocal<Short>(n + all(2.0f)));

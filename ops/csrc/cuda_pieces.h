@@ -1,4 +1,4 @@
-// What the CUDA kernels share: 256 threads a block, and memory moved 16 bytes at a time.
+// Shared by the CUDA kernels: 256 threads per block, and memory access in pieces of 16 bytes.
 #pragma once
 #include "mish_math.h"
 
@@ -9,7 +9,7 @@ template <> struct Raw<2> { using type = unsigned short; };
 template <> struct Raw<4> { using type = unsigned int; };
 template <> struct Raw<16> { using type = uint4; };
 
-// Elements that are loaded and stored at once: 16 bytes of them, or one.
+// Elements that are loaded and stored together: 16 bytes, or one element.
 template <typename S, int Width = 16 / sizeof(S)> union Piece {
   typename Raw<Width * sizeof(S)>::type raw;
   S elements[Width];
@@ -20,7 +20,7 @@ template <typename S, typename T> FN void store_pair(S* place, T low, T high) {
   store(place[1], high);
 }
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800  // which round two at once
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800  // these round two values at once
 FN void store_pair(bf16* place, float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(*reinterpret_cast<unsigned int*>(place)) : "f"(high), "f"(low));
 }

@@ -1,3 +1,3 @@
-// All CUDA kernels, as one image.
+// All CUDA kernels in one image.
 #include "mish_cuda.cu"
 #include "norm_act_cuda.cu"

@@ -1,9 +1,9 @@
-// Mish over a dense piece of memory, on the processor. Plain C functions on pointers: nothing of PyTorch or Python is in
-// here, so one build serves every version of both. Threads are PyTorch's own, through the C function torch_parallel_for
-// of its stable interface, whose address the caller passes in.
+// Mish over dense memory, on the CPU. Plain C functions on pointers, independent of PyTorch and Python, so that one build
+// works with all versions of both. Threads are PyTorch's, through the C function torch_parallel_for of its stable
+// interface, whose address the caller passes.
 //
-// The loops are plain ones that the compiler turns into vectors, but for bf16 with AVX-512; this file is compiled once
-// for each instruction set.
+// The loops are plain ones, vectorised by the compiler, except for bf16 with AVX-512; this file is compiled once per
+// instruction set.
 #include <cstdint>
 #include <type_traits>
 
@@ -50,8 +50,8 @@ static int32_t map_order(int order, int64_t count, const void* x, const void* g,
   }
 }
 
-// out = mish(x), g mish'(x) or g mish''(x), as `order` is 0, 1 or 2 (0 reads no g). `type`: as in ops/backend.py.
-// Returns 0, what torch_parallel_for returned, or -1 for a type or order that is not there.
+// out = mish(x), g mish'(x) or g mish''(x), for `order` 0, 1 or 2 (0 does not read g). `type`: as in ops/backend.py.
+// Returns 0, the error code of torch_parallel_for, or -1 for an unsupported type or order.
 extern "C" int32_t mish_map(
     int type, int order, int64_t count, const void* x, const void* g, void* out, ParallelFor parallel_for) {
   switch (type) {

@@ -1,8 +1,8 @@
-// Mish over a dense piece of memory, on a GPU. No header but the formulas: nvcc and NVRTC both compile it.
+// Mish over dense memory, on a GPU. Includes only the formulas, so that nvcc and NVRTC both compile it.
 //
-// A kernel a storage type, order (0: mish(x), 1: g mish'(x), 2: g mish''(x)) and way of access. `vector` wants all
-// pointers on 16 bytes and moves two 16-byte pieces a thread, both loaded before the first is computed; `scalar` takes
-// any view. ops/backend.py launches them: 256 threads a block, as many blocks as the elements need.
+// One kernel per storage type, order (0: mish(x), 1: g mish'(x), 2: g mish''(x)) and access variant. `vector` needs
+// pointers aligned to 16 bytes and processes two 16-byte pieces per thread, both loaded before the first is computed;
+// `scalar` accepts any alignment. ops/backend.py launches them with 256 threads per block.
 #include "cuda_pieces.h"
 
 constexpr int PIECES = 2;
@@ -36,7 +36,7 @@ template <int Order, typename S> FN void map_vectors(const S* x, const S* g, S* 
     const long long at = first + piece * THREADS;
     if (at < whole) reinterpret_cast<uint4*>(out)[at] = map_piece<Order>(a[piece], b[piece]).raw;
   }
-  const long long i = whole * WIDTH + threadIdx.x;  // what is left is less than a piece
+  const long long i = whole * WIDTH + threadIdx.x;  // the remainder is less than a piece
   if (blockIdx.x == gridDim.x - 1 && i < count) out[i] = mish_element<Order>(x[i], Order ? g[i] : x[i]);
 }
 

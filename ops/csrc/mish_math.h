@@ -1,12 +1,12 @@
-// Mish and its first two derivatives for one element, for the processor, nvcc and NVRTC alike; no header is included.
+// Mish and its first two derivatives for one element, for CPU compilers, nvcc and NVRTC; includes no headers.
 //
 // With e = exp(x), n = e^2 + 2e and r = 1 / (n + 2):
 //   mish(x)   = x tanh(ln(1 + e)) = x n r
 //   mish'(x)  = n r + 4 x e (e + 1) r^2
 //   mish''(x) = 4 e r^2 (2 (e + 1) + x (1 - 2 e + 4 e r))
-// n and n + 2 are sums of positive terms, so nothing cancels in them, as it does in (u^2 - 1) / (u^2 + 1) or in
-// 1 - exp(-softplus(x)). x is clamped to where e^2 is finite; beyond the upper bound n r rounds to 1, beyond the lower
-// one e is zero. NaN passes through: the last comparison of each is written so that NaN takes the branch of x.
+// n and n + 2 are sums of positive terms, without the cancellation of (u^2 - 1) / (u^2 + 1) or 1 - exp(-softplus(x)).
+// x is clamped to the range where e^2 is finite; above it n r rounds to 1, below it e is zero. NaN propagates: the last
+// comparison of each function is written so that NaN selects x.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -77,7 +77,7 @@ FN float widen(f16 value) {
   return result;
 #else
   const unsigned int sign = (value.bits & 0x8000u) << 16, rest = (value.bits & 0x7fffu) << 13;
-  const float normal = as_float(rest + 0x38000000u);                              // the exponent's bias is 112 larger
+  const float normal = as_float(rest + 0x38000000u);                              // the exponent bias is larger by 112
   const float subnormal = as_float(rest + 0x38800000u) - as_float(0x38800000u);   // 2^-14 (1 + m) - 2^-14
   const float infinite = as_float(rest + 0x70000000u);                            // and NaN
   const float magnitude = rest < 0x00800000u ? subnormal : rest >= 0x0f800000u ? infinite : normal;
@@ -92,7 +92,7 @@ FN void store(bf16& place, float value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(place.bits) : "f"(value));
 #else
-  // To nearest, ties to even. No case for NaN: one that came from bf16 or out of arithmetic stays one.
+  // Rounds to nearest, ties to even. NaN needs no special case: NaNs from bf16 or from arithmetic remain NaN.
   const unsigned int bits = as_bits(value);
   place.bits = (unsigned short)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 #endif
@@ -104,7 +104,7 @@ FN void store(f16& place, float value) {
 #else
   const unsigned int bits = as_bits(value), magnitude = bits & 0x7fffffffu;
   const unsigned int normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
-  const unsigned int subnormal = as_bits(as_float(magnitude) + 0.5f) - 0x3f000000u;  // 0.5 has ulp 2^-24, as they have
+  const unsigned int subnormal = as_bits(as_float(magnitude) + 0.5f) - 0x3f000000u;  // 0.5 has the same ulp, 2^-24
   const unsigned int finite = magnitude < 0x38800000u ? subnormal : normal;
   const unsigned int special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
   place.bits = (unsigned short)((magnitude < 0x477ff000u ? finite : special) | ((bits >> 16) & 0x8000u));
@@ -120,21 +120,21 @@ template <> struct Bounds<double> {
   static constexpr double lower = -709.0, upper = 40.0, logistic = 709.0;
 };
 
-// exp(c) for c between the bounds, 0 at the lower one, for a result that will be rounded to so many digits.
+// exp(c) for c between the bounds, 0 at the lower one, for a result that will be rounded to D digits.
 template <int D> FN float exponential(float c) {
   const float log2e = 1.44269504f;
 #if defined(__CUDA_ARCH__)
   float e, t = c * log2e;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(t));
   if (D <= 11) return e;
-  // The rounding of c log2(e) to t would cost |c| units of the last place: what it lost is multiplied back.
+  // Rounding c log2(e) to t alone would cost |c| units in the last place: the lost part is multiplied back.
   const float lost = fmaf(c, 1.92596303e-8f, fmaf(c, log2e, -t));
   return fmaf(e, lost * 0.693147181f, e);
 #else
-  // exp(c) = 2^k exp(r), |r| <= ln(2) / 2, by Taylor to r^7, which is right to 5e-9; to r^5, right to 2e-6, for bf16.
-  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which stands in the low bits
+  // exp(c) = 2^k exp(r), |r| <= ln(2) / 2, by a Taylor series to r^7 (error 5e-9), for bf16 to r^5 (error 2e-6).
+  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
   const float shifted = c * log2e + magic, k = shifted - magic;
-  // ln(2) in two parts, the first exact in 10 bits; bf16 does not see the difference.
+  // ln(2) in two parts, the first exact in 10 bits; bf16 does not need it.
   const float r = D <= 8 ? c - k * 0.693147181f : (c - k * 0.693359375f) + k * 2.12194440e-4f;
   float p = D <= 8 ? 1.0f / 120 : (r * (1.0f / 5040) + 1.0f / 720) * r + 1.0f / 120;
   p = p * r + 1.0f / 24;
@@ -183,7 +183,7 @@ FN float reciprocal(float value) {
 
 FN double reciprocal(double value) { return 1.0 / value; }
 
-// x between a negative and a positive bound. The processor's form loses NaN, so that whoever calls it brings that back.
+// x clamped between a negative and a positive bound. The CPU version loses NaN, which the caller must restore.
 FN double clamped(double x, double lower, double upper) {
   const double raised = x < lower ? lower : x;
   return raised > upper ? upper : raised;
@@ -199,15 +199,15 @@ FN float clamped(float x, float lower, float upper) {
   const float raised = x < lower ? lower : x;
   return raised > upper ? upper : raised;
 #else
-  // On the bits, two instructions: as unsigned numbers negative floats lie above all others, the lowest highest; as
-  // signed numbers positive floats are in order, and negative ones below them.
+  // Two instructions on the bits: as unsigned integers, negative floats are above all others in reverse order; as
+  // signed integers, positive floats are in order and above negative ones.
   const unsigned int bits = as_bits(x), low = as_bits(lower);
   const int raised = (int)(bits > low ? low : bits), high = (int)as_bits(upper);
   return as_float((unsigned int)(raised > high ? high : raised));
 #endif
 }
 
-// y, but NaN where x is: what the processor's form of `clamped` has lost.
+// y, or NaN if x is NaN, which the CPU version of `clamped` loses.
 template <typename T> FN T keep_nan(T x, T y) {
 #if defined(__CUDA_ARCH__)
   return y;
@@ -231,7 +231,7 @@ template <int D, typename T> FN Terms<T> terms(T x) {
 template <int D, typename T> FN T mish(T x) {
   const Terms<T> t = terms<D>(x);
   const T y = t.c * (t.n * t.r);
-  return x <= Bounds<T>::upper ? y : x;  // NaN takes x
+  return x <= Bounds<T>::upper ? y : x;  // NaN selects x
 }
 
 template <int D, typename T> FN T mish_first(T x) {
@@ -246,7 +246,7 @@ template <int D, typename T> FN T mish_second(T x) {
   return keep_nan(x, y);
 }
 
-// The operator for one element, not yet rounded to its storage: mish(x), g mish'(x) or g mish''(x).
+// The operator for one element, not yet rounded to its storage type: mish(x), g mish'(x) or g mish''(x).
 template <int Order, typename S> FN auto mish_wide(S x, S g) {
   constexpr int D = Digits<S>::value;
   if constexpr (Order == 0) return mish<D>(widen(x));

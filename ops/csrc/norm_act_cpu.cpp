@@ -1,13 +1,13 @@
-// Batch norm and activation in one pass each over memory, on the processor; plain C functions as in mish_cpu.cpp.
+// Fused batch norm and activation on the CPU, one pass over memory each; plain C functions as in mish_cpu.cpp.
 //
 //   y  = act(z),  z = (x - mean) scale + bias,  scale = weight inverse,  inverse = 1 / sqrt(variance + eps)
 //   g  = dy act'(z),  dbias = sum of g,  dweight = inverse times the sum of g (x - mean)
 //   dx = scale (g - k1 - (x - mean) k2),  k1 = dbias / count,  k2 = dweight inverse / count
 //
-// The pass that sums g writes it where dx will be, so that act' is computed once.
+// The pass that sums g also stores it in the memory of dx, so that act' is computed once.
 //
-// x is either contiguous, seen as planes [outer][channels][inner], or channels_last, seen as rows [outer][channels] with
-// inner = 1. Sums do not depend on the number of threads: who adds what follows from the shape alone.
+// x is either contiguous, treated as planes [outer][channels][inner], or channels_last, treated as rows
+// [outer][channels] with inner = 1. The order of additions depends on the shape alone, not on the number of threads.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -22,10 +22,10 @@
 namespace {
 
 struct Shape { int64_t outer, channels, inner; };
-struct Affine { const float *mean, *scale, *shift; };  // one value a channel
+struct Affine { const float *mean, *scale, *shift; };  // one value per channel
 template <typename T> struct Pair { T first, second, kept; };
 
-struct Same {  // stands where others have an array, for a value that is the same all along it
+struct Same {  // used in place of an array whose values are all equal
   float value;
   float operator[](int64_t) const { return value; }
 };
@@ -35,7 +35,7 @@ FN V at(const float* values, int64_t i) { return _mm512_loadu_ps(values + i); }
 FN V at(Same values, int64_t) { return all(values.value); }
 #endif
 
-// Where element i of an array stands in the arrays that are read along with it.
+// Index of element i of an array in the arrays that are read along with it.
 template <typename S> int64_t place(int64_t i) {
 #if BF16_IN_GROUPS
   if constexpr (std::is_same_v<S, bf16>) return i / 32 * 32 + i % 2 * 16 + i % 32 / 2;
@@ -43,7 +43,7 @@ template <typename S> int64_t place(int64_t i) {
   return i;
 }
 
-// The arrays that the loops read, from those that a norm has; weight and bias may be absent.
+// The arrays that the loops read, from the parameters of a norm; weight and bias may be null.
 struct Folded {
   std::vector<float> inverse, scale, shift;
   Folded(int64_t channels, const float* variance, const float* weight, const float* bias, float eps)
@@ -57,8 +57,8 @@ struct Folded {
 };
 
 // ---------------------------------------------------------------------------------------------------- elementwise
-// Values of a channel repeated, so that rows of few channels still make long loops. The arrays do not lie a power of
-// two apart, where they would push one another out of the cache.
+// Values per channel, repeated so that rows of few channels still make long loops. The distance of the arrays is not a
+// power of two, which would make them evict one another from the cache.
 template <typename S> struct Repeated {
   int64_t length, apart;
   std::vector<float> values;
@@ -72,14 +72,14 @@ template <typename S> struct Repeated {
   }
   const float* operator[](int64_t array) const { return values.data() + array * apart; }
 
-  // As often as some 256 values hold it, a length in whole groups of 32 where there is one.
+  // Repeated up to about 256 values, if possible to a multiple of 32.
   static int64_t times(int64_t channels) {
     const int64_t most = std::max<int64_t>(1, 256 / channels), step = 32 / std::gcd<int64_t>(32, channels);
     return most >= step ? most / step * step : most;
   }
 };
 
-// body(first element, how many, the N values that each of them has: arrays or a Same) over all of a tensor.
+// Calls body(first element, number of elements, their N values: arrays or Same) over a whole tensor.
 template <typename S, size_t N, typename Body>
 int32_t each_piece(Shape shape, const float* const (&arrays)[N], ParallelFor parallel_for, const Body& body) {
   if (shape.inner == 1) {
@@ -158,7 +158,7 @@ FN void backward_piece(int64_t length, const S* __restrict x, const Values& valu
     store(g[i], input_gradient(widen(g[i]), widen(x[i]), mean[i], scale[i], k1[i], k2[i]));
 }
 
-// dx over g.
+// Overwrites g with dx.
 template <typename S>
 int32_t backward(
     Shape shape, const S* x, const float* mean, const float* scale, const float* k1, const float* k2, S* g,
@@ -171,7 +171,7 @@ int32_t backward(
 }
 
 // ----------------------------------------------------------------------------------------------------------- sums
-// What an element adds to the two sums of its channel, and what is kept of it.
+// The contribution of an element to the two sums of its channel, and the value that is stored for it.
 struct Moments {
   static constexpr bool keeps = false;
   template <typename T> FN Pair<T> of(T x, T, T mean, T, T, float) {
@@ -188,7 +188,7 @@ template <int Act, int D> struct Gradients {
   }
 };
 
-// Adds elements to their lanes. The three values of a channel are arrays, or the same for all of them.
+// Adds elements to their lanes. The three values of a channel are arrays, or equal for all elements.
 template <typename Term, typename S, typename Values>
 void add(
     int64_t length, const S* __restrict x, const S* __restrict dy, Values mean, Values scale, Values shift, float slope,
@@ -222,7 +222,7 @@ void add(
   }
 }
 
-// Planes: a channel is one thread's; 4096 elements or somewhat more are summed lane by lane in fp32, the rest in fp64.
+// Planes: one thread per channel; blocks of 4096 or slightly more elements are summed by lane in fp32, blocks in fp64.
 template <typename Term, typename S>
 int32_t sum_planes(
     Shape shape, const S* x, const S* dy, Affine a, float slope, S* kept, double* sums, ParallelFor parallel_for) {
@@ -254,7 +254,7 @@ int32_t sum_planes(
   });
 }
 
-// Rows: blocks of rows are summed lane by lane in fp32, then folded to channels and added in fp64, in their order.
+// Rows: blocks of rows are summed by lane in fp32, then reduced to channels and added in fp64, in order.
 template <typename Term, typename S>
 int32_t sum_rows(
     Shape shape, const S* x, const S* dy, Affine a, float slope, S* kept, double* sums, ParallelFor parallel_for) {
@@ -292,7 +292,7 @@ int32_t sum(
                           : sum_planes<Term>(shape, x, dy, a, slope, kept, sums, parallel_for);
 }
 
-// A first guess of each channel's mean, from some of its first values: subtracting it keeps the squares small.
+// An estimate of each channel's mean from some of its first values: subtracting it keeps the squares small.
 template <typename S> std::vector<float> guessed_means(Shape shape, const S* x) {
   std::vector<float> means(shape.channels);
   const int64_t there = shape.inner == 1 ? shape.outer : shape.inner, sample = std::min<int64_t>(16, there);
@@ -315,7 +315,7 @@ int32_t statistics(
     const double shifted = sums[c] / count;
     mean[c] = float(guess[c] + shifted);
     const double biased = sums[shape.channels + c] / count - shifted * shifted;
-    variance[c] = float(biased < 0 ? 0 : biased);  // NaN stays
+    variance[c] = float(biased < 0 ? 0 : biased);  // NaN is preserved
     if (running_mean) {
       running_mean[c] += factor * (mean[c] - running_mean[c]);
       running_var[c] += factor * (float(variance[c] * (count / (count - 1))) - running_var[c]);
@@ -343,11 +343,11 @@ template <typename Body> int32_t with_type_and_act(int type, int act, const Body
 
 }  // namespace
 
-// All return 0, what torch_parallel_for returned, or -1 for a type or activation that is not there.
-// `type`: 0 for fp32, 3 for bf16, as in ops/backend.py. Arrays of a value a channel are fp32; weight, bias and the
+// All return 0, the error code of torch_parallel_for, or -1 for an unsupported type or activation.
+// `type`: 0 for fp32, 3 for bf16, as in ops/backend.py. Arrays with one value per channel are fp32; weight, bias and the
 // running statistics may be null.
 
-// Mean and biased variance; the running ones go towards them, the unbiased variance, by `factor`.
+// Mean and biased variance; running statistics are updated with momentum `factor`, the variance with the unbiased one.
 extern "C" int32_t norm_statistics(
     int type, int64_t outer, int64_t channels, int64_t inner, const void* x, float* mean, float* variance,
     float* running_mean, float* running_var, float factor, ParallelFor parallel_for) {
@@ -391,7 +391,7 @@ extern "C" int32_t norm_act_reduce(
   return failed;
 }
 
-// g becomes dx. `count`: values a channel that the statistics were taken over, 0 where they are no function of x.
+// Turns g into dx. `count`: values per channel over which the statistics were taken, 0 if they do not depend on x.
 extern "C" int32_t norm_act_backward(
     int type, int64_t outer, int64_t channels, int64_t inner, const void* x, const float* mean, const float* variance,
     const float* weight, const float* dweight, const float* dbias, float eps, int64_t count, void* g,

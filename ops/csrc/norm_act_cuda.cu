@@ -1,41 +1,41 @@
-// Batch norm and activation in one pass each over memory, on a GPU: the formulas and passes of norm_act_cpu.cpp.
+// Fused batch norm and activation on a GPU, one pass over memory each: the formulas and passes of norm_act_cpu.cpp.
 //
-// A block has a strip of channels and a part of their values, so that what a channel has is read once a block. Values of
-// a channel lie at `positions` on each of `outer` planes. Of a block's threads, `columns` stand side by side on the
-// strip, `lanes` along the positions and `rows` on planes that follow one another, in this order:
+// A block processes a strip of channels and a part of their values, so that the parameters of a channel are read once per
+// block. Values of a channel are at `positions` on each of `outer` planes. The threads of a block are arranged as
+// `columns` across the strip, `lanes` along the positions and `rows` on consecutive planes, in this order:
 //
-//   contiguous      [outer][channels][inner]: a strip is one channel; pieces of 16 bytes lie along the positions
-//   channels_last   [positions][channels]: one plane; pieces of 16 bytes lie across channels
+//   contiguous      [outer][channels][inner]: a strip is one channel; pieces of 16 bytes are along the positions
+//   channels_last   [positions][channels]: one plane; pieces of 16 bytes are across channels
 //
-// Kernels come in three ways: `along` and `across` move pieces, `scalar` moves single elements in either layout.
-// ops/grid.py chooses way and grid (strips, splits), by the shape alone, and fills in the Call.
+// Kernels have three variants: `along` and `across` access pieces, `scalar` single elements in either layout.
+// ops/grid.py chooses variant and grid (strips, splits) by the shape alone, and fills in the Call.
 //
-// Sums are the same whatever the GPU does when: each thread adds its values in fp32, a block its threads in a fixed tree,
-// and an `end` kernel, with a block for each channel, the splits in fp64, in a fixed tree too.
+// Sums do not depend on scheduling: each thread adds its values in fp32, a block its threads in a fixed tree, and an
+// `end` kernel, with one block per channel, the splits in fp64, also in a fixed tree.
 #include "activations.h"
 #include "cuda_pieces.h"
 
-constexpr int AT_ONCE = 2;         // pieces that a thread loads before it computes
-constexpr int STRIP = 128;         // most channels of a block
+constexpr int AT_ONCE = 2;         // pieces that a thread loads before computing
+constexpr int STRIP = 128;         // maximum number of channels of a block
 constexpr int MOST_CHANNELS = 8;   // of a piece
-constexpr int VALUES = 4;          // numbers that a channel has in a kernel
+constexpr int VALUES = 4;          // numbers per channel in a kernel
 
 struct alignas(8) Sums { float first, second; };
 
-// What a kernel is given, in the order of ops/grid.py; each reads its own part of it.
+// Arguments of all kernels, in the order of ops/grid.py; each kernel reads the part it needs.
 struct Call {
   const void *x, *dy;
-  void* out;                                           // y or g, which becomes dx
-  float *mean, *variance;                              // a value a channel, as all down to `partial`
+  void* out;                                           // y, or g, which becomes dx
+  float *mean, *variance;                              // one value per channel, like all down to `partial`
   const float *weight, *bias;                          // may be null
   float *running_mean, *running_var;                   // may be null
   float *by_weight, *by_bias;
-  Sums* partial;                                       // [splits][channels], then the guesses of the means
+  Sums* partial;                                       // [splits][channels], then the estimates of the means
   long long outer, outer_span, outer_step, positions;  // span: planes of a block; step: elements between two
-  long long channel_step, count;                       // count: values a channel, 0 where the statistics are fixed
+  long long channel_step, count;                       // count: values per channel, 0 for fixed statistics
   int channels, step;                                  // step: elements between two positions
   int columns, lanes, rows;
-  int parts, span, splits;                             // parts of the positions, of `span` each; parts on all planes
+  int parts, span, splits;                             // parts of `span` positions each; parts on all planes
   float eps, slope, factor;
 };
 static_assert(sizeof(Call) == 192, "ops/grid.py packs as many bytes");
@@ -46,7 +46,7 @@ struct Shared {
 };
 
 // ----------------------------------------------------------------------------------------------------------- geometry
-// How a kernel moves memory: pieces of Width elements, of one channel or of as many.
+// Memory access of a kernel: pieces of Width elements, of one channel or of as many.
 template <typename Element, int W, int C> struct Way {
   using S = Element;
   using Moved = Piece<Element, W>;
@@ -61,7 +61,7 @@ FN int column_of(const Call& a) { return threadIdx.x % unsigned(a.columns); }
 
 FN long long least(long long a, long long b) { return a < b ? a : b; }
 
-// body(offset, there): the first elements of the pieces that a thread loads at once, and which of them there are.
+// Calls body(offset, there): the first elements of the pieces that a thread loads together, and which of them exist.
 template <typename W, typename Body> FN void each_tile(const Call& a, const Body& body) {
   const unsigned beside = threadIdx.x / unsigned(a.columns);
   const int lane = beside % unsigned(a.lanes), row = beside / unsigned(a.lanes);
@@ -93,7 +93,7 @@ template <typename W> FN typename W::Moved fetched(const void* from, long long o
   return piece;
 }
 
-// Computes a piece from of(element's number) and stores it.
+// Computes the elements of a piece by of(index) and stores it.
 template <typename W, typename Of> FN void put(void* to, long long offset, const Of& of) {
   typename W::Moved piece;
   if constexpr (W::width == 1) store(piece.elements[0], of(0));
@@ -105,7 +105,7 @@ template <typename W, typename Of> FN void put(void* to, long long offset, const
 }
 
 // --------------------------------------------------------------------------------------------- what a channel has
-// Of each channel of the strip make(channel, its place in the arrays), once a block.
+// Calls make(channel, its index in the arrays) for each channel of the strip, once per block.
 template <typename W, typename Make> FN void each_channel(const Call& a, const Make& make) {
   const int strip = a.columns * W::channels, i = threadIdx.x, channel = int(blockIdx.x) * strip + i;
   if (i < strip && channel < a.channels) make(channel, i);
@@ -118,7 +118,7 @@ FN float scale_of(const Call& a, int channel, float inverse) {
   return a.weight ? a.weight[channel] * inverse : inverse;
 }
 
-// Mean, scale and shift of each channel, which make z of x.
+// Mean, scale and shift of each channel, which turn x into z.
 template <typename W> FN void each_affine(const Call& a, Shared& shared) {
   each_channel<W>(a, [&](int channel, int i) {
     shared.values[0][i] = a.mean[channel];
@@ -127,7 +127,7 @@ template <typename W> FN void each_affine(const Call& a, Shared& shared) {
   });
 }
 
-// The numbers of the thread's own channels: (i) gives that of a piece's element i.
+// The numbers of the thread's channels: (i) is that of element i of a piece.
 template <typename W> struct Own {
   float values[W::channels];
   __device__ __forceinline__ Own(const Call& a, const float* array) {
@@ -155,7 +155,7 @@ template <int Act, typename W> FN void forward(const Call& a, Shared& shared) {
   });
 }
 
-// dx over g.
+// Overwrites g with dx.
 template <typename W> FN void backward(const Call& a, Shared& shared) {
   each_channel<W>(a, [&](int channel, int i) {
     const float inverse = inverse_of(a, channel);
@@ -192,7 +192,7 @@ template <typename W> struct Pairs {
   }
 };
 
-// Adds up what the threads of a column have, in halves, and writes it as the block's.
+// Adds the sums of the threads of a column by halving, and writes the result of the block.
 template <typename W> FN void write_sums(const Call& a, Shared& shared, Pairs<W>& own) {
   const int beside = threadIdx.x / unsigned(a.columns), column = column_of(a);
 #pragma unroll 1
@@ -225,7 +225,7 @@ template <typename W> FN void write_sums(const Call& a, Shared& shared, Pairs<W>
 
 FN float* guesses(const Call& a) { return reinterpret_cast<float*>(a.partial + (long long)a.splits * a.channels); }
 
-// Sums of x and its square, both less a guess of the mean, which keeps the squares small.
+// Sums of x and its square, both after subtracting an estimate of the mean, which keeps the squares small.
 template <typename W> FN void statistics(const Call& a, Shared& shared) {
   each_channel<W>(a, [&](int channel, int i) {
     const typename W::S* x = static_cast<const typename W::S*>(a.x) + channel * a.channel_step;
@@ -281,7 +281,7 @@ template <int Act, typename W> FN void reduce(const Call& a, Shared& shared) {
   write_sums<W>(a, shared, own);
 }
 
-// The sums of all splits of the block's channel, whole in its first thread alone.
+// The sums of all splits of the block's channel; complete in the first thread only.
 struct Total { double first, second; };
 
 FN Total total_of(const Call& a, Total (&shared)[THREADS / 2]) {

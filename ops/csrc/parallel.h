@@ -1,4 +1,4 @@
-// What the loops over memory share.
+// Shared by the loops over memory.
 #pragma once
 #include <cstdint>
 #if defined(__linux__)
@@ -7,15 +7,15 @@
 
 #include "mish_math.h"  // FN
 
-// Asks for the memory that a loop is about to come to: left to itself the processor begins anew with every page, too late
-// to hide the memory behind the arithmetic. Past the end of an array this does nothing.
+// Prefetches the memory that a loop will reach next: the CPU's own prefetching restarts with every page, too late to hide
+// the memory latency. Past the end of an array this has no effect.
 FN void fetch_ahead(const void* at, int64_t bytes) {
   const char* next = static_cast<const char*>(at) + 2048;
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + i);
 }
 
-// Memory that is about to be written: where it is large and the system has not given its pages yet, they shall come in
-// large ones, each of which saves hundreds of page faults (numpy asks for its arrays' likewise).
+// Requests huge pages for large memory about to be written that has no pages yet, each of which saves hundreds of page
+// faults (numpy does the same for its arrays).
 FN void expect_writes(void* at, int64_t bytes) {
 #if defined(__linux__)
   constexpr intptr_t PAGE = 4096;
@@ -26,18 +26,18 @@ FN void expect_writes(void* at, int64_t bytes) {
 #endif
 }
 
-// A loop in pieces of a fixed length, and what is left at the end: body(where a piece begins, its length).
+// A loop in pieces of a fixed length and a remainder: calls body(first element, length).
 template <int64_t Piece, typename Body> FN void in_pieces(int64_t count, const Body& body) {
   int64_t i = 0;
   for (; i + Piece <= count; i += Piece) body(i, Piece);
   if (i < count) body(i, count - i);
 }
 
-// PyTorch's threads for a lambda: torch_parallel_for of its stable C interface, as its address.
+// Runs a lambda on PyTorch's threads; takes the address of torch_parallel_for of its stable C interface.
 using ParallelFor = int32_t (*)(
     int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context);
 
-constexpr int64_t GRAIN = 32768;  // elements from which a second thread pays, as in PyTorch's own kernels
+constexpr int64_t GRAIN = 32768;  // elements from which a second thread is worthwhile, as in PyTorch's kernels
 
 template <typename Body>
 static int32_t in_parallel(ParallelFor parallel_for, int64_t count, int64_t grain, const Body& body) {

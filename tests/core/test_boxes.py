@@ -1,13 +1,12 @@
-"""Conversions and overlaps of boxes, against plain floats and torchvision."""
+"""Overlaps of boxes, against plain floats and torchvision."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torchvision.ops import box_iou, complete_box_iou
 
-from core.boxes import cxcywh_to_xyxy, pair_ciou, pair_iou, xywh_to_xyxy, xyxy_to_cxcywh, xyxy_to_xywh
+from core.boxes import pair_ciou, pair_iou
 
 
 def boxes(count: int, seed: int) -> torch.Tensor:
@@ -15,16 +14,6 @@ def boxes(count: int, seed: int) -> torch.Tensor:
     corner = torch.rand(count, 2, generator=generator, dtype=torch.float64) * 50
     size = torch.rand(count, 2, generator=generator, dtype=torch.float64) * 40 + 0.5
     return torch.cat((corner, corner + size), dim=-1)
-
-
-@pytest.mark.parametrize("form", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
-def test_conversions(form):
-    xyxy = form([[[10.0, 20.0, 14.0, 30.0]]])
-    assert xyxy_to_xywh(xyxy).tolist() == [[[10, 20, 4, 10]]]
-    assert xyxy_to_cxcywh(xyxy).tolist() == [[[12, 25, 4, 10]]]
-    assert xywh_to_xyxy(xyxy_to_xywh(xyxy)).tolist() == xyxy.tolist()
-    assert cxcywh_to_xyxy(xyxy_to_cxcywh(xyxy)).tolist() == xyxy.tolist()
-    assert xywh_to_xyxy(form(np.zeros((0, 4)))).shape == (0, 4)
 
 
 def test_pairs_agree_with_torchvision_and_broadcast():

@@ -1,4 +1,4 @@
-"""Colour, rare transforms and those of the config: independent, keyed, and without network."""
+"""Photometric augmentation: independent transforms, keyed random streams, no network access."""
 
 import subprocess
 import sys
@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
-from data.augment import Appearance, Augmentation, shift_hsv
+from data.augment import Augmentation, PhotometricAugment, shift_hsv
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
 BOXES, LABELS = np.array([[10, 12, 30, 40]], np.float32), np.array([4])
 
 
 class Fixed:
-    """A generator that gives chosen values."""
+    """A generator that returns given values."""
 
     def __init__(self, *values):
         self.values = np.array(values)
@@ -23,7 +23,7 @@ class Fixed:
         return self.values
 
 
-def test_tables_do_what_the_formula_says():
+def test_hsv_tables_match_the_formula():
     changed = shift_hsv(IMAGE, (0.5, 0.5, 0.5), Fixed(-0.5, 0.2, -0.4))
     hsv = cv2.cvtColor(IMAGE, cv2.COLOR_RGB2HSV).astype(float)
     expected = np.stack(
@@ -39,7 +39,7 @@ def test_transforms_fire_independently():
     Within one Compose seeded as a whole they would always fire together.
     """
     extra = [{"name": "InvertImg", "p": 0.5}, {"name": "HorizontalFlip", "p": 0.5}]
-    appearance = Appearance(Augmentation(blur=0.5, gray=0.5, extra=extra), seed=0, size=64)
+    appearance = PhotometricAugment(Augmentation(blur=0.5, gray=0.5, extra=extra), seed=0, size=64)
     flat = np.full((64, 64, 3), (50, 100, 30), np.uint8)
     flat[:, :32] = (20, 60, 90)
     count, fired = 800, []
@@ -59,8 +59,8 @@ def test_transforms_fire_independently():
     assert len({tuple(row) for row in fired}) == 16
 
 
-def test_same_key_same_result_and_other_key_another():
-    appearance = Appearance(
+def test_results_depend_on_the_key_alone():
+    appearance = PhotometricAugment(
         Augmentation(hsv=(0.1, 0.7, 0.4), blur=0.5, extra=[{"name": "GaussNoise", "p": 1.0}]), seed=0, size=64
     )
     first, _, _ = appearance(IMAGE, BOXES, LABELS, epoch=1, index=5)
@@ -70,7 +70,7 @@ def test_same_key_same_result_and_other_key_another():
 
 
 def test_extra_transforms_move_boxes_and_keep_labels():
-    appearance = Appearance(Augmentation(extra=[{"name": "HorizontalFlip", "p": 1.0}]), seed=0, size=64)
+    appearance = PhotometricAugment(Augmentation(extra=[{"name": "HorizontalFlip", "p": 1.0}]), seed=0, size=64)
     image, boxes, labels = appearance(IMAGE, BOXES, LABELS, epoch=0, index=0)
     np.testing.assert_array_equal(image, IMAGE[:, ::-1])
     np.testing.assert_allclose(boxes, [[34, 12, 54, 40]], atol=1e-4)
@@ -94,19 +94,19 @@ def test_extra_transforms_move_boxes_and_keep_labels():
         ({"name": "RandomCrop", "height": 320, "width": 320}, "fails|no change"),
     ],
 )
-def test_what_cannot_work_is_refused_before_training(entry, message):
+def test_invalid_transforms_are_refused_before_training(entry, message):
     with pytest.raises(ValueError, match=message):
-        Appearance(Augmentation(extra=[entry]), seed=0, size=64)
+        PhotometricAugment(Augmentation(extra=[entry]), seed=0, size=64)
 
 
-def test_no_network_is_touched():
-    """albumentations asks a server for its newest version when imported, unless told not to."""
+def test_no_network_access():
+    """By default, albumentations queries a server for its newest version at import."""
     code = (
         "import socket\n"
         "def refuse(*a, **k): raise SystemExit('a socket was opened')\n"
         "socket.socket.connect = refuse; socket.create_connection = refuse; socket.getaddrinfo = refuse\n"
         "import data\n"
-        "from data.augment import Appearance, Augmentation\n"
-        "Appearance(Augmentation(blur=0.1, extra=[{'name': 'RandomFog'}]), seed=0, size=64)\n"
+        "from data.augment import PhotometricAugment, Augmentation\n"
+        "PhotometricAugment(Augmentation(blur=0.1, extra=[{'name': 'RandomFog'}]), seed=0, size=64)\n"
     )
     subprocess.run([sys.executable, "-W", "error::ResourceWarning", "-c", code], check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Reading COCO annotations, against pycocotools and against files damaged by hand."""
+"""Reading COCO annotations, compared with pycocotools, and reading damaged files."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ def read(path, **options):
 
 
 @pytest.mark.parametrize("name", ["coco128", "coco100", "bccd"])
-def test_everything_as_pycocotools_reads_it(name):
+def test_annotations_match_pycocotools(name):
     from pycocotools.coco import COCO
 
     folder = shared_data(name)
@@ -27,7 +27,7 @@ def test_everything_as_pycocotools_reads_it(name):
     with contextlib.redirect_stdout(io.StringIO()):
         oracle = COCO(str(path))
     found = read_coco(path, folder / "images", progress=False)
-    assert found.ledger == [] and len(found) == len(oracle.imgs)
+    assert found.issues == [] and len(found) == len(oracle.imgs)
     assert found.category_ids == sorted(oracle.cats)
     assert found.classes == [oracle.cats[identity]["name"] for identity in found.category_ids]
     for index, identity in enumerate(found.image_ids):
@@ -60,7 +60,7 @@ def test_labels_follow_sorted_ids_and_boxes_are_clipped_for_training(tmp_path):
     np.testing.assert_array_equal(boxes, [[0, 0, 15, 15], [30, 20, 40, 30]])
     assert labels.tolist() == [1, 0]
     assert found.crowd.tolist() == [False, False, True]  # kept for evaluation
-    np.testing.assert_array_equal(found.boxes[0], [-5, -5, 20, 20])  # as the file says
+    np.testing.assert_array_equal(found.boxes[0], [-5, -5, 20, 20])  # as in the file
     assert len(found.training_boxes(1)[0]) == 0
 
 
@@ -83,17 +83,17 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_damaged_annotations_are_skipped_named_and_refused_if_strict(tmp_path, kind):
+def test_damaged_annotations_become_issues_or_errors_if_strict(tmp_path, kind):
     path = write_coco(tmp_path, {"a.png": (40, 30)}, [box(1, 1, [1, 2, 3, 4]), *BAD[kind]])
     found = read(path)
     np.testing.assert_array_equal(found.boxes, [[1, 2, 3, 4]])
-    assert [problem.kind for problem in found.ledger] == [kind] * len(BAD[kind])
-    assert all("annotations[" in problem.where for problem in found.ledger)
+    assert [issue.kind for issue in found.issues] == [kind] * len(BAD[kind])
+    assert all("annotations[" in issue.where for issue in found.issues)
     with pytest.raises(ValueError):
         read(path, strict=True)
 
 
-def test_file_names_that_lead_out_and_duplicate_images_are_skipped(tmp_path):
+def test_unsafe_file_names_and_duplicate_images_are_skipped(tmp_path):
     path = write_coco(tmp_path, {"a.png": (40, 30)}, [])
     content = json.loads(path.read_text())
     names = ["../a.png", "/etc/a.png", "x/../../a.png", "C:\\a.png", "..\\a.png", "", "a\0.png"]
@@ -102,7 +102,7 @@ def test_file_names_that_lead_out_and_duplicate_images_are_skipped(tmp_path):
     path.write_text(json.dumps(content))
     found = read(path)
     assert found.file_names[:] == ["a.png"]
-    assert [problem.kind for problem in found.ledger] == ["unsafe-path"] * len(names) + ["duplicate-image"]
+    assert [issue.kind for issue in found.issues] == ["unsafe-path"] * len(names) + ["duplicate-image"]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_file_names_that_lead_out_and_duplicate_images_are_skipped(tmp_path):
         '[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]',
     ],
 )
-def test_what_is_not_coco_is_refused_in_one_line(tmp_path, text):
+def test_other_json_is_refused_in_one_line(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match="a.json"):
@@ -146,19 +146,19 @@ def test_text_ids_no_sizes_no_annotations(tmp_path):
     assert found.sizes.tolist() == [[0, 0]]
 
 
-def test_cache_gives_the_same_and_is_never_stale(tmp_path, monkeypatch):
-    monkeypatch.setattr(coco, "SMALLEST_CACHED", 0)
+def test_cache_is_equivalent_and_never_stale(tmp_path, monkeypatch):
+    monkeypatch.setattr(coco, "MIN_CACHED_BYTES", 0)
     outline = [[1, 2, 4, 2, 4, 6]]
     path = write_coco(tmp_path, {"a.png": (40, 30)}, [box(1, 1, [1, 2, 3, 4], segmentation=outline), *BAD["orphan"]])
     fresh = read(path)
     (cache,) = (tmp_path / ".cache").glob("coco-*.npz")
-    monkeypatch.setattr(coco, "_decode", None)  # from here on only the cache can answer
+    monkeypatch.setattr(coco, "_decode", None)  # from here on only the cache can be read
     again = read(path)
-    assert again.ledger == fresh.ledger and again.classes == fresh.classes and again.image_ids == fresh.image_ids
+    assert again.issues == fresh.issues and again.classes == fresh.classes and again.image_ids == fresh.image_ids
     np.testing.assert_array_equal(again.boxes, fresh.boxes)
     np.testing.assert_array_equal(again.polygons(0)[0], np.float32(outline[0]).reshape(-1, 2))
     monkeypatch.undo()
-    monkeypatch.setattr(coco, "SMALLEST_CACHED", 0)
+    monkeypatch.setattr(coco, "MIN_CACHED_BYTES", 0)
     cache.write_bytes(b"damaged")
     assert len(read(path).boxes) == 1
     path.write_text(path.read_text().replace("[1, 2, 3, 4]", "[1, 2, 3, 5]"))
@@ -182,15 +182,15 @@ def test_damaged_images_are_found_before_training(tmp_path):
     with pytest.raises(ValueError):
         verify_images(found, strict=True, progress=False)
     whole = verify_images(found, progress=False)
-    assert [problem.kind for problem in whole.ledger] == ["empty", "not-an-image", "missing", "damaged", "wrong-size"]
-    assert [problem.file for problem in whole.ledger] == [f"{k}.png" for k in range(5)]
+    assert [issue.kind for issue in whole.issues] == ["empty", "not-an-image", "missing", "damaged", "wrong-size"]
+    assert [issue.file for issue in whole.issues] == [f"{k}.png" for k in range(5)]
     assert whole.image_ids == [6] and len(whole.boxes) == 1
     (folder / "5.png").unlink()
     with pytest.raises(ValueError, match="none of the 6 images"):
         verify_images(found, progress=False)
 
 
-def test_taking_images_away_keeps_the_rest(tmp_path):
+def test_removing_images_keeps_the_others(tmp_path):
     folder = shared_data("coco128")
     full = read_coco(folder / "annotations" / "train.json", folder / "images", progress=False)
     gone = [0, 3, 127]
@@ -205,7 +205,7 @@ def test_taking_images_away_keeps_the_rest(tmp_path):
                 np.testing.assert_array_equal(a, b)
 
 
-def test_pickled_annotations_are_the_same(tmp_path):
+def test_annotations_survive_pickling(tmp_path):
     path = write_coco(tmp_path, {"a.png": (40, 30)}, [box(1, 1, [1, 2, 3, 4])])
     found = pickle.loads(pickle.dumps(read(path)))
     assert found.file_names[0] == "a.png" and found.boxes.tolist() == [[1, 2, 3, 4]]
@@ -222,7 +222,7 @@ def test_splits_must_have_the_same_classes(tmp_path):
 
 
 def test_mutated_files_never_crash(tmp_path):
-    """Seeded damage to a good file: a clear refusal or a correct reading."""
+    """Seeded damage to a valid file: a clear error or a correct result."""
     rng = np.random.default_rng(0)
     path = write_coco(
         tmp_path, {"a.png": (40, 30), "b.png": (30, 30)}, [box(k, 1 + k % 2, [1, 2, 3, 4]) for k in range(4)]
@@ -241,7 +241,7 @@ def test_mutated_files_never_crash(tmp_path):
         assert np.isfinite(found.boxes).all() and len(found) >= 1
 
 
-def test_texts_that_are_no_text_and_ids_that_become_alike_are_skipped(tmp_path):
+def test_invalid_unicode_and_ids_equal_as_text_are_skipped(tmp_path):
     path = write_coco(tmp_path, {"a.png": (40, 30)}, [box(1, 1, [1, 2, 3, 4])])
     content = json.loads(path.read_text())
     content["images"] += [{"id": 2, "file_name": "\ud800.png"}, {"id": "1", "file_name": "b.png"}]
@@ -250,4 +250,4 @@ def test_texts_that_are_no_text_and_ids_that_become_alike_are_skipped(tmp_path):
     path.write_text(json.dumps(content))
     found = read(path)
     assert found.image_ids == [1] and found.classes == ["dog", "cat"] and len(found.boxes) == 1
-    assert sorted(problem.kind for problem in found.ledger) == ["bad-record"] * 3 + ["duplicate-image"]
+    assert sorted(issue.kind for issue in found.issues) == ["bad-record"] * 3 + ["duplicate-image"]

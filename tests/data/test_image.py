@@ -1,4 +1,4 @@
-"""Images load as a viewer shows them; files that are no whole image are named."""
+"""Images are decoded as viewers display them; incomplete and other files are reported."""
 
 import io
 import resource
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.image import ImageProblem, decode_image, read_image, verify_image
+from data.image import ImageError, decode_image, read_image, verify_image
 
 PIXELS = np.zeros((40, 60, 3), np.uint8)
 PIXELS[:20, :30], PIXELS[:20, 30:], PIXELS[20:, :30] = (200, 30, 40), (20, 180, 60), (30, 60, 220)
@@ -24,7 +24,7 @@ def saved(image: Image.Image, kind: str, **options) -> bytes:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_exif_orientation(orientation, kind):
-    """The stored pixels are those that a camera held otherwise writes; Pillow's own transposition is the oracle."""
+    """Stored pixels as written by a rotated camera; Pillow's transposition is the reference."""
     from PIL import ImageOps
 
     exif = Image.Exif()
@@ -46,12 +46,12 @@ def test_verify_gives_the_upright_size(tmp_path):
     assert read_image(path).shape == (60, 40, 3)
 
 
-def test_grey_becomes_three_equal_channels():
+def test_grey_is_expanded_to_three_channels():
     found = decode_image(saved(Image.fromarray(PIXELS).convert("L"), "PNG"))
     assert found.shape == (40, 60, 3) and (found[..., 0] == found[..., 2]).all()
 
 
-def test_transparency_lies_on_white():
+def test_transparency_is_blended_onto_white():
     layer = np.dstack([PIXELS, np.full((40, 60), 255, np.uint8)])
     layer[:20, :30, 3], layer[20:, :30, 3] = 0, 128
     found = decode_image(saved(Image.fromarray(layer), "PNG"))
@@ -73,7 +73,7 @@ def test_sixteen_bits_are_scaled():
     np.testing.assert_allclose(found[..., 0], ramp / 257, atol=0.51)
 
 
-def test_cmyk_as_pillow_shows_it():
+def test_cmyk_is_converted_as_by_pillow():
     data = saved(Image.fromarray(PIXELS).convert("CMYK"), "JPEG", quality=100, subsampling=0)
     assert np.abs(decode_image(data)[5:15, 5:25].astype(int) - PIXELS[5:15, 5:25]).max() <= 6
 
@@ -92,7 +92,7 @@ JPEG = saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 
 PNG = saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)), "PNG")
 
 
-@pytest.mark.filterwarnings("ignore:Image size")  # Pillow warns of large images before we refuse them
+@pytest.mark.filterwarnings("ignore:Image size")  # Pillow warns about large images before they are refused
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
@@ -108,11 +108,11 @@ PNG = saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3
         (None, "missing"),
     ],
 )
-def test_what_is_no_whole_image_is_named(tmp_path, data, kind):
+def test_unusable_files_are_classified(tmp_path, data, kind):
     path = tmp_path / "image"
     if data is not None:
         path.write_bytes(data)
-    with pytest.raises(ImageProblem) as caught:
+    with pytest.raises(ImageError) as caught:
         verify_image(path)
     assert caught.value.kind in (kind, "not-an-image") if kind == "damaged" else caught.value.kind == kind
     assert isinstance(caught.value, ValueError)
@@ -127,13 +127,13 @@ def test_random_bytes_never_crash():
                 broken[place] = rng.integers(256)
             try:
                 image = decode_image(bytes(broken))
-            except ImageProblem:
+            except ImageError:
                 continue
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
 
 
-def test_a_png_that_claims_a_long_chunk_takes_no_memory_for_it():
-    """OpenCV would take two gigabytes for the length that stands in these four bytes."""
+def test_a_png_with_a_huge_chunk_length_allocates_no_memory():
+    """OpenCV would allocate two gigabytes for the length in these four bytes."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     data = bytearray(saved(Image.fromarray(PIXELS), "PNG"))
     place = data.index(b"IDAT") - 4
@@ -142,14 +142,14 @@ def test_a_png_that_claims_a_long_chunk_takes_no_memory_for_it():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
 
 
-def test_more_pixels_than_the_bytes_can_hold_are_not_decoded():
+def test_implausibly_many_pixels_are_not_decoded():
     data = png_claiming(12_000, 12_000)
-    with pytest.raises(ImageProblem, match="claims 12000 x 12000 pixels in"):
+    with pytest.raises(ImageError, match="claims 12000 x 12000 pixels in"):
         decode_image(data)
 
 
-def test_what_only_other_programs_can_draw_is_no_image():
+def test_formats_that_need_other_programs_are_refused():
     """Pillow would start Ghostscript for this."""
-    with pytest.raises(ImageProblem) as problem:
+    with pytest.raises(ImageError) as problem:
         decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     assert problem.value.kind == "not-an-image"

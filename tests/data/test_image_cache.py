@@ -1,4 +1,4 @@
-"""Buffers of images: complete or absent, shared, and chosen by what fits."""
+"""The image cache: complete or absent, shared, and chosen by available memory."""
 
 import pickle
 
@@ -17,7 +17,7 @@ def picture(index: int) -> np.ndarray:
     return np.full((*SHAPES[index], 3), 10 * index + 5, np.uint8)
 
 
-def test_memory_holds_what_was_put_in():
+def test_memory_cache_returns_its_images():
     held = ImageStore(SHAPES)
     held.fill(picture, title="", progress=False)
     assert held.nbytes == 3 * (24 + 1 + 24) and len(held) == 3
@@ -29,7 +29,7 @@ def test_memory_holds_what_was_put_in():
         held.fill(lambda _: np.zeros((2, 2, 3), np.uint8), title="", progress=False)
 
 
-def test_disk_is_filled_once_for_one_key_and_opened_again(tmp_path):
+def test_disk_cache_is_filled_once_per_key(tmp_path):
     first = disk_store(SHAPES, picture, folder=tmp_path, key=["a", 1], progress=False)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(first))[2], picture(2))
 
@@ -40,7 +40,7 @@ def test_disk_is_filled_once_for_one_key_and_opened_again(tmp_path):
     np.testing.assert_array_equal(again[0], picture(0))
     with pytest.raises(AssertionError):
         disk_store(SHAPES, refuse, folder=tmp_path, key=["a", 2], progress=False)
-    assert len(list(tmp_path.iterdir())) == 1  # the failed filling left nothing
+    assert len(list(tmp_path.iterdir())) == 1  # the failed attempt left nothing behind
 
 
 def test_automatic_choice(monkeypatch):
@@ -60,7 +60,7 @@ def test_available_memory_is_plausible():
 def test_verified_images_are_not_decoded_again_until_they_change(tmp_path, monkeypatch):
     from tests.support.small_sets import box, write_coco
 
-    monkeypatch.setattr(verify, "SMALLEST_CACHED", 0)
+    monkeypatch.setattr(verify, "MIN_CACHED_IMAGES", 0)
     path = write_coco(tmp_path, {"a.png": (40, 30), "b.png": (30, 30)}, [box(1, 1, [1, 1, 5, 5])])
     found = read_coco(path, tmp_path / "images", progress=False)
     decoded = []
@@ -70,5 +70,5 @@ def test_verified_images_are_not_decoded_again_until_they_change(tmp_path, monke
     assert verify.verify_images(found, progress=False).sizes.tolist() == [[40, 30], [30, 30]]
     assert len(decoded) == 2
     (tmp_path / "images" / "a.png").write_bytes(b"damaged since")
-    assert [problem.file for problem in verify.verify_images(found, progress=False).ledger] == ["a.png"]
+    assert [issue.file for issue in verify.verify_images(found, progress=False).issues] == ["a.png"]
     assert len(decoded) == 3

@@ -16,7 +16,7 @@ from data.image import read_image
 
 
 def augment(**changes):
-    """The config's section, everything on."""
+    """The config section with every augmentation enabled."""
     values = {
         "mosaic": 0.8,
         "mixup": 0.5,
@@ -31,13 +31,18 @@ def augment(**changes):
     return SimpleNamespace(**{**values, "extra": [{"name": "GaussNoise", "p": 0.3}], **changes})
 
 
+def preprocess(image, size, *, rect=False):
+    """As the detector preprocesses images, with a stride of 32."""
+    return letterbox(image, size, rect_stride=32 if rect else None)
+
+
 def train_loader(tiny, **options):
     given = {"imgsz": 64, "batch": 5, "augment": augment(), "mosaic_until": 2, "cache": "off", "progress": False}
     return build_train_loader(load_dataset(tiny, "train", progress=False), **{**given, **options})
 
 
 def content(loader, epochs):
-    """All that a loader gives in some epochs, as bytes and lists."""
+    """All batches of some epochs as bytes and lists."""
     found = []
     for epoch in epochs:
         loader.set_position(epoch)
@@ -62,38 +67,38 @@ def reference(tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [1, 3])
-def test_any_number_of_workers_gives_the_same_batches(reference, workers):
+def test_batches_do_not_depend_on_the_number_of_workers(reference, workers):
     section, expected = reference
     assert content(train_loader(section, workers=workers), range(4)) == expected
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk", "auto"])
-def test_caches_change_nothing(reference, cache):
+def test_caches_do_not_change_batches(reference, cache):
     section, expected = reference
-    for _ in range(2):  # the second time, the disk's cache is there
+    for _ in range(2):  # the second time, the disk cache exists
         assert content(train_loader(section, cache=cache), range(4)) == expected
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_position_is_exact(reference, workers):
+def test_loading_resumes_at_an_exact_position(reference, workers):
     section, expected = reference
     loader = train_loader(section, workers=workers)
     assert len(loader) == 3
     loader.set_position(0)
     iterator = iter(loader)
-    next(iterator)  # left in the middle of an epoch
+    next(iterator)  # stopped in the middle of an epoch
     del iterator
     loader.set_position(2, 1)
     found = [batch.images.numpy().tobytes() for batch in loader]
     assert found == [row[0] for row in expected[7:9]]
-    assert [batch.images.numpy().tobytes() for batch in loader] == [row[0] for row in expected[9:12]]  # moved on
+    assert [batch.images.numpy().tobytes() for batch in loader] == [row[0] for row in expected[9:12]]  # the next epoch
     loader.set_position(1, 3)
     assert list(loader) == []
     with pytest.raises(ValueError, match="position"):
         loader.set_position(0, 4)
 
 
-def test_epochs_and_seeds_differ_and_each_image_comes_once(reference):
+def test_epochs_and_seeds_differ_and_contain_each_image_once(reference):
     section, expected = reference
     orders = [sum((row[4] for row in expected[3 * epoch : 3 * epoch + 3]), []) for epoch in range(4)]
     assert all(sorted(order) == list(range(12)) for order in orders)
@@ -101,16 +106,16 @@ def test_epochs_and_seeds_differ_and_each_image_comes_once(reference):
     assert content(train_loader(section, seed=1), [0]) != expected[:3]
 
 
-def test_global_random_states_have_no_say(reference):
+def test_global_random_states_are_neither_used_nor_changed(reference):
     section, expected = reference
     np.random.seed(5)
     torch.manual_seed(7)
     before = torch.get_rng_state()
     assert content(train_loader(section), [0]) == expected[:3]
-    assert torch.equal(before, torch.get_rng_state())  # and are left as they were
+    assert torch.equal(before, torch.get_rng_state())  # unchanged
 
 
-def test_mosaic_and_mixup_close(tiny):
+def test_mosaic_and_mixup_end_at_their_epoch(tiny):
     """After the closing epoch, without other augmentation, samples are the plain letterboxed images."""
     quiet = augment(**dict.fromkeys(("hsv_h", "hsv_s", "hsv_v", "flip_lr", "flip_ud", "degrees"), 0.0))
     for name in ("translate", "scale", "shear", "blur", "gray", "clahe"):
@@ -125,7 +130,7 @@ def test_mosaic_and_mixup_close(tiny):
             assert np.array_equal(image.permute(1, 2, 0).numpy(), expected) == plain
 
 
-def test_training_boxes_are_where_the_letterbox_puts_them(tiny):
+def test_training_boxes_match_the_letterbox(tiny):
     loader = train_loader(tiny, augment=None)
     batch = next(iter(loader))
     for row, index in enumerate(batch.indices.tolist()):
@@ -136,11 +141,13 @@ def test_training_boxes_are_where_the_letterbox_puts_them(tiny):
 
 
 @pytest.mark.parametrize("rect", [True, False])
-def test_evaluation_is_the_same_for_any_batch_and_leads_back(tiny, rect):
+def test_evaluation_does_not_depend_on_the_batch_and_boxes_map_back(tiny, rect):
     annotations = load_dataset(tiny, "val", progress=False)
     seen: dict[int, bytes] = {}
     for batch_size, cache, workers in ((1, "off", 0), (4, "ram", 0), (7, "off", 2)):
-        loader = build_eval_loader(annotations, imgsz=64, batch=batch_size, rect=rect, cache=cache, workers=workers)
+        loader = build_eval_loader(
+            annotations, imgsz=64, batch=batch_size, preprocess=preprocess, rect=rect, cache=cache, workers=workers
+        )
         indices = []
         for batch in loader:
             assert len(batch.images) <= batch_size
@@ -157,7 +164,7 @@ def test_evaluation_is_the_same_for_any_batch_and_leads_back(tiny, rect):
         assert sorted(indices) == list(range(12))
 
 
-def test_a_file_that_vanishes_in_mid_run_is_one_clear_error(tiny):
+def test_a_file_deleted_during_a_run_is_a_clear_error(tiny):
     for workers in (0, 1):
         loader = train_loader(tiny, workers=workers)
         victim = loader.annotations.path(0)
@@ -167,11 +174,13 @@ def test_a_file_that_vanishes_in_mid_run_is_one_clear_error(tiny):
         os.rename(victim + ".gone", victim)
 
 
-def test_missing_things_are_named(tiny, tmp_path):
+def test_missing_splits_and_folders_are_named(tiny, tmp_path):
     with pytest.raises(ValueError, match="test"):
         load_dataset(tiny, "test")
     with pytest.raises(ValueError, match="cache"):
-        build_eval_loader(load_dataset(tiny, "val", progress=False), imgsz=64, batch=1, cache="gpu")
+        build_eval_loader(
+            load_dataset(tiny, "val", progress=False), imgsz=64, batch=1, preprocess=preprocess, cache="gpu"
+        )
     tiny.train.images = str(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_dataset(tiny, "train")
@@ -190,8 +199,8 @@ def test_embedded_set_is_drawn_on_first_use(tmp_path):
     assert len(load_dataset(section, "train", progress=False, single_cls=True).classes) == 1
 
 
-def test_a_thousand_batches_hold_memory_and_files(tiny):
-    """No growth of open files, and none of memory beyond noise."""
+def test_a_thousand_batches_leak_no_memory_and_files(tiny):
+    """Neither open files nor memory (beyond noise) grow."""
     descriptors = "/proc/self/fd"
     if not os.path.isdir(descriptors):
         pytest.skip("no /proc/self/fd here")
@@ -211,7 +220,7 @@ def test_a_thousand_batches_hold_memory_and_files(tiny):
 
 
 def copied_by_a_collection() -> int:
-    """KiB that a forked process takes for itself in a full garbage collection."""
+    """KiB of private memory that a full garbage collection costs a forked process."""
     reading, writing = os.pipe()
     if os.fork() == 0:
         before = own_kib()
@@ -224,13 +233,13 @@ def copied_by_a_collection() -> int:
 
 
 def own_kib() -> int:
-    """KiB of this process that it shares with no other."""
+    """KiB of private memory of this process."""
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork() and /proc")
-def test_workers_share_the_memory_of_the_main_process_for_good(tiny):
+def test_workers_keep_sharing_the_memory_of_the_main_process(tiny):
     gc.unfreeze()
     copied = copied_by_a_collection()
     train_loader(tiny, workers=1)

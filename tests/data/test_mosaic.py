@@ -1,4 +1,4 @@
-"""Images and boxes moved by matrices: worked by hand, found again by OpenCV, and against albumentations."""
+"""Geometric augmentation: compared with hand calculations, OpenCV and albumentations."""
 
 import math
 
@@ -32,14 +32,14 @@ PLAIN = {
 
 
 def tile(width: int, height: int, boxes, value: int = 200) -> Tile:
-    """A black image with its boxes filled."""
+    """A black image with filled boxes."""
     image = np.zeros((height, width, 3), np.uint8)
     for left, top, right, bottom in boxes:
         image[int(top) : int(bottom), int(left) : int(right)] = value
     return Tile(image, np.array(boxes, np.float32).reshape(-1, 4), np.arange(len(boxes)))
 
 
-def test_no_augmentation_is_the_letterbox():
+def test_without_augmentation_the_result_is_the_letterbox():
     from core.geometry import letterbox
 
     rng = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def test_no_augmentation_is_the_letterbox():
 
 
 def test_rotation_by_a_quarter_by_hand():
-    """90 degrees about the middle of a 100 x 100 canvas take (x, y) to (100 - y, x), OpenCV's y pointing down."""
+    """90 degrees about the centre of a 100 x 100 canvas map (x, y) to (100 - y, x), with y pointing down."""
     source = tile(100, 100, [(10, 20, 40, 30)])
     quarter = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     canvas, moved, _ = lay_out([source], [move(50, 50) @ quarter @ move(-50, -50)], 100)
@@ -65,7 +65,7 @@ def test_rotation_by_a_quarter_by_hand():
 
 @pytest.mark.parametrize("kind", ["scale", "translate", "flip_lr", "flip_ud", "degrees", "shear", "perspective", "all"])
 def test_boxes_stay_on_their_objects(kind):
-    """A filled square is found again by OpenCV within a pixel of where its box (or its outline's box) went."""
+    """OpenCV finds a filled square within a pixel of its transformed box (or polygon's box)."""
     strength = {
         "scale": 0.5,
         "translate": 0.2,
@@ -92,8 +92,8 @@ def test_boxes_stay_on_their_objects(kind):
         np.testing.assert_allclose(moved[0], [x, y, x + width, y + height], atol=2.5 if kind == "all" else 1.6)
 
 
-def test_affine_as_albumentations_does_it():
-    """The same scale, rotation and shift by an independent implementation."""
+def test_affine_transforms_match_albumentations():
+    """Scale, rotation and translation compared with an independent implementation."""
     from data.augment import import_albumentations
 
     library = import_albumentations()
@@ -102,7 +102,7 @@ def test_affine_as_albumentations_does_it():
         affine = library.Affine(rotate=(angle, angle), scale=(scale, scale), rotate_method="largest_box", p=1.0)
         compose = library.Compose([affine], bbox_params=library.BboxParams("pascal_voc", label_fields=["rows"]))
         theirs = compose(image=np.zeros((128, 128, 3), np.uint8), bboxes=boxes, rows=[0, 1])["bboxes"]
-        radians = math.radians(-angle)  # albumentations turns the other way round
+        radians = math.radians(-angle)  # albumentations rotates in the other direction
         turn = scale * np.array([[math.cos(radians), -math.sin(radians)], [math.sin(radians), math.cos(radians)]])
         matrix = np.eye(3)
         matrix[:2, :2] = turn
@@ -116,7 +116,7 @@ def test_affine_as_albumentations_does_it():
         assert kept.all()
 
 
-def test_outlines_keep_boxes_tight_after_rotation():
+def test_polygons_keep_boxes_tight_after_rotation():
     turn = np.linspace(0, 2 * math.pi, 64, endpoint=False)
     circle = 50 + 20 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     boxes = np.array([[30, 30, 70, 70]], np.float32)
@@ -130,7 +130,7 @@ def test_outlines_keep_boxes_tight_after_rotation():
     np.testing.assert_allclose(without, [[50 - 28.284, 50 - 28.284, 50 + 28.284, 50 + 28.284]], atol=0.01)
 
 
-def test_polygons_are_cut_as_by_hand():
+def test_polygon_clipping_by_hand():
     triangle = np.array([[-10.0, 0], [10, 0], [10, 20]])  # cut by x >= 0: (0, 0), (10, 0), (10, 20), (0, 10)
     cut = clip_polygon(triangle, 100)
     assert {tuple(point) for point in cut} == {(0.0, 0.0), (10.0, 0.0), (10.0, 20.0), (0.0, 10.0)}
@@ -138,13 +138,13 @@ def test_polygons_are_cut_as_by_hand():
     np.testing.assert_array_equal(clip_polygon(triangle + 50, 100), triangle + 50)
 
 
-def test_random_polygons_are_cut_as_pixels_say():
+def test_clipped_random_polygons_match_their_pixels():
     rng = np.random.default_rng(0)
     for _ in range(30):
         corner = rng.uniform(-60, 160, 2)
         turn = np.sort(rng.uniform(0, 2 * math.pi, 9))
         polygon = corner + rng.uniform(20, 60) * np.stack([np.cos(turn), np.sin(turn)], axis=1)
-        mask = np.zeros((1600, 1600), np.uint8)  # 16 pixels to each
+        mask = np.zeros((1600, 1600), np.uint8)  # 16 x 16 pixels per unit
         cv2.fillPoly(mask, [np.round(polygon * 16).astype(np.int32)], 1)
         cut = clip_polygon(polygon, 100)
         assert (len(cut) > 0) == mask.any()
@@ -154,7 +154,7 @@ def test_random_polygons_are_cut_as_pixels_say():
             np.testing.assert_allclose([*cut.min(0), *cut.max(0)], found, atol=1)
 
 
-def test_cut_boxes_are_clipped_and_slivers_dropped():
+def test_boxes_are_clipped_and_slivers_dropped():
     boxes = np.array(
         [[-30, 10, 10, 50], [-38, 10, 2, 50], [98.5, 10, 140, 50], [10, 10, 20, 20], [110, 0, 120, 9]], float
     )
@@ -163,7 +163,7 @@ def test_cut_boxes_are_clipped_and_slivers_dropped():
     np.testing.assert_allclose(moved[kept], [[0, 10, 10, 50], [10, 10, 20, 20]])
 
 
-def test_four_images_meet_without_a_seam_and_none_covers_another():
+def test_mosaic_tiles_meet_without_gaps_or_overlaps():
     tiles = [
         Tile(np.full((64, 48 + 16 * k, 3), 40 * k + 20, np.uint8), np.zeros((0, 4)), np.zeros(0)) for k in range(4)
     ]
@@ -172,7 +172,7 @@ def test_four_images_meet_without_a_seam_and_none_covers_another():
         pose = random_pose(64, rng, **{**PLAIN, "translate": 0.1})
         canvas, boxes, labels = lay_out(tiles, [pose @ place for place in mosaic_places(tiles, 64, rng)], 64)
         assert boxes.shape == (0, 4) and labels.shape == (0,)
-        assert set(np.unique(canvas)) <= {20, 60, 100, 140, 114}  # no colour between two tiles
+        assert set(np.unique(canvas)) <= {20, 60, 100, 140, 114}  # no mixed colours between tiles
 
 
 def test_painting_beyond_the_canvas_and_tiny_images():
@@ -184,7 +184,7 @@ def test_painting_beyond_the_canvas_and_tiny_images():
 
 
 def test_ranges_do_not_shift_the_random_numbers():
-    """Switching the rotation on leaves the scale and shift as they were."""
+    """Enabling rotation does not change scale and translation."""
     first = random_pose(100, np.random.default_rng(1), **{**PLAIN, "scale": 0.5, "translate": 0.1})
     second = random_pose(100, np.random.default_rng(1), **{**PLAIN, "scale": 0.5, "translate": 0.1, "degrees": 10})
     assert keeps_axes(first) and not keeps_axes(second)

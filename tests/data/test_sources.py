@@ -1,4 +1,4 @@
-"""Sources of frames: what is accepted, in which order it comes, and what is said about the rest."""
+"""Sources of frames: accepted kinds, their order, and error messages for others."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ def picture(value: int, height: int = 40, width: int = 60) -> np.ndarray:
 
 
 def write_video(path: Path, frames: int, *, fps: float = 10.0) -> Path:
-    """A video whose frames are grey, brighter one after the other."""
+    """A video of grey frames with increasing brightness."""
     code = cv2.VideoWriter.fourcc(*("mp4v" if path.suffix == ".mp4" else "MJPG"))
     writer = cv2.VideoWriter(str(path), code, fps, (64, 48))
     for index in range(frames):
@@ -77,7 +77,7 @@ def test_list_file_is_relative_to_itself_then_to_the_working_folder(
     assert names(open_source(lists / "some.txt")) == ["b.png", "a.jpg", "d.png"]
 
 
-def test_pictures_of_one_name_get_names_of_their_own(folder: Path) -> None:
+def test_images_with_equal_names_get_unique_stems(folder: Path) -> None:
     (folder / "inner" / "b.jpg").write_bytes((folder / "a.jpg").read_bytes())
     source = open_source([folder / "b.png", folder / "inner" / "b.jpg", folder / "b.png"])
     assert [frame.name for frame in source] == ["b", "b_2", "b_3"]
@@ -94,7 +94,7 @@ def test_arrays_and_pil_images_in_either_order() -> None:
     assert all(np.array_equal(frame.image, rgb) for frame in frames)
 
 
-def test_array_and_path_are_the_same_picture(folder: Path) -> None:
+def test_arrays_and_paths_give_equal_images(folder: Path) -> None:
     (from_path,) = open_source(folder / "b.png")
     (from_array,) = open_source(cv2.imread(str(folder / "b.png")), bgr=True)
     assert np.array_equal(from_path.image, from_array.image)
@@ -115,13 +115,13 @@ def test_video_stride(tmp_path: Path) -> None:
     assert np.allclose([frame.image.mean() for frame in frames], [10, 70, 130], atol=4)
 
 
-def test_a_video_left_early_is_closed(tmp_path: Path) -> None:
+def test_an_abandoned_video_is_closed(tmp_path: Path) -> None:
     frames = iter(open_source(write_video(tmp_path / "clip.avi", 4)))
     next(frames)
     frames.close()  # type: ignore[attr-defined]
 
 
-def test_a_live_source_gives_the_newest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_sources_return_the_newest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     class Camera:
         """Opens as camera 3 and ends after 50 frames."""
 
@@ -152,9 +152,7 @@ def test_a_live_source_gives_the_newest_frame(monkeypatch: pytest.MonkeyPatch) -
     assert frames[0].name == "camera_3" and frames[0].fps == 30
 
 
-def test_a_damaged_image_among_others_is_reported_once_and_passed_over(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_image_is_reported_once_and_skipped(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "b.png").write_bytes(b"not a picture")
     (folder / "clip.mp4").write_bytes(b"not a video")
     source = open_source(folder)
@@ -174,14 +172,14 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
             list(open_source(tmp_path / name))
 
 
-def test_a_camera_that_is_not_there_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_camera_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="98"):
         list(open_source(98))
     assert capfd.readouterr().err == ""
 
 
-def test_ffmpeg_itself_says_nothing(tmp_path: Path) -> None:
-    """In a process of its own, as FFmpeg is told so with the first video of a process."""
+def test_ffmpeg_prints_nothing(tmp_path: Path) -> None:
+    """In a separate process, as FFmpeg reads its log level with the first video of a process."""
     (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x20ftypisom broken")
     (tmp_path / "b.mp4").write_bytes(b"broken")
     code = "from data.sources import open_source; open_source('clip.avi'); print(len(list(open_source('.'))))"
@@ -223,7 +221,7 @@ def refusals(folder: Path) -> list[tuple[object, type[Exception], str]]:
     ]
 
 
-def test_refusals_name_what_was_found(folder: Path) -> None:
+def test_errors_name_what_was_found(folder: Path) -> None:
     for source, kind, message in refusals(folder):
         with pytest.raises(kind, match=message):
             open_source(source)

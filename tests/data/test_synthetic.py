@@ -1,4 +1,4 @@
-"""The embedded data set: seeded, whole or absent, tight boxes, and worth training on."""
+"""The embedded data set: reproducible, complete or absent, with tight boxes and useful statistics."""
 
 import json
 import multiprocessing
@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data import scenes
 from data import synthetic as shapes
 from data.coco import read_coco
 from data.verify import verify_images
@@ -22,54 +23,54 @@ def drawn(tmp_path_factory):
     return root
 
 
-def test_it_is_a_coco_folder_without_a_flaw(drawn):
-    for split in shapes.SPLITS:
+def test_it_is_a_valid_coco_folder(drawn):
+    for split in scenes.SPLITS:
         found = read_coco(drawn / "annotations" / f"{split}.json", drawn / "images" / split, progress=False)
         found = verify_images(found, progress=False)
-        assert found.ledger == [] and len(found) == SMALL[split] and found.classes == list(shapes.CLASSES)
+        assert found.issues == [] and len(found) == SMALL[split] and found.classes == list(scenes.CLASSES)
         assert len(found.points) > len(found.boxes)
 
 
 def test_an_image_depends_on_seed_split_and_index_alone(drawn):
-    image, figures = shapes.draw_image(96, 3, "val", 2)
-    again, _ = shapes.draw_image(96, 3, "val", 2)
+    image, figures = scenes.draw_image(96, 3, "val", 2)
+    again, _ = scenes.draw_image(96, 3, "val", 2)
     np.testing.assert_array_equal(image, again)
     for other in ((96, 4, "val", 2), (96, 3, "train", 2), (96, 3, "val", 1)):
-        changed, _ = shapes.draw_image(*other)
+        changed, _ = scenes.draw_image(*other)
         assert changed.shape != image.shape or (changed != image).any()
     stored = cv2.imread(str(drawn / "images" / "val" / "000002.jpg"))[..., ::-1]
     assert stored.shape == image.shape and np.abs(stored.astype(int) - image).mean() < 8
 
 
-def test_boxes_and_outlines_are_tight_around_what_is_visible():
+def test_boxes_and_polygons_are_tight_around_visible_pixels():
     for index in range(40):
-        image, figures = shapes.draw_image(160, 0, "train", index)
+        image, figures = scenes.draw_image(160, 0, "train", index)
         for first, second in ((a, b) for a in figures for b in figures if a is not b):
             assert not (first.mask & second.mask).any()  # visible pixels belong to one figure
         for figure in figures:
-            entry = shapes._annotation(figure)
+            entry = scenes.annotation_fields(figure)
             x, y, width, height = cv2.boundingRect(figure.mask.astype(np.uint8))
             assert entry["bbox"] == [x, y, width, height] and entry["area"] == figure.mask.sum()
-            assert figure.mask.sum() >= shapes.LEAST_VISIBLE * figure.full_area
+            assert figure.mask.sum() >= scenes.MIN_VISIBLE * figure.full_area
             points = np.concatenate([np.reshape(outline, (-1, 2)) for outline in entry["segmentation"]])
             assert (
                 np.abs(points.min(0) - [x, y]).max() <= 1 and np.abs(points.max(0) - [x + width, y + height]).max() <= 1
             )
 
 
-@pytest.mark.parametrize("name", shapes.CLASSES)
-def test_outlines_fill_the_unit_circle(name):
+@pytest.mark.parametrize("name", scenes.CLASSES)
+def test_contours_fill_the_unit_circle(name):
     for seed in range(5):
-        contours = shapes.outline(name, np.random.default_rng(seed))
+        contours = scenes.class_contours(name, np.random.default_rng(seed))
         assert 0.85 < np.abs(contours[0]).max() <= 1.21
-        assert abs(shapes._area(contours[0])) > 0.3
+        assert abs(scenes._area(contours[0])) > 0.3
 
 
-def test_statistics_that_make_it_worth_training_on():
-    counts = np.zeros(len(shapes.CLASSES))
+def test_statistics_suit_training():
+    counts = np.zeros(len(scenes.CLASSES))
     empty, sides, numbers = 0, [], []
     for index in range(150):
-        image, figures = shapes.draw_image(160, 0, "train", index)
+        image, figures = scenes.draw_image(160, 0, "train", index)
         empty += not figures
         numbers.append(len(figures))
         assert 160 <= max(image.shape[:2]) <= 224
@@ -81,18 +82,18 @@ def test_statistics_that_make_it_worth_training_on():
     assert min(sides) < 16 and max(sides) > 50 and 2 < np.mean(numbers) < 6
 
 
-def test_drawn_once_and_again_only_for_other_parameters(tmp_path, drawn):
+def test_it_is_redrawn_only_for_other_parameters(tmp_path, drawn):
     root = tmp_path / "set"
     small = {**SMALL, "train": 2, "val": 1, "test": 1}
     assert shapes.draw(root, **small, progress=False)
     assert not shapes.draw(root, **small, progress=False)
     assert shapes.draw(root, **{**small, "seed": 4}, progress=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]  # nothing is left beside it
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]  # nothing is left next to it
     (root / shapes.STAMP).write_text(json.dumps({**shapes.stamp_of(small, side=96, seed=4), "drawing": 0}))
     assert shapes.draw(root, **{**small, "seed": 4}, progress=False)
 
 
-def test_a_foreign_folder_is_never_touched(tmp_path):
+def test_a_foreign_folder_is_left_untouched(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="thesis|mine"):
@@ -100,7 +101,7 @@ def test_a_foreign_folder_is_never_touched(tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_stopped_drawing_leaves_nothing(tmp_path, monkeypatch):
+def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
@@ -128,6 +129,6 @@ def test_two_processes_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("flags", [["--train", "0"], ["--side", "1"], ["--seed", "-1"]])
-def test_command_line_refuses(tmp_path, flags, capsys):
+def test_command_line_refuses_bad_values(tmp_path, flags, capsys):
     assert shapes.main(["--out", str(tmp_path / "x"), *flags]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from models import build_model, census, format_census, verify_census
 from models.activations import ACTIVATION_NAMES, make_activation, parse_activation
 from models.blocks import ConvNormAct
-from ops.mish import plan
+from ops.mish import dispatch
 from tests.models.model_configs import model_config, part
 from tests.models.test_activations import ROWS
 
@@ -82,8 +82,8 @@ def test_executed_operators_are_those_of_the_census(name, skeleton):
 def test_fused_layers_execute_one_operator_and_are_named_in_the_census(name):
     model = build_model(model_config(name, norm_act="fused"), num_classes=2, seed=0)
     rows = census(model)
-    if name != "gelu" and plan("cpu", torch.float32).implementation.startswith("torch"):
-        pytest.skip(plan("cpu", torch.float32).reason)
+    if name != "gelu" and dispatch("cpu", torch.float32).implementation.startswith("torch"):
+        pytest.skip(dispatch("cpu", torch.float32).reason)
     assert all(("ops.norm_act" in row.implementation) == (name != "gelu") for row in rows)
     forward, backward = executed(model)
     sites = sum(row.sites for row in rows)
@@ -158,7 +158,7 @@ def test_the_printed_table():
     lines = format_census(census(build_model(config, num_classes=2, seed=0))).splitlines()
     assert len(lines) == 4
     assert "P1 P2 P3 P4 P5" in lines[1] and "mish" in lines[1]
-    assert plan("cpu", torch.float32).implementation in lines[1]
+    assert dispatch("cpu", torch.float32).implementation in lines[1]
     assert "neck" in lines[2] and "negative_slope=0.1" in lines[2]
 
 

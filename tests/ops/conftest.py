@@ -1,4 +1,4 @@
-"""What the tests of the operators share: CPU kernels, a cache of builds, CUDA kernels computed on the processor."""
+"""Shared fixtures: CPU kernels, a build cache, and CUDA kernels emulated on the CPU."""
 
 import contextlib
 import sys
@@ -12,7 +12,7 @@ from ops import backend, build, norm_act
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache of this test's own."""
+    """An empty cache for this test."""
     monkeypatch.setenv("YOLO_MISH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(backend, "_chosen", {})
     build.version_of.cache_clear()
@@ -23,7 +23,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def kernels():
-    """The CPU kernels; the test is skipped, with the reason, where nothing can build them."""
+    """The CPU kernels; skips the test, with the reason, if they cannot be built."""
     choice = backend.choose(torch.device("cpu"))
     if build.cpp_compiler() is None and choice.kernels is None:
         pytest.skip(f"{choice.implementation}: {choice.reason}")
@@ -33,12 +33,12 @@ def kernels():
 
 @pytest.fixture(params=build.INSTRUCTION_SETS)
 def instructions(request, monkeypatch):
-    """Each instruction set that this processor has, as the one that kernels are chosen for."""
+    """Each instruction set of this CPU, as the one for which kernels are chosen."""
     if build.cpp_compiler() is None:
         pytest.skip("no C++ compiler")
     sets = list(build.INSTRUCTION_SETS)
     if sets.index(request.param) < sets.index(build.instruction_set()):
-        pytest.skip(f"this processor has no {request.param}")
+        pytest.skip(f"this CPU has no {request.param}")
     monkeypatch.setattr(build, "instruction_set", lambda: request.param)
     monkeypatch.setattr(backend, "_chosen", {})
     choice = backend.choose(torch.device("cpu"))
@@ -47,7 +47,7 @@ def instructions(request, monkeypatch):
 
 
 class EmulatedKernels(backend.CudaKernels):
-    """CudaKernels for tensors on the CPU: all but what asks PyTorch for its GPU."""
+    """CudaKernels for tensors on the CPU: all but the queries for PyTorch's GPU."""
 
     def __init__(self, library: Path):
         super().__init__(library, 0, "nobody")
@@ -61,12 +61,12 @@ class EmulatedKernels(backend.CudaKernels):
 
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory) -> Path:
-    """The library that stands for the CUDA driver and for the image; skips where it cannot be made."""
+    """The library that replaces the CUDA driver and the image; skips if it cannot be built."""
     compiler = build.cpp_compiler()
     if compiler is None or sys.platform != "linux":
         pytest.skip("no C++ compiler, or not on Linux")
     path = tmp_path_factory.mktemp("emulated") / "driver.so"
-    source = str(Path(__file__).parent / "cuda_on_the_processor.cpp")
+    source = str(Path(__file__).parent / "cuda_on_the_cpu.cpp")
     build.compile_with(
         [compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-I", str(build.SOURCES), source, "-o", str(path)]
     )
@@ -75,7 +75,7 @@ def emulator(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def emulated(emulator, monkeypatch) -> EmulatedKernels:
-    """Those kernels, loaded as a GPU's are and chosen for tensors on the CPU."""
+    """These kernels, loaded like those of a GPU and chosen for tensors on the CPU."""
     driver = backend._driver
     monkeypatch.setattr(backend, "_driver", lambda: driver(str(emulator)))
     monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
@@ -88,7 +88,7 @@ def emulated(emulator, monkeypatch) -> EmulatedKernels:
 
 @pytest.fixture(params=["cuda", "nvrtc"])
 def maker(request, monkeypatch) -> str:
-    """Forces nvcc's or NVRTC's kernels on the GPU; the test is skipped, with the reason, where they cannot be had."""
+    """Force kernels by nvcc or NVRTC on the GPU; skip the test, with the reason, if they are unavailable."""
     monkeypatch.setattr(backend, "_chosen", {})
     monkeypatch.setenv("YOLO_MISH", request.param)
     try:

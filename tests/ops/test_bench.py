@@ -1,4 +1,4 @@
-"""The benchmark on the smallest of maps: all rows are there, ratios are of one round, files are written."""
+"""The benchmark on tiny maps: complete tables, ratios within rounds, written files."""
 
 import json
 

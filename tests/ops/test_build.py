@@ -1,4 +1,4 @@
-"""Builds: once among many processes, never a wrong one, nothing in the way after a kill, else a reason."""
+"""Builds: once among many processes, never a wrong one, robust against kills, or a reason for failure."""
 
 import ctypes
 import multiprocessing
@@ -25,7 +25,7 @@ TOLERANCES = {torch.float32: 5e-7, torch.float64: 1e-14, torch.float16: 1e-3, to
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    """Makes a stand-in for a compiler: it notes each call in a log and writes its version as the build."""
+    """A fake compiler, which logs each call and writes its version as the build."""
 
     def make(version: str = "1.0", *, seconds: float = 0, code: int = 0) -> Path:
         script, log = tmp_path / "stand-in", tmp_path / "log"
@@ -42,7 +42,7 @@ def compiler(tmp_path, monkeypatch):
     return make
 
 
-def test_many_first_uses_at_once_build_once(cache, compiler):
+def test_concurrent_first_uses_build_once(cache, compiler):
     log = compiler(seconds=0.5)
     context = multiprocessing.get_context("fork")
     with context.Pool(4) as pool:
@@ -50,7 +50,7 @@ def test_many_first_uses_at_once_build_once(cache, compiler):
     assert log.read_text() == "call\n" and len(paths) == 1 and paths.pop().read_text() == "1.0\n"
 
 
-def test_a_killed_build_is_in_nobodys_way(cache, compiler):
+def test_a_killed_build_blocks_nothing(cache, compiler):
     compiler(seconds=60)
     child = os.fork()
     if child == 0:
@@ -67,7 +67,7 @@ def test_a_killed_build_is_in_nobodys_way(cache, compiler):
     assert build.cpu_library().read_text() == "1.0\n" and not list(cache.glob("*.part"))
 
 
-def test_a_build_of_another_making_is_never_taken(cache, compiler, monkeypatch, tmp_path):
+def test_builds_from_other_inputs_are_never_used(cache, compiler, monkeypatch, tmp_path):
     compiler("1.0")
     paths = [build.cpu_library()]
     assert build.cpu_library() == paths[0]
@@ -88,7 +88,7 @@ def test_a_build_of_another_making_is_never_taken(cache, compiler, monkeypatch, 
     assert len(set(paths)) == len(paths)
 
 
-def test_a_gpu_image_is_another_after_a_change_in_any_of_its_files(monkeypatch, tmp_path):
+def test_a_change_in_any_source_makes_another_gpu_image(monkeypatch, tmp_path):
     sources = tmp_path / "csrc"
     shutil.copytree(build.SOURCES, sources)
     monkeypatch.setattr(build, "SOURCES", sources)
@@ -103,7 +103,7 @@ def test_a_gpu_image_is_another_after_a_change_in_any_of_its_files(monkeypatch, 
     assert len(keys) == 1 + len(files) and files == set(build.CUDA_SOURCES) and build.CUDA_SOURCES[0] == "kernels.cu"
 
 
-def test_without_a_compiler_a_build_by_any_is_taken(cache, compiler, monkeypatch):
+def test_without_a_compiler_a_build_by_any_is_used(cache, compiler, monkeypatch):
     compiler("1.0")
     path = build.cpu_library()
     monkeypatch.setattr(build, "version_of", lambda program: None)
@@ -113,7 +113,7 @@ def test_without_a_compiler_a_build_by_any_is_taken(cache, compiler, monkeypatch
         build.cpu_library()
 
 
-def test_a_failing_compiler_and_a_folder_that_cannot_be_are_reasons(cache, compiler, monkeypatch, tmp_path, capsys):
+def test_a_failing_compiler_and_an_unusable_folder_are_reported(cache, compiler, monkeypatch, tmp_path, capsys):
     compiler(code=3)
     with pytest.raises(build.Unavailable, match="no such luck"):
         build.cpu_library()
@@ -127,7 +127,7 @@ def test_a_failing_compiler_and_a_folder_that_cannot_be_are_reasons(cache, compi
     assert choice.kernels is None and "YOLO_MISH_CACHE" in capsys.readouterr().err
 
 
-def test_a_damaged_build_is_a_reason(cache, compiler):
+def test_a_damaged_build_is_reported(cache, compiler):
     compiler()
     choice = backend.choose(torch.device("cpu"))  # the stand-in's build is no library
     assert choice.kernels is None and "cannot be loaded" in choice.reason
@@ -139,7 +139,7 @@ def test_an_import_builds_and_writes_nothing(cache, compiler):
     assert not cache.exists() and not log.exists()
 
 
-def test_the_plainest_instruction_set_computes_the_same(tmp_path):
+def test_the_baseline_instruction_set_gives_equal_results(tmp_path):
     compiler = build.cpp_compiler()
     if compiler is None:
         pytest.skip("no C++ compiler")

@@ -1,4 +1,4 @@
-"""The CUDA kernels without a GPU: compiled for all of them by both compilers, and Mish's computed on the processor."""
+"""The CUDA kernels without a GPU: compiled for all architectures by both compilers, and Mish emulated on the CPU."""
 
 import itertools
 import re
@@ -37,15 +37,15 @@ MISH = [
     for name in backend.NAMES.values()
     for way in ("vector", "scalar")
 ]
-WAYS, PAIR_TYPES = ("along", "across", "scalar"), ("float32", "float16", "bfloat16")
+VARIANTS, FUSED_TYPES = ("along", "across", "scalar"), ("float32", "float16", "bfloat16")
 PASSES = [
     "norm_statistics",
     "norm_act_backward",
     *(f"norm_act_{each}_{act}" for each in ("forward", "reduce") for act in range(4)),
 ]
-PAIR = [f"{name}_{kind}_{way}" for name in PASSES for kind in PAIR_TYPES for way in WAYS]
+PAIR = [f"{name}_{kind}_{variant}" for name in PASSES for kind in FUSED_TYPES for variant in VARIANTS]
 ENDS = ["norm_statistics_end", "norm_act_reduce_end"]
-# Instructions of the pair's vector kernels with Mish, fp32 and 16 bits: some 300 once, and a loop of 8 or 16 elements.
+# Instructions of the fused vector kernels with Mish, fp32 and 16 bits: about 300, and a loop of 8 or 16 elements.
 MOST_OF_A_PASS = {
     "norm_statistics": (410, 510),
     "norm_act_forward_0": (520, 680),
@@ -63,8 +63,8 @@ def test_nvrtc_compiles_it_small(architecture, cache):
     sizes = kernel_sizes(path.read_bytes())
     assert sorted(sizes) == sorted([*MISH, *PAIR, *ENDS])
     for name, instructions in MOST_OF_A_PASS.items():
-        for kind, way in itertools.product(PAIR_TYPES, ("along", "across")):
-            assert sizes[f"{name}_{kind}_{way}"] / 16 <= instructions[kind != "float32"]
+        for kind, variant in itertools.product(FUSED_TYPES, ("along", "across")):
+            assert sizes[f"{name}_{kind}_{variant}"] / 16 <= instructions[kind != "float32"]
     for kind, most in (MOST_INSTRUCTIONS_75 if architecture == "75" else MOST_INSTRUCTIONS).items():
         elements = 2 * 16 // {"float32": 4}.get(kind, 2) + 1  # two pieces of 16 bytes, and one of the tail
         for order in (0, 1):
@@ -94,7 +94,7 @@ def test_nvcc_compiles_it_without_spills(cache):
         assert int(registers) <= most
 
 
-def test_mishs_cuda_kernels_computed_on_the_processor(emulated):
+def test_mish_cuda_kernels_emulated_on_the_cpu(emulated):
     oracles = (reference, derivative, second_derivative)
     for dtype, tolerance in TOLERANCES.items():
         for count in (1, 7, 8, 4096, 4099, 10_000):

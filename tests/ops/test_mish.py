@@ -1,4 +1,4 @@
-"""Mish against its definition in float64: every 16-bit value, a sweep of fp32, all the ways a tensor can come in."""
+"""Mish against its definition in float64: every 16-bit value, a sweep of fp32, all kinds of tensors."""
 
 import math
 
@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ops import backend, build
-from ops.mish import Mish, formula, mish, plan, prepare, reference
+from ops.mish import Mish, dispatch, formula, mish, prepare, reference
 
 TYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
 @pytest.fixture
 def choosing(monkeypatch):
-    """A place to change the environment in: what was chosen before is forgotten, and remembered again afterwards."""
+    """Allow changes of the environment: forget earlier choices and restore them afterwards."""
     monkeypatch.setattr(backend, "_chosen", {})
     return monkeypatch
 
@@ -40,7 +40,7 @@ def first(x: Tensor) -> Tensor:
 
 
 def ulps(found: Tensor, expected: Tensor) -> Tensor:
-    """How far `found` is from the float64 `expected`, in units of the last place that the type has there."""
+    """The error of `found` against the float64 `expected`, in units of the last place of its type."""
     info = torch.finfo(found.dtype)
     exponent = torch.floor(torch.log2(expected.abs().clamp_min(info.tiny)))
     return (found.double() - expected).abs() / (torch.exp2(exponent) * info.eps)
@@ -53,7 +53,7 @@ def every_value(dtype: torch.dtype) -> Tensor:
 
 
 def sweep() -> Tensor:
-    """fp32: every exponent with 500 mantissas and both signs, and the range where Mish bends, densely."""
+    """fp32: every exponent with 500 mantissas and both signs, and a dense sweep of the range where Mish is curved."""
     exponents, mantissas = torch.arange(1, 255), torch.linspace(0, 2**23 - 1, 500).long()
     bits = (exponents[:, None] << 23) + mantissas
     x = bits.flatten().int().view(torch.float32)
@@ -126,7 +126,7 @@ def test_special_values(dtype, instructions):
     torch.testing.assert_close(mish(tiny), tiny * 0.6, rtol=1e-2, atol=0)
 
 
-def test_the_formula_is_finite_everywhere_and_passes_nan_on():
+def test_the_formula_is_finite_and_propagates_nan():
     x = torch.tensor([-torch.inf, -200.0, 88.0, 1e30, torch.inf, torch.nan])
     y = formula(x)
     assert y[0].abs() < 1e-30 and y[4] == torch.inf and y[5].isnan() and y[:4].isfinite().all()
@@ -138,7 +138,7 @@ def test_the_formula_is_finite_everywhere_and_passes_nan_on():
 
 
 def layouts(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Tensors of every kind of memory that a caller may have."""
+    """Tensors of all memory layouts."""
     base = torch.linspace(-5, 5, 2 * 3 * 8 * 8).to(dtype).reshape(2, 3, 8, 8)
     return {
         "contiguous": base,
@@ -154,7 +154,7 @@ def layouts(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", layouts())
-def test_layouts_are_those_of_pytorchs_operator(name):
+def test_layouts_match_pytorchs_operator(name):
     x = layouts()[name]
     y = mish(x)
     assert y.shape == x.shape and y.stride() == F.mish(x).stride()
@@ -167,7 +167,7 @@ def test_layouts_are_those_of_pytorchs_operator(name):
     torch.testing.assert_close(found.double(), derivative(x), rtol=1e-5, atol=1e-6)
 
 
-def test_threads_change_nothing(kernels):
+def test_results_do_not_depend_on_threads(kernels):
     x = torch.linspace(-9, 9, 300_001)
     threads = torch.get_num_threads()
     try:
@@ -186,7 +186,7 @@ def test_autocast_keeps_the_type(dtype):
         assert mish(x).dtype == dtype
 
 
-def test_what_is_not_for_the_kernel_gets_pytorchs_operator():
+def test_unsupported_tensors_get_pytorchs_operator():
     assert mish(torch.empty(3, device="meta")).device.type == "meta"
     with pytest.raises(RuntimeError):
         mish(torch.tensor([1, 2]))
@@ -195,7 +195,7 @@ def test_what_is_not_for_the_kernel_gets_pytorchs_operator():
             refused()
 
 
-def test_only_the_input_is_kept():
+def test_only_the_input_is_saved():
     kept = []
     x = torch.randn(5, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each.data_ptr()) or each, lambda each: each):
@@ -212,7 +212,7 @@ def test_gradients_by_finite_differences():
     assert torch.autograd.gradgradcheck(mish, (x,))
 
 
-def test_a_third_derivative_is_refused_with_the_way_out(kernels):
+def test_a_third_derivative_is_refused_with_a_workaround(kernels):
     x = torch.tensor(0.5, requires_grad=True)
     y = mish(x)
     for _ in range(2):
@@ -252,7 +252,7 @@ def test_opcheck_over_layouts(name, kernels):
     torch.library.opcheck(torch.ops.yolo.mish_backward.default, (torch.ones_like(x), x, 1), test_utils=tests)
 
 
-def test_compiled_it_is_the_formula_in_one_graph():
+def test_compiled_code_is_the_formula_in_one_graph():
     graphs = []
 
     def keep(graph, example):
@@ -266,7 +266,7 @@ def test_compiled_it_is_the_formula_in_one_graph():
     assert any("exp" in name for name in names) and not any("mish" in name for name in names)
 
 
-def test_exported_it_is_the_formula_and_eager_is_not():
+def test_export_traces_the_formula_and_eager_does_not():
     program = torch.export.export(Mish(), (torch.randn(3, 4),))
     names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert any("exp" in name for name in names) and not any("mish" in name for name in names)
@@ -274,7 +274,7 @@ def test_exported_it_is_the_formula_and_eager_is_not():
     torch.testing.assert_close(program.module()(x), mish(x))
 
 
-def test_onnx_has_an_operator_of_that_name(tmp_path):
+def test_onnx_export_uses_the_mish_operator(tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     x, path = torch.linspace(-9, 9, 40).reshape(4, 10), tmp_path / "mish.onnx"
@@ -289,37 +289,37 @@ def test_onnx_has_an_operator_of_that_name(tmp_path):
 # --------------------------------------------------------------------------------------------------- what runs, and why
 
 
-def test_plan_says_what_and_why_and_keeps_its_word():
-    compiled = plan("cpu", torch.float32, compiled=True)
-    eager = plan("cpu", torch.float32)
+def test_dispatch_predicts_the_implementation():
+    compiled = dispatch("cpu", torch.float32, compiled=True)
+    eager = dispatch("cpu", torch.float32)
     assert compiled.implementation != eager.implementation and compiled.reason and eager.reason
     assert prepare("cpu").implementation == eager.implementation
-    assert plan("cpu", torch.float32) == prepare("cpu")
-    assert plan("meta", torch.float32).implementation == "torch.nn.functional.mish"
-    assert plan("cpu", torch.float8_e5m2).implementation == "torch.nn.functional.mish"
+    assert dispatch("cpu", torch.float32) == prepare("cpu")
+    assert dispatch("meta", torch.float32).implementation == "torch.nn.functional.mish"
+    assert dispatch("cpu", torch.float8_e5m2).implementation == "torch.nn.functional.mish"
 
 
 @pytest.mark.parametrize("asked", ["torch", "eager"])
-def test_an_implementation_can_be_asked_for(asked, choosing):
+def test_an_implementation_can_be_forced(asked, choosing):
     choosing.setenv("YOLO_MISH", asked)
     x = points(torch.float32).requires_grad_()
     y = mish(x)
     torch.testing.assert_close(y.double(), reference(x.detach()), rtol=1e-5, atol=1e-6)
     assert y.grad_fn.name() == {"torch": "MishBackward0", "eager": "MulBackward0"}[asked]
-    assert asked in plan("cpu", torch.float32).reason
+    assert asked in dispatch("cpu", torch.float32).reason
 
 
 @pytest.mark.parametrize("asked", ["cuda", "nvrtc", "mihs"])
-def test_what_is_asked_for_and_cannot_be_had_is_an_error(asked, choosing):
+def test_an_unavailable_forced_implementation_is_an_error(asked, choosing):
     choosing.setenv("YOLO_MISH", asked)
     with pytest.raises(ValueError, match=asked):
         mish(torch.ones(3))
 
 
-def test_without_a_compiler_pytorchs_operator_runs_and_says_so_once(choosing, tmp_path, capsys):
+def test_without_a_compiler_pytorchs_operator_runs_with_one_notice(choosing, tmp_path, capsys):
     choosing.setattr(build, "version_of", lambda program: None)
     choosing.setenv("YOLO_MISH_CACHE", str(tmp_path))
-    assert plan("cpu", torch.float32).implementation == "torch.nn.functional.mish"
+    assert dispatch("cpu", torch.float32).implementation == "torch.nn.functional.mish"
     x = torch.randn(4, requires_grad=True)
     assert mish(x).grad_fn.name() == "MishBackward0" and mish(x).grad_fn.name() == "MishBackward0"
     said = capsys.readouterr().err
@@ -330,7 +330,7 @@ def test_without_a_compiler_pytorchs_operator_runs_and_says_so_once(choosing, tm
         mish(x)
 
 
-def test_every_nan_of_16_bits_stays_one(kernels):
+def test_every_16_bit_nan_is_preserved(kernels):
     for dtype in (torch.float16, torch.bfloat16):
         x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
         x = x[x.isnan()]

@@ -1,4 +1,4 @@
-"""Mish on a GPU, by both makers of its kernels; skipped where there is none."""
+"""Mish on a GPU, with kernels by both compilers; skipped without a GPU."""
 
 import os
 import threading
@@ -99,7 +99,7 @@ def test_on_a_gpu_that_is_not_the_current_one():
 
 
 @pytest.mark.skipif(os.environ.get("YOLO_TEST_LARGE") != "1", reason="needs 13 GB of GPU memory: YOLO_TEST_LARGE=1")
-def test_more_elements_than_an_int_counts():
+def test_more_elements_than_fit_an_int():
     x = torch.empty(2**31 + 11, dtype=torch.bfloat16, device="cuda").normal_()
     y = mish(x)
     for part in (slice(0, 1000), slice(2**31 - 500, None)):

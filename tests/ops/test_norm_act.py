@@ -1,4 +1,4 @@
-"""The fused pair against the two modules it stands for: outputs, gradients, buffers, and when it stands aside."""
+"""Fused norm and activation against the two modules: outputs, gradients, buffers, and cases that are not fused."""
 
 import copy
 import math
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def norm_of(channels: int, **options) -> nn.BatchNorm2d:
-    """A norm with numbers that are not those of a new one."""
+    """A norm with values other than the initial ones."""
     norm = nn.BatchNorm2d(channels, **options)
     values = torch.linspace(0.5, 1.5, channels)
     for tensor, value in (
@@ -62,7 +62,7 @@ def fused(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
 
 
 def compare(x: Tensor, norm: nn.Module, act: nn.Module, *, tolerance: float = 2e-5) -> None:
-    """The fused pair in x's type against the two modules in fp64 (fp32 for 16 bits)."""
+    """Fused norm and activation in x's type against the modules in fp64 (fp32 for 16 bits)."""
     found = run(fused, x, copy.deepcopy(norm), copy.deepcopy(act))
     expected = run(plain, x.double(), copy.deepcopy(norm).double(), copy.deepcopy(act))
     assert found.keys() == expected.keys() and found["y"].dtype == found["x"].dtype == x.dtype
@@ -77,7 +77,7 @@ def compare(x: Tensor, norm: nn.Module, act: nn.Module, *, tolerance: float = 2e
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_it_computes_what_the_modules_compute(name, channels_last, training):
+def test_results_match_the_modules(name, channels_last, training):
     for shape in ((2, 5, 7, 9), (3, 16, 20, 20), (4, 24, 1, 1), (1, 1, 70, 80), (2, 1100, 3, 3)):
         norm = norm_of(shape[1]).train(training)
         compare(images(*shape, channels_last=channels_last), norm, ACTIVATIONS[name]())
@@ -89,7 +89,7 @@ SHAPES = ((3, 16, 20, 20), (2, 5, 7, 9), (2, 80, 5, 5), (2, 300, 7, 3), (3, 1, 5
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_bf16_computes_what_the_modules_compute(name, channels_last, training, instructions):
+def test_bf16_results_match_the_modules(name, channels_last, training, instructions):
     for shape in SHAPES:
         x = images(*shape, channels_last=channels_last, dtype=torch.bfloat16)
         compare(x, norm_of(shape[1]).train(training), ACTIVATIONS[name](), tolerance=1.6e-2)  # two roundings
@@ -98,7 +98,7 @@ def test_bf16_computes_what_the_modules_compute(name, channels_last, training, i
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_bf16_is_rounded_once(name, channels_last, instructions):
-    """Every element, of the output and of the gradient that the activation lets through, and nothing beside them."""
+    """Every element of the output and of the activation's gradient, and nothing outside them."""
     for shape in SHAPES:
         act, channels = ACTIVATIONS[name](), shape[1]
         x = 3 * images(*shape, channels_last=channels_last, dtype=torch.bfloat16) - 9
@@ -128,7 +128,7 @@ def test_bf16_special_values(instructions):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_the_norms_options(options):
+def test_options_of_the_norm(options):
     for training in (True, False):
         norm = norm_of(6, **options).train(training)
         compare(images(3, 6, 5, 4), norm, Mish())
@@ -154,7 +154,7 @@ def check_far_from_zero(device: torch.device | str) -> None:
 
 
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
-def test_a_nan_shows_in_the_statistics_of_its_channel(channels_last):
+def test_a_nan_appears_in_the_statistics_of_its_channel(channels_last):
     x = images(4, 8, 16, 16, channels_last=channels_last)
     x[2, 5, 3, 1] = math.nan
     for found in torch.ops.yolo.norm_statistics(x, None, None, 0.0):
@@ -163,7 +163,7 @@ def test_a_nan_shows_in_the_statistics_of_its_channel(channels_last):
 
 @pytest.mark.parametrize("dtype", norm_act.FUSED_TYPES["cpu"], ids=str)
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
-def test_threads_change_nothing(channels_last, dtype):
+def test_results_do_not_depend_on_threads(channels_last, dtype):
     x = images(8, 16, 64, 64, channels_last=channels_last, dtype=dtype)
     threads = torch.get_num_threads()
     try:
@@ -176,7 +176,7 @@ def test_threads_change_nothing(channels_last, dtype):
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
-def test_strange_layouts_are_taken():
+def test_other_layouts_are_accepted():
     x = images(2, 6, 8, 10)[:, :, ::2, 1:]
     found, expected = (run(each, x, norm_of(6), Mish()) for each in (fused, plain))
     for name in found:
@@ -205,7 +205,7 @@ def check_derivatives(device: torch.device | str) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_one_large_tensor_is_kept():
+def test_one_large_tensor_is_saved():
     sizes = []
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda each: sizes.append(each.numel()) or each, lambda each: each)
     with hooks:
@@ -213,7 +213,7 @@ def test_one_large_tensor_is_kept():
     assert sorted(sizes)[-2:] == [4, 2 * 4 * 8 * 8]
 
 
-def test_as_many_bytes_are_kept_as_with_relu_in_place():
+def test_saved_bytes_equal_those_with_inplace_relu():
     def kept(function) -> int:
         """Bytes of the different pieces of memory that two convolutions and what is between them keep."""
         sizes = {}
@@ -230,7 +230,7 @@ def test_as_many_bytes_are_kept_as_with_relu_in_place():
     assert kept(lambda x: nn.functional.mish(norm(x))) > ours + 4 * 2 * 16 * 38 * 38 - 512
 
 
-def test_it_stands_aside_where_it_is_not_for_the_case():
+def test_unsupported_cases_run_unfused():
     x, norm = images(2, 4, 5, 5).requires_grad_(), norm_of(4)
 
     def ran(x: Tensor, norm: nn.Module, act: nn.Module) -> str:
@@ -249,7 +249,7 @@ def test_it_stands_aside_where_it_is_not_for_the_case():
     torch.testing.assert_close(y, plain(x, norm_of(4).eval(), Mish()).detach())
 
 
-def test_the_rule_says_beforehand_what_is_fused():
+def test_fusion_predicts_what_is_fused():
     assert norm_act.fusion(norm_of(2), Mish(), "cpu", torch.float32).implementation.startswith("ops.norm_act")
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         found = norm_act.fusion(norm_of(2), nn.SiLU(), "cuda", dtype)

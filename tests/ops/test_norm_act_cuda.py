@@ -1,4 +1,4 @@
-"""The fused pair on a GPU, by both makers of its kernels, against PyTorch's modules; skipped where there is none."""
+"""Fused norm and activation on a GPU, by both compilers, against PyTorch's modules; skipped without a GPU."""
 
 import copy
 import os
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU th
 
 @pytest.fixture(autouse=True)
 def tried(maker, monkeypatch):
-    """The kernels count as tried: each test finds out for itself."""
+    """Skip the check before first use."""
     monkeypatch.setattr(norm_act, "_wrong", {DEVICE: ""})
 
 
@@ -50,7 +50,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_what_is_tried_before_use_is_right(monkeypatch, capsys):
+def test_the_check_before_first_use_passes(monkeypatch, capsys):
     monkeypatch.setattr(norm_act, "_wrong", {})
     norm_act.prepare(DEVICE)
     assert norm_act._wrong == {DEVICE: ""}, capsys.readouterr().err
@@ -60,7 +60,7 @@ def test_what_is_tried_before_use_is_right(monkeypatch, capsys):
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_it_computes_what_the_modules_compute(name, dtype, channels_last, training):
+def test_results_match_the_modules(name, dtype, channels_last, training):
     small = () if dtype.itemsize == 2 else ((4, 24, 1, 1), (2, 1100, 3, 3))  # g in 16 bits and few values: dx cancels
     for shape in ((2, 5, 7, 9), (3, 16, 20, 20), (1, 1, 70, 80), (8, 64, 80, 80), *small):
         x, norm = on_gpu(*shape, channels_last=channels_last, dtype=dtype), norm_there(shape[1]).train(training)
@@ -68,14 +68,14 @@ def test_it_computes_what_the_modules_compute(name, dtype, channels_last, traini
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-def test_tensors_that_lie_off_16_bytes(dtype):
+def test_tensors_not_aligned_to_16_bytes(dtype):
     whole = on_gpu(1, 1, 1, 3 * 16 * 20 * 20 + 1, dtype=dtype)
     x = whole.flatten()[1:].view(3, 16, 20, 20)
     compare(x, norm_there(16), Mish(), tolerance=TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_the_norms_options(options):
+def test_options_of_the_norm(options):
     for training in (True, False):
         compare(on_gpu(3, 6, 5, 4), norm_there(6, **options).train(training), Mish())
 
@@ -85,7 +85,7 @@ def test_values_far_from_zero_keep_their_variance():
 
 
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
-def test_the_same_again_to_the_last_bit(channels_last):
+def test_results_are_bit_reproducible(channels_last):
     x, norm = on_gpu(16, 48, 80, 80, channels_last=channels_last, dtype=torch.bfloat16), norm_there(48)
     results = [run(fused, x, copy.deepcopy(norm), Mish()) for _ in range(5)]
     assert all(same(results[0], other) for other in results[1:])
@@ -164,7 +164,7 @@ def test_arrays_elsewhere_are_refused():
 
 @pytest.mark.skipif(os.environ.get("YOLO_TEST_LARGE") != "1", reason="needs 20 GB of GPU memory: YOLO_TEST_LARGE=1")
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
-def test_more_elements_than_an_int_counts_large(channels_last):
+def test_more_elements_than_fit_an_int_large(channels_last):
     layout = torch.channels_last if channels_last else torch.contiguous_format
     x = torch.empty(5, 64, 2592, 2592, dtype=torch.bfloat16, device=DEVICE, memory_format=layout).normal_()
     assert x.numel() > 2**31

@@ -1,4 +1,4 @@
-"""The pair's CUDA kernels computed on the processor, against the formulas in fp64, and what finds out wrong ones."""
+"""The fused CUDA kernels emulated on the CPU, against the formulas in fp64, and rejection of wrong kernels."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from ops import backend, grid, norm_act
 from ops.mish import Mish, reference
 from tests.ops.test_mish import derivative
 
-TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 6e-3, torch.float16: 8e-4}  # of an array's largest value
+TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 6e-3, torch.float16: 8e-4}  # relative to an array's largest value
 SHAPES = (  # the channels and places that a strip and a piece do and do not divide, one split and many
     *((1, 1, 1, 5), (8, 3, 7, 7), (2, 16, 20, 20), (5, 80, 1, 1), (3, 300, 1, 1), (2, 80, 20, 20), (2, 300, 7, 7)),
     *((1, 16, 20, 20), (3, 1, 70, 80), (8, 1, 20, 20), (33, 16, 4, 4), (2, 67, 5, 5), (3, 136, 4, 4)),
@@ -26,7 +26,7 @@ ACTIVATIONS = {  # function and derivative, in the order of ops/norm_act.py
 
 
 class Memory:
-    """Tensors that lie between guards, which `check` looks at."""
+    """Tensors between guard values, which `check` verifies."""
 
     def __init__(self, *, shift: int = 0):
         self.shift, self.buffers = shift, []
@@ -74,7 +74,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 def each(array: Tensor) -> Tensor:
-    """A value a channel, for (B, C, H, W) in fp64."""
+    """One value per channel, for (B, C, H, W) in fp64."""
     return array.double()[:, None, None]
 
 
@@ -124,7 +124,7 @@ def test_the_kernels_against_the_formulas(emulated, dtype, last, shift):
 
 
 @pytest.mark.parametrize("last", [True, False], ids=["channels_last", "contiguous"])
-def test_what_may_be_missing(emulated, last):
+def test_optional_arguments(emulated, last):
     x, dy = images((3, 16, 4, 5), torch.float32, last=last)
     mean, variance, by_weight, by_bias = (torch.empty(16) for _ in range(4))
     call(emulated, "norm_statistics", x, last, mean, variance, None, None, 0.0)
@@ -150,7 +150,7 @@ def test_values_far_from_zero_keep_their_variance(emulated, last):
 
 
 @pytest.mark.parametrize("last", [True, False], ids=["channels_last", "contiguous"])
-def test_the_order_of_threads_and_blocks_changes_nothing(emulated, last):
+def test_results_do_not_depend_on_the_order_of_threads_and_blocks(emulated, last):
     for shape, dtype in itertools.product(((5, 24, 14, 14), (2, 7, 50, 30), (2, 300, 7, 7)), TOLERANCES):
         x, dy = images(shape, dtype, last=last)
         weight, results = torch.linspace(0.5, 1.5, shape[1]), []
@@ -170,8 +170,8 @@ def test_the_order_of_threads_and_blocks_changes_nothing(emulated, last):
         assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
-def test_every_element_is_somebodys_and_a_large_tensor_fills_a_large_gpu():
-    """Grids by counting, for tensors that nobody would compute on the processor."""
+def test_grids_cover_every_element_and_large_tensors_fill_a_large_gpu():
+    """Grids checked by counting, for tensors too large for emulation."""
     shapes = [(8, 16, 320 * 320), (8 * 320 * 320, 16, 1), (16, 64, 6400), (16 * 6400, 64, 1), (2**20, 3, 2**12)]
     shapes += [(2**33, 8, 1), (8, 512, 100), (800, 2048, 1), (1, 1, 7), (1, 5000, 64), (65536, 3, 3)]
     for (outer, channels, inner), width, sums in itertools.product(shapes, (1, 4, 8), (True, False)):
@@ -181,7 +181,7 @@ def test_every_element_is_somebodys_and_a_large_tensor_fills_a_large_gpu():
         planes, plane_span, plane_step, positions, channel_step = found.long
         _, step, columns, lanes, rows, parts, span, splits = found.short
         strips = found.blocks[0]
-        in_piece = width if found.way == "across" else 1
+        in_piece = width if found.variant == "across" else 1
         assert strips * columns * in_piece >= channels > (strips - 1) * columns * in_piece
         assert (
             planes * positions * width * (channels // in_piece if inner == 1 else channels) == outer * channels * inner
@@ -197,7 +197,7 @@ def test_every_element_is_somebodys_and_a_large_tensor_fills_a_large_gpu():
         assert max((size - 1) * each for each, size in steps.items()) < outer * channels * inner
 
 
-def test_a_launch_has_the_stream_and_an_error_is_told(emulated):
+def test_launches_use_the_stream_and_report_errors(emulated):
     x, before = torch.ones(1, 1, 2, 2), emulated.driver.launched_in(9)
     call(emulated, "norm_statistics", x, False, torch.empty(1), torch.empty(1), None, None, 0.0)
     assert emulated.driver.launched_in(9) == before + 2
@@ -217,11 +217,11 @@ def untried(emulated, monkeypatch) -> backend.CudaKernels:
     return emulated
 
 
-def test_right_kernels_are_taken(untried, capsys):
+def test_correct_kernels_are_used(untried, capsys):
     norm, x = nn.BatchNorm2d(8), torch.randn(2, 8, 4, 4, requires_grad=True)
     y = norm_act.norm_act(x, norm, Mish())
     assert y.grad_fn.name() == "_NormActBackward" and norm_act._wrong == {torch.device("cpu"): ""}
-    assert len(untried.functions) == 3 * 3 * (1 + 4 + 4 + 1) + 2  # all that there are were tried
+    assert len(untried.functions) == 3 * 3 * (1 + 4 + 4 + 1) + 2  # all kernels were tried
     assert norm_act.fusion(norm, Mish(), "cpu", torch.float32).implementation.startswith("ops.norm_act, CUDA kernel")
     assert capsys.readouterr().err == ""
 
@@ -229,13 +229,13 @@ def test_right_kernels_are_taken(untried, capsys):
 @pytest.mark.parametrize(
     ("name", "argument", "said"),
     [
-        ("norm_statistics", -2, "running variance"),  # written by nobody
+        ("norm_statistics", -2, "running variance"),  # not written
         ("norm_act_forward", -1, "output"),
         ("norm_act_reduce", -1, "gradient of x"),
         ("norm_act_backward", -1, "gradient of x"),
     ],
 )
-def test_a_wrong_kernel_is_found_out(untried, monkeypatch, capsys, name, argument, said):
+def test_a_wrong_kernel_is_rejected(untried, monkeypatch, capsys, name, argument, said):
     whole = untried.call
 
     def broken(called: str, *arguments) -> None:
@@ -248,17 +248,17 @@ def test_a_wrong_kernel_is_found_out(untried, monkeypatch, capsys, name, argumen
     norm, x = nn.BatchNorm2d(8), torch.randn(2, 8, 4, 4, requires_grad=True)
     norm_act.prepare("cpu")
     found = capsys.readouterr().err
-    assert found.count("\n") == 1 and said in found and "please report" in found and "one after the other" in found
+    assert found.count("\n") == 1 and said in found and "please report" in found and "unfused" in found
     y = norm_act.norm_act(x, norm, nn.ReLU())
     assert type(y.grad_fn).__name__ == "ReluBackward0" and norm_act.fusion(norm, nn.ReLU(), "cpu", x.dtype) is None
-    assert capsys.readouterr().err == ""  # said once
+    assert capsys.readouterr().err == ""  # reported once
 
 
-def test_a_kernel_that_cannot_be_launched_is_found_out(untried, monkeypatch, capsys):
+def test_a_kernel_that_cannot_be_launched_is_rejected(untried, monkeypatch, capsys):
     def failing(*arguments) -> None:
-        raise backend.Unavailable("cuLaunchKernel failed: out of luck")
+        raise backend.Unavailable("cuLaunchKernel failed: out of resources")
 
     monkeypatch.setattr(untried, "call", failing)
     norm_act.prepare("cpu")
-    assert "out of luck" in capsys.readouterr().err
+    assert "out of resources" in capsys.readouterr().err
     assert norm_act.fusion(nn.BatchNorm2d(2), Mish(), "cpu", torch.float32) is None

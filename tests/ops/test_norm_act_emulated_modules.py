@@ -1,16 +1,16 @@
-"""What the fused pair does on a CPU it does by its CUDA kernels too, here computed on the processor."""
+"""The tests of the fused CPU modules, repeated with CUDA kernels emulated on the CPU."""
 
 import pytest
 
 from tests.ops.test_norm_act import (  # noqa: F401  # tests, to be run again
-    test_as_many_bytes_are_kept_as_with_relu_in_place,
     test_frozen_parts_and_second_derivatives,
-    test_it_computes_what_the_modules_compute,
-    test_it_stands_aside_where_it_is_not_for_the_case,
-    test_one_large_tensor_is_kept,
+    test_one_large_tensor_is_saved,
     test_opcheck,
-    test_strange_layouts_are_taken,
-    test_the_norms_options,
+    test_options_of_the_norm,
+    test_other_layouts_are_accepted,
+    test_results_match_the_modules,
+    test_saved_bytes_equal_those_with_inplace_relu,
+    test_unsupported_cases_run_unfused,
     test_values_far_from_zero_keep_their_variance,
 )
 

@@ -27,19 +27,19 @@ from types import FrameType
 from configs.cli import one_line
 from tests.stress.fuzz_kinds import KINDS, Kind, Violation
 
-SECONDS = 10.0  # a case
-MEBIBYTES = 400  # by which one case may raise the peak of the process; a picture may have 150 million pixels
+SECONDS = 10.0  # per case
+MEBIBYTES = 400  # limit for the growth of peak memory per case; an image may have 150 million pixels
 MEBIBYTES_OF = {"images": 2500}
-REFUSALS = ("ValueError", "FileNotFoundError", "ImageProblem")  # what the project raises for what is the user's
+REFUSALS = ("ValueError", "FileNotFoundError", "ImageError")  # raised for invalid user input
 
 
 class Overdue(BaseException):
-    """A case that takes too long; no handler of errors catches it."""
+    """A case takes too long; not caught by handlers of Exception."""
 
 
 @dataclass
 class Report:
-    """What came of the cases."""
+    """The results of the cases."""
 
     read: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
@@ -52,7 +52,7 @@ class Report:
 
 
 def run(cases: Iterator[tuple[str, int]] | list[tuple[str, int]], *, debug: bool = False) -> Report:
-    """Run cases (kind, seed) one after the other; ``debug`` lets the exception of a finding through."""
+    """Run cases (kind, seed) in sequence; ``debug`` lets exceptions of findings through."""
     report = Report()
     folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
     kinds: dict[str, Kind] = {}
@@ -63,7 +63,7 @@ def run(cases: Iterator[tuple[str, int]] | list[tuple[str, int]], *, debug: bool
                 if name not in kinds:
                     (folder / name).mkdir()
                     kinds[name] = KINDS[name](folder / name)
-                (folder / "case").write_text(f"{name}:{seed}")  # what a crash of the interpreter leaves behind
+                (folder / "case").write_text(f"{name}:{seed}")  # remains after a crash of the interpreter
                 fault, said = _one(kinds[name], name, seed, report, debug), spoken()
                 fault = fault or (None if kinds[name].loud else said)
                 if fault:
@@ -77,9 +77,9 @@ def run(cases: Iterator[tuple[str, int]] | list[tuple[str, int]], *, debug: bool
 
 
 def _one(kind: Kind, name: str, seed: int, report: Report, debug: bool) -> str | None:
-    """Run one case; returns what is wrong with it."""
+    """Run one case and return its fault, if any."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    faulthandler.dump_traceback_later(6 * SECONDS, exit=True)  # for code that never comes back to Python
+    faulthandler.dump_traceback_later(6 * SECONDS, exit=True)  # for code that does not return to Python
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         kind.case(random.Random(f"{name}:{seed}"))
@@ -91,7 +91,7 @@ def _one(kind: Kind, name: str, seed: int, report: Report, debug: bool) -> str |
         if debug:
             raise
         return f"read, but {violation}"
-    except Exception as error:  # of whatever class: which ones come is what is asked here
+    except Exception as error:  # of any class: finding unexpected ones is the purpose
         signal.setitimer(signal.ITIMER_REAL, 0)
         fault = _fault_of(error, kind)
         if fault and debug:
@@ -107,11 +107,11 @@ def _one(kind: Kind, name: str, seed: int, report: Report, debug: bool) -> str |
 
 
 def _fault_of(error: Exception, kind: Kind) -> str | None:
-    """What is wrong with a refusal, None where it is as promised."""
+    """The fault of an error message, None if it is as documented."""
     message = str(error)
     if type(error).__name__ not in REFUSALS:
         return f"raises {type(error).__name__}: {one_line(message)[:300]}"
-    if not message.strip() or "\n" in message.replace("a\nb", "") or len(message) > 10_000:  # a\nb: in a file's name
+    if not message.strip() or "\n" in message.replace("a\nb", "") or len(message) > 10_000:  # a file's name
         return f"the message is no line: {message[:200]!r}"
     if kind.named and not any(word in message for word in kind.named):
         return f"the message does not say where: {one_line(message)[:300]}"
@@ -124,7 +124,7 @@ def _overdue(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def _watched() -> Iterator:
-    """Yields a function that returns what was written to stderr or warned of since it was last asked."""
+    """Yield a function that returns the stderr output and warnings since its last call."""
     heard: list[str] = []
     with tempfile.TemporaryFile() as file, warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -152,13 +152,13 @@ def _watched() -> Iterator:
 
 
 def cases(count: int, seed: int, kinds: list[str]) -> Iterator[tuple[str, int]]:
-    """``count`` cases in turn of each kind."""
+    """``count`` cases, cycling through the kinds."""
     for number in range(count):
         yield kinds[number % len(kinds)], seed + number // len(kinds)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 1 where there are findings."""
+    """Command line; returns 1 if there are findings."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress.fuzz", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--count", type=int, default=1000, help="cases")
     parser.add_argument("--seed", type=int, default=0, help="of the first case of each kind")
@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", metavar="KIND:SEED", help="replay one case, with its traceback")
     options = parser.parse_args(arguments)
     faulthandler.enable()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was found until then is said
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # report the findings so far
     start = time.perf_counter()
     if options.only:
         name, _, seed = options.only.partition(":")

@@ -1,4 +1,4 @@
-"""The kinds of input that fuzz.py damages: how each is written, damaged, read, and what must hold afterwards."""
+"""The kinds of input that fuzz.py damages: writing, damaging and reading them, and checks of the result."""
 
 import copy
 import io
@@ -23,9 +23,11 @@ from data import load_dataset
 from data.annotations import Annotations
 from data.augment import Augmentation
 from data.coco import read_coco
-from data.image import MOST_PIXELS, decode_image, verify_image
-from data.issues import KINDS as PROBLEMS
-from data.loader import TrainSamples, collate
+from data.image import decode_image, verify_image
+from data.issues import KINDS as ISSUE_KINDS
+from data.limits import MAX_PIXELS
+from data.loader import collate
+from data.samples import TrainSamples
 from data.tools.convert import convert_split, find_source
 from data.verify import verify_images
 from engine.checkpoint import inference_weights, load_checkpoint, load_matching, save_checkpoint
@@ -43,7 +45,7 @@ SIDE = 32
 
 
 class Violation(Exception):
-    """Something was read that is not as it should be."""
+    """A result violates a requirement."""
 
 
 class Kind(Protocol):
@@ -63,14 +65,14 @@ class Kind(Protocol):
 
 
 def require(holds: bool, what: str) -> None:
-    """Violation where something does not hold."""
+    """Raise Violation unless a condition holds."""
     if not holds:
         raise Violation(what)
 
 
 @contextmanager
 def refused(*words: str) -> Iterator[None]:
-    """What must be refused, with a ValueError that holds one of the words."""
+    """Require a ValueError that contains one of the words."""
     try:
         yield
     except ValueError as error:
@@ -78,7 +80,7 @@ def refused(*words: str) -> Iterator[None]:
 
 
 def write_images(folder: Path) -> dict[str, tuple[int, int]]:
-    """Three small images of noise; returns name -> (width, height)."""
+    """Write three small noise images; return name -> (width, height)."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     sizes = {"a.png": (24, 16), "b.jpg": (16, 30), "c.png": (20, 20)}
@@ -88,7 +90,7 @@ def write_images(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def coco_content(sizes: dict[str, tuple[int, int]]) -> dict[str, Any]:
-    """Annotations of such images, with all that COCO's have: areas, crowds, outlines."""
+    """Annotations of these images with all COCO fields: areas, crowds, polygons."""
     outline = [[2, 3, 12, 3, 12, 13, 2, 13]]
     images = [{"id": k, "file_name": n, "width": w, "height": h} for k, (n, (w, h)) in enumerate(sizes.items(), 1)]
     annotations = [
@@ -113,7 +115,7 @@ def coco_content(sizes: dict[str, tuple[int, int]]) -> dict[str, Any]:
 
 
 class AnnotationFiles:
-    """COCO's JSON, read to a training sample and to the ground truth of an evaluation."""
+    """COCO JSON, read up to a training sample and the ground truth of an evaluation."""
 
     named = ("annotations.json", "images")
     loud = False
@@ -156,7 +158,7 @@ class AnnotationFiles:
         require(bool(np.isfinite(boxes).all() and (boxes[:, 2:] > 0).all()), "a box without a size")
         require(bool(((found.labels >= 0) & (found.labels < len(found.classes))).all()), "a label beyond the classes")
         require(bool(np.isfinite(found.areas).all() and (found.areas >= 0).all()), "an area that is none")
-        require({problem.kind for problem in found.ledger} <= set(PROBLEMS), "an unknown kind of problem")
+        require({issue.kind for issue in found.issues} <= set(ISSUE_KINDS), "an unknown kind of issue")
         inside = os.path.abspath(found.image_folder) + os.sep
         for index, path in enumerate(found.paths):
             require(os.path.abspath(path).startswith(inside), "a path leads out of the folder of images")
@@ -165,7 +167,7 @@ class AnnotationFiles:
             for row in rows.tolist():
                 require(all(np.isfinite(outline).all() for outline in found.polygons(row)), "an outline of no numbers")
         json.dumps(found.coco_dict(), allow_nan=False).encode()
-        " ".join([*found.classes, *found.file_names, *map(str, found.ledger)]).encode()
+        " ".join([*found.classes, *found.file_names, *map(str, found.issues)]).encode()
         require(int(found.class_counts().sum()) == int((~found.crowd).sum()), "class counts of another sum")
         require(len(found.without([0])) == count - 1, "an image more or less is left out")
         one = (
@@ -197,7 +199,7 @@ CONFIG = {
 
 
 class Configs:
-    """Configs and settings of the command line, read to the activation of each stage."""
+    """Configs and command-line settings, resolved up to the activation of each stage."""
 
     named = (
         "/etc/passwd",
@@ -253,7 +255,7 @@ class Configs:
 
 
 class DataFiles:
-    """Data YAMLs of ours, read to the annotations, and those of YOLO's that data.tools.convert takes."""
+    """Data YAMLs, read up to the annotations, and YOLO data YAMLs for data.tools.convert."""
 
     named = ("d.yaml", "data", "images", "annotations", "c.yaml")
     loud = False
@@ -265,7 +267,7 @@ class DataFiles:
         self.config = folder / "c.yaml"
         self.config.write_text("train: {epochs: 1}\n")
         split = {"images": "images", "annotations": "a.json"}
-        # A whole disk would be searched for images, as it was asked for.
+        # Would search a whole disk for images, as requested.
         self.values = tuple(value for value in VALUES if value not in ("/", "..", "../../up.png"))
         self.ours = {"root": str(folder), "train": split, "val": split, "test": copy.deepcopy(split)}
         (folder / "labels").mkdir()
@@ -294,7 +296,7 @@ class DataFiles:
             (self.folder / "labels" / "a.txt").write_bytes(mutate_text(self.labels, rng))
         if ours:
             data = load(self.config, {"data": str(path)}).data
-            if data.embedded is None:  # it would be drawn
+            if data.embedded is None:  # it would be drawn first
                 require(len(load_dataset(data, "train", progress=False)) == 3, "images got lost")
             return
         source = find_source(path)
@@ -302,16 +304,16 @@ class DataFiles:
         names = source.names or []
         require(len(names) <= 10_000 and all(isinstance(name, str) for name in names), "class names that are none")
         for split in source.images:
-            if len(source.images[split]) <= 20:  # a root that leads elsewhere may hold many
-                content, problems = convert_split(source, split, progress=False)
+            if len(source.images[split]) <= 20:  # another root may contain many images
+                content, issues = convert_split(source, split, progress=False)
                 json.dumps(content, allow_nan=False)
-                require({problem.kind for problem in problems} <= set(PROBLEMS), "an unknown kind of problem")
+                require({issue.kind for issue in issues} <= set(ISSUE_KINDS), "an unknown kind of issue")
                 for fields in content["annotations"]:
                     require(0 <= fields["category_id"] < 10_000 and min(fields["bbox"][2:]) > 0, "an annotation")
 
 
 class Harm:
-    """Pickles to a call that leaves a file behind."""
+    """Unpickles to a call that creates a file."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -320,11 +322,11 @@ class Harm:
         return os.mkdir, (self.path,)
 
     def __deepcopy__(self, memo: dict) -> "Harm":
-        return self  # copying does as it would be unpickled
+        return self  # copying would otherwise unpickle it
 
 
 class Checkpoints:
-    """Checkpoints: damaged files, damaged archives within whole ones, other contents, and code."""
+    """Checkpoints: damaged files, damaged archive members, other contents, and code."""
 
     named = ("c.pt",)
     loud = False
@@ -370,7 +372,7 @@ class Checkpoints:
         try:
             content = load_checkpoint(self.path, kind=rng.choice((None, None, "training", "weights")))
             self.check(content)
-            if rng.random() < 0.05:  # its weights are too few for a detector, whatever its config says
+            if rng.random() < 0.05:  # too few weights for any detector
                 with refused("c.pt", "model."):
                     YOLO(self.path, device="cpu")
                     raise Violation("a detector was made of the weights of another network")
@@ -421,7 +423,7 @@ class Checkpoints:
         buffer = io.BytesIO()
         try:
             torch.save(content, buffer)
-        except (UnicodeError, RecursionError):  # what cannot be written is no case
+        except (UnicodeError, RecursionError):  # skip what cannot be written
             torch.save({}, buffer)
         self.path.write_bytes(buffer.getvalue())
 
@@ -449,7 +451,7 @@ class Checkpoints:
 
 
 class Images:
-    """Image files of every kind that is read, decoded and verified."""
+    """Image files of all supported formats, decoded and verified."""
 
     named = ()
     loud = True
@@ -491,19 +493,19 @@ class Images:
         problem: ValueError | None = None
         try:
             width, height = verify_image(self.path)
-            require(0 < width * height <= MOST_PIXELS, "a size that is none")
+            require(0 < width * height <= MAX_PIXELS, "a size that is none")
         except ValueError as error:
             problem = error
         image = decode_image(data)
         require(image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3, f"an image {image.shape}")
-        require(image.flags["C_CONTIGUOUS"] and 0 < image.shape[0] * image.shape[1] <= MOST_PIXELS, "its pixels")
+        require(image.flags["C_CONTIGUOUS"] and 0 < image.shape[0] * image.shape[1] <= MAX_PIXELS, "its pixels")
         if problem is not None:
             raise problem
         require(image.shape[:2] == (height, width), f"verified as {width} x {height}, decoded as {image.shape}")
 
 
 class Darknet:
-    """Darknet's cfgs and weights: damaged text, options of other values, sections moved, damaged bytes."""
+    """Darknet cfgs and weights: damaged text, changed options, moved sections, damaged bytes."""
 
     named = ("x.cfg", "x.weights", "model.")
     loud = False

@@ -1,4 +1,4 @@
-"""Runs that are killed by SIGKILL and resumed, again and again, against one that is never stopped.
+"""Runs that are repeatedly killed by SIGKILL and resumed, compared with an uninterrupted run.
 
 ``python -m tests.stress.kills --kills 100 --seed 0`` is the long form of tests/test_kills.py. Kills come at random
 moments, or at chosen events: before a step (in the middle of gradient accumulation or not), between optimizer and EMA,
@@ -33,11 +33,11 @@ OPTIONS = (
 TIMES = ("time_", "images_per_s", "step_median_s", "peak_memory", "other_cores")
 # The number of the fatal event is drawn from 1 to this: about a third of how often it comes in a whole run.
 EVENTS = {"step": 7, "average": 4, "write": 5, "rename": 8, "renamed": 8, "validation": 2, "pictures": 1}
-AT_A_TIME = 0.3  # share of kills that come at a random time instead, within the first half of a whole run
+AT_A_TIME = 0.3  # fraction of kills at a random time instead, within the first half of a run
 
 
 class Server:
-    """A process that has imported everything and forks one child for each run, so that a run starts at once."""
+    """A process with all imports done that forks one child per run, so that runs start immediately."""
 
     def __init__(self) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -59,7 +59,7 @@ class Server:
                 os.kill(pid, signal.SIGKILL)
         code = int(self.process.stdout.readline())
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)  # data workers that have not yet noticed
+            os.killpg(pid, signal.SIGKILL)  # data workers that are still running
         return code
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ def serve() -> None:
     from configs.cli import run_script
 
     data.augment.import_albumentations()
-    for picture in ("plot_dataset", "plot_train_batch", "plot_results", "plot_evaluation"):  # half the time of a run
+    for picture in ("plot_dataset", "plot_train_batch", "plot_results", "plot_evaluation"):  # half a run's time
         setattr(engine.pictures.plots, picture, lambda *arguments: None)
     for line in sys.stdin:
         request = json.loads(line)
@@ -105,7 +105,7 @@ def serve() -> None:
 
 
 def die_at(event: str, number: int, share: float) -> None:
-    """Make this process kill itself when an event comes for the ``number``-th time."""
+    """Make this process kill itself at the ``number``-th occurrence of an event."""
     import engine.checkpoint
     import engine.ema
     import engine.evaluation.evaluate
@@ -184,7 +184,7 @@ def draw_kill(rng: random.Random, run_seconds: float) -> dict[str, Any]:
 
 
 def prepare(folder: Path) -> Path:
-    """Draw the data of these runs; returns the data YAML."""
+    """Draw the data of these runs; return the data YAML."""
     from data.synthetic import draw
 
     draw(folder / "shapes", **COUNTS, test=0, side=64, seed=5, progress=False)
@@ -239,12 +239,12 @@ def soak(
 
 
 def log(folder: Path) -> str:
-    """The end of what the runs have printed."""
+    """The end of the output of the runs."""
     return (folder / "log.txt").read_text(encoding="utf-8")[-600:]
 
 
 def compare(whole: Path, cut: Path) -> list[str]:
-    """What differs between two run folders, times and the number of workers apart."""
+    """Differences between two run folders, except times and the number of workers."""
     from engine.checkpoint import load_checkpoint
 
     wrong = []
@@ -258,7 +258,7 @@ def compare(whole: Path, cut: Path) -> list[str]:
 
 
 def differing(one: Any, other: Any, path: str = "") -> list[str]:
-    """Where two values of a checkpoint differ, wall-clock times, run folder and number of workers apart."""
+    """Where two checkpoint values differ, except times, run folder and number of workers."""
     import torch
 
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
@@ -276,7 +276,7 @@ def differing(one: Any, other: Any, path: str = "") -> list[str]:
 
 
 def free(key: Any) -> bool:
-    """Whether a key may differ between a run and the same run resumed."""
+    """Whether a key may differ between an uninterrupted and a resumed run."""
     return key in ("clock", "run", "workers") or str(key).startswith(TIMES)
 
 

@@ -1,4 +1,4 @@
-"""Seeded damage: to bytes, to the text of a file, and to the structure that it describes."""
+"""Seeded damage to bytes, to text, and to structured values."""
 
 import copy
 import json
@@ -94,7 +94,7 @@ TOKENS = (
 
 
 def mutate_bytes(data: bytes, rng: random.Random, *, most: int = 4) -> bytes:
-    """One to ``most`` damages: flipped bits, other bytes, pieces removed, doubled, moved, or an end cut off."""
+    """One to ``most`` mutations: flipped bits, changed bytes, parts removed, duplicated or moved, or truncation."""
     damaged = bytearray(data)
     for _ in range(rng.randint(1, most)):
         if not damaged:
@@ -122,7 +122,7 @@ def mutate_bytes(data: bytes, rng: random.Random, *, most: int = 4) -> bytes:
 
 
 def mutate_text(text: str, rng: random.Random) -> bytes:
-    """Damage to the text of a file: tokens put in, replaced or doubled, lines and pieces moved; or to its bytes."""
+    """Damage to text: tokens inserted, replaced or duplicated, lines and parts moved; or to its bytes."""
     if rng.random() < 0.3:
         return mutate_bytes(text.encode(), rng)
     for _ in range(rng.randint(1, 3)):
@@ -137,7 +137,7 @@ def mutate_text(text: str, rng: random.Random) -> bytes:
 
 
 def mutate_tree(tree: Tree, rng: random.Random, *, values: tuple[Any, ...] = VALUES) -> Tree:
-    """Damage to a structure: values of other kinds, keys removed, renamed or added, items doubled, moved or nested."""
+    """Damage to a structure: values of other types, keys removed, renamed or added, items duplicated or moved."""
     tree = copy.deepcopy(tree)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         places = list(_places(tree))
@@ -192,15 +192,15 @@ def _damage(holder: Any, key: Any, rng: random.Random, values: tuple[Any, ...], 
 
 
 def as_json(tree: Tree) -> str:
-    """A structure as JSON, with Python's NaN and Infinity; one that is too deep for its encoder as brackets alone."""
+    """A structure as JSON with NaN and Infinity; only brackets if it is too deep for the encoder."""
     try:
         return json.dumps(tree)
     except RecursionError:
         return "[" * 5000
-    except ValueError:  # an integer of more digits than Python writes
+    except ValueError:  # an integer with more digits than Python prints
         return "9" * 5000
 
 
 def as_yaml(tree: Tree) -> str:
-    """A structure in YAML's flow style, which for plain values is JSON with other words for NaN and infinity."""
+    """A structure in YAML flow style: JSON with other words for NaN and infinity."""
     return as_json(tree).replace("NaN", ".nan").replace("-Infinity", "-.inf").replace("Infinity", ".inf")

@@ -1,4 +1,4 @@
-"""A small data set and an untrained detector that finds plenty in it, for the tests of what stands on checkpoints."""
+"""A small data set and an untrained detector with many detections, for tests that need checkpoints."""
 
 import os
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from data.synthetic import draw
 from engine.checkpoint import FIELDS, STATE_FIELDS, save_checkpoint
 from models import Detector, build_model, census
 
-# Read by OpenCV once a process, with the first video, which in the tests need not be one that data/sources.py opens.
+# OpenCV reads it once per process, with the first video, which in tests may not be opened by data/video.py.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 COUNTS = {"train": 2, "val": 6, "test": 3}
@@ -19,7 +19,7 @@ SIDE = 96
 
 
 def write_data(folder: Path, **counts: int) -> Path:
-    """Draw the small set, with other counts of images where given, and write its data YAML; returns the YAML."""
+    """Draw the small set, optionally with other image counts, and write its data YAML; return the YAML's path."""
     draw(folder / "shapes", **{**COUNTS, **counts}, side=SIDE, seed=5, progress=False)
     splits = "".join(f"{s}: {{images: images/{s}, annotations: annotations/{s}.json}}\n" for s in COUNTS)
     (folder / "shapes.yaml").write_text(f"root: shapes\n{splits}", encoding="utf-8")
@@ -27,13 +27,13 @@ def write_data(folder: Path, **counts: int) -> Path:
 
 
 def lively(config: Config, names: list[str]) -> Detector:
-    """A detector whose scores differ from place to place and class to class, as an untrained one's hardly do."""
+    """A detector whose scores vary by location and class, unlike those of a plain untrained one."""
     model = build_model(config.model, names=names, seed=3)
     generator = torch.Generator().manual_seed(1)
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     with torch.no_grad():
         for norm in norms:
-            norm.momentum = 1.0  # one pass sets the statistics, without which activations fade from layer to layer
+            norm.momentum = 1.0  # set the statistics in one pass, else activations vanish in deeper layers
         model.train()(torch.rand(4, 3, 96, 96, generator=generator))
         for level in model.head.children():
             for branch, spread in ((level.get_submodule("box"), 0.3), (level.get_submodule("classes"), 0.4)):
@@ -44,7 +44,7 @@ def lively(config: Config, names: list[str]) -> Detector:
 
 
 def write_checkpoint(path: Path, data: Path, names: list[str], *, kind: str = "weights", **overrides: object) -> Path:
-    """Save such a detector as a run would; ``kind`` training puts other weights beside the moving average."""
+    """Save such a detector as a run does; ``kind`` training adds weights other than the EMA."""
     config = load("yolo-mish.yaml", {"data": str(data), "train.imgsz": SIDE, **overrides})
     model = lively(config, names)
     weights = model.state_dict()

@@ -1,4 +1,4 @@
-"""A small drawn data set in which every kind of damage that the ledger knows is planted, and what must be found."""
+"""A small drawn data set with every kind of data issue planted, and the issues to be found."""
 
 import json
 import struct
@@ -9,26 +9,26 @@ from pathlib import Path
 
 from data.synthetic import draw
 
-IMAGES = 9  # of a split, six of which are damaged
+IMAGES = 9  # per split, six of them damaged
 SIDE = 96
 
 
 @dataclass
 class Planted:
-    """What was planted in one split: (kind, named file), and the annotations that are still good."""
+    """What was planted in one split: (kind, file), and the number of remaining images and boxes."""
 
-    problems: list[tuple[str, str]]
+    issues: list[tuple[str, str]]
     good_images: int
     good_boxes: int
 
     @property
     def kinds(self) -> dict[str, int]:
         """How many of each kind."""
-        return dict(Counter(kind for kind, _ in self.problems))
+        return dict(Counter(kind for kind, _ in self.issues))
 
 
 def png_claiming(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header claims any size."""
+    """A PNG of a few bytes whose header claims an arbitrary size."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -39,7 +39,7 @@ def png_claiming(width: int, height: int) -> bytes:
 
 
 def write_set(folder: Path, *splits: str, damaged: tuple[str, ...] = ()) -> tuple[Path, dict[str, Planted]]:
-    """Draw splits of IMAGES images, damage some of the splits; returns the data YAML and what was planted."""
+    """Draw splits of IMAGES images and damage some splits; return the data YAML and what was planted."""
     draw(folder / "shapes", train=IMAGES, val=IMAGES, test=IMAGES, side=SIDE, seed=5, progress=False)
     lines = "".join(f"{s}: {{images: images/{s}, annotations: annotations/{s}.json}}\n" for s in splits)
     (folder / "data.yaml").write_text(f"root: shapes\n{lines}", encoding="utf-8")
@@ -47,7 +47,7 @@ def write_set(folder: Path, *splits: str, damaged: tuple[str, ...] = ()) -> tupl
 
 
 def plant(folder: Path, split: str) -> Planted:
-    """Damage a split in every way."""
+    """Plant every kind of damage in a split."""
     path = folder / "annotations" / f"{split}.json"
     content = json.loads(path.read_text())
     images, annotations = content["images"], content["annotations"]
@@ -62,13 +62,13 @@ def plant(folder: Path, split: str) -> Planted:
     files[4].write_bytes(png_claiming(20_000, 20_000))
     images[5]["width"] += 1
     kinds = ("empty", "not-an-image", "missing", "damaged", "too-large", "wrong-size")
-    problems = list(zip(kinds, names, strict=False))
+    issues = list(zip(kinds, names, strict=False))
 
     host, name = images[6]["id"], names[6]
     sound = {"image_id": host, "category_id": content["categories"][0]["id"], "iscrowd": 0, "area": 25}
     boxes = ([1, 1, float("nan"), 5], [1, 1, -5, 5], [1, 1, 0, 5], [float("-inf"), 1, 5, 5], [1, 1, 5], "box")
     annotations += [{**sound, "id": 9000 + k, "bbox": box} for k, box in enumerate(boxes)]
-    problems += [("bad-box", name)] * len(boxes)
+    issues += [("bad-box", name)] * len(boxes)
     inside = {**sound, "bbox": [1, 1, 5, 5]}
     annotations.append({**inside, "id": 9100, "bbox": [-50, 1, 5, 5]})
     annotations.append({**inside, "id": 9101, "image_id": 10**7})
@@ -79,9 +79,9 @@ def plant(folder: Path, split: str) -> Planted:
     images.append({"id": 9104, "file_name": "../../up.png", "width": 5, "height": 5})
     images.append({"id": 9105})
     content["categories"].append({**content["categories"][0], "name": "again"})
-    problems += [("outside", name), ("orphan", path.name), ("unknown-category", name), ("duplicate-annotation", name)]
-    problems += [("bad-record", path.name), ("bad-record", name)]  # annotations
-    problems += [("duplicate-image", names[8]), ("unsafe-path", "../../up.png")]
-    problems += [("bad-record", path.name), ("bad-record", path.name)]  # an image, the category
+    issues += [("outside", name), ("orphan", path.name), ("unknown-category", name), ("duplicate-annotation", name)]
+    issues += [("bad-record", path.name), ("bad-record", name)]  # annotations
+    issues += [("duplicate-image", names[8]), ("unsafe-path", "../../up.png")]
+    issues += [("bad-record", path.name), ("bad-record", path.name)]  # an image, the category
     path.write_text(json.dumps(content))
-    return Planted(problems, len(whole), len(good))
+    return Planted(issues, len(whole), len(good))

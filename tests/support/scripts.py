@@ -1,4 +1,4 @@
-"""Running an entry script in this process, as the command line would."""
+"""Run entry scripts in this process, as from the command line."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -21,5 +21,5 @@ def run(main: Callable[[Sequence[str]], int], script: str, *arguments: object) -
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """All that lies in a folder, with the content of the files."""
+    """All entries of a folder, with the content of files."""
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}

@@ -1,4 +1,4 @@
-"""Small data sets for the tests of data/, made on the spot, and where the shared ones are."""
+"""Small generated data sets for the tests of data/, and the location of shared ones."""
 
 import json
 import os
@@ -15,12 +15,12 @@ def shared_data(name: str) -> Path:
     """A folder of the shared data sets, or skip: they are not part of the repository."""
     folder = Path(os.environ.get("YOLO_MISH_SHARED", ROOT.parent / "shared")) / "data" / name
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there; set YOLO_MISH_SHARED to the folder that holds data/{name}")
+        pytest.skip(f"{folder} does not exist; set YOLO_MISH_SHARED to the folder that contains data/{name}")
     return folder
 
 
 def write_coco(folder: Path, images: dict[str, tuple[int, int]], annotations: list[dict], categories=None) -> Path:
-    """Images of noise (name: (width, height)) and an annotation file; returns its path."""
+    """Write noise images (name: (width, height)) and an annotation file; return its path."""
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     records = []

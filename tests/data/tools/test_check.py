@@ -164,7 +164,7 @@ def test_many_records_are_read_leniently_in_seconds(tmp_path: Path) -> None:
     start = time.process_time()
     data = verify_images(read_coco(path, tmp_path / "images", progress=False), progress=False)
     assert time.process_time() - start < 20  # comparing all with all would take hours
-    assert len(data.boxes) == 26_999 and len(data.ledger) == 3_001
+    assert len(data.boxes) == 26_999 and len(data.issues) == 3_001
 
 
 def test_boxes_outside_images_of_unsaid_size_are_named(tmp_path: Path) -> None:
@@ -178,9 +178,9 @@ def test_boxes_outside_images_of_unsaid_size_are_named(tmp_path: Path) -> None:
         del image["width"]
     path.write_text(json.dumps(content))
     data = read_coco(path, tmp_path / "images", progress=False)
-    assert len(data.boxes) == 4 and data.ledger == []
+    assert len(data.boxes) == 4 and data.issues == []
     sized = verify_images(data, progress=False)
     assert sized.boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]] and sized.starts.tolist() == [0, 1, 2]
-    assert [(problem.kind, problem.file) for problem in sized.ledger] == [("outside", "a.png"), ("outside", "b.png")]
+    assert [(problem.kind, problem.file) for problem in sized.issues] == [("outside", "a.png"), ("outside", "b.png")]
     with pytest.raises(ValueError, match="and 1 more"):
         verify_images(data, strict=True, progress=False)

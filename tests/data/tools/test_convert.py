@@ -36,8 +36,8 @@ def source(tmp_path):
 
 
 def test_by_hand(source):
-    recipe, problems = convert(source / "data.yaml", progress=False)
-    assert problems == []
+    recipe, issues = convert(source / "data.yaml", progress=False)
+    assert issues == []
     section = yaml.safe_load(recipe.read_text())
     train = read_coco(section["train"]["annotations"], section["train"]["images"], strict=True, progress=False)
     assert train.classes == ["cat", "dog"] and train.file_names[:] == ["images/train/a.png", "images/train/deep/b.png"]
@@ -59,8 +59,8 @@ def test_a_folder_without_yaml_and_names_given(source):
 def test_list_files(source):
     (source / "train.txt").write_text("./images/train/a.png\nimages/train/deep/b.png\n")
     (source / "data.yaml").write_text("train: train.txt\nnames: [cat, dog]\n")
-    recipe, problems = convert(source, progress=False)
-    assert problems == [] and len(json.loads((source / "annotations" / "train.json").read_text())["images"]) == 2
+    recipe, issues = convert(source, progress=False)
+    assert issues == [] and len(json.loads((source / "annotations" / "train.json").read_text())["images"]) == 2
 
 
 def test_damage_is_named_skipped_and_refused_if_strict(source):
@@ -69,9 +69,9 @@ def test_damage_is_named_skipped_and_refused_if_strict(source):
         "0 0.5 0.5 0.2\nx\n0 nan 0 1 1\n0 0.5 0.5 0 0.1\n0 5 5 1 1\n-1 .5 .5 .1 .1\n0 .5 .5 .1 .1\n",
     )
     (source / "images" / "train" / "z.png").write_bytes(b"no image")
-    _, problems = convert(source, progress=False)
-    assert [problem.kind for problem in problems].count("bad-record") == 5
-    assert {problem.kind for problem in problems} == {"bad-record", "bad-box", "not-an-image"}
+    _, issues = convert(source, progress=False)
+    assert [issue.kind for issue in issues].count("bad-record") == 5
+    assert {issue.kind for issue in issues} == {"bad-record", "bad-box", "not-an-image"}
     assert len(json.loads((source / "annotations" / "train.json").read_text())["annotations"]) == 1
     with pytest.raises(ValueError):
         convert(source, strict=True, progress=False)
@@ -117,6 +117,6 @@ def test_a_class_number_beyond_all_does_not_make_as_many_classes(source):
         source / "labels" / "train" / "a.txt", "999999999 0.5 0.5 0.2 0.4\n1e300 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n"
     )
     (source / "data.yaml").unlink()
-    recipe, problems = convert(source, progress=False)
-    assert [problem.kind for problem in problems] == ["bad-record"] * 2
+    recipe, issues = convert(source, progress=False)
+    assert [issue.kind for issue in issues] == ["bad-record"] * 2
     assert len(json.loads((source / "annotations" / "train.json").read_text())["categories"]) == 2  # of c.txt

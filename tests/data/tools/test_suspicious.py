@@ -84,7 +84,7 @@ def test_overlaps_agree_with_plain_arithmetic(tmp_path):
 
 def test_crowded_images_are_compared_in_linear_time(tmp_path):
     rng = np.random.default_rng(0)
-    boxes = [[*rng.uniform(0, 300, 2).round(2).tolist(), 20, 20] for _ in range(suspicious.MOST_COMPARED + 50)]
+    boxes = [[*rng.uniform(0, 300, 2).round(2).tolist(), 20, 20] for _ in range(suspicious.MAX_COMPARED + 50)]
     boxes += boxes[:7]
     data = loaded(tmp_path, [box(k, 1, each) for k, each in enumerate(boxes, 1)])
     found = [each for each in find_suspicious(data, progress=False) if each.kind == "twice"]

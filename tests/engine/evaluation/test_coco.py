@@ -309,7 +309,7 @@ def test_what_was_skipped_does_not_count(tmp_path):
     content["categories"] += [7, {"name": "without an id"}]
     content["annotations"] += [None, annotation(9, [10], 3, [0, 0, 9, 9]), annotation(10, 10, "3", [0, 0, 9, 9])]
     loaded = load(tmp_path, content)
-    assert len(loaded.ledger) == 7
+    assert len(loaded.issues) == 7
     truth = GroundTruth.from_annotations(loaded.without([1]))
     assert truth.names == ["cat", "dog"] and truth.image_ids == [10] and len(truth.boxes) == 2
 

@@ -1,0 +1,173 @@
+"""Single samples of training and evaluation.
+
+A training sample is a function of (seed, epoch, image index) alone: the epoch is passed to the workers with the index,
+and workers keep no state, so any number of them produces the same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from torch.utils.data import Dataset
+
+from core.geometry import Geometry, fit, resize
+from data.annotations import Annotations
+from data.augment import LAYOUT, MIXUP, Augmentation, PhotometricAugment, stream
+from data.image import ImageError, read_image
+from data.image_cache import ImageStore
+from data.mosaic import Tile, centre_place, lay_out, mosaic_places, random_pose
+
+Preprocess = Callable[[np.ndarray, int], tuple[np.ndarray, Geometry]]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a sample could not be made; passed to the main process, which raises it."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image in its final size, with boxes in its pixels."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    boxes: np.ndarray  # (n, 4) float32 xyxy
+    labels: np.ndarray  # (n,) int64
+    index: int  # position in the annotations
+    geometry: Geometry | None = None
+
+
+@dataclass(frozen=True)
+class ResizeMode:
+    """How an image is resized for training: long side to the image size, or both sides if `stretch`.
+
+    `smooth`: area averaging when shrinking, as in `core.geometry.resize`.
+    """
+
+    stretch: bool = False
+    smooth: bool = True
+
+    def size(self, width: int, height: int, imgsz: int) -> tuple[int, int]:
+        """The resized (width, height) of an image."""
+        return (imgsz, imgsz) if self.stretch else fit(width, height, imgsz)
+
+
+def base_image(annotations: Annotations, index: int, imgsz: int, resize_mode: ResizeMode = ResizeMode()) -> np.ndarray:  # noqa: B008
+    """An image resized to `imgsz`: what caches store and augmentation starts from."""
+    image = read_image(annotations.path(index))
+    width, height = resize_mode.size(image.shape[1], image.shape[0], imgsz)
+    return resize(image, width, height, smooth=resize_mode.smooth)
+
+
+class TrainSamples(Dataset):
+    """Augmented samples by (epoch, index)."""
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        *,
+        imgsz: int,
+        seed: int,
+        augmentation: Augmentation,
+        mosaic_until: int | None = None,
+        store: ImageStore | None = None,
+        resize_mode: ResizeMode = ResizeMode(),  # noqa: B008
+    ):
+        """`mosaic_until`: first epoch without mosaic and mixup, None for no such epoch; `store` caches base images."""
+        self.annotations, self.imgsz, self.seed, self.store = annotations, imgsz, seed, store
+        self.augmentation, self.mosaic_until, self.resize_mode = augmentation, mosaic_until, resize_mode
+        self.photometric = PhotometricAugment(augmentation, seed=seed, size=imgsz)
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | Failure:
+        epoch, index = key
+        try:
+            return self.sample(epoch, index)
+        except ImageError as error:
+            return Failure(f"an image became unusable during training: {error.what}")
+
+    def sample(self, epoch: int, index: int) -> Sample:
+        """One augmented sample."""
+        settings = self.augmentation
+        composed = self.mosaic_until is None or epoch < self.mosaic_until
+        image, boxes, labels = self._scene(index, composed, stream(self.seed, epoch, index, LAYOUT))
+        if composed and settings.mixup:
+            rng = stream(self.seed, epoch, index, MIXUP)
+            if rng.random() < settings.mixup:
+                weight = rng.beta(32.0, 32.0)  # close to one half
+                other, more_boxes, more_labels = self._scene(int(rng.integers(len(self))), composed, rng)
+                image = cv2.addWeighted(image, weight, other, 1 - weight, 0)
+                boxes, labels = np.concatenate([boxes, more_boxes]), np.concatenate([labels, more_labels])
+        image, boxes, labels = self.photometric(image, boxes, labels, epoch=epoch, index=index)
+        return Sample(image, boxes, labels, index)
+
+    def _scene(self, index: int, composed: bool, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One image or a mosaic of four, transformed at random onto the canvas."""
+        mosaic = rng.random() < self.augmentation.mosaic and composed
+        pose = random_pose(self.imgsz, rng, **self.augmentation.pose())
+        if not mosaic:
+            tile = self._tile(index)
+            return lay_out([tile], [pose @ centre_place(tile)], self.imgsz)
+        tiles = [self._tile(position) for position in (index, *rng.integers(len(self), size=3).tolist())]
+        tiles = [tiles[k] for k in rng.permutation(len(tiles))]
+        return lay_out(tiles, [pose @ place for place in mosaic_places(tiles, self.imgsz, rng)], self.imgsz)
+
+    def _tile(self, index: int) -> Tile:
+        if self.store is not None:
+            image = self.store[index]
+        else:
+            try:
+                image = base_image(self.annotations, index, self.imgsz, self.resize_mode)
+            except ImageError as error:
+                raise ImageError(error.kind, f"{self.annotations.path(index)} {error.what}") from error
+        boxes, labels, rows = self.annotations.training_boxes(index)
+        width, height = self.annotations.sizes[index]
+        scale = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
+
+        def polygons(position: int) -> list[np.ndarray]:
+            return [polygon * scale for polygon in self.annotations.polygons(rows[position])]
+
+        return Tile(image, boxes * np.tile(scale, 2), labels, polygons)
+
+
+class EvalSamples(Dataset):
+    """Samples for evaluation, each image preprocessed by the detector."""
+
+    def __init__(self, annotations: Annotations, *, imgsz: int, preprocess: Preprocess):
+        self.annotations, self.imgsz, self.preprocess = annotations, imgsz, preprocess
+        self.store: ImageStore | None = None
+        self.shapes: list[tuple[int, int]] = []  # (height, width) of each preprocessed image
+        self.geometries: list[Geometry] = []
+        known: dict[tuple[int, int], tuple[tuple[int, int], Geometry]] = {}
+        for width, height in annotations.sizes.tolist():
+            if (width, height) not in known:
+                # Only the detector knows the result for an image of this size: try a blank one.
+                blank, geometry = preprocess(np.zeros((height, width, 3), np.uint8), imgsz)
+                known[width, height] = (blank.shape[0], blank.shape[1]), geometry
+            shape, geometry = known[width, height]
+            self.shapes.append(shape)
+            self.geometries.append(geometry)
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def image(self, index: int) -> np.ndarray:
+        """One preprocessed image (H, W, 3)."""
+        if self.store is not None:
+            return self.store[index]
+        return self.preprocess(read_image(self.annotations.path(index)), self.imgsz)[0]
+
+    def __getitem__(self, index: int) -> Sample | Failure:
+        try:
+            image = self.image(index)
+        except ImageError as error:
+            return Failure(f"{self.annotations.path(index)} became unusable after the start: {error.what}")
+        boxes, labels, _ = self.annotations.training_boxes(index)
+        geometry = self.geometries[index]
+        return Sample(image, geometry.to_network(boxes), labels, index, geometry)
