@@ -1,9 +1,9 @@
 """Time of a training step by activation: ``python -m comparison.step_timing --acts relu mish``.
 
 All networks are timed in one process on preloaded batches, in rounds of short blocks of steps. Each round times every
-network once on the same batches, in an order rotated from round to round, so that a drift of the machine affects
-all of them. Ratios are those of geometric means over the rounds, with simultaneous intervals (``comparison.statistics``).
-``--norm-act fused plain`` times each activation in both forms, if it has both. The steps are those of training
+network once on the same batches, in an order rotated from round to round, so that drift of the machine affects all of
+them. Ratios are those of geometric means over the rounds, with simultaneous intervals (``comparison.statistics``). With
+``--norm-act fused plain``, each activation is timed in both forms, if it has both. The steps are those of training
 (forward, loss, backward, clipping, optimiser, EMA) with a small learning rate.
 """
 

@@ -146,8 +146,8 @@ def map_verdict(
         text = f"equivalent to {base} within ±{margin:g} {POINTS}, {size} ({narrow}, {wide_level}; {basis})"
     elif kind == "non-inferior":
         text = (
-            f"non-inferior to {base} (margin {margin:g} {POINTS}), superiority not shown, {size} ({narrow}, {wide_level}; "
-            f"{basis})"
+            f"non-inferior to {base} (margin {margin:g} {POINTS}), superiority not shown, {size} "
+            f"({narrow}, {wide_level}; {basis})"
         )
     else:
         text = f"inconclusive, {size} vs {base} ({wide}; {basis}){_seeds_for_margin(comparison, margin)}"
