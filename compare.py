@@ -1,4 +1,4 @@
-"""Compare activations by training: ``python compare.py --acts relu leaky_relu silu mish --seeds 3``.
+"""Compare activations by training, as in: python compare.py --acts relu leaky_relu silu mish --seeds 3
 
 Every activation is trained with every seed, each in a fresh process of train.py; the first activation is the baseline.
 The plan is written and printed before the first run. The result is a verdict, a table and report.html. If interrupted,
@@ -81,15 +81,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the command line."""
     parser = Parser(prog="compare.py", description=__doc__)
-    add = parser.add_argument
-    add("--acts", nargs="+", metavar="ACT", help="mish, {name: swish, learnable: true}, backbone=mish,neck=leaky_relu")
+    add = parser.add_argument_group("comparison").add_argument
+    add(
+        "--acts",
+        nargs="+",
+        metavar="ACT",
+        help="activations: mish, {name: swish, learnable: true}, backbone=mish,neck=leaky_relu",
+    )
     add("--seeds", default="3", help="number of seeds, starting at 0, or a list: 0,1,5")
-    add("--baseline", metavar="ACT", help="activation that the others are compared with; default: the first")
+    add("--baseline", metavar="ACT", help="activation that the others are compared with, if not the first")
     add("--aa", action="store_true", help="A/A control: compare one activation with itself, with fresh seeds")
     add("--budget", choices=("epochs", "time"), default="epochs", help="equal epochs, or equal training time")
     add("--margin", type=float, default=0.005, help="equivalence margin (mAP, as a fraction)")
-    add("--sigma", type=float, default=0.006, help="residual standard deviation of one run's mAP assumed for planning")
-    add("--looks", help="interim analyses, in seeds, ending with all seeds: 3,5; default: a single final analysis")
+    add(
+        "--sigma",
+        type=float,
+        default=0.006,
+        metavar="SD",
+        help="residual standard deviation of one run's mAP assumed for planning",
+    )
+    add("--looks", metavar="N,N", help="interim analyses, in seeds, ending with all seeds, as in 3,5; none by default")
     add("--engine", choices=("local", "ray"), default="local", help="train on this machine or on a Ray cluster")
     add("--retry-failed", action="store_true", help="restart failed runs")
     add(

@@ -4,6 +4,8 @@ The report and the simulations share this step. Which runs carry the planned ver
 from ``comparison.statistics``, the sentences from ``comparison.wording``.
 """
 
+import itertools
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +17,18 @@ from comparison import wording
 from comparison.plan import Plan
 from comparison.runs import Run, by_key
 from comparison.statistics import compare, compare_ratio, interim_alpha, value_at
-from comparison.summary import POINTS, PRIMARY, Excluded, Failures, Metric, Outcome, RunKey, Values, Verdict
+from comparison.summary import (
+    POINTS,
+    PRIMARY,
+    Excluded,
+    Failures,
+    LearningCurve,
+    Metric,
+    Outcome,
+    RunKey,
+    Values,
+    Verdict,
+)
 from core.limits import MAX_DATA_WAIT_FRACTION
 
 MARGIN = 0.5  # mAP points, if no plan declares one
@@ -208,20 +221,16 @@ def exclusion_reason(run: Run) -> str:
     return ""
 
 
-def curve(run: Run) -> tuple[list[float], list[float]]:
-    """Training seconds so far and mAP50-95 in points, for the validated epochs."""
-    times: list[float] = []
-    points: list[float] = []
-    elapsed = 0.0
-    for row in run.rows:
-        elapsed += row.get("time_train_s") or 0.0
-        if (value := row.get(PRIMARY)) is None:
-            continue
-        if times and times[-1] == elapsed:  # an epoch of warm-up steps only: keep the later value
-            times.pop(), points.pop()
-        times.append(elapsed)
-        points.append(100 * value)
-    return times, points
+def learning_curve(run: Run) -> LearningCurve:
+    """mAP50-95 of the validated epochs by epoch and by training time."""
+    elapsed = itertools.accumulate(row.get("time_train_s") or 0.0 for row in run.rows)
+    points = [
+        (row["epoch"] or 0.0, seconds, 100 * value)
+        for row, seconds in zip(run.rows, elapsed, strict=True)
+        if (value := row.get(PRIMARY)) is not None
+    ]
+    epochs, seconds, values = zip(*points, strict=True) if points else ((), (), ())
+    return LearningCurve(activation=run.act, seed=run.seed, epochs=epochs, seconds=seconds, points=values)
 
 
 # ----------------------------------------------------------------------------------------------------- the metric table
@@ -286,12 +295,17 @@ def _metrics(runs: Sequence[Run], acts: Sequence[str], alpha: float) -> tuple[di
 
 def _at_equal_time(runs: Sequence[Run]) -> tuple[dict[int, float], dict[RunKey, float | None]]:
     """The time at which the fastest run of each seed ends, and the mAP50-95 of each run at that time."""
-    curves = {(run.act, run.seed): curve(run) for run in runs}
+    curves = [learning_curve(run) for run in runs]
     ends: dict[int, float] = {}
-    for (_, seed), (times, _) in curves.items():
-        if times:
-            ends[seed] = min(ends.get(seed, times[-1]), times[-1])
-    return ends, {key: value_at(times, points, ends[key[1]]) for key, (times, points) in curves.items() if times}
+    for curve in curves:
+        if curve.seconds:
+            ends[curve.seed] = min(ends.get(curve.seed, math.inf), curve.seconds[-1])
+    values: dict[RunKey, float | None] = {}
+    for curve in curves:
+        if curve.seconds:  # an epoch of warm-up steps only takes no time: the later value counts
+            by_time = dict(zip(curve.seconds, curve.points, strict=True))
+            values[curve.activation, curve.seed] = value_at(list(by_time), list(by_time.values()), ends[curve.seed])
+    return ends, values
 
 
 def _metric(spec: MetricSpec, values: Mapping[RunKey, float | None], acts: Sequence[str], alpha: float) -> Metric:

@@ -14,7 +14,7 @@ import re
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from comparison import wording
-from comparison.summary import PRIMARY, Metric, Outcome, Summary, TimingRow
+from comparison.summary import PRIMARY, LearningCurve, Metric, Outcome, Summary, TimingRow
 from core.files import replacing
 
 INK, FAINT, MUTED = "#1b1f24", "#c9ced6", "#6e7681"
@@ -183,8 +183,8 @@ def save(figures: Mapping[str, Figure], folder: Path) -> None:
 
 def signed_points(value: float, interval: tuple[float, float] | None = None) -> str:
     """A difference in points with its interval: +0.82 [+0.10, +1.54]."""
-    low, value_text, high = (wording.signed(each).replace("-", "−") for each in _three(value, interval))
-    return value_text if interval is None else f"{value_text} [{low}, {high}]"
+    ends = "" if interval is None else f" [{wording.signed(interval[0])}, {wording.signed(interval[1])}]"
+    return f"{wording.signed(value)}{ends}".replace("-", "−")
 
 
 def times_ratio(value: float, interval: tuple[float, float] | None = None) -> str:
@@ -194,10 +194,6 @@ def times_ratio(value: float, interval: tuple[float, float] | None = None) -> st
     digits = 3 if interval[1] - interval[0] < 0.02 else 2
     low, high = (f"{end:.{digits}f}" if end < 1000 else "∞" if math.isinf(end) else f"{end:.0e}" for end in interval)
     return f"×{value:.{digits}f} [{low}, {high}]"
-
-
-def _three(value: float, interval: tuple[float, float] | None) -> tuple[float, float, float]:
-    return (value, value, value) if interval is None else (interval[0], value, interval[1])
 
 
 def plot_effects(metrics: Sequence[Metric], outcome: Outcome, palette: Palette, *, wide: bool = False) -> Figure:
@@ -340,38 +336,31 @@ def _join(axis: Axes, rows: Sequence[RunRow]) -> None:
 # -------------------------------------------------------------------------------------------------------------- curves
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScaledCurve:
-    """A learning curve; `minutes` is empty for runs excluded from timing."""
-
-    epochs: Sequence[float]
-    minutes: Sequence[float]  # of training so far, scaled
-    points: Sequence[float]
-
-
-def scaled_curves(summary: Summary) -> tuple[dict[str, list[ScaledCurve]], float | None]:
-    """The curves of each activation, and the minutes at which the fastest runs end, averaged over seeds.
+def scaled_curves(summary: Summary) -> tuple[dict[str, list[LearningCurve]], float | None]:
+    """The curves of each activation, and the seconds at which the fastest runs end, averaged over seeds.
 
     The machine may be slower during one seed than during another: the times of each seed are scaled so that its fastest
-    run ends at these minutes, which is where equal time is read.
+    run ends at that time, which is where equal time is read. Runs excluded from timing get no times.
     """
     outcome = summary.planned
     ends, excluded = outcome.until_seconds, outcome.excluded_runs()
-    until = math.fsum(ends.values()) / len(ends) / 60 if ends else None
-    curves: dict[str, list[ScaledCurve]] = {act: [] for act in outcome.acts}
-    for run in summary.curves:
-        act, seed = run.activation, run.seed
-        if act not in curves or seed not in outcome.seeds or len(run.epochs) < 2:
-            continue
-        minutes: list[float] = []
-        if until is not None and seed in ends and (act, seed) not in excluded:
-            minutes = [until * seconds / ends[seed] for seconds in run.seconds]
-        curves[act].append(ScaledCurve(epochs=run.epochs, minutes=minutes, points=run.points))
+    until = math.fsum(ends.values()) / len(ends) if ends else None
+    curves: dict[str, list[LearningCurve]] = {act: [] for act in outcome.acts}
+    for curve in summary.curves:
+        key = act, seed = curve.activation, curve.seed
+        if act in curves and seed in outcome.seeds and len(curve.epochs) > 1:
+            timed = until is not None and seed in ends and key not in excluded
+            seconds = tuple(until * each / ends[seed] for each in curve.seconds) if timed and until else ()
+            curves[act].append(replace(curve, seconds=seconds))
     return {act: several for act, several in curves.items() if several}, until
 
 
+def _minutes(curve: LearningCurve) -> list[float]:
+    return [seconds / 60 for seconds in curve.seconds]
+
+
 def plot_curves(
-    curves: Mapping[str, Sequence[ScaledCurve]],
+    curves: Mapping[str, Sequence[LearningCurve]],
     palette: Palette,
     *,
     title: str,
@@ -380,7 +369,7 @@ def plot_curves(
 ) -> Figure:
     """mAP by epoch and by training time: mean over seeds and the range from the lowest to the highest.
 
-    `until`: minutes at which the fastest run of each seed ends. The axes cover the second half of the training.
+    `until`: seconds at which the fastest run of each seed ends. The axes cover the second half of the training.
     """
     with matplotlib.rc_context(STYLE):
         keys = math.ceil((len(curves) + 2) / (4 if wide else 2))  # lines of the legend
@@ -389,7 +378,7 @@ def plot_curves(
         for number, (name, several) in enumerate(curves.items()):
             style = (*palette[name], 0.03 * number)
             _band(by_epoch, [(curve.epochs, curve.points) for curve in several], style)
-            _band(by_time, [(curve.minutes, curve.points) for curve in several if len(curve.minutes)], style)
+            _band(by_time, [(_minutes(curve), curve.points) for curve in several if curve.seconds], style)
         by_epoch.set(title="equal epochs, second half of training", xlabel="epoch", ylabel="mAP50-95, points")
         by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         by_time.set(
@@ -398,12 +387,12 @@ def plot_curves(
             ylabel="mAP50-95, points",
         )
         if until is not None:
-            by_time.axvline(until, color=INK, lw=1.2, ls=":")
+            by_time.axvline(until / 60, color=INK, lw=1.2, ls=":")
         every = [curve for several in curves.values() for curve in several]
         low = min((curve.points[(len(curve.points) - 1) // 2] for curve in every), default=0.0)
         high = max((max(curve.points) for curve in every), default=1.0)
         room = 0.06 * (high - low) or 1.0
-        for axis, times in ((by_epoch, [c.epochs for c in every]), (by_time, [c.minutes for c in every])):
+        for axis, times in ((by_epoch, [c.epochs for c in every]), (by_time, [_minutes(c) for c in every])):
             begins = [each[(len(each) - 1) // 2] for each in times if len(each)]
             axis.set_ylim(max(low - room, 0), high + room)
             axis.set_xlim(left=0.97 * min(begins, default=0.0))
@@ -414,7 +403,7 @@ def plot_curves(
 
 
 def _curve_keys(
-    curves: Mapping[str, Sequence[ScaledCurve]], palette: Palette, until: float | None
+    curves: Mapping[str, Sequence[LearningCurve]], palette: Palette, until: float | None
 ) -> list[Line2D | Patch]:
     keys: list[Line2D | Patch] = [
         Line2D([], [], color=palette[name][0], marker=palette[name][1], lw=2, label=plain(name, 26)) for name in curves

@@ -6,9 +6,9 @@ The template escapes everything, and the page loads nothing.
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -16,13 +16,14 @@ from matplotlib.figure import Figure
 
 from comparison import wording
 from comparison.figures import Palette, inline_svg, signed_points, times_ratio
-from comparison.summary import POINTS, PRIMARY, Field, Metric, Outcome, Summary, Verdict
+from comparison.summary import POINTS, PRIMARY, Field, Metric, Outcome, Requirement, Summary, TimingRow
 from core.text import format_duration
 
 PICTURES = {
     "answer": ("answer", "answer_wide"), "curves": ("curves", "curves_wide"), "runs": ("runs",), "times": ("times",),
     "timing": ("timing",),
 }  # fmt: skip
+T = TypeVar("T")
 TEXT_COLUMNS = ("activation", "status", "reason", "time_excluded", "folder")
 
 
@@ -69,8 +70,12 @@ def points(value: float) -> str:
     return f"{value:.1f}"
 
 
-def mean_cell(metric: Metric, act: str, show: Callable[[float], str] | None = None) -> Cell:
-    """Mean ± sd; without `show`, with as many digits as the sd supports."""
+def mean_of(metric: Metric, show: Callable[[float], str] | None = None) -> Callable[[str], Cell]:
+    """The cells of a metric's mean ± sd by activation; without `show`, with as many digits as the sd supports."""
+    return lambda act: _mean(metric, act, show)
+
+
+def _mean(metric: Metric, act: str, show: Callable[[float], str] | None) -> Cell:
     mean, sd = metric.mean(act), metric.arms[act].sd if act in metric.arms else None
     if mean is None:
         return Cell("–")
@@ -81,16 +86,20 @@ def mean_cell(metric: Metric, act: str, show: Callable[[float], str] | None = No
     return Cell(" ± ".join(texts), mean)
 
 
-def difference_cell(metric: Metric, act: str, *, baseline: str) -> Cell:
-    """A difference or ratio with its interval."""
+def difference_of(metric: Metric, outcome: Outcome) -> Callable[[str], Cell]:
+    """The cells of a metric's difference or ratio with its interval, by activation."""
     ratio = metric.comparison is not None and metric.comparison.ratio
-    if act == baseline:
-        return Cell("baseline", 1.0 if ratio else 0.0)
-    difference = metric.difference(act)
-    if difference is None:
-        return Cell("–")
-    show = times_ratio if ratio else signed_points
-    return Cell(show(difference.estimate, difference.interval), difference.estimate)
+
+    def cell(act: str) -> Cell:
+        if act == outcome.baseline:
+            return Cell("baseline", 1.0 if ratio else 0.0)
+        difference = metric.difference(act)
+        if difference is None:
+            return Cell("–")
+        show = times_ratio if ratio else signed_points
+        return Cell(show(difference.estimate, difference.interval), difference.estimate)
+
+    return cell
 
 
 def _level(metric: Metric) -> str:
@@ -98,6 +107,19 @@ def _level(metric: Metric) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
+
+
+def build(
+    rows: Iterable[T], columns: Sequence[tuple[Column, Callable[[T], Cell]]], color: Callable[[T], str] | None = None
+) -> Table:
+    """A table from its columns, each with the function that makes its cell of a row."""
+    return Table(
+        [column for column, _ in columns],
+        [Row([cell(row) for _, cell in columns], color(row) if color else "") for row in rows],
+    )
+
+
+ARM = (Column("activation", text=True), lambda act: Cell(act, act))
 
 
 def main_table(outcome: Outcome, palette: Palette) -> Table:
@@ -108,57 +130,47 @@ def main_table(outcome: Outcome, palette: Palette) -> Table:
     costs = [
         each for each in measured if each.unit != POINTS and each.key not in ("time", "wall_hours", "epoch_seconds")
     ]
+
+    def every_run(act: str) -> Cell:
+        values = primary.arms[act].values.values()
+        return Cell("  ".join(map(points, values)) or "–", len(values), "wrap")
+
+    def correlation(act: str) -> Cell:
+        difference = primary.difference(act)
+        value = difference.correlation if difference else None
+        return Cell("–") if value is None else Cell(f"{value:.2f}".replace("-", "−"), value)
+
+    def completed(act: str) -> Cell:
+        (failed, ended), count = outcome.failed[act], len(primary.arms[act].values)
+        return Cell(f"{count} of {ended}" + (f", {failed} failed" if failed else ""), count)
+
     columns = [
-        Column("activation", text=True),
-        Column("mAP50-95", "last epoch, points"),
-        Column("difference", f"points, {_level(primary)}"),
-        Column("every run", "by seed, points"),
-        *_point_columns(descriptive),
-        Column("time per epoch", "training, s"),
-        Column("training time", "total"),
-        Column("time ratio", _level(time)),
-        *(Column(metric.title, metric.unit) for metric in costs),
-        Column("correlation", "with the baseline"),
-        Column("runs", "completed"),
+        ARM,
+        (Column("mAP50-95", "last epoch, points"), mean_of(primary, points)),
+        (Column("difference", f"points, {_level(primary)}"), difference_of(primary, outcome)),
+        (Column("every run", "by seed, points"), every_run),
+        *((_points_column(metric), mean_of(metric, points)) for metric in descriptive),
+        (Column("time per epoch", "training, s"), mean_of(metrics["epoch_seconds"])),
+        (Column("training time", "total"), mean_of(time, format_duration)),
+        (Column("time ratio", _level(time)), difference_of(time, outcome)),
+        *((Column(metric.title, metric.unit), mean_of(metric)) for metric in costs),
+        (Column("correlation", "with the baseline"), correlation),
+        (Column("runs", "completed"), completed),
     ]
-    rows = []
-    for act in outcome.acts:
-        values, difference = primary.arms[act].values, primary.difference(act)
-        correlation = None if difference is None else difference.correlation
-        failed, ended = outcome.failed[act]
-        cells = [
-            Cell(act, act),
-            mean_cell(primary, act, points),
-            difference_cell(primary, act, baseline=outcome.baseline),
-            Cell("  ".join(map(points, values.values())) or "–", len(values), "wrap"),
-            *(mean_cell(metric, act, points) for metric in descriptive),
-            mean_cell(metrics["epoch_seconds"], act),
-            mean_cell(time, act, format_duration),
-            difference_cell(time, act, baseline=outcome.baseline),
-            *(mean_cell(metric, act) for metric in costs),
-            Cell("–") if correlation is None else Cell(f"{correlation:.2f}".replace("-", "−"), correlation),
-            Cell(f"{len(values)} of {ended}" + (f", {failed} failed" if failed else ""), len(values)),
-        ]
-        rows.append(Row(cells, palette.variable(act)))
-    return Table(columns, rows)
+    return build(outcome.acts, columns, palette.variable)
 
 
-def _point_columns(metrics: Sequence[Metric]) -> list[Column]:
-    return [Column(metric.title.replace(", last epoch", ""), metric.note or "points") for metric in metrics]
+def _points_column(metric: Metric) -> Column:
+    return Column(metric.title.replace(", last epoch", ""), metric.note or "points")
 
 
 def secondary_table(outcome: Outcome, palette: Palette) -> Table:
     """Differences in the secondary metrics, one row per candidate."""
-    primary = (PRIMARY, "time", "until")
-    metrics = [each for each in outcome.metrics.values() if each.key not in primary and each.comparison is not None]
-    rows = [
-        Row(
-            [Cell(act, act), *(difference_cell(each, act, baseline=outcome.baseline) for each in metrics)],
-            palette.variable(act),
-        )
-        for act in outcome.candidates
+    metrics = [
+        each for each in outcome.metrics.values() if each.comparison and each.key not in (PRIMARY, "time", "until")
     ]
-    return Table([Column("activation", text=True), *_point_columns(metrics)], rows if metrics else [])
+    columns = [ARM, *((_points_column(metric), difference_of(metric, outcome)) for metric in metrics)]
+    return build(outcome.candidates if metrics else (), columns, palette.variable)
 
 
 def budget_table(summary: Summary, palette: Palette) -> Table:
@@ -166,87 +178,61 @@ def budget_table(summary: Summary, palette: Palette) -> Table:
     outcome, until = summary.planned, summary.planned.metrics["until"]
     first = "epochs planned for equal time" if summary.equal_time_planned else "equal epochs"
     columns = [
-        Column("activation", text=True),
-        Column(first, "mAP50-95 of the last epoch, points"),
-        Column("difference", f"{first}, {_level(outcome.primary)}"),
-        Column("equal time", "mAP50-95, unfinished schedule, points"),
-        Column("difference", f"equal time, {_level(until)}"),
+        ARM,
+        (Column(first, "mAP50-95 of the last epoch, points"), mean_of(outcome.primary, points)),
+        (Column("difference", f"{first}, {_level(outcome.primary)}"), difference_of(outcome.primary, outcome)),
+        (Column("equal time", "mAP50-95, unfinished schedule, points"), mean_of(until, points)),
+        (Column("difference", f"equal time, {_level(until)}"), difference_of(until, outcome)),
     ]
-    rows = []
-    for act in outcome.acts:
-        cells = [Cell(act, act)]
-        for metric in (outcome.primary, until):
-            cells += [mean_cell(metric, act, points), difference_cell(metric, act, baseline=outcome.baseline)]
-        rows.append(Row(cells, palette.variable(act)))
-    return Table(columns, rows)
+    return build(outcome.acts, columns, palette.variable)
 
 
 def run_table(summary: Summary, palette: Palette) -> Table:
     """One row per run, as in runs.csv, rounded."""
-    names = list(dict.fromkeys(name for run in summary.runs for name in run))
-    rows = []
-    for run in summary.runs:
-        cells = []
-        for name in names:
+
+    def field_of(name: str) -> Callable[[Mapping[str, Field]], Cell]:
+        def cell(run: Mapping[str, Field]) -> Cell:
             value = run.get(name)
             if name in TEXT_COLUMNS:
-                cells.append(Cell(str(value or "–"), str(value or ""), "text"))
-            elif value is None:
-                cells.append(Cell("–"))
-            else:
-                cells.append(Cell(f"{value:.4g}" if isinstance(value, float) else str(value), value))
-        rows.append(Row(cells, palette.variable(str(run["activation"]))))
-    return Table([Column(name.replace("_", " "), text=name in TEXT_COLUMNS) for name in names], rows)
+                return Cell(str(value or "–"), str(value or ""), "text")
+            if value is None:
+                return Cell("–")
+            return Cell(f"{value:.4g}" if isinstance(value, float) else str(value), value)
+
+        return cell
+
+    names = list(dict.fromkeys(name for run in summary.runs for name in run))
+    columns = [(Column(name.replace("_", " "), text=name in TEXT_COLUMNS), field_of(name)) for name in names]
+    return build(summary.runs, columns, lambda run: palette.variable(str(run["activation"])))
 
 
 def required_table(summary: Summary) -> Table:
     """Seeds and hours required for several goals."""
-    columns = [
-        Column("to …", text=True),
-        Column("seeds", "per activation"),
-        Column("seeds", "conservative"),
-        Column("hours"),
-        Column("hours", "conservative"),
+
+    def hours(seeds: int | None, value: float | None) -> Cell:
+        return Cell("–" if seeds is None else wording.hours(value))
+
+    columns: list[tuple[Column, Callable[[Requirement], Cell]]] = [
+        (Column("to …", text=True), lambda row: Cell(wording.goal(row))),
+        (Column("seeds", "per activation"), lambda row: Cell(wording.seeds_or_more(row.seeds))),
+        (Column("seeds", "conservative"), lambda row: Cell(wording.seeds_or_more(row.seeds_conservative))),
+        (Column("hours"), lambda row: hours(row.seeds, row.hours)),
+        (Column("hours", "conservative"), lambda row: hours(row.seeds_conservative, row.hours_conservative)),
     ]
-    rows = [
-        Row(
-            [
-                Cell(wording.goal(row)),
-                *(Cell(wording.seeds_or_more(seeds)) for seeds in (row.seeds, row.seeds_conservative)),
-                *(
-                    Cell("–" if seeds is None else wording.hours(hours))
-                    for seeds, hours in ((row.seeds, row.hours), (row.seeds_conservative, row.hours_conservative))
-                ),
-            ]
-        )
-        for row in (summary.required_seeds.rows if summary.required_seeds else ())
-    ]
-    return Table(columns, rows)
+    return build(summary.required_seeds.rows if summary.required_seeds else (), columns)
 
 
 def timing_table(summary: Summary, palette: Palette) -> Table:
     """The isolated timing."""
-    columns = [
-        Column("activation", text=True),
-        Column("norm + activation", text=True),
-        Column("implementation", text=True),
-        Column("training step", "median, ms"),
-        Column("ratio", "to the first row, simultaneous 95 % CI"),
+    ratio = Column("ratio", "to the first row, simultaneous 95 % CI")
+    columns: list[tuple[Column, Callable[[TimingRow], Cell]]] = [
+        (Column("activation", text=True), lambda row: Cell(row.act, row.act)),
+        (Column("norm + activation", text=True), lambda row: Cell(row.norm_act, row.norm_act, "text")),
+        (Column("implementation", text=True), lambda row: Cell(row.implementation or "–", row.implementation, "text")),
+        (Column("training step", "median, ms"), lambda row: Cell(amount(row.median_ms), row.median_ms)),
+        (ratio, lambda row: Cell(times_ratio(row.ratio, (row.low, row.high)), row.ratio)),
     ]
-    rows = [
-        Row(
-            [
-                Cell(row.act, row.act),
-                Cell(row.norm_act, row.norm_act, "text"),
-                Cell(row.implementation or "–", row.implementation, "text"),
-                Cell(amount(row.median_ms), row.median_ms),
-                Cell(times_ratio(row.ratio, (row.low, row.high)), row.ratio),
-            ],
-            palette.variable(row.act),
-        )
-        for row in summary.timing.rows
-    ]
-    return Table(columns, rows)
+    return build(summary.timing.rows, columns, lambda row: palette.variable(row.act))
 
 
 # ------------------------------------------------------------------------------------------------------------ the page
@@ -279,7 +265,6 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         secondary=secondary_table(outcome, palette),
         budget_words=wording.budgets(summary),
         budgets=budget_table(summary, palette),
-        excluded=[wording.excluded(each) for each in outcome.excluded],
         timing=timing_table(summary, palette),
         required_table=required_table(summary),
         variation=wording.variation(summary),
@@ -312,9 +297,8 @@ def _svg(figure: Figure, name: str, *, paired: bool) -> Markup:
 
 def verdict_lines(outcome: Outcome) -> list[str]:
     """The verdicts with the names of the candidates: first mAP, then training time."""
-    verdicts: list[tuple[str, str, Verdict]] = [("", act, verdict) for act, verdict in outcome.verdicts.items()]
-    verdicts += [("training time ", act, verdict) for act, verdict in outcome.time_verdicts.items()]
-    return [f"{act}: {what}{verdict.text}" for what, act, verdict in verdicts]
+    lines = [f"{act}: {verdict.text}" for act, verdict in outcome.verdicts.items()]
+    return lines + [f"{act}: training time {verdict.text}" for act, verdict in outcome.time_verdicts.items()]
 
 
 def terminal(summary: Summary, path: Path) -> str:
@@ -326,7 +310,7 @@ def terminal(summary: Summary, path: Path) -> str:
         lines.append(f"EXPLORATORY: {'; '.join(outcome.exploratory)}")
     lines += [*summary.recommendation, "", *(f"  {line}" for line in verdict_lines(outcome))]
     lines += ["", *_terminal_table(outcome), ""]
-    lines += [f"excluded from timing: {wording.excluded(each)}" for each in outcome.excluded]
+    lines += [f"excluded from timing: {each.act}, seed {each.seed}: {each.reason}" for each in outcome.excluded]
     if required := wording.required_seeds(summary):
         lines.append(f"required seeds: {required}")
     if summary.larger:
@@ -338,25 +322,19 @@ def terminal(summary: Summary, path: Path) -> str:
 def _terminal_table(outcome: Outcome) -> list[str]:
     """The most important metrics, aligned."""
     primary, time, metrics = outcome.primary, outcome.time, outcome.metrics
-    costs = [metrics[key] for key in ("images_per_s", "memory", "latency") if metrics[key].measured]
-    levels = [f" [{wording.level(metric.comparison.alpha)}]" if metric.comparison else "" for metric in (primary, time)]
-    head = ["activation", "mAP50-95", f"difference{levels[0]}", "s/epoch", f"time{levels[1]}"]
-    rows = [head + [metric.unit for metric in costs]]
-    for act in outcome.acts:
-        cells = [
-            Cell(act),
-            mean_cell(primary, act, points),
-            difference_cell(primary, act, baseline=outcome.baseline),
-            mean_cell(metrics["epoch_seconds"], act),
-            difference_cell(time, act, baseline=outcome.baseline),
-            *(mean_cell(metric, act) for metric in costs),
-        ]
-        rows.append([cell.text for cell in cells])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
+    levels = [f" [{wording.level(each.comparison.alpha)}]" if each.comparison else "" for each in (primary, time)]
+    columns = [
+        ARM,
+        (Column("mAP50-95"), mean_of(primary, points)),
+        (Column(f"difference{levels[0]}"), difference_of(primary, outcome)),
+        (Column("s/epoch"), mean_of(metrics["epoch_seconds"])),
+        (Column(f"time{levels[1]}"), difference_of(time, outcome)),
     ]
+    costs = [metrics[key] for key in ("images_per_s", "memory", "latency") if metrics[key].measured]
+    table = build(outcome.acts, columns + [(Column(metric.unit), mean_of(metric)) for metric in costs])
+    lines = [[column.title for column in table.columns], *([cell.text for cell in row.cells] for row in table.rows)]
+    first, *widths = [max(map(len, texts)) for texts in zip(*lines, strict=True)]
+    return ["  ".join([line[0].ljust(first), *map(str.rjust, line[1:], widths)]) for line in lines]
 
 
 # ---------------------------------------------------------------------------------------------------------------- CSV

@@ -10,16 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comparison import wording
-from comparison.analysis import TIME_COLUMNS, analyse, total
+from comparison.analysis import TIME_COLUMNS, analyse, learning_curve, total
 from comparison.fingerprint import EPOCHS, check_comparable, deviations, pairing, run_settings
 from comparison.plan import Plan, read_plan
 from comparison.runs import Run, read_runs
 from comparison.statistics import minimal_detectable, seeds_for_equivalence, seeds_needed, sigma_upper
 from comparison.summary import (
     FORMAT,
-    PRIMARY,
     Field,
-    LearningCurve,
     Outcome,
     RequiredSeeds,
     Requirement,
@@ -99,7 +97,7 @@ def summarise(
         recommendation=wording.control(planned) if is_control else wording.recommendation(planned),
         required_seeds=_required_seeds(planned),
         runs=tuple(_run_row(run, planned) for run in runs),
-        curves=tuple(_curve(run) for run in runs if run.status == "finished"),
+        curves=tuple(learning_curve(run) for run in runs if run.status == "finished"),
         setting=_setting(runs),
         plan=None if plan is None else plan.to_json(),
         plan_words=wording.plan_record(plan),
@@ -161,17 +159,6 @@ def _run_row(run: Run, outcome: Outcome) -> dict[str, Field]:
         row[f"{metric.key.removeprefix('metrics/')} ({metric.unit})"] = values.get(run.seed)
     row["equal_time (s)"] = outcome.until_seconds.get(run.seed)
     return row | {column: total(run, column) for column in TIME_COLUMNS}
-
-
-def _curve(run: Run) -> LearningCurve:
-    elapsed = itertools.accumulate(row.get("time_train_s") or 0.0 for row in run.rows)
-    points = [
-        (row["epoch"] or 0.0, seconds, 100 * value)
-        for row, seconds in zip(run.rows, elapsed, strict=True)
-        if (value := row.get(PRIMARY)) is not None
-    ]
-    epochs, seconds, values = zip(*points, strict=True) if points else ((), (), ())
-    return LearningCurve(activation=run.act, seed=run.seed, epochs=epochs, seconds=seconds, points=values)
 
 
 def _setting(runs: Sequence[Run]) -> Setting:

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from comparison.plan import Plan
-from comparison.statistics import Comparison, Difference, classify, seeds_for_equivalence, seeds_needed, sigma_upper
+from comparison.statistics import Comparison, Difference, classify, seeds_for_equivalence, seeds_needed
 from comparison.summary import (
     POINTS,
-    Excluded,
     Failures,
     Kind,
     Metric,
@@ -150,7 +149,7 @@ def map_verdict(
             f"({narrow}, {wide_level}; {basis})"
         )
     else:
-        text = f"inconclusive, {size} vs {base} ({wide}; {basis}){_seeds_for_margin(comparison, margin)}"
+        text = f"inconclusive, {size} vs {base} ({wide}; {basis}){_more_seeds(comparison, margin)}"
     few = "; with two seeds, only large differences are detectable" if len(comparison.seeds) == 2 else ""
     return Verdict(kind=kind, text=f"{first}{text}{few}")
 
@@ -182,18 +181,15 @@ def _why_no_interval(comparison: Comparison) -> str:
     return "one seed" if len(comparison.seeds) == 1 else "too few complete pairs of runs"
 
 
-def _seeds_for_margin(comparison: Comparison, margin: float) -> str:
-    """The seeds that would detect a difference as large as the margin; what was observed plays no part in it."""
-    if not comparison.sigma or margin <= 0:
+def _more_seeds(comparison: Comparison, margin: float) -> str:
+    """The additional seeds that detect a difference as large as the margin; what was observed plays no part in it."""
+    if not comparison.sigma:
         return ""
-    needed, conservative = (
-        seeds_needed(margin, sigma=sigma, candidates=comparison.candidates, alpha=comparison.alpha)
-        for sigma in (comparison.sigma, sigma_upper(comparison.sigma, comparison.degrees))
-    )
-    return (
-        f"; detecting {margin:g} {POINTS} requires about {seeds_or_more(needed)} seeds per activation "
-        f"({seeds_or_more(conservative)}, conservative estimate)"
-    )
+    needed = seeds_needed(margin, sigma=comparison.sigma, candidates=comparison.candidates, alpha=comparison.alpha)
+    more = None if needed is None else needed - len(comparison.seeds)
+    if more is not None and more <= 0:
+        return ""
+    return f"; about {seeds_or_more(more)} more seeds needed to detect {margin:g} {POINTS}"
 
 
 def headline(metric: Metric, baseline: str) -> str:
@@ -225,8 +221,8 @@ def recommendation(outcome: Outcome) -> tuple[str, ...]:
     sentences = _use(outcome, higher) if higher else _keep(outcome, unclear)
     if lower:
         sentences.append(f"Avoid {join(lower, 'or')}: significantly lower mAP than {base}.")
-    if higher and unclear:
-        sentences.append(f"{join(unclear)}: inconclusive{_more_seeds(outcome)}.")
+    if higher and unclear and outcome.primary.comparison:
+        sentences.append(f"{join(unclear)}: inconclusive{_more_seeds(outcome.primary.comparison, outcome.margin)}.")
     failed = [
         f"{each.failed} of {each.ended} {act} runs"
         for act, each in outcome.failed.items()
@@ -270,36 +266,10 @@ def _use(outcome: Outcome, higher: Sequence[str]) -> list[str]:
             f"The largest observed mAP is that of {largest}; candidates were not tested against each other."
         )
     for act in higher:
-        difference = metric.difference(act)
-        assert difference is not None and difference.interval is not None
-        gain = f"{signed(difference.estimate)} points ({_interval(difference.interval, outcome.alpha)})"
-        sentences.append(f"{act}: mAP {gain}; training time {_cost(outcome, act)}.")
+        if difference := metric.difference(act):
+            gain = f"mAP {signed(difference.estimate)} points"
+            sentences.append(f"{act}: {gain}, training time {outcome.time_verdicts[act].text}.")
     return sentences
-
-
-def _cost(outcome: Outcome, act: str) -> str:
-    difference, comparison = outcome.time.difference(act), outcome.time.comparison
-    if difference is None or comparison is None:
-        return "unknown (no run left that is not excluded from timing)"
-    if difference.interval is None:
-        return f"{percent(difference.estimate)} (no interval)"
-    low, high = difference.interval
-    word = "significant" if low > 1 or high < 1 else "inconclusive"
-    return f"{percent(difference.estimate)} ({_ratio_interval(difference.interval, comparison.alpha)}, {word})"
-
-
-def _more_seeds(outcome: Outcome) -> str:
-    """The seeds that are missing to detect a difference as large as the margin."""
-    comparison, seeds = outcome.primary.comparison, len(outcome.seeds)
-    if comparison is None or not comparison.sigma:
-        return ""
-    needed = seeds_needed(
-        outcome.margin, sigma=comparison.sigma, candidates=comparison.candidates, alpha=comparison.alpha
-    )
-    if needed is not None and needed <= seeds:
-        return ""
-    more = seeds_or_more(None if needed is None else needed - seeds)
-    return f"; about {more} more seeds needed to detect {outcome.margin:g} {POINTS}"
 
 
 def _keep(outcome: Outcome, unclear: Sequence[str]) -> list[str]:
@@ -382,11 +352,6 @@ def failures(summary: Summary) -> list[str]:
         if failed:
             lines.append(f"{failed} of {ended} {act} runs failed ({'; '.join(reasons)})")
     return lines
-
-
-def excluded(run: Excluded) -> str:
-    """Why a run is excluded from timing."""
-    return f"{run.act}, seed {run.seed}: {run.reason}"
 
 
 def budgets(summary: Summary) -> str:

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from comparison.analysis import analyse as analyse_all
-from comparison.analysis import curve, exclusion_reason
+from comparison.analysis import exclusion_reason, learning_curve
 from comparison.plan import Plan, make_plan
 from comparison.runs import Run
 from comparison.summary import Metric, Outcome
@@ -119,10 +119,12 @@ def test_equal_time_is_read_when_the_fastest_run_of_a_seed_ends() -> None:
 
 
 def test_epochs_of_warm_up_only_do_not_break_the_curve() -> None:
-    run = made("relu", 0)
-    rows = tuple(row | {"time_train_s": 0.0} if row["epoch"] < 3 else row for row in run.rows)
-    times, points = curve(replace(run, rows=rows))
-    assert times == [0.0, 10.0, 20.0] and points[0] == pytest.approx(100 * rows[1]["metrics/mAP50-95"])
+    runs = runs_of(3)
+    for k, run in enumerate(runs):
+        runs[k] = replace(run, rows=tuple(r | {"time_train_s": 0.0} if r["epoch"] < 3 else r for r in run.rows))
+    assert learning_curve(runs[0]).seconds == (0.0, 0.0, 10.0, 20.0)
+    found = analyse(runs, plan_of(3))
+    assert values_of(found.metrics["until"], "relu") == pytest.approx(values_of(found.primary, "relu"))
 
 
 @pytest.mark.parametrize(

@@ -409,11 +409,11 @@ def test_scaled_curves_match_the_values_at_equal_time(tmp_path: Path) -> None:
     runs = read_runs([tmp_path])
     outcome, larger = analyse(runs, plan_of(("relu", "mish"), range(3)))
     curves, until = figures.scaled_curves(summarise(outcome, larger, runs, None, timing=Timing()))
-    assert until == pytest.approx(8 * 10 * 1.2 / 60, rel=0.01)
+    assert until == pytest.approx(8 * 10 * 1.2, rel=0.01)
     for act, arm in outcome.metrics["until"].arms.items():
         for curve, seed in zip(curves[act], outcome.seeds, strict=True):
-            assert curve.minutes[-1] >= until - 1e-9
-            assert np.interp(until, curve.minutes, curve.points) == pytest.approx(arm.values[seed])
+            assert curve.seconds[-1] >= until - 1e-9
+            assert np.interp(until, curve.seconds, curve.points) == pytest.approx(arm.values[seed])
 
 
 def test_all_figures_are_written_and_old_ones_removed(example: Path) -> None:
