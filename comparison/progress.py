@@ -81,7 +81,7 @@ class Progress:
         self.shown, percent = time.monotonic(), 100 * self.done / self.total
         gained = self.done - self.first
         seconds = (time.monotonic() - self.start) * (self.total - self.done) / gained if gained else None
-        left = "" if seconds is None else f", about {format_duration(seconds)} left"
+        left = "" if not seconds else f", about {format_duration(seconds)} left"
         if self.bar is None:
             print(f"{percent:3.0f} %  {text}{left}", flush=True)
         else:

@@ -278,7 +278,7 @@ def _keep(outcome: Outcome, unclear: Sequence[str]) -> list[str]:
         sentences = [
             f"Inconclusive: these runs do not show whether {join(unclear, 'or')} "
             f"{'changes' if len(unclear) == 1 else 'change'} the mAP compared with {base}. Keep {base} until more "
-            "seeds decide."
+            "seeds are available."
         ]
     else:
         sentences = [f"Keep {base}: no candidate has a significantly higher mAP."]
@@ -426,18 +426,18 @@ def effects_title(outcome: Outcome) -> str:
     base, seeds = outcome.baseline, count(len(outcome.seeds), "seed").replace(" ", "\N{NO-BREAK SPACE}")
     if outcome.exploratory:
         return f"Exploratory: differences from {base}, {seeds}"
-    parts = [
-        f"{join(acts)} {word} than {base}"
-        for word, acts in (("higher", outcome.of_kind("higher")), ("lower", outcome.of_kind("lower")))
-        if acts
-    ]
-    if equivalent := outcome.of_kind("equivalent"):
-        parts.append(f"{join(equivalent)} equivalent to {base} within ±{outcome.margin:g} points")
+    groups = {
+        f"higher than {base}": outcome.of_kind("higher"),
+        f"lower than {base}": outcome.of_kind("lower"),
+        f"equivalent to {base} within ±{outcome.margin:g} points": outcome.of_kind("equivalent"),
+        f"non-inferior to {base}": outcome.of_kind("non-inferior"),
+    }
+    parts = [f"{join(acts)} {what}" for what, acts in groups.items() if acts]
     if parts:
         return f"mAP: {'; '.join(parts)} ({seeds})"
-    if len(outcome.of_kind("none")) == len(outcome.candidates):
-        return f"Observed differences from {base}, {seeds}: no verdict"
-    return f"mAP: no significant difference from {base} yet ({seeds})"
+    if outcome.of_kind("inconclusive"):
+        return f"mAP: inconclusive vs {base} ({seeds})"
+    return f"Observed differences from {base}, {seeds}: no verdict"
 
 
 def curves_title(outcome: Outcome) -> str:
