@@ -1,91 +1,124 @@
-"""Compare activations in training: ``python compare.py --acts relu leaky_relu silu mish --seeds 3``.
+"""Compare activations by training, as in: python compare.py --acts relu leaky_relu silu mish --seeds 3
 
-Each (activation, seed) is a fresh run of train.py; the first activation is the baseline. A plan is written and printed
-first; it ends with a verdict, a table and report.html. The same command goes on with a comparison that was interrupted.
+Every activation is trained with every seed, each in a fresh process of train.py; the first activation is the baseline.
+The plan is written and printed before the first run. The result is a verdict, a table and report.html. If interrupted,
+rerun the same command to resume.
 """
 
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from configs.cli import Parser, add_config_flags, overrides, run_script
 
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from comparison.arms import Arm
+
 TIMING_ROUNDS = 30
+NORM_ACT = "model.norm_act"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare as the command line says; returns the exit code."""
+    """Run a comparison; returns the exit code."""
     arguments = parse(argv)
     given = overrides(arguments)
 
-    from comparison import cli_spec as asked
-    from comparison import conclusion as ending
-    from comparison import ray_runner as cluster
-    from comparison import runner
-    from comparison import timing_probe as probe
+    from comparison import ray_runner, runner, timing_probe
+    from comparison.arms import parse_arms
+    from comparison.cli_spec import plan_from, take_folder
     from comparison.plan import read_plan
+    from comparison.report import report, write_report
+    from comparison.wording import describe
+    from engine.run_logger import check_run_name
 
-    folder = asked.folder_of(given)
+    folder = take_folder(given)
     if arguments.report:
-        places = [Path(each) for each in arguments.report]
-        print(ending.report_again(places, folder, baseline=arguments.baseline, allow=arguments.allow))
+        folders = [Path(each) for each in arguments.report]
+        print(report(folders, folder, baseline=arguments.baseline, allow=arguments.allow))
         return 0
-    gpus = runner.gpus_of(given.get("train.device"))
+    check_run_name(folder.name)
+    gpus = runner.list_gpus(given.get("train.device"))
     if gpus:
         given.pop("train.device", None)
     if arguments.engine == "ray":
-        cluster.connect()
-    plan = asked.plan_of(arguments, given, before=read_plan(folder), models=models(folder))
+        ray_runner.connect()
+    arms = parse_arms(arguments.acts, given, cfg=arguments.cfg)
+    common, notes = common_overrides(arms, given)
+    plan = plan_from(arguments, arms, common, notes=notes, existing=read_plan(folder))
     plan.write(folder)
-    print(f"{plan.describe()}\n{'folder':<16}{folder}", flush=True)
-    if arguments.timing and not (folder / probe.TIMING).is_file():
-        print(probe.measure(plan, folder, rounds=TIMING_ROUNDS), flush=True)
+    print(f"{describe(plan)}\n{'folder':<20}{folder}", flush=True)
+    if arguments.timing and not (folder / timing_probe.TIMING).is_file():
+        print(timing_probe.measure(plan, folder, rounds=TIMING_ROUNDS), flush=True)
 
-    def report() -> str:
-        return ending.report(runner.outcome(plan, folder), plan, folder, allow=arguments.allow)
+    def current_report() -> str:
+        return write_report(folder, runner.read_outcome(plan, folder), plan=plan, allow=arguments.allow)
 
-    def look(seeds: int) -> None:
-        if seeds in plan.looks[:-1]:
-            print(f"declared look after {seeds} seeds\n{report()}", flush=True)
+    def interim_report(seeds: int) -> None:
+        if seeds in plan.interim[:-1]:
+            print(f"interim analysis after {seeds} seeds\n{current_report()}", flush=True)
 
-    again = f"The same command goes on with the comparison:\n  python {shlex.join(sys.argv)}"
-    options: dict[str, Any] = {"retry_failed": arguments.retry_failed, "after_block": look}
+    resume = f"Rerun the same command to resume:\n  python {shlex.join(sys.argv)}"
     try:
         if arguments.engine == "ray":
-            cluster.train_all(plan, folder, **options)
+            ray_runner.train_all(plan, folder, retry_failed=arguments.retry_failed, after_seed=interim_report)
         else:
-            runner.train_all(plan, folder, gpus=gpus, **options)
+            runner.train_all(plan, folder, gpus=gpus, retry_failed=arguments.retry_failed, after_seed=interim_report)
     except runner.Interrupted as stopped:
-        print(f"{stopped}; the runs in hand are saved. {again}", flush=True)
+        print(f"{stopped}; the running runs are saved. {resume}", flush=True)
         return 128 + stopped.number
-    print(report())
-    unfinished = runner.left_over(plan, folder, retry_failed=False)
+    print(current_report())
+    unfinished = sum(map(len, runner.remaining(plan, folder, retry_failed=False)))
     if unfinished:
-        print(f"{sum(map(len, unfinished))} runs were stopped from outside. {again}")
+        print(f"{unfinished} runs were stopped from outside. {resume}")
     return 1 if unfinished else 0
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the command line."""
     parser = Parser(prog="compare.py", description=__doc__)
-    add = parser.add_argument
-    add("--acts", nargs="+", metavar="ACT", help="mish, {name: swish, learnable: true}, backbone=mish,neck=leaky_relu")
-    add("--seeds", default="3", help="how many, from 0 on, or which ones: 0,1,5")
-    add("--baseline", metavar="ACT", help="what the others are compared to; default: the first")
-    add("--aa", action="store_true", help="compare one activation with itself under as many other seeds")
-    add("--budget", choices=("epochs", "time"), default="epochs", help="the same epochs, or the fastest one's time")
-    add("--margin", type=float, default=0.005, help="mAP within which two count as the same, as a fraction")
-    add("--sigma", type=float, default=0.006, help="sd of a run's mAP to plan with, as a fraction")
-    add("--looks", help="numbers of seeds after which a verdict is declared, as in 3,5; default: all of them")
-    add("--engine", choices=("local", "ray"), default="local", help="where the runs are trained")
-    add("--retry-failed", action="store_true", help="train failed runs again, from their start")
-    add("--probe", type=int, default=5, metavar="ROUNDS", help="of timed steps, to estimate the time by; 0: none")
-    add("--timing", action="store_true", help="also measure the time of a step apart from the training")
-    add("--report", nargs="+", metavar="DIR", help="no training: the report of a comparison, or of runs, in DIR")
-    add("--allow", nargs="+", default=[], metavar="KEY", help="keep runs apart that differ in this, as in code")
+    add = parser.add_argument_group("comparison").add_argument
+    add(
+        "--acts",
+        nargs="+",
+        metavar="ACT",
+        help="activations: mish, {name: swish, learnable: true}, backbone=mish,neck=leaky_relu",
+    )
+    add("--seeds", default="3", help="number of seeds, starting at 0, or a list: 0,1,5")
+    add("--baseline", metavar="ACT", help="activation that the others are compared with, if not the first")
+    add("--aa", action="store_true", help="A/A control: compare one activation with itself, with fresh seeds")
+    add("--budget", choices=("epochs", "time"), default="epochs", help="equal epochs, or equal training time")
+    add("--margin", type=float, default=0.005, help="equivalence margin (mAP, as a fraction)")
+    add(
+        "--sigma",
+        type=float,
+        default=0.006,
+        metavar="SD",
+        help="residual standard deviation of one run's mAP assumed for planning",
+    )
+    add("--looks", metavar="N,N", help="interim analyses, in seeds, ending with all seeds, as in 3,5; none by default")
+    add("--engine", choices=("local", "ray"), default="local", help="train on this machine or on a Ray cluster")
+    add("--retry-failed", action="store_true", help="restart failed runs")
+    add(
+        "--probe",
+        type=int,
+        default=5,
+        metavar="ROUNDS",
+        help="rounds of timed steps for the time estimate; 0: no probe",
+    )
+    add("--timing", action="store_true", help="also measure the training step in isolation")
+    add("--report", nargs="+", metavar="DIR", help="report on a finished comparison, or on any runs, without training")
+    add(
+        "--allow",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="stratify runs that differ in KEY instead of rejecting them",
+    )
     add_config_flags(parser)
     parser.set_defaults(cfg="yolo-mish.yaml")
     arguments = parser.parse_args(argv)
@@ -94,15 +127,30 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     return arguments
 
 
-def models(folder: Path) -> Any:
-    """What the models know of activations; refuses a name that is none for a folder first."""
-    from comparison.cli_spec import Models
-    from engine.run_logger import check_run_name
+def common_overrides(
+    arms: Sequence["Arm"], given: Mapping[str, "JsonValue"]
+) -> tuple[dict[str, "JsonValue"], tuple[str, ...]]:
+    """The overrides of all runs, and notes for the plan; checks that all activations exist and differ.
+
+    If an activation by which the arms differ has no form fused with batch norm, all are computed unfused.
+    """
     from models import resolve_activations
     from models.activations import has_fused_form
 
-    check_run_name(folder.name)
-    return Models(resolve_activations, has_fused_form)
+    resolved = [resolve_activations(arm.config.model) for arm in arms]
+    for number, stages in enumerate(resolved):
+        if stages in resolved[:number]:
+            other = arms[resolved.index(stages)]
+            raise ValueError(f"--acts: {arms[number].text} and {other.name} are the same activation")
+    compared = [spec for each in resolved for stage, spec in each.items() if any(o[stage] != spec for o in resolved)]
+    unfused = dict.fromkeys(spec.name for spec in compared if not has_fused_form(spec))
+    if not unfused or arms[0].config.model.norm_act == "plain":
+        return dict(given), ()
+    names = ", ".join(unfused)
+    if NORM_ACT in given:
+        raise ValueError(f"{NORM_ACT}=fused: {names} cannot be fused; leave it out to compute all as plain")
+    note = f"{names} cannot be fused with batch norm, so all are computed with {NORM_ACT}=plain"
+    return {**given, NORM_ACT: "plain"}, (note,)
 
 
 if __name__ == "__main__":

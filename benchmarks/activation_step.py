@@ -37,7 +37,7 @@ PAIRS = (
 def quotient(times: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
     """Geometric mean of the quotients within a round, and its 95 % bounds: of one candidate, so the paired t's."""
     values = {"one": dict(enumerate(times)), "other": dict(enumerate(others))}
-    (found,) = compare_ratio(values, baseline="other").differences
+    found = compare_ratio(values, baseline="other").differences["one"]
     low, high = found.interval or (math.nan, math.nan)
     return found.estimate, low, high
 

@@ -1,10 +1,10 @@
-"""What the comparison is worth: ``python -m benchmarks.simulate --sets 1000 --acts 3 --seeds 5``.
+"""Simulate the error rate and power of comparisons: ``python -m benchmarks.simulate --sets 1000 --acts 3 --seeds 5``.
 
-Draws comparisons whose truth is known, writes each as run folders with their plan, as compare.py leaves them but
-without any training, reads them back and passes them through the analysis of every report. Counted is what a user
-would have been told. ``--table`` gives a whole table of the evidence: error, power or detectable.
+Comparisons with known true differences are drawn, written as run folders with a plan like those of compare.py (without
+training), read back and passed through the analysis of the report; their verdicts are counted. ``--table`` selects the
+tables: error, power or detectable.
 
-Values are mean + activation + seed + residual, sigma being the residual's standard deviation; all of it is assumed.
+Model: value = mean + activation + seed + residual; sigma is the standard deviation of the residual.
 """
 
 import json
@@ -14,36 +14,36 @@ import subprocess
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from comparison.analysis import Analysis, Metric, analyse
+from comparison.analysis import analyse
 from comparison.plan import Plan, make_plan, read_plan
-from comparison.runs import FAILURE, Run, cell_name, read_runs
+from comparison.runs import FAILURE, Run, read_runs, run_name
 from comparison.statistics import power
+from comparison.summary import Metric, Outcome
 from configs.cli import Parser, run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 ACTS = ("relu", "leaky_relu", "silu", "mish", "gelu", "elu", "hardswish", "softplus")
-NOISES = ("normal", "t3", "fall", "baseline")  # t(3); 3 % fall by 10 sigma; the baseline has three times the variance
+NOISES = ("normal", "t3", "fall", "baseline")  # t(3); 3 % drop by 10 sigma; baseline with three times the variance
 SIGMA = 0.6  # mAP points
-SEEDS_SD = 1.0  # mAP points: what seeds differ by in all activations alike
-TIME_SD = 0.01  # of the logarithm of a run's time
-COURSE = (0.60, 0.85, 1.0)  # of the last mAP, by epoch
-EPOCH_SD = 0.5  # sigma: what an earlier epoch differs by besides
+SEEDS_SD = 1.0  # mAP points: sd of the seed effect
+TIME_SD = 0.01  # sd of the log of a run's time
+CURVE = (0.60, 0.85, 1.0)  # fraction of the final mAP, by epoch
+EPOCH_SD = 0.5  # sigma: additional sd of earlier epochs
 STEPS = 20
-# Bounds in %: 5 % and two standard errors of 1,000 sets; 6.8 % is known of five activations with a noisy baseline.
-MOST_ERROR = {"normal": 6.4, "t3": 6.4, "fall": 6.4, "baseline": 8.4}
+# Upper bounds in %: 5 % plus two standard errors of 1,000 sets; five activations with a noisy baseline reach 6.8 %.
+MAX_ERROR = {"normal": 6.4, "t3": 6.4, "fall": 6.4, "baseline": 8.4}
 COVERAGE = (93.0, 97.0)  # %
-POWER_OFF = 3.0  # points that a power may differ from the expected one
-DETECTABLE_OFF = 0.10  # share
-GUARDED_POWER = {  # %, by activations and seeds, at 1, 2 and 3 sigma: 10,000 earlier sets in memory alone
+POWER_TOLERANCE = 3.0  # percentage points
+DETECTABLE_TOLERANCE = 0.10  # relative
+CONSERVATIVE_POWER = {  # %, by activations and seeds, at 1, 2 and 3 sigma: from 10,000 earlier sets in memory
     (2, 3): (12, 29, 51), (2, 5): (23, 66, 94), (2, 9): (45, 96, 100),
     (3, 3): (9, 30, 61), (3, 5): (18, 66, 95), (5, 3): (7, 31, 66), (5, 5): (14, 62, 95),
 }  # fmt: skip
@@ -51,47 +51,47 @@ GUARDED_POWER = {  # %, by activations and seeds, at 1, 2 and 3 sigma: 10,000 ea
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """A kind of comparison to be simulated."""
+    """A kind of comparison to simulate."""
 
-    acts: int  # with the baseline
+    acts: int  # including the baseline
     seeds: int
     noise: str = "normal"
-    missing: float = 0.0  # share of runs that fail
+    missing: float = 0.0  # fraction of runs that fail
     effect: float = 0.0  # sigma: true differences of the candidates, with alternating sign
 
     @property
     def effects(self) -> NDArray[np.float64]:
-        """True differences from the baseline in mAP points, the baseline's own 0 first."""
+        """True differences from the baseline in mAP points, starting with 0 for the baseline."""
         signs = np.array([0, *(1 - 2 * (number % 2) for number in range(self.acts - 1))])
         return SIGMA * self.effect * signs
 
 
 @dataclass
 class Tally:
-    """Counts over the sets of a design, of the primary figure unless said."""
+    """Counts over the sets of a design, for the primary metric unless stated otherwise."""
 
     design: Design
     sets: int = 0
-    without: int = 0  # sets that gave no interval, the baseline's runs having failed
-    any_told: int = 0  # sets in which a candidate was called higher or lower
-    told: int = 0  # candidates that were
-    asked: int = 0  # candidates in all
-    covered: int = 0  # sets in which every interval holds the true difference
-    time_told: int = 0  # sets in which an interval of the time ratio excludes 1
-    until_told: int = 0  # sets in which one at equal wall-clock excludes 0
-    needs: list[float] = field(default_factory=list)  # half-width -+ error: a true difference beyond it is told
+    without: int = 0  # sets without an interval, because the runs of the baseline failed
+    any_significant: int = 0  # sets with a candidate that is significantly higher or lower
+    significant: int = 0  # such candidates
+    candidates: int = 0
+    covered: int = 0  # sets in which every interval contains the true difference
+    time_significant: int = 0  # sets in which an interval of the time ratio excludes 1
+    until_significant: int = 0  # sets in which an interval at equal time excludes 0
+    needs: list[float] = field(default_factory=list)  # half-width -+ error: a larger true difference is significant
 
-    def add(self, analysis: Analysis) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Count a set."""
         self.sets += 1
-        comparison = analysis.primary.comparison
-        differences = comparison.differences if comparison else ()
-        told = sum(" is higher than " in words or " is lower than " in words for words in analysis.verdicts.values())
-        self.any_told += told > 0
-        self.told += told
-        self.asked += len(analysis.verdicts)
-        self.time_told += _excludes(analysis.time, 1.0)
-        self.until_told += _excludes(analysis.until, 0.0)
+        comparison = outcome.primary.comparison
+        differences = list(comparison.differences.values()) if comparison else []
+        significant = len(outcome.of_kind("higher", "lower"))
+        self.any_significant += significant > 0
+        self.significant += significant
+        self.candidates += len(outcome.verdicts)
+        self.time_significant += _excludes(outcome.time, 1.0)
+        self.until_significant += _excludes(outcome.metrics["until"], 0.0)
         if not any(each.interval for each in differences):
             self.without += 1
             return
@@ -107,25 +107,27 @@ class Tally:
 
     @property
     def power(self) -> float:
-        """% of the candidates that were called higher or lower."""
-        return 100 * self.told / max(self.asked, 1)
+        """Percentage of the candidates that are significantly higher or lower."""
+        return 100 * self.significant / max(self.candidates, 1)
 
     def detectable(self, chance: float = 0.8) -> float:
-        """The true difference, in sigma, that would have been told in this share of cases: a shift moves no interval's
-        width, so each case says beyond which difference its interval excludes 0."""
+        """The true difference, in sigma, that is significant with this probability.
+
+        A shift does not change the width of an interval, so each case tells from which difference on it excludes 0.
+        """
         return float(np.quantile(self.needs, chance)) / SIGMA
 
 
-def _excludes(metric: Metric, nothing: float) -> bool:
-    found = metric.comparison.differences if metric.comparison else ()
-    return any(each.interval and not each.interval[0] <= nothing <= each.interval[1] for each in found)
+def _excludes(metric: Metric, null: float) -> bool:
+    differences = metric.comparison.differences.values() if metric.comparison else ()
+    return any(each.interval and not each.interval[0] <= null <= each.interval[1] for each in differences)
 
 
 # ------------------------------------------------------------------------------------------------------ drawing runs
 
 
 def residuals(design: Design, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Residuals of the runs in mAP points, activations x seeds."""
+    """Residuals of the runs in mAP points, shape (activations, seeds)."""
     shape = (design.acts, design.seeds)
     if design.noise == "t3":
         return SIGMA * generator.standard_t(3, shape) / math.sqrt(3)
@@ -141,9 +143,9 @@ def draw_runs(design: Design, generator: np.random.Generator, *, folder: Path = 
     """The runs of a comparison, as they would be read from `folder`."""
     points = 40 + design.effects[:, None] + SEEDS_SD * generator.standard_normal(design.seeds)
     points = points + residuals(design, generator)
-    earlier = EPOCH_SD * SIGMA * generator.standard_normal((design.acts, design.seeds, len(COURSE)))
+    earlier = EPOCH_SD * SIGMA * generator.standard_normal((design.acts, design.seeds, len(CURVE)))
     earlier[..., -1] = 0
-    courses = points[..., None] * COURSE + earlier
+    courses = points[..., None] * CURVE + earlier
     seconds = 100 * np.exp(TIME_SD * generator.standard_normal((design.acts, design.seeds)))
     lost = generator.random((design.acts, design.seeds)) < design.missing
     return [
@@ -154,7 +156,7 @@ def draw_runs(design: Design, generator: np.random.Generator, *, folder: Path = 
 
 
 def _run(folder: Path, act: str, seed: int, course: NDArray[np.float64], seconds: float, *, failed: bool) -> Run:
-    """A run with what the analysis and the checks of a report read."""
+    """A run with all that the analysis and the checks of a report read."""
     rows = tuple(
         {
             "epoch": epoch,
@@ -179,7 +181,7 @@ def _run(folder: Path, act: str, seed: int, course: NDArray[np.float64], seconds
         for epoch, points in enumerate(course.tolist(), 1)
     )
     record = _record(act, seed, epochs=len(course))
-    run = Run(folder=folder / cell_name(act, seed), act=act, seed=seed, status="finished", record=record, rows=rows)
+    run = Run(folder=folder / run_name(act, seed), act=act, seed=seed, status="finished", record=record, rows=rows)
     if failed:
         return replace(run, status="failed", reason="simulated failure", rows=rows[:1])
     record["results"] = {"AP": rows[-1]["metrics/mAP50-95"]}
@@ -189,8 +191,8 @@ def _run(folder: Path, act: str, seed: int, course: NDArray[np.float64], seconds
     return run
 
 
-def _record(act: str, seed: int, *, epochs: int) -> dict[str, Any]:
-    """run.json as it is at the start of a run."""
+def _record(act: str, seed: int, *, epochs: int) -> dict[str, object]:
+    """The content of run.json at the start of a run."""
     model = {"kind": "yolo", "size": "n", "act": {"name": act}, "norm_act": "plain"}
     return {
         "format": 1,
@@ -213,21 +215,21 @@ def _record(act: str, seed: int, *, epochs: int) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def plan_of(design: Design) -> Plan:
-    """The plan of the comparison, with the residuals' true sd as the one assumed."""
+    """The plan of the comparison, which assumes the true residual sd."""
     acts = ACTS[: design.acts]
     return make_plan(
         acts=acts,
         baseline=acts[0],
         seeds=tuple(range(design.seeds)),
         cfg="yolo.yaml",
-        specs={act: {"model.act": act} for act in acts},
-        epochs=dict.fromkeys(acts, len(COURSE)),
+        arms={act: {"model.act": act} for act in acts},
+        epochs=dict.fromkeys(acts, len(CURVE)),
         sigma_assumed=SIGMA / 100,
     )
 
 
 def write_run(run: Run) -> None:
-    """Write run.json, results.csv and, where it failed, failure.json."""
+    """Write run.json, results.csv and, for a failed run, failure.json."""
     run.folder.mkdir(parents=True)
     (run.folder / "run.json").write_text(json.dumps(run.record), encoding="utf-8")
     lines = [run.rows[0], *(row.values() for row in run.rows)]
@@ -238,49 +240,41 @@ def write_run(run: Run) -> None:
         (run.folder / FAILURE).write_text(json.dumps(failure), encoding="utf-8")
 
 
-def through_folders(design: Design, generator: np.random.Generator, *, folder: Path) -> Analysis:
-    """Draw a comparison, write it as a folder of run folders with a plan, read that, and analyse it."""
+def through_folders(design: Design, generator: np.random.Generator, *, folder: Path) -> Outcome:
+    """Draw a comparison, write its run folders and its plan, read them back, and analyse them."""
     plan_of(design).write(folder)
     for run in draw_runs(design, generator, folder=folder):
         write_run(run)
     plan = read_plan(folder)
     runs = read_runs([folder])
-    return analyse(runs if plan is None else plan.as_compared(runs), plan)
+    return analyse(runs if plan is None else plan.as_compared(runs), plan)[0]
 
 
-def in_memory(design: Design, generator: np.random.Generator) -> Analysis:
-    """The same without files."""
-    return analyse(draw_runs(design, generator), plan_of(design))
+def in_memory(design: Design, generator: np.random.Generator) -> Outcome:
+    """Draw and analyse a comparison without files."""
+    return analyse(draw_runs(design, generator), plan_of(design))[0]
 
 
-def ask_command(folder: Path, analysis: Analysis) -> None:
-    """Have compare.py write the report of the folder; RuntimeError where it does not say what the analysis does."""
+def check_command(folder: Path, outcome: Outcome) -> None:
+    """Have compare.py write the report of the folder; RuntimeError if its verdicts are not those of the analysis."""
     command = [sys.executable, "compare.py", "--report", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-500:]}")
-    texts = list(_texts(json.loads((folder / "report.json").read_text(encoding="utf-8"))))
-    for words in (*analysis.verdicts.values(), *analysis.time_verdicts.values()):
-        if not any(words in text for text in texts):
-            raise RuntimeError(f"{folder / 'report.json'} does not say: {words}")
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """All texts in a JSON value."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _texts(each)
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    for key, verdicts in (("verdicts", outcome.verdicts), ("time_verdicts", outcome.time_verdicts)):
+        expected = {act: asdict(verdict) for act, verdict in verdicts.items()}
+        if report[key] != expected:
+            raise RuntimeError(f"{folder / 'report.json'}: {key} are {report[key]}, expected {expected}")
 
 
 # ------------------------------------------------------------------------------------------------------- the tables
 
 
 def simulate(design: Design, *, sets: int, seed: int, folder: Path | None = None, through: int = 0) -> Tally:
-    """Draw and analyse as many sets; by way of run folders below `folder` where one is given.
+    """Draw and analyse sets, through run folders below `folder` if given.
 
-    `through`: so many of the first also go through the command, which draws the whole report.
+    The first `through` of them are also reported with compare.py.
     """
     generator = np.random.default_rng([seed, design.acts, design.seeds, NOISES.index(design.noise), *_whole(design)])
     tally = Tally(design)
@@ -289,10 +283,10 @@ def simulate(design: Design, *, sets: int, seed: int, folder: Path | None = None
             tally.add(in_memory(design, generator))
             continue
         place = folder / f"set{number}"
-        analysis = through_folders(design, generator, folder=place)
-        tally.add(analysis)
+        outcome = through_folders(design, generator, folder=place)
+        tally.add(outcome)
         if number < through:
-            ask_command(place, analysis)
+            check_command(place, outcome)
         shutil.rmtree(place)
     return tally
 
@@ -302,10 +296,13 @@ def _whole(design: Design) -> tuple[int, int]:
 
 
 def error_designs(sizes: Sequence[tuple[int, int]]) -> list[Design]:
-    """A/A comparisons: no activation differs."""
-    kinds: list[dict[str, Any]] = [{}, {"noise": "t3"}, {"missing": 0.1}, {"noise": "t3", "missing": 0.1}]
-    kinds += [{"noise": "fall"}, {"noise": "baseline"}]
-    return [Design(acts=acts, seeds=seeds, **each) for each in kinds for acts, seeds in sizes]
+    """Comparisons without true differences."""
+    kinds = (("normal", 0.0), ("t3", 0.0), ("normal", 0.1), ("t3", 0.1), ("fall", 0.0), ("baseline", 0.0))
+    return [
+        Design(acts=acts, seeds=seeds, noise=noise, missing=missing)
+        for noise, missing in kinds
+        for acts, seeds in sizes
+    ]
 
 
 def power_designs(sizes: Sequence[tuple[int, int]]) -> list[Design]:
@@ -314,40 +311,40 @@ def power_designs(sizes: Sequence[tuple[int, int]]) -> list[Design]:
 
 
 def error_row(tally: Tally) -> tuple[list[str], bool]:
-    """Family-wise errors and joint coverage; coverage has an upper bound where residuals are normal alone."""
-    design, error, covered = tally.design, tally.percent(tally.any_told), tally.percent(tally.covered)
-    holds = error <= MOST_ERROR[design.noise] and (covered <= COVERAGE[1] or design.noise != "normal")
+    """Family-wise error rates and joint coverage, which has an upper bound only for normal residuals."""
+    design, error, covered = tally.design, tally.percent(tally.any_significant), tally.percent(tally.covered)
+    holds = error <= MAX_ERROR[design.noise] and (covered <= COVERAGE[1] or design.noise != "normal")
     missing = f"{100 * design.missing:g} %" if design.missing else "none"
-    further = [f"{tally.percent(count):.1f}" for count in (tally.time_told, tally.until_told)]
+    further = [f"{tally.percent(count):.1f}" for count in (tally.time_significant, tally.until_significant)]
     figures = [f"{error:.1f}", f"{covered:.1f}", *further, str(tally.without)]
     return [str(design.acts), str(design.seeds), design.noise, missing, str(tally.sets), *figures], holds
 
 
 def power_row(tally: Tally) -> tuple[list[str], bool]:
-    """Power beside the expected one, and coverage where there are differences."""
+    """Power, its expected value, and coverage for comparisons with true differences."""
     design, covered = tally.design, tally.percent(tally.covered)
     candidates = design.acts - 1
     formula = 100 * power(design.effect, sigma=1, candidates=candidates, seeds=design.seeds)
-    known = GUARDED_POWER.get((design.acts, design.seeds))
+    known = CONSERVATIVE_POWER.get((design.acts, design.seeds))
     expected = float(known[int(design.effect) - 1]) if known and design.effect in (1.0, 2.0, 3.0) else formula
-    holds = abs(tally.power - expected) <= POWER_OFF and COVERAGE[0] <= covered <= COVERAGE[1]
+    holds = abs(tally.power - expected) <= POWER_TOLERANCE and COVERAGE[0] <= covered <= COVERAGE[1]
     size = [str(design.acts), str(design.seeds), f"{design.effect:g} sigma", str(tally.sets)]
     return [*size, f"{tally.power:.1f}", f"{expected:.0f}", f"{formula:.1f}", f"{covered:.1f}"], holds
 
 
 def detectable_row(tally: Tally) -> tuple[list[str], bool]:
-    """The difference found with 80 % chance: as printed before the runs, and simulated."""
+    """The difference detected with 80 % probability: as printed before the runs, and simulated."""
     plan, simulated = plan_of(tally.design), tally.detectable()
     printed = plan.detectable() / plan.sigma_assumed
-    off = printed / simulated - 1
+    deviation = printed / simulated - 1
     row = [str(tally.design.acts), str(tally.design.seeds), str(tally.sets), f"{printed:.2f}", f"{simulated:.2f}"]
-    return [*row, f"{100 * off:+.1f} %"], abs(off) <= DETECTABLE_OFF
+    return [*row, f"{100 * deviation:+.1f} %"], abs(deviation) <= DETECTABLE_TOLERANCE
 
 
 SIZES = ((2, 3), (2, 5), (2, 9), (3, 3), (3, 5), (5, 3), (5, 5))
 ERROR_HEAD = (
     "activations", "seeds", "residuals", "failed", "sets", "error %", "coverage %", "error of time %",
-    "error at equal wall-clock %", "sets without interval",
+    "error at equal time %", "sets without interval",
 )  # fmt: skip
 POWER_HEAD = (
     "activations",
@@ -356,10 +353,10 @@ POWER_HEAD = (
     "sets",
     "power %",
     "expected %",
-    "unguarded formula %",
+    "formula without conservative sd %",
     "coverage %",
 )
-DETECTABLE_HEAD = ("activations", "seeds", "sets", "printed beforehand, sigma", "simulated, sigma", "off")
+DETECTABLE_HEAD = ("activations", "seeds", "sets", "printed beforehand, sigma", "simulated, sigma", "deviation")
 TABLES = {
     "error": (ERROR_HEAD, error_designs, error_row),
     "power": (POWER_HEAD, power_designs, power_row),
@@ -368,38 +365,40 @@ TABLES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Simulate and print tables in Markdown; 1 where a bound does not hold."""
+    """Simulate and print tables in Markdown; 1 if a bound does not hold."""
     arguments = parse(argv)
     sizes = [(arguments.acts, arguments.seeds)] if arguments.acts else SIZES
-    every = True
+    all_hold = True
     for name in arguments.table:
         head, designs, row_of = TABLES[name]
         print(f"| {' | '.join([*head, 'holds'])} |\n|{'---|' * (len(head) + 1)}", flush=True)
         for design in designs(sizes):
             with tempfile.TemporaryDirectory(prefix="simulated-") as place:
-                how = {"sets": arguments.sets, "seed": arguments.rng, "through": arguments.through}
-                tally = simulate(design, folder=None if arguments.in_memory else Path(place), **how)
+                folder = None if arguments.in_memory else Path(place)
+                tally = simulate(
+                    design, sets=arguments.sets, seed=arguments.rng, folder=folder, through=arguments.through
+                )
             row, holds = row_of(tally)
-            every = every and holds
+            all_hold = all_hold and holds
             print(f"| {' | '.join([*row, 'yes' if holds else 'NO'])} |", flush=True)
         print()
-    return 0 if every else 1
+    return 0 if all_hold else 1
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the command line."""
     parser = Parser(prog="python -m benchmarks.simulate", description=__doc__)
     add = parser.add_argument
-    add("--sets", type=int, default=1000, help="comparisons of each kind")
-    add("--acts", type=int, help="activations with the baseline; None: the sizes of the whole table")
-    add("--seeds", type=int, help="seeds of each; together with --acts")
-    add("--table", nargs="+", default=list(TABLES), choices=list(TABLES), help="which tables")
+    add("--sets", type=int, default=1000, help="comparisons of each design")
+    add("--acts", type=int, help="activations, including the baseline; default: all sizes of the table")
+    add("--seeds", type=int, help="seeds per activation; requires --acts")
+    add("--table", nargs="+", default=list(TABLES), choices=list(TABLES), help="tables to print")
     add("--rng", type=int, default=0, help="seed of the simulation")
-    add("--through", type=int, default=0, help="of each kind, how many also go through compare.py --report")
-    add("--in-memory", action="store_true", help="without files")
+    add("--through", type=int, default=0, help="sets of each design to report with compare.py as well")
+    add("--in-memory", action="store_true", help="do not write run folders")
     arguments = parser.parse_args(argv)
     if (arguments.acts is None) != (arguments.seeds is None):
-        parser.error("--acts and --seeds go together")
+        parser.error("--acts and --seeds must be given together")
     if arguments.acts is not None and not (2 <= arguments.acts <= len(ACTS) and arguments.seeds >= 2):
         parser.error(f"--acts {arguments.acts} --seeds {arguments.seeds}: expected 2 to {len(ACTS)}, and 2 or more")
     if arguments.sets < 1:

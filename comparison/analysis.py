@@ -1,310 +1,165 @@
-"""From runs to comparisons: the one step that the report, the command and the simulations share.
+"""Analyse runs: metrics by activation and seed, runs excluded from timing, failures, verdicts.
 
-``analyse`` picks the cells (activation, seed) of each metric, leaves out the times that are no evidence, counts what
-failed, says whether the verdict is the planned one, and hands the numbers to ``comparison.statistics``.
-Detection figures are in mAP points (100 x the fraction of the files), times in seconds, memory in MiB.
+The report and the simulations share this step. Which runs carry the planned verdict is decided here; the intervals come
+from ``comparison.statistics``, the sentences from ``comparison.wording``.
 """
 
+import itertools
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
+from comparison import wording
 from comparison.plan import Plan
-from comparison.runs import Run, by_cell
-from comparison.statistics import (
-    Comparison,
-    at_time,
-    compare,
-    compare_ratio,
-    look_alpha,
-    signed,
-    verdict,
-    verdict_ratio,
+from comparison.runs import Run, by_key
+from comparison.statistics import compare, compare_ratio, interim_alpha, value_at
+from comparison.summary import (
+    POINTS,
+    PRIMARY,
+    Excluded,
+    Failures,
+    LearningCurve,
+    Metric,
+    Outcome,
+    RunKey,
+    Values,
+    Verdict,
 )
+from core.limits import MAX_DATA_WAIT_FRACTION
 
-PRIMARY = "metrics/mAP50-95"
-SECONDARY = (
-    ("metrics/mAP50", "mAP50"),
-    ("metrics/AP_small", "AP small"),
-    ("metrics/AP_medium", "AP medium"),
-    ("metrics/AP_large", "AP large"),
-)
-POINTS = "mAP points"
-MARGIN = 0.5  # mAP points, where no plan declares one
-WAIT_SHARE = 0.05  # of the step time waited for data: above it a time says nothing about the network
-OTHER_CORES = 0.10  # cores used by other processes: above it neither
-
-Cell = tuple[str, int]
-Failed = Mapping[str, tuple[int, int]]
+MARGIN = 0.5  # mAP points, if no plan declares one
+MAX_OTHER_CORES = 0.10  # mean cores used by other processes, above which a run is excluded from timing
+TIME_COLUMNS = ("time_train_s", "time_warmup_s", "time_data_s", "time_val_s", "time_save_s")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cells:
-    """The values of one activation in one metric."""
+def analyse(runs: Sequence[Run], plan: Plan | None, *, baseline: str | None = None) -> tuple[Outcome, Outcome | None]:
+    """The planned outcome and, if there are more runs than planned, the exploratory outcome of all of them.
 
-    act: str
-    values: Mapping[int, float]  # by seed
-    mean: float | None  # None without a value
-    sd: float | None  # None below two values
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """One figure of all activations, and its comparison with the baseline where one is made."""
-
-    key: str  # the column, or what it was computed from: "metrics/mAP50-95", "time", "best", "until"
-    title: str
-    unit: str  # "mAP points", "s", "MiB", ...
-    cells: tuple[Cells, ...]  # in the order of the activations, baseline first
-    comparison: Comparison | None  # None where no test is made (memory) or none can be (note says why)
-    note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Voided:
-    """A run whose time is no evidence."""
-
-    act: str
-    seed: int
-    folder: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Analysis:
-    """What the runs say. `primary` alone carries a verdict; time is a family of its own; the rest is description."""
-
-    baseline: str
-    acts: tuple[str, ...]  # baseline first
-    seeds: tuple[int, ...]
-    alpha: float  # of this look
-    margin: float  # mAP points within which two count as the same
-    primary: Metric  # mAP50-95 of the last epoch
-    secondary: tuple[Metric, ...]  # mAP50, AP small/medium/large, best epoch: intervals as they are, no verdict
-    time: Metric  # training time, ratios
-    until: Metric  # mAP50-95 at equal wall-clock: "unfinished schedule"
-    until_seconds: Mapping[int, float]  # by seed: the time at which `until` is read
-    costs: tuple[Metric, ...]  # memory, images/s, inference latency: no test
-    failed: Mapping[str, tuple[int, int]]  # activation -> (failed, failed and finished)
-    unfinished: tuple[str, ...]  # "mish, seed 3": neither finished nor failed
-    voided: tuple[Voided, ...]
-    exploratory: tuple[str, ...]  # reasons; empty where the verdict is the planned one
-    verdicts: Mapping[str, str]  # candidate -> words on the primary figure
-    time_verdicts: Mapping[str, str]  # candidate -> words on training time
-    headline: str  # the verdict in one line: largest observed, or what cannot be told
-    larger: "Analysis | None" = None  # all the runs, exploratory, where there are more than the plan's
-
-
-def analyse(runs: Sequence[Run], plan: Plan | None, *, baseline: str | None = None) -> Analysis:
-    """Compare the runs as the plan says; without one, the first activation is the baseline and all is exploratory.
-
-    With a plan, the seeds of the last declared look that all its activations have reached carry the verdict; where
-    there are more runs than those, all of them are in `larger`, which is exploratory. ValueError where two runs are of
-    one cell, where there is nothing to compare, or the baseline has no run.
+    Without a plan, the first activation is the baseline and everything is exploratory. With one, the verdict is that of
+    the last planned analysis whose seeds are complete. ValueError if two runs have the same activation and seed, if
+    there is nothing to compare, or if the baseline has no run.
     """
-    cells = by_cell(runs)
-    acts = list(dict.fromkeys(act for act, _ in cells))
+    keyed = by_key(runs)
+    acts = list(dict.fromkeys(act for act, _ in keyed))
     margin = 100 * plan.margin if plan else MARGIN
     baseline = baseline or (plan.baseline if plan else acts[0] if acts else "")
     if baseline not in acts or len(acts) < 2:
         raise ValueError(f"found runs of {', '.join(acts) or 'nothing'}; expected the baseline {baseline} and others")
     if plan is None:
-        return _analyse(cells, baseline, acts, 0.05, margin, ("no plan was written before the runs",))
+        return _outcome(keyed, baseline, acts, 0.05, margin, wording.no_plan()), None
     if baseline != plan.baseline:
-        reasons = (f"the baseline is {baseline}, the plan's is {plan.baseline}",)
-        return _analyse(cells, baseline, acts, plan.alpha, margin, reasons)
-    looks = plan.looks or (len(plan.seeds),)
-    reached = [look for look in looks if look <= _done(cells, plan)]
+        reason = wording.other_baseline(baseline, plan.baseline)
+        return _outcome(keyed, baseline, acts, plan.alpha, margin, reason), None
+    interim = plan.interim or (len(plan.seeds),)
+    complete = _complete_seeds(keyed, plan)
+    reached = [seeds for seeds in interim if seeds <= complete]
     if not reached:
-        reasons = (f"{_done(cells, plan)} of the {len(plan.seeds)} planned seeds are done; no look was declared here",)
-        return _analyse(cells, baseline, acts, plan.alpha, margin, reasons)
-    planned = [(act, seed) for seed in plan.seeds[: reached[-1]] for act in plan.acts]
-    alpha = look_alpha(looks, reached[-1], alpha=plan.alpha)
-    found = _analyse({cell: cells[cell] for cell in planned}, baseline, list(plan.acts), alpha, margin, ())
-    beyond = [cell for cell, run in cells.items() if cell not in set(planned) and run.status != "unfinished"]
-    unfinished = tuple(_name(run) for run in cells.values() if run.status == "unfinished")
+        reason = wording.seeds_missing(complete, len(plan.seeds))
+        return _outcome(keyed, baseline, acts, plan.alpha, margin, reason), None
+    planned = {(act, seed): keyed[act, seed] for seed in plan.seeds[: reached[-1]] for act in plan.acts}
+    alpha = interim_alpha(interim, reached[-1], alpha=plan.alpha)
+    outcome = replace(_outcome(planned, baseline, list(plan.acts), alpha, margin), unfinished=_unfinished(keyed))
+    beyond = [key for key, run in keyed.items() if key not in planned and run.status != "unfinished"]
     if not beyond:
-        return replace(found, unfinished=unfinished)
-    reasons = (f"runs beyond the {reached[-1]} seeds of the plan's look: {_listed(beyond)}",)
-    larger = _analyse(cells, baseline, [*plan.acts, *acts], plan.alpha, margin, reasons)
-    return replace(found, unfinished=unfinished, larger=larger)
+        return outcome, None
+    reason = wording.beyond_plan(reached[-1], beyond)
+    return outcome, _outcome(keyed, baseline, [*plan.acts, *acts], plan.alpha, margin, reason)
 
 
-def _done(cells: Mapping[Cell, Run], plan: Plan) -> int:
-    """How many seeds of the plan, from its first on, have finished or failed in all activations."""
+def _complete_seeds(keyed: Mapping[RunKey, Run], plan: Plan) -> int:
+    """How many seeds of the plan, from the first on, have ended for all activations."""
     for number, seed in enumerate(plan.seeds):
-        here = [cells.get((act, seed)) for act in plan.acts]
-        if any(run is None or run.status == "unfinished" for run in here):
+        group = [keyed.get((act, seed)) for act in plan.acts]
+        if any(run is None or run.status == "unfinished" for run in group):
             return number
     return len(plan.seeds)
 
 
-def _name(run: Run) -> str:
-    return f"{run.act}, seed {run.seed}"
+def _unfinished(keyed: Mapping[RunKey, Run]) -> tuple[str, ...]:
+    return tuple(f"{act}, seed {seed}" for (act, seed), run in keyed.items() if run.status == "unfinished")
 
 
-def _listed(cells: Sequence[Cell]) -> str:
-    """Activations with their seeds: "mish 5, 6; relu 5"."""
-    seeds: dict[str, list[int]] = {}
-    for act, seed in cells:
-        seeds.setdefault(act, []).append(seed)
-    return "; ".join(f"{act} {', '.join(map(str, sorted(each)))}" for act, each in seeds.items())
-
-
-def _analyse(
-    cells: Mapping[Cell, Run],
-    baseline: str,
-    acts: Sequence[str],
-    alpha: float,
-    margin: float,
-    exploratory: tuple[str, ...],
-) -> Analysis:
-    """The figures of these runs, all of them."""
-    acts = list(dict.fromkeys([baseline, *acts]))
-    ended = {act: [run for run in cells.values() if run.act == act and run.status != "unfinished"] for act in acts}
-    runs = [run for run in cells.values() if run.status == "finished"]
-    voided = tuple(
-        Voided(act=run.act, seed=run.seed, folder=str(run.folder), reason=reason)
+def _outcome(
+    keyed: Mapping[RunKey, Run], baseline: str, acts: Sequence[str], alpha: float, margin: float, *exploratory: str
+) -> Outcome:
+    """The outcome of exactly these runs."""
+    acts = tuple(dict.fromkeys([baseline, *acts]))
+    ended = [run for run in keyed.values() if run.status != "unfinished"]
+    failed = {
+        act: Failures(
+            failed=sum(run.status == "failed" for run in ended if run.act == act),
+            ended=sum(run.act == act for run in ended),
+        )
+        for act in acts
+    }
+    runs = [run for run in ended if run.status == "finished"]
+    excluded = tuple(
+        Excluded(act=run.act, seed=run.seed, folder=str(run.folder), reason=reason)
         for run in runs
-        if (reason := void_reason(run))
+        if (reason := exclusion_reason(run))
     )
-    timed = [run for run in runs if not void_reason(run)]
-    failed = {act: (sum(run.status == "failed" for run in each), len(each)) for act, each in ended.items()}
-
-    def metric(key: str, title: str, unit: str, values: Mapping[Cell, float | None], **how: Any) -> Metric:
-        return _metric(key, title, unit, values, acts=acts, baseline=baseline, alpha=alpha, **how)
-
-    def figures(column: str) -> dict[Cell, float | None]:
-        return {(run.act, run.seed): last_points(run, column) for run in runs}
-
-    primary = metric(PRIMARY, "mAP50-95, last epoch", POINTS, figures(PRIMARY))
-    secondary = [metric(column, title, POINTS, figures(column)) for column, title in SECONDARY]
-    best = {(run.act, run.seed): best_points(run) for run in runs}
-    secondary.append(metric("best", "mAP50-95, best epoch", POINTS, best, note="chosen on the set it is measured on"))
-    seconds = {(run.act, run.seed): training_seconds(run) for run in timed}
-    time = metric("time", "training time", "s", seconds, ratio=True)
-    until_seconds, until = _until(timed)
-    at_once = metric("until", "mAP50-95 at equal wall-clock", POINTS, until, note="unfinished schedule")
-    costs = [
-        metric(key, title, unit, {(r.act, r.seed): of(r) for r in runs}, test=False) for key, title, unit, of in COSTS
-    ]
-    return Analysis(
+    metrics, until_seconds = _metrics(runs, acts, alpha)
+    return Outcome(
         baseline=baseline,
-        acts=tuple(acts),
-        seeds=tuple(sorted({seed for _, seed in cells})),
+        acts=acts,
+        seeds=tuple(sorted({seed for _, seed in keyed})),
         alpha=alpha,
         margin=margin,
-        primary=primary,
-        secondary=tuple(secondary),
-        time=time,
-        until=at_once,
+        metrics=metrics,
         until_seconds=until_seconds,
-        costs=tuple(costs),
         failed=failed,
-        unfinished=tuple(_name(run) for run in cells.values() if run.status == "unfinished"),
-        voided=voided,
+        unfinished=_unfinished(keyed),
+        excluded=excluded,
         exploratory=exploratory,
-        verdicts=_verdicts(primary, acts, failed, margin=margin, exploratory=bool(exploratory)),
-        time_verdicts=_verdicts(time, acts, failed, margin=None, exploratory=bool(exploratory)),
-        headline=_headline(primary),
-    )
-
-
-def _metric(
-    key: str,
-    title: str,
-    unit: str,
-    values: Mapping[Cell, float | None],
-    *,
-    acts: Sequence[str],
-    baseline: str,
-    alpha: float,
-    ratio: bool = False,
-    test: bool = True,
-    note: str = "",
-) -> Metric:
-    """The cells of a figure and, where `test`, their comparison; the note says why there is none."""
-    cells = cells_of(values, acts)
-    table = {each.act: each.values for each in cells}
-    comparison = None
-    if test and not any(table.values()):
-        note = note or "no run has this figure"
-    elif test and not table[baseline]:
-        note = f"no run of the baseline {baseline} has this figure"
-    elif test:
-        comparison = (compare_ratio if ratio else compare)(table, baseline=baseline, alpha=alpha)
-    return Metric(key=key, title=title, unit=unit, cells=cells, comparison=comparison, note=note)
-
-
-def cells_of(values: Mapping[Cell, float | None], acts: Sequence[str]) -> tuple[Cells, ...]:
-    """The values there are by activation and seed, with mean and sd."""
-    table: dict[str, dict[int, float]] = {act: {} for act in acts}
-    for (act, seed), value in sorted(values.items(), key=lambda item: item[0][1]):
-        if value is not None:
-            table[act][seed] = value
-    return tuple(
-        Cells(
-            act=act,
-            values=each,
-            mean=statistics.fmean(each.values()) if each else None,
-            sd=float(np.std([*each.values()], ddof=1)) if len(each) > 1 else None,
-        )
-        for act, each in table.items()
+        verdicts=_verdicts(metrics[PRIMARY], acts, failed, margin=margin, exploratory=bool(exploratory)),
+        time_verdicts=_verdicts(metrics["time"], acts, failed, margin=None, exploratory=bool(exploratory)),
+        headline=wording.headline(metrics[PRIMARY], baseline),
     )
 
 
 def _verdicts(
-    metric: Metric, acts: Sequence[str], failed: Failed, *, margin: float | None, exploratory: bool
-) -> dict[str, str]:
-    """The words on each candidate; `margin` None: ratios of the metric, which know none."""
-    found = {} if metric.comparison is None else {each.name: each for each in metric.comparison.differences}
-    words = {}
+    metric: Metric,
+    acts: Sequence[str],
+    failed: Mapping[str, Failures],
+    *,
+    margin: float | None,
+    exploratory: bool,
+) -> dict[str, Verdict]:
+    """The verdict on each candidate; without a margin, on ratios."""
+    verdicts = {}
     for act in acts[1:]:
-        if metric.comparison is None or act not in found:
-            lost = [
-                f"{failed[name][0]} of {failed[name][1]} runs of {name} failed"
-                for name in (act, acts[0])
-                if failed[name][0]
-            ]
-            why = metric.note or f"no finished run of {act} that has this figure shares a seed with the baseline's"
-            words[act] = "; ".join([*lost, why, "no verdict"])
+        difference = metric.difference(act)
+        if difference is None or metric.comparison is None:
+            verdicts[act] = wording.missing_verdict(act, metric, acts[0], failed)
         elif margin is None:
-            words[act] = verdict_ratio(
-                found[act], metric.comparison, what=metric.title, failed=failed, exploratory=exploratory
-            )
+            verdicts[act] = wording.time_verdict(difference, metric.comparison, exploratory=exploratory)
         else:
-            words[act] = verdict(
-                found[act], metric.comparison, margin=margin, unit=metric.unit, failed=failed, exploratory=exploratory
+            verdicts[act] = wording.map_verdict(
+                difference, metric.comparison, margin=margin, failed=failed, exploratory=exploratory
             )
-    return words
+    return verdicts
 
 
-def _headline(metric: Metric) -> str:
-    """Which activation has the largest observed figure: an observation, so never "best"."""
-    if metric.comparison is None:
-        return f"no comparison: {metric.note}"
-    top = max(metric.comparison.differences, key=lambda each: each.estimate, default=None)
-    if top is None or top.estimate <= 0:
-        return f"largest observed {metric.title}: {metric.comparison.baseline}, the baseline"
-    gain = signed(top.estimate, metric.unit)
-    return f"largest observed {metric.title}: {top.name}, {gain} against {metric.comparison.baseline}"
+# --------------------------------------------------------------------------------------------------- metrics of a run
 
 
-# ------------------------------------------------------------------------------------------------- figures of a run
+def last_points(column: str) -> Callable[[Run], float | None]:
+    """A metric of the last epoch in points; None if COCO has nothing to average."""
 
+    def value(run: Run) -> float | None:
+        last = run.rows[-1].get(column)
+        return None if last is None else 100 * last
 
-def last_points(run: Run, column: str) -> float | None:
-    """A figure of the last epoch in points; None where COCO has nothing to average."""
-    value = run.rows[-1].get(column)
-    return None if value is None else 100 * value
+    return value
 
 
 def best_points(run: Run) -> float | None:
     """The largest mAP50-95 over the epochs, in points."""
-    values = [value for row in run.rows if (value := row.get(PRIMARY)) is not None]
+    values = _recorded(run, PRIMARY)
     return 100 * max(values) if values else None
 
 
@@ -314,64 +169,165 @@ def total(run: Run, column: str) -> float:
 
 
 def training_seconds(run: Run) -> float | None:
-    """Device time of all steps but the first of a process (warm-up); None where nothing was timed."""
+    """Device time of all steps but those of warm-up; None if nothing was timed."""
     return total(run, "time_train_s") or None
 
 
-def void_reason(run: Run) -> str:
-    """Why the time of a run is no evidence about its activation; empty where it is."""
-    train, waited = total(run, "time_train_s"), total(run, "time_data_s")
-    if train and waited > WAIT_SHARE * train:
-        return f"waited for data {100 * waited / train:.0f} % of its step time"
-    others = [cores for row in run.rows if (cores := row.get("other_cores")) is not None]
-    if others and statistics.fmean(others) > OTHER_CORES:
-        return f"other processes used {statistics.fmean(others):.2f} of a core"
-    return ""
+def epoch_seconds(run: Run) -> float:
+    """Mean training time per epoch."""
+    return total(run, "time_train_s") / len(run.rows)
 
 
-def curve(run: Run) -> tuple[list[float], list[float]]:
-    """Seconds of training so far and mAP50-95 in points, of the epochs that were validated."""
-    times: list[float] = []
-    points: list[float] = []
-    so_far = 0.0
-    for row in run.rows:
-        so_far += row.get("time_train_s") or 0.0
-        if (value := row.get(PRIMARY)) is None:
-            continue
-        if times and times[-1] == so_far:  # an epoch of warm-up alone: the later value stands
-            times.pop(), points.pop()
-        times.append(so_far)
-        points.append(100 * value)
-    return times, points
+def wall_hours(run: Run) -> float:
+    """Hours from the first to the last epoch."""
+    return sum(total(run, column) for column in TIME_COLUMNS) / 3600
 
 
-def _until(runs: Sequence[Run]) -> tuple[dict[int, float], dict[Cell, float | None]]:
-    """By seed the earliest finish, and each run's mAP50-95 at it."""
-    curves = {(run.act, run.seed): curve(run) for run in runs}
-    finish: dict[int, float] = {}
-    for (_, seed), (times, _) in curves.items():
-        if times:
-            finish[seed] = min(finish.get(seed, times[-1]), times[-1])
-    values = {(act, seed): at_time(*each, finish[seed]) for (act, seed), each in curves.items() if each[0]}
-    return finish, values
+def device_hours(run: Run) -> float:
+    """GPU-hours, or hours times threads on a CPU."""
+    threads = int(run.record.get("machine", {}).get("threads") or 1) if _on_cpu(run) else 1
+    return wall_hours(run) * threads
+
+
+def _on_cpu(run: Run) -> bool:
+    return "cpu" in str(run.record.get("device", "")).lower()
+
+
+def _recorded(run: Run, column: str) -> list[float]:
+    return [value for row in run.rows if (value := row.get(column)) is not None]
 
 
 def _images_per_second(run: Run) -> float | None:
-    values = [value for row in run.rows if (value := row.get("images_per_s")) is not None]
+    values = _recorded(run, "images_per_s")
     return statistics.median(values) if values else None
 
 
 def _peak_memory(run: Run) -> float | None:
-    return max((value for row in run.rows if (value := row.get("peak_memory_mib")) is not None), default=None)
+    return max(_recorded(run, "peak_memory_mib"), default=None)
 
 
 def _latency(run: Run) -> float | None:
     return (run.record.get("latency") or {}).get("ms_per_image")
 
 
-COSTS: tuple[tuple[str, str, str, Callable[[Run], float | None]], ...] = (
-    ("memory", "peak memory", "MiB", _peak_memory),
-    ("images_per_s", "training, median epoch", "images/s", _images_per_second),
-    ("latency", "inference latency", "ms an image", _latency),
+def exclusion_reason(run: Run) -> str:
+    """Why a run is excluded from timing; empty if it is not."""
+    train, waited = total(run, "time_train_s"), total(run, "time_data_s")
+    if train and waited > MAX_DATA_WAIT_FRACTION * train:
+        return wording.waited_for_data(waited / train)
+    others = _recorded(run, "other_cores")
+    if others and statistics.fmean(others) > MAX_OTHER_CORES:
+        return wording.busy_machine(statistics.fmean(others))
+    return ""
+
+
+def learning_curve(run: Run) -> LearningCurve:
+    """mAP50-95 of the validated epochs by epoch and by training time."""
+    elapsed = itertools.accumulate(row.get("time_train_s") or 0.0 for row in run.rows)
+    points = [
+        (row["epoch"] or 0.0, seconds, 100 * value)
+        for row, seconds in zip(run.rows, elapsed, strict=True)
+        if (value := row.get(PRIMARY)) is not None
+    ]
+    epochs, seconds, values = zip(*points, strict=True) if points else ((), (), ())
+    return LearningCurve(activation=run.act, seed=run.seed, epochs=epochs, seconds=seconds, points=values)
+
+
+# ----------------------------------------------------------------------------------------------------- the metric table
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec:
+    """How a metric is computed from a finished run, and whether it is compared with the baseline."""
+
+    key: str
+    title: str
+    unit: str
+    value: Callable[[Run], float | None]
+    compared: Literal["difference", "ratio"] | None = "difference"
+    timed: bool = False  # without the runs excluded from timing
+    note: str = ""
+
+
+SECONDARY = (
+    ("metrics/mAP50", "mAP50"),
+    ("metrics/AP_small", "AP small"),
+    ("metrics/AP_medium", "AP medium"),
+    ("metrics/AP_large", "AP large"),
 )
-"""Figures that are described and not tested: key, title, unit, where from."""
+METRICS = (
+    MetricSpec(key=PRIMARY, title="mAP50-95, last epoch", unit=POINTS, value=last_points(PRIMARY)),
+    *(MetricSpec(key=key, title=title, unit=POINTS, value=last_points(key)) for key, title in SECONDARY),
+    MetricSpec(
+        key="best", title="mAP50-95, best epoch", unit=POINTS, value=best_points, note="selected on the val set"
+    ),
+    MetricSpec(key="time", title="training time", unit="s", value=training_seconds, compared="ratio", timed=True),
+    MetricSpec(key="memory", title="peak memory", unit="MiB", value=_peak_memory, compared=None),
+    MetricSpec(
+        key="images_per_s", title="training, median epoch", unit="images/s", value=_images_per_second, compared=None
+    ),
+    MetricSpec(key="latency", title="inference latency", unit="ms/image", value=_latency, compared=None),
+    MetricSpec(
+        key="epoch_seconds", title="training time per epoch", unit="s", value=epoch_seconds, compared=None, timed=True
+    ),
+    MetricSpec(key="wall_hours", title="hours from first to last epoch", unit="h", value=wall_hours, compared=None),
+    MetricSpec(key="device_hours", title="GPU-hours", unit="h", value=device_hours, compared=None),
+)
+
+
+def _metrics(runs: Sequence[Run], acts: Sequence[str], alpha: float) -> tuple[dict[str, Metric], dict[int, float]]:
+    """All metrics of finished runs, and the training time by seed at which the metric "until" is read."""
+    timed = [run for run in runs if not exclusion_reason(run)]
+    metrics = {}
+    for spec in METRICS:
+        values = {(run.act, run.seed): spec.value(run) for run in (timed if spec.timed else runs)}
+        on_cpu = all(_on_cpu(run) or not run.record.get("machine", {}).get("gpus") for run in runs)
+        title = "CPU-hours (hours x threads)" if spec.key == "device_hours" and on_cpu else spec.title
+        metrics[spec.key] = _metric(replace(spec, title=title), values, acts, alpha)
+        if spec.key == "best":
+            until = MetricSpec(
+                key="until", title="mAP50-95 at equal time", unit=POINTS, value=best_points, note="unfinished schedule"
+            )
+            until_seconds, values = _at_equal_time(timed)
+            metrics["until"] = _metric(until, values, acts, alpha)
+    return metrics, until_seconds
+
+
+def _at_equal_time(runs: Sequence[Run]) -> tuple[dict[int, float], dict[RunKey, float | None]]:
+    """The time at which the fastest run of each seed ends, and the mAP50-95 of each run at that time."""
+    curves = [learning_curve(run) for run in runs]
+    ends: dict[int, float] = {}
+    for curve in curves:
+        if curve.seconds:
+            ends[curve.seed] = min(ends.get(curve.seed, math.inf), curve.seconds[-1])
+    values: dict[RunKey, float | None] = {}
+    for curve in curves:
+        if curve.seconds:  # an epoch of warm-up steps only takes no time: the later value counts
+            by_time = dict(zip(curve.seconds, curve.points, strict=True))
+            values[curve.activation, curve.seed] = value_at(list(by_time), list(by_time.values()), ends[curve.seed])
+    return ends, values
+
+
+def _metric(spec: MetricSpec, values: Mapping[RunKey, float | None], acts: Sequence[str], alpha: float) -> Metric:
+    """The values by activation and their comparison; without one, the note says why."""
+    by_act: dict[str, dict[int, float]] = {act: {} for act in acts}
+    for (act, seed), value in sorted(values.items(), key=lambda item: item[0][1]):
+        if value is not None:
+            by_act[act][seed] = value
+    comparison, note = None, spec.note
+    if spec.compared and not any(by_act.values()):
+        note = note or ("every run is excluded from timing" if spec.timed else "no run has this metric")
+    elif spec.compared and not by_act[acts[0]]:
+        note = f"no run of the baseline {acts[0]} has this metric"
+    elif spec.compared:
+        how = compare_ratio if spec.compared == "ratio" else compare
+        comparison = how(by_act, baseline=acts[0], alpha=alpha)
+    arms = {
+        act: Values(
+            values=each,
+            mean=statistics.fmean(each.values()) if each else None,
+            sd=float(np.std([*each.values()], ddof=1)) if len(each) > 1 else None,
+        )
+        for act, each in by_act.items()
+    }
+    return Metric(key=spec.key, title=spec.title, unit=spec.unit, arms=arms, comparison=comparison, note=note)

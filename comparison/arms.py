@@ -1,55 +1,79 @@
-"""Activations as the command line writes them, turned into overrides of the configuration.
+"""Arms of a comparison: parse what the command line names into config overrides.
 
-A name (mish), a mapping ({name: swish, learnable: true}), the form of the reports (swish(learnable=true)), or parts and
-stages: backbone=mish,neck=leaky_relu,neck.T4=relu.
+An activation is a name (mish), a mapping ({name: swish, learnable: true}), the notation of the reports
+(swish(learnable=true)), or assigned to parts and stages: backbone=mish,neck=leaky_relu,neck.T4=relu.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import yaml
+from pydantic import JsonValue
 
+from comparison.plan import Overrides
 from comparison.runs import PARTS, activation_label
 from configs.loading import parse_yaml
+from configs.schema import Config, load
 
 CALL = re.compile(r"(\w+)\((.*)\)")
-OPEN, CLOSE = "([{", ")]}"
-MOST_SEEDS = 1000
+OPENING, CLOSING = "([{", ")]}"
+MAX_SEEDS = 1000
 
 
-def activation_overrides(text: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What an activation sets on the configuration beside what is ``given`` for all runs.
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What is compared: a name and the config overrides by which its runs differ from those of the other arms."""
 
-    One without parts goes everywhere but where ``given`` holds a part at an activation of its own; of one by parts,
-    those it leaves out stay as the configuration has them. ValueError for what is no activation.
+    text: str  # as given on the command line
+    name: str  # the label in plans and reports
+    overrides: Overrides
+    config: Config  # with these overrides and the common ones
+
+
+def parse_arms(texts: Sequence[str], common: Mapping[str, JsonValue], *, cfg: str) -> list[Arm]:
+    """The arms of these activations, on top of the ``common`` overrides of all runs."""
+    arms = []
+    for text in texts:
+        overrides = activation_overrides(text, common)
+        config = load(cfg, {**common, **overrides})
+        arms.append(Arm(text=text, name=label_of(config), overrides=overrides, config=config))
+    return arms
+
+
+def activation_overrides(text: str, common: Mapping[str, JsonValue]) -> Overrides:
+    """The config overrides of an activation. ValueError if the text is not one.
+
+    An activation without parts applies everywhere except to parts that ``common`` sets; of one by parts, parts that are
+    not named keep the config's value.
     """
     pieces = [piece.partition("=") for piece in _split(text)]
     if not pieces or any(not name.strip() for name, _, _ in pieces):
         raise ValueError(f"--acts {text!r}: found nothing, expected an activation, as in mish")
     if not pieces[0][1] or not re.fullmatch(r"[\w.]+", pieces[0][0].strip()):  # no part=
-        parts = {f"model.{part}.act": None for part in PARTS if f"model.{part}.act" not in given}
-        return {"model.act": _spec(text), **parts}
-    found: dict[str, Any] = {}
+        inherit: Overrides = {f"model.{part}.act": None for part in PARTS if f"model.{part}.act" not in common}
+        return {"model.act": _spec(text), **inherit}
+    overrides: Overrides = {}
     for name, equals, value in pieces:
         part, dot, stage = name.strip().partition(".")
         if not equals or part not in PARTS or (dot and not stage):
             raise ValueError(
-                f"--acts {text!r}: {name.strip()!r} is no part; expected {', '.join(PARTS)}, or a stage as in neck.T4"
+                f"--acts {text!r}: {name.strip()!r} is not a part; expected {', '.join(PARTS)}, or a stage as in "
+                "neck.T4"
             )
         key = f"model.{part}.stages.{stage}.act" if stage else f"model.{part}.act"
-        if key in found:
-            raise ValueError(f"--acts {text!r}: {name.strip()} stands twice")
-        found[key] = _spec(value)
-    return found
+        if key in overrides:
+            raise ValueError(f"--acts {text!r}: duplicate {name.strip()}")
+        overrides[key] = _spec(value)
+    return overrides
 
 
-def label_of(config: Any) -> str:
-    """The label of a loaded configuration's activations."""
+def label_of(config: Config) -> str:
+    """The label of a configuration's activations."""
     return activation_label(config.model.model_dump(mode="json"))
 
 
-def _spec(text: str) -> str | dict[str, Any]:
+def _spec(text: str) -> JsonValue:
     text = text.strip()
     call = CALL.fullmatch(text)
     if call is not None:
@@ -59,11 +83,11 @@ def _spec(text: str) -> str | dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
     if not isinstance(value, str) or not re.fullmatch(r"\w+", value):
-        raise ValueError(f"--acts {text!r}: no activation; expected a name, or {{name: swish, learnable: true}}")
+        raise ValueError(f"--acts {text!r}: not an activation; expected a name, or {{name: swish, learnable: true}}")
     return value
 
 
-def _value(text: str, whole: str) -> Any:
+def _value(text: str, whole: str) -> JsonValue:
     try:
         return parse_yaml(text)
     except yaml.YAMLError as error:
@@ -71,19 +95,19 @@ def _value(text: str, whole: str) -> Any:
 
 
 def _split(text: str) -> list[str]:
-    """The pieces between commas that stand in no bracket."""
+    """Split at commas outside brackets."""
     pieces, depth = [""], 0
-    for letter in text:
-        depth += (letter in OPEN) - (letter in CLOSE)
-        if letter == "," and depth == 0:
+    for char in text:
+        depth += (char in OPENING) - (char in CLOSING)
+        if char == "," and depth == 0:
             pieces.append("")
         else:
-            pieces[-1] += letter
+            pieces[-1] += char
     return [piece for piece in pieces if piece.strip()] if text.strip() else []
 
 
 def parse_numbers(text: str, flag: str) -> tuple[int, ...]:
-    """Whole numbers in a list: "3,5,9"; ValueError for other text."""
+    """A list of whole numbers, as in "3,5,9"; ValueError for anything else."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     wrong = [part for part in parts if not part.isdecimal() or not part.isascii() or len(part) > 18]
     if wrong or not parts:
@@ -94,13 +118,13 @@ def parse_numbers(text: str, flag: str) -> tuple[int, ...]:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """The seeds: "3" for three of them, from 0 on, "0,1,5" for these."""
+    """The seeds: "3" for seeds 0 to 2, "0,1,5" for exactly these."""
     numbers = parse_numbers(text, "--seeds")
     if "," in text:
-        twice = [number for number in numbers if numbers.count(number) > 1]
-        if twice:
-            raise ValueError(f"--seeds {text}: {twice[0]} stands twice")
+        duplicates = [number for number in numbers if numbers.count(number) > 1]
+        if duplicates:
+            raise ValueError(f"--seeds {text}: duplicate {duplicates[0]}")
         return numbers
-    if not 1 <= numbers[0] <= MOST_SEEDS:
-        raise ValueError(f"--seeds {text}: expected 1 to {MOST_SEEDS} seeds, or a list as in 0,1,5")
+    if not 1 <= numbers[0] <= MAX_SEEDS:
+        raise ValueError(f"--seeds {text}: expected 1 to {MAX_SEEDS} seeds, or a list as in 0,1,5")
     return tuple(range(numbers[0]))

@@ -1,271 +1,239 @@
-"""The plan of a comparison, written before its first run: what is compared, in which order, and what will be said.
+"""The plan of a comparison, written before its first run: arms, seeds, order, primary metric, margin, analyses.
 
-What stands here cannot be chosen later with the numbers in sight: baseline, seeds, primary figure, margin, looks.
+Its JSON form is plan.json in the comparison's folder.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from comparison.runs import Run, cell_name
-from comparison.statistics import minimal_detectable, seeds_for_same
+from comparison.runs import Run, run_name
+from comparison.statistics import minimal_detectable
 from configs.errors import explain
 from core.files import write_text
-from core.text import format_duration
 
 PLAN = "plan.json"
-SIGMA = 0.006  # residual sd of one run's mAP50-95, assumed for planning until there are runs to estimate it from
-AGAIN = " (other seeds)"  # the label of the same activation under further seeds
-FORWARD = 1 / 3  # of a training step: what a batch costs in validation, assumed for the estimate
-# What of a plan has to be the same when a comparison is gone on with; seeds and activations may be added.
-FIXED = ("baseline", "cfg", "overrides", "margin", "alpha", "budget", "same")
+SIGMA = 0.006  # residual sd of one run's mAP50-95, assumed for planning
+AA_SUFFIX = " (other seeds)"  # label suffix of the second arm of an A/A control
+VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training step, assumed for the estimate
+# Fields that must agree when a comparison is resumed; seeds and arms may be added.
+FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin": "margin", "alpha": "alpha",
+         "budget": "budget", "aa": "same"}  # fmt: skip
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Overrides = dict[str, JsonValue]
+"""Config overrides by dotted key."""
 
 
-class Cell(NamedTuple):
-    """A run of the plan."""
+class PlannedRun(NamedTuple):
+    """One run of the plan."""
 
-    act: str  # as the run's own record will name it
-    seed: int  # that it trains with
+    act: str  # the arm's label
+    seed: int
 
     @property
     def name(self) -> str:
         """The name of its folder."""
-        return cell_name(self.act, self.seed)
+        return run_name(self.act, self.seed)
 
 
 class Plan(BaseModel):
-    """The plan; `acts` and `seeds` are those of before run 1, what was added later is kept apart."""
+    """The plan; `acts` and `seeds` are those declared before the first run, later additions are kept separately."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
-    acts: tuple[str, ...]
+    acts: tuple[str, ...]  # labels of the arms
     baseline: str
     seeds: tuple[Seed, ...]
     cfg: str
-    overrides: dict[str, Any] = {}  # of the configuration, for all runs
-    specs: dict[str, dict[str, Any]]  # of the configuration, by activation
-    epochs: dict[str, Annotated[int, Field(ge=1)]]  # by activation; they differ where the budget is time
-    primary: Literal["mAP50-95"] = "mAP50-95"  # of the last epoch, moving average of the weights
-    margin: Annotated[float, Field(gt=0, lt=1)] = 0.005  # mAP as a fraction
-    looks: tuple[Annotated[int, Field(ge=1)], ...] = ()  # numbers of seeds after which a verdict is declared
+    overrides: Overrides = {}  # for all runs
+    arms: dict[str, Overrides] = Field(alias="specs")  # overrides by arm
+    epochs: dict[str, Annotated[int, Field(ge=1)]]  # by arm; they differ if the budget is time
+    primary: Literal["mAP50-95"] = "mAP50-95"  # of the last epoch, EMA weights
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.005  # equivalence margin, mAP as a fraction
+    interim: tuple[Annotated[int, Field(ge=1)], ...] = Field((), alias="looks")  # analyses, in seeds; the last is final
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     budget: Literal["epochs", "time"] = "epochs"
-    same: bool = False  # A/A: the one activation against itself under other seeds
+    aa: bool = Field(False, alias="same")  # A/A control: one activation against itself under other seeds
     sigma_assumed: Annotated[float, Field(gt=0)] = SIGMA
-    notes: tuple[str, ...] = ()  # what was decided for this comparison, in words
-    step_ms: dict[str, float] = {}  # of a training step, by activation, from the probe; empty without one
-    batches: tuple[int, int] = (0, 0)  # of an epoch's training and validation, from the probe
-    start_s: Annotated[float, Field(ge=0)] = 0.0  # of a process until its first step, from the probe
+    notes: tuple[str, ...] = ()
+    step_ms: dict[str, float] = {}  # time of a training step by arm, from the probe; empty without one
+    batches: tuple[int, int] = (0, 0)  # per epoch: training, validation; from the probe
+    start_s: Annotated[float, Field(ge=0)] = 0.0  # start-up time of a run, from the probe
     created: str = ""
     added_acts: tuple[str, ...] = ()
     added_seeds: tuple[Seed, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Plan":
-        every = (*self.acts, *self.added_acts)
-        for what, values in (("acts", every), ("seeds", (*self.seeds, *self.added_seeds)), ("looks", self.looks)):
-            twice = [value for value in values if values.count(value) > 1]
-            if twice:
-                raise ValueError(f"{what}: {twice[0]} stands twice")
+        listed: tuple[tuple[str, tuple[str, ...] | tuple[int, ...]], ...] = (
+            ("acts", self.all_acts),
+            ("seeds", self.all_seeds),
+            ("looks", self.interim),
+        )
+        for what, values in listed:
+            duplicates = [value for value in values if list(values).count(value) > 1]
+            if duplicates:
+                raise ValueError(f"{what}: duplicate {duplicates[0]}")
         if self.baseline not in self.acts:
             raise ValueError(f"baseline: found {self.baseline}, expected one of {', '.join(self.acts)}")
         if len(self.acts) < 2:
             raise ValueError(f"acts: found {', '.join(self.acts)} alone, expected two or more to compare")
         if not self.seeds:
             raise ValueError("seeds: found none, expected at least one")
-        if self.looks and (list(self.looks) != sorted(self.looks) or self.looks[-1] != len(self.seeds)):
+        if self.interim and (list(self.interim) != sorted(self.interim) or self.interim[-1] != len(self.seeds)):
             raise ValueError(
-                f"looks: found {', '.join(map(str, self.looks))}; expected rising numbers of seeds, the last of them "
-                f"all {len(self.seeds)}"
+                f"looks: found {', '.join(map(str, self.interim))}; expected increasing numbers of seeds, the last of "
+                f"them all {len(self.seeds)}"
             )
-        lacking = [act for act in every if act not in self.specs or act not in self.epochs]
-        if lacking:
-            raise ValueError(f"specs, epochs: {lacking[0]} is missing")
+        missing = [act for act in self.all_acts if act not in self.arms or act not in self.epochs]
+        if missing:
+            raise ValueError(f"specs, epochs: {missing[0]} is missing")
         return self
+
+    @property
+    def all_acts(self) -> tuple[str, ...]:
+        """The planned arms and those added later."""
+        return (*self.acts, *self.added_acts)
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The planned seeds and those added later."""
+        return (*self.seeds, *self.added_seeds)
 
     # ------------------------------------------------------------------------------------------------------- the runs
 
     @property
-    def cells(self) -> tuple[Cell, ...]:
-        """The runs in their order: seed by seed, each seed starting with the next activation."""
-        return tuple(cell for block in self.blocks for cell in block)
+    def runs(self) -> tuple[PlannedRun, ...]:
+        """The runs in order."""
+        return tuple(run for group in self.seed_groups for run in group)
 
     @property
-    def blocks(self) -> tuple[tuple[Cell, ...], ...]:
-        """The runs of each seed. What was added comes behind what was planned."""
-        planned = [self._block(number, seed, self.acts) for number, seed in enumerate(self.seeds)]
+    def seed_groups(self) -> tuple[tuple[PlannedRun, ...], ...]:
+        """The runs of each seed, each group starting with the next arm. Additions follow what was planned."""
         count = len(self.seeds)
-        further = [self._block(number, seed, self.added_acts) for number, seed in enumerate(self.seeds)]
-        every = (*self.acts, *self.added_acts)
-        further += [self._block(count + number, seed, every) for number, seed in enumerate(self.added_seeds)]
-        return tuple(tuple(block) for block in (*planned, *further) if block)
+        groups = [self._group(number, seed, self.acts) for number, seed in enumerate(self.seeds)]
+        groups += [self._group(number, seed, self.added_acts) for number, seed in enumerate(self.seeds)]
+        groups += [self._group(count + number, seed, self.all_acts) for number, seed in enumerate(self.added_seeds)]
+        return tuple(group for group in groups if group)
 
-    def _block(self, number: int, seed: int, acts: Sequence[str]) -> list[Cell]:
-        if not acts:
-            return []
-        start = number % len(acts)
-        return [self._cell(act, seed) for act in (*acts[start:], *acts[:start])]
+    def _group(self, number: int, seed: int, acts: Sequence[str]) -> tuple[PlannedRun, ...]:
+        start = number % len(acts) if acts else 0
+        return tuple(self._run(act, seed) for act in (*acts[start:], *acts[:start]))
 
-    def _cell(self, act: str, seed: int) -> Cell:
-        if self.same and act.endswith(AGAIN):
-            return Cell(act.removesuffix(AGAIN), seed + self._shift)
-        return Cell(act, seed)
+    def _run(self, act: str, seed: int) -> PlannedRun:
+        if self.aa and act.endswith(AA_SUFFIX):
+            return PlannedRun(act.removesuffix(AA_SUFFIX), seed + self._seed_offset)
+        return PlannedRun(act, seed)
 
     @property
-    def _shift(self) -> int:
-        return max((*self.seeds, *self.added_seeds)) + 1
+    def _seed_offset(self) -> int:
+        """What is added to the seeds of the second arm of an A/A control."""
+        return max(self.all_seeds) + 1
 
     def as_compared(self, runs: Sequence[Run]) -> list[Run]:
-        """The runs under the labels and seeds of the comparison, in the order of the activations, baseline first.
+        """The runs in the order of the arms, baseline first.
 
-        They are the runs' own but for an A/A, where a run of a further seed stands for the partner of the first ones.
+        In an A/A control, the runs of the second half of the seeds are relabelled as the second arm.
         """
-        if self.same:
-            again = self.acts[1]
+        if self.aa:
             runs = [
-                run if run.seed < self._shift else replaced(run, act=again, seed=run.seed - self._shift) for run in runs
+                run
+                if run.seed < self._seed_offset
+                else replace(run, act=self.acts[1], seed=run.seed - self._seed_offset)
+                for run in runs
             ]
-        place = {act: number for number, act in enumerate((self.baseline, *self.acts, *self.added_acts))}
-        place[self.baseline] = -1
-        return sorted(runs, key=lambda run: (place.get(run.act, len(place)), run.seed))
+        order = {act: number for number, act in enumerate(self.all_acts)} | {self.baseline: -1}
+        return sorted(runs, key=lambda run: (order.get(run.act, len(order)), run.seed))
 
-    def overrides_of(self, cell: Cell) -> dict[str, Any]:
-        """What a run sets on the configuration: what all do, its activation, its epochs, its seed."""
+    def overrides_of(self, run: PlannedRun) -> Overrides:
+        """The config overrides of a run: common ones, its arm's, its epochs and its seed."""
         return {
             **self.overrides,
-            **self.specs[cell.act],
-            "train.epochs": self.epochs[cell.act],
-            "train.seed": cell.seed,
+            **self.arms[run.act],
+            "train.epochs": self.epochs[run.act],
+            "train.seed": run.seed,
         }
 
-    # -------------------------------------------------------------------------------------------------------- in words
+    # -------------------------------------------------------------------------------------------------------- estimates
 
-    def seconds(self, cell: Cell) -> float | None:
-        """The estimate for a run from the probe: its start, training steps, validations; None without a probe."""
-        if cell.act not in self.step_ms:
+    def seconds(self, run: PlannedRun) -> float | None:
+        """The estimated time of a run: start-up, training steps, validation; None without a probe."""
+        if run.act not in self.step_ms:
             return None
         train, val = self.batches
-        return self.start_s + self.epochs[cell.act] * (train + FORWARD * val) * self.step_ms[cell.act] / 1000
+        return self.start_s + self.epochs[run.act] * (train + VAL_STEP_FRACTION * val) * self.step_ms[run.act] / 1000
 
-    def detectable(self, sigma: float | None = None) -> float:
-        """The difference in mAP, a fraction, that the planned seeds show with a chance of 80 %; inf for one seed."""
-        sigma = self.sigma_assumed if sigma is None else sigma
-        candidates, seeds = len(self.acts) - 1, len(self.seeds)
-        return minimal_detectable(sigma=sigma, candidates=candidates, seeds=seeds, alpha=self.alpha, guarded=True)
-
-    def describe(self) -> str:
-        """The plan as printed before the runs."""
-        return "\n".join(f"{name:<16}{text}" for name, text in self.entries())
-
-    def entries(self) -> list[tuple[str, str]]:
-        """What the plan says, as names and texts."""
-        points, count = 100 * self.sigma_assumed, len(self.seeds)
-        per_act = dict.fromkeys(self.epochs[act] for act in (*self.acts, *self.added_acts))
-        epochs = ", ".join(f"{act} {self.epochs[act]}" for act in self.acts) if len(per_act) > 1 else f"{[*per_act][0]}"
-        entries = [
-            ("activations", f"{', '.join(self.acts)} (baseline {self.baseline})"),
-            ("seeds", f"{', '.join(map(str, self.seeds))}"),
-            ("epochs", f"{epochs}{'' if self.budget == 'epochs' else ', planned to take the time of the fastest'}"),
-            ("order", ", ".join(cell.name for cell in self.cells[:6]) + (", ..." if len(self.cells) > 6 else "")),
-            ("time", self._time()),
-            ("primary figure", f"{self.primary} of the last epoch, moving average of the weights"),
-            ("will show", self._power(points)),
-            ("the same", f"within {100 * self.margin:.2g} mAP points{self._price_of_same()}"),
-            ("looks", f"after {', '.join(map(str, self.looks or (count,)))} seeds; alpha {self.alpha:g} in all"),
-        ]
-        if self.added_acts or self.added_seeds:
-            added = [*self.added_acts, *(f"seed {seed}" for seed in self.added_seeds)]
-            entries.append(("added", f"{', '.join(added)}, beyond the plan: what they show is exploratory"))
-        return entries + [("note", note) for note in self.notes]
-
-    def _time(self) -> str:
-        estimates = [self.seconds(cell) for cell in self.cells]
-        known = [each for each in estimates if each is not None]
-        if len(known) < len(estimates):
-            return f"{len(estimates)} runs; no probe, so an estimate comes with the first epoch"
-        return (
-            f"{len(estimates)} runs, about {format_duration(sum(known))} on one device, estimated from a probe of each "
-            "activation's step (a validation batch taken as a third of a step, final evaluation and plots excluded)"
+    def detectable(self) -> float:
+        """The difference in mAP, as a fraction, that the planned seeds detect with 80 % power; inf for one seed."""
+        return minimal_detectable(
+            sigma=self.sigma_assumed,
+            candidates=len(self.acts) - 1,
+            seeds=len(self.seeds),
+            alpha=self.alpha,
+            conservative=True,
         )
-
-    def _power(self, points: float) -> str:
-        smallest = 100 * self.detectable()
-        if math.isinf(smallest):
-            return "differences only: with one seed there is no interval and no verdict"
-        words = f"a difference of {smallest:.2g} mAP points with a chance of 80 %"
-        gross = ", so only gross ones: two seeds say little" if len(self.seeds) == 2 else ""
-        return f"{words}{gross} (assumed: one run's residual sd is {points:.2g} mAP points, --sigma)"
-
-    def _price_of_same(self) -> str:
-        candidates = len(self.acts) - 1
-        seeds = seeds_for_same(self.margin, sigma=self.sigma_assumed, candidates=candidates, alpha=self.alpha)
-        needed = "more than 1000" if seeds is None else str(seeds)
-        return f", which takes {needed} seeds to be found of two that are (80 % chance, same assumption)"
 
     # ---------------------------------------------------------------------------------------------------------- on disk
 
+    def to_json(self) -> dict[str, JsonValue]:
+        """The content of plan.json."""
+        return self.model_dump(mode="json", by_alias=True)
+
     def write(self, folder: Path) -> None:
-        """Write plan.json in one step."""
+        """Write plan.json atomically."""
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-        write_text(folder / PLAN, text)
+        write_text(folder / PLAN, json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n")
 
-    def merged(self, asked: "Plan") -> "Plan":
-        """This plan with what ``asked`` has more of: activations and seeds. ValueError where it asks for another plan.
+    def merged(self, other: "Plan") -> "Plan":
+        """This plan with the additional arms and seeds of ``other``. ValueError if ``other`` is a different plan.
 
-        Seeds and activations that ``asked`` leaves out stay in the plan.
+        Arms and seeds that ``other`` leaves out stay in the plan.
         """
         wrong = [
-            f"{key}: {_brief(getattr(asked, key))} instead of {_brief(getattr(self, key))}"
-            for key in FIXED
-            if getattr(asked, key) != getattr(self, key)
+            f"{key}: {_brief(getattr(other, name))} instead of {_brief(getattr(self, name))}"
+            for name, key in FIXED.items()
+            if getattr(other, name) != getattr(self, name)
         ]
-        if asked.looks and asked.looks != self.looks:
-            wrong.append(f"looks: {_brief(asked.looks)} instead of {_brief(self.looks)}")
-        every, seeds = (*self.acts, *self.added_acts), (*self.seeds, *self.added_seeds)
-        wrong += [f"{act} left out" for act in self.acts if act not in asked.acts]
-        wrong += [f"seed {seed} left out" for seed in self.seeds if seed not in asked.seeds]
-        wrong += [
-            f"{what} of {act}: {_brief(getattr(asked, what)[act])} instead of {_brief(getattr(self, what)[act])}"
-            for what in ("specs", "epochs")
-            for act in every
-            if act in asked.acts and getattr(asked, what)[act] != getattr(self, what)[act]
-        ]
-        if self.same and set(asked.seeds) != set(self.seeds):
-            wrong.append("other seeds, which an A/A cannot be added to")
+        if other.interim and other.interim != self.interim:
+            wrong.append(f"looks: {_brief(other.interim)} instead of {_brief(self.interim)}")
+        wrong += [f"{act} left out" for act in self.acts if act not in other.acts]
+        wrong += [f"seed {seed} left out" for seed in self.seeds if seed not in other.seeds]
+        for act in self.all_acts:
+            if act not in other.acts:
+                continue
+            if other.arms[act] != self.arms[act]:
+                wrong.append(f"specs of {act}: {_brief(other.arms[act])} instead of {_brief(self.arms[act])}")
+            if other.epochs[act] != self.epochs[act]:
+                wrong.append(f"epochs of {act}: {other.epochs[act]} instead of {self.epochs[act]}")
+        if self.aa and set(other.seeds) != set(self.seeds):
+            wrong.append("other seeds, which cannot be added to an A/A control")
         if wrong:
-            raise ValueError(f"the plan in this folder is another one ({'; '.join(wrong)}); take another --name")
-        further = tuple(act for act in asked.acts if act not in every)
+            raise ValueError(f"this folder holds a different plan ({'; '.join(wrong)}); choose another --name")
+        new = tuple(act for act in other.acts if act not in self.all_acts)
         return self.model_copy(
             update={
-                "added_acts": (*self.added_acts, *further),
-                "added_seeds": (*self.added_seeds, *(seed for seed in asked.seeds if seed not in seeds)),
-                "specs": {**self.specs, **{act: asked.specs[act] for act in further}},
-                "epochs": {**self.epochs, **{act: asked.epochs[act] for act in further}},
-                "step_ms": {**self.step_ms, **{act: asked.step_ms[act] for act in further if act in asked.step_ms}},
+                "added_acts": (*self.added_acts, *new),
+                "added_seeds": (*self.added_seeds, *(seed for seed in other.seeds if seed not in self.all_seeds)),
+                "arms": {**self.arms, **{act: other.arms[act] for act in new}},
+                "epochs": {**self.epochs, **{act: other.epochs[act] for act in new}},
+                "step_ms": {**self.step_ms, **{act: other.step_ms[act] for act in new if act in other.step_ms}},
             }
         )
 
 
-def replaced(run: Run, *, act: str, seed: int) -> Run:
-    """The run under another label and seed."""
-    return Run(**{**vars(run), "act": act, "seed": seed})
-
-
-def make_plan(**fields: Any) -> Plan:
-    """A new plan, dated now. ValueError in one line for what is wrong with it."""
+def make_plan(**fields: object) -> Plan:
+    """A new plan, dated now. ValueError in one line if a field is wrong."""
     return _validated({**fields, "created": datetime.now().astimezone().isoformat(timespec="seconds")}, "")
 
 
 def read_plan(folder: Path) -> Plan | None:
-    """The plan of a comparison's folder, None where there is none. ValueError where the file is damaged."""
+    """The plan of a comparison's folder, None without one. ValueError if the file is damaged."""
     file = folder / PLAN
     if not file.is_file():
         return None
@@ -276,7 +244,7 @@ def read_plan(folder: Path) -> Plan | None:
     return _validated(content, f"{file}: ")
 
 
-def _validated(content: Any, where: str) -> Plan:
+def _validated(content: object, where: str) -> Plan:
     try:
         return Plan.model_validate(content)
     except ValidationError as error:
@@ -284,11 +252,11 @@ def _validated(content: Any, where: str) -> Plan:
 
 
 def epochs_in_equal_time(epochs: int, step_ms: Mapping[str, float]) -> dict[str, int]:
-    """Epochs by activation whose time is that of `epochs` of the fastest one."""
+    """Epochs by arm that take as long as `epochs` of the fastest one."""
     fastest = min(step_ms.values())
-    return {act: max(1, round(epochs * fastest / own)) for act, own in step_ms.items()}
+    return {act: max(1, round(epochs * fastest / step)) for act, step in step_ms.items()}
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,124 +1,133 @@
-"""The progress display of a comparison, and what the end of each run means for it."""
+"""The progress display of a comparison, and the bookkeeping of how its runs end."""
 
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from comparison.job import Job, fail, job
-from comparison.plan import Cell, Plan
+from comparison.job import TRAINER, Job, make_job
+from comparison.plan import Plan, PlannedRun
 from comparison.runs import read_rows, read_run
 from core.text import format_duration
 
-PLAIN_LINE_SECONDS = 60.0
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+LINE_SECONDS = 60.0  # between lines without a terminal
 BAR_SECONDS = 2.0
-NAMED = 3  # runs that the display names
-MOST_KILLS = 2  # of a run by SIGKILL, behind which it is gone on with; one more is a failure
+SHOWN_RUNS = 3
+MAX_RESTARTS = 2  # after SIGKILL; a further one is a failure
 
 
-class Watch:
-    """One progress display over all runs, in epochs, with the time that is left: a bar, or plain lines elsewhere.
+class Progress:
+    """One display over all runs, in epochs, with the remaining time: a bar on a terminal, else lines.
 
-    It reads little and seldom: on a CPU, what it takes is taken from the runs that are being timed.
+    It reads little and rarely: on a CPU, it would slow down the runs that are being timed.
     """
 
-    def __init__(self, plan: Plan, folder: Path, *, after_block: Callable[[int], None] = lambda blocks: None) -> None:
-        self.plan, self.after_block = plan, after_block
-        self.jobs = {cell: job(plan, cell, folder) for cell in plan.cells}
-        self.weights = {cell: plan.step_ms.get(cell.act, 1.0) for cell in plan.cells}  # of an epoch, by the probe
-        self.status = {cell: own.status() for cell, own in self.jobs.items()}
-        self.epochs = {cell: self._epochs(cell) for cell in self.jobs}
-        self.killed: Counter[Cell] = Counter()
-        self.blocks = self._blocks()
-        self.total = sum(plan.epochs[cell.act] * self.weights[cell] for cell in self.jobs)
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        *,
+        trainer: Sequence[str] = TRAINER,
+        after_seed: Callable[[int], None] = lambda seeds: None,
+    ) -> None:
+        self.plan, self.after_seed = plan, after_seed
+        self.jobs = {run: make_job(plan, run, folder, trainer=trainer) for run in plan.runs}
+        self.weights = {run: plan.step_ms.get(run.act, 1.0) for run in plan.runs}  # relative time of an epoch
+        self.status = {run: job.status() for run, job in self.jobs.items()}
+        self.epochs = {run: self._epochs(run) for run in self.jobs}
+        self.kills: Counter[PlannedRun] = Counter()
+        self.complete_seeds = self._complete_seeds()
+        self.total = sum(plan.epochs[run.act] * self.weights[run] for run in self.jobs)
         self.first, self.start = self.done, time.monotonic()
-        self.bar: Any = None
+        self.bar: tqdm | None = None
         self.shown = self.start
 
     @property
     def done(self) -> float:
-        """The work done, in weighted epochs."""
-        return sum(self.weights[cell] * count for cell, count in self.epochs.items())
+        """The completed work, in weighted epochs."""
+        return sum(self.weights[run] * count for run, count in self.epochs.items())
 
-    def _epochs(self, cell: Cell) -> int:
-        epochs = self.plan.epochs[cell.act]
-        if self.status[cell] in ("finished", "failed"):
+    def _epochs(self, run: PlannedRun) -> int:
+        epochs = self.plan.epochs[run.act]
+        if self.status[run] in ("finished", "failed"):
             return epochs
         try:
-            return min(epochs, len(read_rows(self.jobs[cell].folder / "results.csv")))
+            return min(epochs, len(read_rows(self.jobs[run].folder / "results.csv")))
         except ValueError:
             return 0
 
-    def _blocks(self) -> int:
-        """How many of the first blocks have ended in all their runs."""
-        ended = [all(self.status[cell] in ("finished", "failed") for cell in block) for block in self.plan.blocks]
-        return ended.index(False) if False in ended else len(ended)
+    def _complete_seeds(self) -> int:
+        """The number of seed groups, from the first on, whose runs have all ended."""
+        for number, group in enumerate(self.plan.seed_groups):
+            if any(self.status[run] not in ("finished", "failed") for run in group):
+                return number
+        return len(self.plan.seed_groups)
 
-    def left(self) -> str:
-        """The time until the end by the pace so far, in words; empty before the first epoch."""
-        gained = self.done - self.first
-        seconds = (time.monotonic() - self.start) * (self.total - self.done) / gained if gained else None
-        return "" if seconds is None else f", about {format_duration(seconds)} left"
-
-    def show(self, running: Iterable[Job]) -> None:
-        """Bring the display up to date, now and then."""
-        if time.monotonic() - self.shown < (BAR_SECONDS if self.bar is not None else PLAIN_LINE_SECONDS):
+    def update(self, running: Iterable[Job]) -> None:
+        """Refresh the display, at intervals."""
+        if time.monotonic() - self.shown < (BAR_SECONDS if self.bar is not None else LINE_SECONDS):
             return
-        jobs = list(running)
-        self.epochs |= {own.cell: self._epochs(own.cell) for own in jobs}
-        more = f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else ""
-        self._show(", ".join(own.cell.name for own in jobs[:NAMED]) + more)
+        runs = [job.run for job in running]
+        self.epochs |= {run: self._epochs(run) for run in runs}
+        more = f" and {len(runs) - SHOWN_RUNS} more" if len(runs) > SHOWN_RUNS else ""
+        self._show(", ".join(run.name for run in runs[:SHOWN_RUNS]) + more)
 
     def _show(self, text: str) -> None:
         self.shown, percent = time.monotonic(), 100 * self.done / self.total
+        gained = self.done - self.first
+        seconds = (time.monotonic() - self.start) * (self.total - self.done) / gained if gained else None
+        left = "" if not seconds else f", about {format_duration(seconds)} left"
         if self.bar is None:
-            print(f"{percent:3.0f} %  {text}{self.left()}", flush=True)
+            print(f"{percent:3.0f} %  {text}{left}", flush=True)
         else:
             self.bar.n = round(percent, 1)
-            self.bar.set_postfix_str(f"{text}{self.left()}", refresh=True)
+            self.bar.set_postfix_str(f"{text}{left}", refresh=True)
 
-    def begun(self, own: Job) -> None:
-        """Say which run starts."""
-        self._show(f"{own.cell.name} {'goes on' if own.command() == own.resume else 'starts'}")
+    def started(self, job: Job) -> None:
+        """Report that a run starts or resumes."""
+        self._show(f"{job.run.name} {'resumes' if job.has_checkpoint else 'starts'}")
 
-    def ended(self, own: Job, status: str) -> str:
-        """Say how a run has ended; "again" where it is to be gone on with, as it was killed from outside."""
+    def ended(self, job: Job, status: str) -> bool:
+        """Report how a run ended; True if it was killed and is to be resumed."""
         if status == "killed":
-            self.killed[own.cell] += 1
-            if self.killed[own.cell] <= MOST_KILLS:
-                self.say(f"{own.cell.name} was killed; going on with it")
-                return "again"
-            fail(own, f"killed {self.killed[own.cell]} times, by the system where memory runs out")
+            self.kills[job.run] += 1
+            if self.kills[job.run] <= MAX_RESTARTS:
+                self.message(f"{job.run.name} was killed; resuming it")
+                return True
+            job.fail(f"killed {self.kills[job.run]} times, possibly by the system for lack of memory")
             status = "failed"
-        self.status[own.cell] = status
-        self.epochs[own.cell] = self._epochs(own.cell)
+        self.status[job.run] = status
+        self.epochs[job.run] = self._epochs(job.run)
         if status == "finished":
-            last = read_run(own.folder).rows[-1].get("metrics/mAP50-95")
-            self.say(f"{own.cell.name} finished" + ("" if last is None else f", mAP50-95 {last:.3f}"))
+            last = read_run(job.folder).rows[-1].get("metrics/mAP50-95")
+            self.message(f"{job.run.name} finished" + ("" if last is None else f", mAP50-95 {last:.3f}"))
         elif status == "failed":
-            self.say(f"{own.cell.name} FAILED: {read_run(own.folder).reason} (log: {own.log})")
+            self.message(f"{job.run.name} FAILED: {read_run(job.folder).reason} (log: {job.log})")
         else:
-            self.say(f"{own.cell.name} was stopped")
-        if self._blocks() > self.blocks:
-            self.blocks = self._blocks()
-            self.after_block(self.blocks)
-        return status
+            self.message(f"{job.run.name} was stopped")
+        if (complete := self._complete_seeds()) > self.complete_seeds:
+            self.complete_seeds = complete
+            self.after_seed(complete)
+        return False
 
-    def say(self, text: str) -> None:
-        """A line of its own."""
+    def message(self, text: str) -> None:
+        """Print a line."""
         if self.bar is not None:
             self.bar.write(text, file=sys.stderr)
         else:
             self._show(text)
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
-            self.bar = tqdm(total=100, desc="comparison", bar_format=form, dynamic_ncols=True)
+            bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+            self.bar = tqdm(total=100, desc="comparison", bar_format=bar_format, dynamic_ncols=True)
         return self
 
     def __exit__(self, *error: object) -> None:

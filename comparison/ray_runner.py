@@ -1,41 +1,42 @@
-"""The runs of a plan on a Ray cluster: the same runs and folders, each a task that takes a GPU, or a CPU without any.
+"""Train the runs of a plan on a Ray cluster: each run is a task that takes a GPU, or a CPU if there are none.
 
-All machines see the comparison's folder and this repository under the same paths. A task reads from the folder what is
-to be done, so where a worker or its machine is lost, another one goes on with its run, and the others lose nothing.
+All machines see the comparison's folder and this repository under the same paths. A task reads its state from the
+folder, so if a worker or its machine is lost, another one resumes its run.
 """
 
 import logging
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-from comparison.job import GRACE_SECONDS, ROOT, TRAINER, Job, conclude, job, launch, stop
-from comparison.plan import Cell, Plan
-from comparison.progress import Watch
-from comparison.runner import POLL_SECONDS, Interrupted, left_over, signals
+from comparison.job import GRACE_SECONDS, ROOT, TRAINER, Job, stop
+from comparison.plan import Plan, PlannedRun
+from comparison.progress import Progress
+from comparison.runner import POLL_SECONDS, Interrupted, remaining, stop_signals
 from core.files import is_locked
 
 RETRIES = 5  # of a run whose worker is lost
 
 
-def train_one(own: Job) -> int:
-    """Train or go on with a run on the worker that this is called on; its exit code, 0 where it is finished already."""
-    while is_locked(own.folder):  # the training of a lost worker lives on
+def train_one(job: Job) -> int:
+    """Train or resume a run on this worker; returns its exit code, 0 if it is already finished."""
+    while is_locked(job.folder):  # the training of a lost worker is still running
         time.sleep(POLL_SECONDS)
-    if own.status() == "finished":
+    if job.status() == "finished":
         return 0
-    process = launch(own)
+    process = job.launch()
     try:
-        while process.poll() is None:  # a wait in the system would not be interrupted by Ray
+        while process.poll() is None:  # Ray cannot interrupt a blocking wait
             time.sleep(POLL_SECONDS)
         return process.returncode
     finally:
-        stop(process)  # where Ray cancels the task, by an exception of its choice
+        stop(process)  # if Ray cancels the task, by raising an exception here
 
 
-def connect() -> Any:
-    """The ray package, connected to RAY_ADDRESS, to a cluster on this machine, or to one made for this process."""
+def connect() -> ModuleType:
+    """The ray package, connected to RAY_ADDRESS, to a cluster on this machine, or to a new local one."""
     try:
         import ray
     except ImportError:
@@ -52,29 +53,26 @@ def train_all(
     *,
     retry_failed: bool = False,
     trainer: Sequence[str] = TRAINER,
-    after_block: Callable[[int], None] = lambda blocks: None,
+    after_seed: Callable[[int], None] = lambda seeds: None,
 ) -> None:
-    """Train what is left of the plan on all of the cluster; raises as ``comparison.runner.train_all`` does."""
+    """Train the remaining runs of the plan on the whole cluster; raises as ``comparison.runner.train_all`` does."""
     ray = connect()
     gpus = 1 if ray.cluster_resources().get("GPU") else 0
     task = ray.remote(train_one).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
-
-    def submit(cell: Cell) -> Any:
-        return task.remote(job(plan, cell, folder, trainer=trainer))
-
-    pending = {submit(cell): cell for block in left_over(plan, folder, retry_failed=retry_failed) for cell in block}
-    with Watch(plan, folder, after_block=after_block) as watch, signals() as asked:
+    groups = remaining(plan, folder, retry_failed=retry_failed)
+    with Progress(plan, folder, trainer=trainer, after_seed=after_seed) as progress, stop_signals() as signals:
+        jobs = progress.jobs
+        pending: dict[object, PlannedRun] = {task.remote(jobs[run]): run for group in groups for run in group}
         try:
             while pending:
                 ended, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
                 for reference in ended:
-                    cell = pending.pop(reference)
-                    own = job(plan, cell, folder, trainer=trainer)
-                    if watch.ended(own, conclude(own, _code(ray, reference))) == "again":
-                        pending[submit(cell)] = cell
-                if asked:
-                    raise Interrupted(asked[0])
-                watch.show([watch.jobs[cell] for cell in pending.values()])
+                    run = pending.pop(reference)
+                    if progress.ended(jobs[run], jobs[run].conclude(_exit_code(ray, reference))):
+                        pending[task.remote(jobs[run])] = run
+                if signals:
+                    raise Interrupted(signals[0])
+                progress.update([jobs[run] for run in pending.values()])
         finally:
             for reference in pending:
                 ray.cancel(reference)
@@ -82,9 +80,9 @@ def train_all(
                 ray.wait(list(pending), num_returns=len(pending), timeout=GRACE_SECONDS)
 
 
-def _code(ray: Any, reference: Any) -> int:
-    """The exit code of a run; as of one killed where its worker was lost more often than tasks are tried again."""
+def _exit_code(ray: ModuleType, reference: object) -> int:
+    """The exit code of a run; that of SIGKILL if its worker was lost more often than tasks are retried."""
     try:
         return ray.get(reference)
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
-        return -9
+        return -signal.SIGKILL

@@ -1,38 +1,34 @@
-"""A comparison's numbers (the mapping of report.json) put into words, tables, the page and the terminal's text.
+"""Render the summary of a comparison: tables, CSV files, the page and the text for the terminal.
 
-The template escapes everything: a label or a path is data. The page asks for nothing outside itself.
+The template escapes everything, and the page loads nothing.
 """
 
+import csv
+import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from comparison.figures import inline_svg
+from comparison import wording
+from comparison.figures import Palette, inline_svg, signed_points, times_ratio
+from comparison.summary import POINTS, PRIMARY, Field, Metric, Outcome, Requirement, Summary, TimingRow
 from core.text import format_duration
 
-Numbers = Mapping[str, Any]
-PRIMARY = "metrics/mAP50-95"
-MEMORY = (
-    "Peak memory is what the training adds: on a GPU the most that PyTorch allocated, on a CPU the process's peak "
-    "minus its size after the build of the model. It hardly varies, so it is described and not tested."
-)
-BEST = "The best epoch is chosen on the set it is measured on, so it flatters noisy curves: look, do not conclude."
-LATENCY = "Inference latency is that of the trained network on the machine of the training."
-CORRELATION = (
-    "Correlation: how much a seed's runs rise and fall with those of the baseline. Near 1, pairing by seed has "
-    "cancelled most of the luck; near 0, it has brought nothing."
-)
-PICTURES = {"answer": ("answer", "answer_wide"), "curves": ("curves", "curves_wide"), "runs": ("runs",)}
-PICTURES |= {"times": ("times",), "timing": ("timing",)}
+PICTURES = {
+    "answer": ("answer", "answer_wide"), "curves": ("curves", "curves_wide"), "runs": ("runs",), "times": ("times",),
+    "timing": ("timing",),
+}  # fmt: skip
+T = TypeVar("T")
+TEXT_COLUMNS = ("activation", "status", "reason", "time_excluded", "folder")
 
 
 class Column(NamedTuple):
-    """A column of a table: its head, what the head adds in small, whether it holds text."""
+    """A column of a table: header, small print in the header, whether it holds text."""
 
     title: str
     unit: str = ""
@@ -40,7 +36,7 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A cell: what is shown, what it is sorted by, its class."""
+    """A table cell: text, sort value, CSS class."""
 
     text: str
     value: float | str = ""
@@ -48,7 +44,7 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row, with the colour of its activation."""
+    """A table row with the CSS colour variable of its activation."""
 
     cells: list[Cell]
     color: str = ""
@@ -61,479 +57,330 @@ class Table(NamedTuple):
     rows: list[Row]
 
 
-# ------------------------------------------------------------------------------------------------------------- numbers
-
-
-def signed_points(value: float, interval: tuple[float, float] | None = None) -> str:
-    """A difference in points with its interval: +0.82 [+0.10, +1.54]."""
-    ends = "" if interval is None else f" [{_signed(interval[0])}, {_signed(interval[1])}]"
-    return f"{_signed(value)}{ends}"
-
-
-def _signed(value: float) -> str:
-    text = f"{value:+.2f}"
-    return (text[1:] if float(text) == 0 else text).replace("-", "−")
-
-
-def times_words(value: float, interval: tuple[float, float] | None = None) -> str:
-    """A ratio with its interval: ×1.10 [1.08, 1.12], with one digit more where that is narrow."""
-    if interval is None:
-        return f"×{value:.2f}"
-    digits = 3 if interval[1] - interval[0] < 0.02 else 2
-    low, high = (f"{end:.{digits}f}" if end < 1000 else "∞" if math.isinf(end) else f"{end:.0e}" for end in interval)
-    return f"×{value:.{digits}f} [{low}, {high}]"
-
-
-def hours(value: float | None) -> str:
-    """Hours as people say them."""
-    if value is None:
-        return "unknown"
-    if value < 1:
-        return f"{60 * value:.0f} min" if value > 1 / 6 else format_duration(3600 * value)
-    return format_duration(3600 * value) if value < 48 else f"{value:,.0f} h ({value / 24:,.0f} days)"
+# --------------------------------------------------------------------------------------------------------------- cells
 
 
 def amount(value: float) -> str:
-    """A figure with three digits or so: 0.123, 12.3, 1,234."""
+    """A number with about three digits: 0.123, 12.3, 1,234."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
-def _mean(cells: Mapping[str, Any] | None, show: Callable[[float], str] | None = None) -> Cell:
-    """Mean ± sd of an activation's cells; without a way to show them, with as many digits as the sd warrants."""
-    if cells is None or cells["mean"] is None:
+def points(value: float) -> str:
+    """A mAP in points."""
+    return f"{value:.1f}"
+
+
+def mean_of(metric: Metric, show: Callable[[float], str] | None = None) -> Callable[[str], Cell]:
+    """The cells of a metric's mean ± sd by activation; without `show`, with as many digits as the sd supports."""
+    return lambda act: _mean(metric, act, show)
+
+
+def _mean(metric: Metric, act: str, show: Callable[[float], str] | None) -> Cell:
+    mean, sd = metric.mean(act), metric.arms[act].sd if act in metric.arms else None
+    if mean is None:
         return Cell("–")
-    mean, sd = cells["mean"], cells["sd"]
-    digits = 2 - math.floor(math.log10(max(abs(mean), 1e-9)))  # three of the mean's;
+    digits = 2 - math.floor(math.log10(max(abs(mean), 1e-9)))  # three significant digits of the mean,
     if sd:
-        digits = min(digits + 1, -math.floor(math.log10(sd)))  # four, and not beyond the first of the sd's
+        digits = min(digits + 1, -math.floor(math.log10(sd)))  # or four, but not beyond the first digit of the sd
     texts = [show(each) if show else f"{each:,.{max(0, digits)}f}" for each in (mean, sd) if each is not None]
     return Cell(" ± ".join(texts), mean)
 
 
-def _points(value: float) -> str:
-    return f"{value:.1f}"
+def difference_of(metric: Metric, outcome: Outcome) -> Callable[[str], Cell]:
+    """The cells of a metric's difference or ratio with its interval, by activation."""
+    ratio = metric.comparison is not None and metric.comparison.ratio
+
+    def cell(act: str) -> Cell:
+        if act == outcome.baseline:
+            return Cell("baseline", 1.0 if ratio else 0.0)
+        difference = metric.difference(act)
+        if difference is None:
+            return Cell("–")
+        show = times_ratio if ratio else signed_points
+        return Cell(show(difference.estimate, difference.interval), difference.estimate)
+
+    return cell
 
 
-def _found(metric: Mapping[str, Any], act: str) -> Mapping[str, Any] | None:
-    return metric["comparison"]["differences"].get(act) if metric["comparison"] else None
-
-
-def _difference(metric: Mapping[str, Any], act: str, *, baseline: str) -> Cell:
-    """A candidate's difference or ratio with its interval."""
-    if act == baseline:
-        return Cell("baseline", 1.0 if metric["comparison"] and metric["comparison"]["ratio"] else 0.0)
-    found = _found(metric, act)
-    if found is None:
-        return Cell("–")
-    show = times_words if metric["comparison"]["ratio"] else signed_points
-    return Cell(show(found["estimate"], found["interval"]), found["estimate"])
-
-
-def _level(comparison: Mapping[str, Any] | None) -> str:
-    return f"{100 * (1 - comparison['alpha']):g} %" if comparison else ""
+def _level(metric: Metric) -> str:
+    return f"simultaneous {wording.level(metric.comparison.alpha)} CI" if metric.comparison else ""
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
-def main_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
-    """One activation a row, all figures."""
-    metrics, base = numbers["metrics"], numbers["baseline"]
-    primary, time = metrics[PRIMARY], metrics["time"]
-    described = [key for key in metrics if metrics[key]["unit"] == "mAP points" and key not in (PRIMARY, "until")]
-    described = [key for key in described if any(cell["mean"] is not None for cell in metrics[key]["cells"].values())]
-    costs = [key for key in metrics if key not in (*described, PRIMARY, "until", "time", "wall_hours", "epoch_seconds")]
-    costs = [key for key in costs if any(cell["mean"] is not None for cell in metrics[key]["cells"].values())]
+def build(
+    rows: Iterable[T], columns: Sequence[tuple[Column, Callable[[T], Cell]]], color: Callable[[T], str] | None = None
+) -> Table:
+    """A table from its columns, each with the function that makes its cell of a row."""
+    return Table(
+        [column for column, _ in columns],
+        [Row([cell(row) for _, cell in columns], color(row) if color else "") for row in rows],
+    )
+
+
+ARM = (Column("activation", text=True), lambda act: Cell(act, act))
+
+
+def main_table(outcome: Outcome, palette: Palette) -> Table:
+    """All metrics, one row per activation."""
+    metrics, primary, time = outcome.metrics, outcome.primary, outcome.time
+    measured = [metric for metric in metrics.values() if metric.measured]
+    descriptive = [each for each in measured if each.unit == POINTS and each.key not in (PRIMARY, "until")]
+    costs = [
+        each for each in measured if each.unit != POINTS and each.key not in ("time", "wall_hours", "epoch_seconds")
+    ]
+
+    def every_run(act: str) -> Cell:
+        values = primary.arms[act].values.values()
+        return Cell("  ".join(map(points, values)) or "–", len(values), "wrap")
+
+    def correlation(act: str) -> Cell:
+        difference = primary.difference(act)
+        value = difference.correlation if difference else None
+        return Cell("–") if value is None else Cell(f"{value:.2f}".replace("-", "−"), value)
+
+    def completed(act: str) -> Cell:
+        (failed, ended), count = outcome.failed[act], len(primary.arms[act].values)
+        return Cell(f"{count} of {ended}" + (f", {failed} failed" if failed else ""), count)
+
     columns = [
-        Column("activation", text=True),
-        Column("mAP50-95", "last epoch, points"),
-        Column("difference", f"points, {_level(primary['comparison'])} simultaneous"),
-        Column("every run", "by seed, points"),
-        *(
-            Column(metrics[key]["title"].replace(", last epoch", ""), metrics[key]["note"] or "points")
-            for key in described
-        ),
-        Column("time per epoch", "training, s"),
-        Column("training time", "in total"),
-        Column("time ratio", f"{_level(time['comparison'])} simultaneous"),
-        *(Column(metrics[key]["title"], metrics[key]["unit"]) for key in costs),
-        Column("correlation", "with the baseline"),
-        Column("runs", "completed"),
+        ARM,
+        (Column("mAP50-95", "last epoch, points"), mean_of(primary, points)),
+        (Column("difference", f"points, {_level(primary)}"), difference_of(primary, outcome)),
+        (Column("every run", "by seed, points"), every_run),
+        *((_points_column(metric), mean_of(metric, points)) for metric in descriptive),
+        (Column("time per epoch", "training, s"), mean_of(metrics["epoch_seconds"])),
+        (Column("training time", "total"), mean_of(time, format_duration)),
+        (Column("time ratio", _level(time)), difference_of(time, outcome)),
+        *((Column(metric.title, metric.unit), mean_of(metric)) for metric in costs),
+        (Column("correlation", "with the baseline"), correlation),
+        (Column("runs", "completed"), completed),
     ]
-    rows = []
-    for act in numbers["acts"]:
-        values = primary["cells"][act]["values"]
-        found = _found(primary, act)
-        correlation = found["correlation"] if found else None
-        rows.append(
-            Row(
-                [
-                    Cell(act, act),
-                    _mean(primary["cells"][act], _points),
-                    _difference(primary, act, baseline=base),
-                    Cell("  ".join(f"{value:.1f}" for value in values.values()) or "–", len(values), "wrap"),
-                    *(_mean(metrics[key]["cells"].get(act), _points) for key in described),
-                    _mean(metrics["epoch_seconds"]["cells"].get(act)),
-                    _mean(time["cells"].get(act), format_duration),
-                    _difference(time, act, baseline=base),
-                    *(_mean(metrics[key]["cells"].get(act)) for key in costs),
-                    Cell("–") if correlation is None else Cell(f"{correlation:.2f}".replace("-", "−"), correlation),
-                    _counted(numbers, act),
-                ],
-                colors.get(act, ""),
-            )
-        )
-    return Table(columns, rows)
+    return build(outcome.acts, columns, palette.variable)
 
 
-def _point_columns(metrics: Mapping[str, Any], keys: Sequence[str]) -> list[Column]:
-    """Columns of figures in points, with what is to be known of them."""
-    return [Column(metrics[key]["title"].replace(", last epoch", ""), metrics[key]["note"] or "points") for key in keys]
+def _points_column(metric: Metric) -> Column:
+    return Column(metric.title.replace(", last epoch", ""), metric.note or "points")
 
 
-def _counted(numbers: Numbers, act: str) -> Cell:
-    done = len(numbers["metrics"][PRIMARY]["cells"][act]["values"])
-    failed, of = numbers["failed"].get(act, (0, done))
-    return Cell(f"{done} of {of}" + (f", {failed} failed" if failed else ""), done)
-
-
-def secondary_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
-    """Differences in what was not declared primary, one candidate a row."""
-    metrics, base = numbers["metrics"], numbers["baseline"]
-    keys = [
-        key
-        for key, metric in metrics.items()
-        if key not in (PRIMARY, "time", "until") and metric["comparison"] is not None
+def secondary_table(outcome: Outcome, palette: Palette) -> Table:
+    """Differences in the secondary metrics, one row per candidate."""
+    metrics = [
+        each for each in outcome.metrics.values() if each.comparison and each.key not in (PRIMARY, "time", "until")
     ]
-    columns = [Column("activation", text=True)]
-    columns += _point_columns(metrics, keys)
-    rows = [
-        Row([Cell(act, act), *(_difference(metrics[key], act, baseline=base) for key in keys)], colors.get(act, ""))
-        for act in numbers["acts"]
-        if act != base
-    ]
-    return Table(columns, rows if keys else [])
+    columns = [ARM, *((_points_column(metric), difference_of(metric, outcome)) for metric in metrics)]
+    return build(outcome.candidates if metrics else (), columns, palette.variable)
 
 
-def budget_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
+def budget_table(summary: Summary, palette: Palette) -> Table:
     """mAP and its difference at equal epochs and at equal time."""
-    metrics, base = numbers["metrics"], numbers["baseline"]
-    epochs, until = metrics[PRIMARY], metrics["until"]
-    planned = (numbers["plan"] or {}).get("budget") == "time"
-    first = "planned to fit the time" if planned else "equal epochs"
+    outcome, until = summary.planned, summary.planned.metrics["until"]
+    first = "epochs planned for equal time" if summary.equal_time_planned else "equal epochs"
     columns = [
-        Column("activation", text=True),
-        Column(first, "mAP50-95 of the last epoch, points"),
-        Column("difference", f"{first}, {_level(epochs['comparison'])} simultaneous"),
-        Column("equal time", "mAP50-95, unfinished schedule, points"),
-        Column("difference", f"equal time, {_level(until['comparison'])} simultaneous"),
+        ARM,
+        (Column(first, "mAP50-95 of the last epoch, points"), mean_of(outcome.primary, points)),
+        (Column("difference", f"{first}, {_level(outcome.primary)}"), difference_of(outcome.primary, outcome)),
+        (Column("equal time", "mAP50-95, unfinished schedule, points"), mean_of(until, points)),
+        (Column("difference", f"equal time, {_level(until)}"), difference_of(until, outcome)),
     ]
-    rows = []
-    for act in numbers["acts"]:
-        cells = [Cell(act, act)]
-        for metric in (epochs, until):
-            cells += [_mean(metric["cells"].get(act), _points), _difference(metric, act, baseline=base)]
-        rows.append(Row(cells, colors.get(act, "")))
-    return Table(columns, rows)
+    return build(outcome.acts, columns, palette.variable)
 
 
-def run_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
-    """One run a row, as in runs.csv, rounded."""
-    names = list(dict.fromkeys(name for run in numbers["runs"] for name in run))
-    words = ("activation", "status", "reason", "time_void", "folder")
-    rows = []
-    for run in numbers["runs"]:
-        cells = []
-        for name in names:
+def run_table(summary: Summary, palette: Palette) -> Table:
+    """One row per run, as in runs.csv, rounded."""
+
+    def field_of(name: str) -> Callable[[Mapping[str, Field]], Cell]:
+        def cell(run: Mapping[str, Field]) -> Cell:
             value = run.get(name)
-            if name in words:
-                cells.append(Cell(str(value or "–"), str(value or ""), "text"))
-            else:
-                whole = isinstance(value, int)
-                cells.append(Cell("–") if value is None else Cell(str(value) if whole else f"{value:.4g}", value))
-        rows.append(Row(cells, colors.get(run["activation"], "")))
-    return Table([Column(name.replace("_", " "), text=name in words) for name in names], rows)
+            if name in TEXT_COLUMNS:
+                return Cell(str(value or "–"), str(value or ""), "text")
+            if value is None:
+                return Cell("–")
+            return Cell(f"{value:.4g}" if isinstance(value, float) else str(value), value)
+
+        return cell
+
+    names = list(dict.fromkeys(name for run in summary.runs for name in run))
+    columns = [(Column(name.replace("_", " "), text=name in TEXT_COLUMNS), field_of(name)) for name in names]
+    return build(summary.runs, columns, lambda run: palette.variable(str(run["activation"])))
 
 
-def further_table(numbers: Numbers) -> Table:
-    """Seeds and hours for what is not known yet."""
-    columns = [Column("to …", text=True), Column("seeds", "of each activation"), Column("seeds", "cautiously")]
-    columns += [Column("hours"), Column("hours", "cautiously")]
-    rows = []
-    for each in numbers["further"].get("rows", ()):
-        counts = [Cell("more than 1,000" if each[key] is None else str(each[key])) for key in ("seeds", "cautious")]
-        times = [
-            Cell("–" if each[seeds] is None else hours(each[key]))
-            for seeds, key in (("seeds", "hours"), ("cautious", "cautious_hours"))
-        ]
-        rows.append(Row([Cell(each["to"]), *counts, *times]))
-    return Table(columns, rows)
+def required_table(summary: Summary) -> Table:
+    """Seeds and hours required for several goals."""
 
+    def hours(seeds: int | None, value: float | None) -> Cell:
+        return Cell("–" if seeds is None else wording.hours(value))
 
-def timing_table(numbers: Numbers, colors: Mapping[str, str]) -> Table:
-    """The clean timing."""
-    columns = [Column("activation", text=True), Column("norm and activation", text=True)]
-    columns += [Column("computed by", text=True)]
-    columns += [Column("training step", "median, ms"), Column("ratio", "to the first row, 95 % simultaneous")]
-    rows = [
-        Row(
-            [
-                Cell(row["act"], row["act"]),
-                Cell(row["norm_act"], row["norm_act"], "text"),
-                Cell(row["implementation"] or "–", row["implementation"], "text"),
-                Cell(amount(row["median_ms"]), row["median_ms"]),
-                Cell(times_words(row["ratio"], (row["low"], row["high"])), row["ratio"]),
-            ],
-            colors.get(row["act"], ""),
-        )
-        for row in numbers["timing"]["rows"]
+    columns: list[tuple[Column, Callable[[Requirement], Cell]]] = [
+        (Column("to …", text=True), lambda row: Cell(wording.goal(row))),
+        (Column("seeds", "per activation"), lambda row: Cell(wording.seeds_or_more(row.seeds))),
+        (Column("seeds", "conservative"), lambda row: Cell(wording.seeds_or_more(row.seeds_conservative))),
+        (Column("hours"), lambda row: hours(row.seeds, row.hours)),
+        (Column("hours", "conservative"), lambda row: hours(row.seeds_conservative, row.hours_conservative)),
     ]
-    return Table(columns, rows)
+    return build(summary.required_seeds.rows if summary.required_seeds else (), columns)
 
 
-# --------------------------------------------------------------------------------------------------------------- words
+def timing_table(summary: Summary, palette: Palette) -> Table:
+    """The isolated timing."""
+    ratio = Column("ratio", "to the first row, simultaneous 95 % CI")
+    columns: list[tuple[Column, Callable[[TimingRow], Cell]]] = [
+        (Column("activation", text=True), lambda row: Cell(row.act, row.act)),
+        (Column("norm + activation", text=True), lambda row: Cell(row.norm_act, row.norm_act, "text")),
+        (Column("implementation", text=True), lambda row: Cell(row.implementation or "–", row.implementation, "text")),
+        (Column("training step", "median, ms"), lambda row: Cell(amount(row.median_ms), row.median_ms)),
+        (ratio, lambda row: Cell(times_ratio(row.ratio, (row.low, row.high)), row.ratio)),
+    ]
+    return build(summary.timing.rows, columns, lambda row: palette.variable(row.act))
 
 
-def _counts(numbers: Numbers) -> str:
-    seeds = len(numbers["seeds"])
-    return f"{seeds} seed{'s' * (seeds != 1)}"
+# ------------------------------------------------------------------------------------------------------------ the page
 
 
-def subtitle(numbers: Numbers) -> str:
-    """Who was compared, how often, on what."""
-    others = [act for act in numbers["acts"] if act != numbers["baseline"]]
-    parts = [f"{', '.join(others)} against {numbers['baseline']} (the baseline)", _counts(numbers)]
-    return " · ".join([*parts, *numbers["setting"]["words"]])
-
-
-def price_words(numbers: Numbers) -> str:
-    """What it would take to know more, in one sentence."""
-    if not numbers["further"]:
-        if len(numbers["seeds"]) > 1:
-            return ""
-        return "the spread between seeds is unknown with one seed; three seeds give a first verdict, five a useful one."
-    row = next(each for each in numbers["further"]["rows"] if each["points"] == numbers["margin"])
-    if row["seeds"] is None:
-        return f"to {row['to']} it would take more than 1,000 seeds of each activation."
-    cautious = "more than 1,000" if row["cautious"] is None else f"{row['cautious']} cautiously"
-    time = "" if row["hours"] is None else f", that is {hours(row['hours'])} on this machine"
-    return f"to {row['to']} it would take about {row['seeds']} seeds of each activation ({cautious}){time}."
-
-
-def further_words(numbers: Numbers) -> str:
-    """The spread that seeds show and what these runs could show."""
-    found = numbers["further"]
-    if not found:
-        return ""
-    shown = ""
-    if found["detectable"] is not None:
-        shown = (
-            f" With {_counts(numbers)} a true difference of {found['detectable']:.2f} points is found in four of five "
-            "such comparisons; smaller ones are mostly missed."
-        )
-    once = (
-        ""
-        if found["hours_per_seed"] is None
-        else f" One seed of all activations takes {hours(found['hours_per_seed'])}."
-    )
-    return f"Luck moves a single run by about {found['sigma']:.2f} points (residual sd).{shown}{once}"
-
-
-def budget_words(numbers: Numbers) -> str:
-    """What the two budgets are."""
-    until = list(numbers["until_seconds"].values())
-    if (numbers["plan"] or {}).get("budget") == "time":
-        text = (
-            "Here the epochs of each activation were planned so that all fit the time of the fastest: the column of "
-            "the last epoch is the fair claim at equal time."
-        )
-    else:
-        text = "Equal epochs: every activation saw the same batches."
-    if not until:
-        return f"{text} Equal time cannot be read off: no run has a time that counts."
-    at = format_duration(math.fsum(until) / len(until))
-    return (
-        f"{text} Equal time: in each seed the curves are read, by linear interpolation, when the fastest run has ended "
-        f"({at} on average). The slower ones are cut off before their learning rate has come down (“unfinished "
-        "schedule”), which counts against them; the fair claim is a comparison planned with --budget time."
-    )
-
-
-def failures(numbers: Numbers) -> list[str]:
-    """Each activation's failed runs, with why."""
-    lines = []
-    for act, (failed, of) in numbers["failed"].items():
-        why = [
-            f"seed {run['seed']}: {run['reason'] or 'no reason recorded'}"
-            for run in numbers["runs"]
-            if run["activation"] == act and run["status"] == "failed"
-        ]
-        lines.append(f"{failed} of {of} runs of {act} failed ({'; '.join(why)})")
-    return lines
-
-
-def candidates(numbers: Numbers, colors: Mapping[str, str]) -> list[dict[str, str]]:
-    """What is said of each candidate: mAP, time, memory."""
-    found = []
-    memory = numbers["metrics"].get("memory", {"cells": {}})["cells"]
-    base = memory.get(numbers["baseline"], {}).get("mean")
-    for act in numbers["acts"]:
-        if act == numbers["baseline"]:
-            continue
-        own, words = memory.get(act, {}).get("mean"), ""
-        if own is not None and base:
-            words = f"{amount(own)} MiB against {amount(base)} MiB (×{own / base:.2f})"
-        found.append(
-            {
-                "name": act,
-                "color": colors.get(act, "--ink"),
-                "verdict": numbers["verdicts"].get(act, "no verdict"),
-                "time": numbers["time_verdicts"].get(act, "no verdict"),
-                "memory": words,
-            }
-        )
-    return found
-
-
-def method(numbers: Numbers) -> list[str]:
-    """The method with its numbers, of mAP and of time, and what was checked."""
-    lines = []
-    for key, what in ((PRIMARY, "mAP50-95 of the last epoch"), ("time", "Training time")):
-        comparison = numbers["metrics"][key]["comparison"]
-        lines.append(f"{what}: {comparison['method'] if comparison else numbers['metrics'][key]['note']}")
-    lines.append(
-        f"Same within ±{numbers['margin']:g} points: the interval at twice the error rate lies inside. mAP and time "
-        "are two families of statements, each with its own error rate; all else is description. The last epoch is "
-        "compared, not the best one, and no run is left out for being far off."
-    )
-    remarks = numbers["setting"]["pairing"]
-    paired = "Within each seed all activations started from the same weights and saw the same batches (checked)."
-    return [line.replace("+-", "±") for line in [*lines, *(remarks or [paired])]]
-
-
-def _sentence(parts: Sequence[str]) -> str:
-    text = "; ".join(parts)
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def _voided(numbers: Numbers) -> list[str]:
-    return [f"{each['act']}, seed {each['seed']}: {each['reason']}" for each in numbers["voided"]]
-
-
-# ---------------------------------------------------------------------------------------------------------- the outputs
-
-
-def render(numbers: Numbers, drawn: Mapping[str, Figure], *, colors: Mapping[str, str]) -> str:
-    """The page: one file, with its style, its script and its pictures inside."""
+def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str:
+    """The page: one file with its style, script and pictures."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["breakable"] = breakable
+    outcome, metrics = summary.planned, summary.planned.metrics
     svg = {
         key: [_svg(drawn[name], name, paired=len(names) > 1 and names[1] in drawn) for name in names if name in drawn]
         for key, names in PICTURES.items()
     }
-    larger = numbers["larger"]
-    failed = failures(numbers)
     return environment.get_template("page.html").render(
-        title="Which activation should this detector use?",
-        subtitle=subtitle(numbers),
-        failed=failed,
-        failed_title="Runs that failed" if failed else "Runs that have not ended",
-        unfinished=[f"{name}: not finished, not counted" for name in numbers["unfinished"]],
-        advice=numbers["advice"],
-        exploratory="; ".join(numbers["exploratory"]),
-        headline=_sentence([numbers["headline"]]),
-        candidates=candidates(numbers, colors),
-        price=price_words(numbers),
-        no_picture=numbers["metrics"][PRIMARY]["note"]
-        or "no candidate has a completed run to set against the baseline",
+        summary=summary,
+        outcome=outcome,
+        text=wording.PAGE,
+        subtitle=wording.subtitle(summary),
+        failed=wording.failures(summary),
+        exploratory="; ".join(outcome.exploratory),
+        candidates=[(act, palette.variable(act), _memory(outcome, act)) for act in outcome.candidates],
+        required=wording.required_seeds(summary),
+        no_picture=outcome.primary.note or wording.PAGE["no_candidate"],
         svg=svg,
-        main_table=main_table(numbers, colors),
-        notes=_notes(numbers),
-        secondary=secondary_table(numbers, colors),
-        budget_words=budget_words(numbers),
-        budgets=budget_table(numbers, colors),
-        voided=_voided(numbers),
-        timing=timing_table(numbers, colors),
-        timing_words=numbers["timing"]["words"],
-        further=further_table(numbers),
-        further_words=further_words(numbers),
-        larger=larger and {"reasons": _sentence(larger["exploratory"]), "lines": [*larger["verdicts"].values()]},
-        method=method(numbers),
-        differed=[(name, "; ".join(each)) for name, each in numbers["setting"]["differs"].items()],
-        same=[(name, str(value)) for name, value in numbers["setting"]["same"].items()],
-        plan=numbers["plan_words"],
-        run_table=run_table(numbers, colors),
+        main_table=main_table(outcome, palette),
+        notes=[note for key, note in wording.NOTES.items() if key not in metrics or metrics[key].measured],
+        secondary=secondary_table(outcome, palette),
+        budget_words=wording.budgets(summary),
+        budgets=budget_table(summary, palette),
+        timing=timing_table(summary, palette),
+        required_table=required_table(summary),
+        variation=wording.variation(summary),
+        larger=summary.larger
+        and {"why": "; ".join(summary.larger.exploratory), "lines": verdict_lines(summary.larger)},
+        method=wording.method(outcome, summary.setting.pairing),
+        run_table=run_table(summary, palette),
     )
 
 
+def _memory(outcome: Outcome, act: str) -> str:
+    memory, baseline = outcome.metrics["memory"].mean(act), outcome.metrics["memory"].mean(outcome.baseline)
+    return wording.memory(memory, baseline) if memory is not None and baseline else ""
+
+
 def breakable(label: str) -> Markup:
-    """A label, escaped, that may be broken behind its commas, brackets and equals signs."""
-    return Markup("").join(escape(letter) + Markup("<wbr>" if letter in ",(=" else "") for letter in label)
+    """A label, escaped, that may be broken after its commas, brackets and equals signs."""
+    return Markup("").join(escape(char) + Markup("<wbr>" if char in ",(=" else "") for char in label)
 
 
 def _svg(figure: Figure, name: str, *, paired: bool) -> Markup:
-    """A picture for the page; of a pair, one for wide and one for narrow windows."""
+    """A picture for the page; of a pair, one is shown in wide and one in narrow windows."""
     title = figure.get_suptitle().replace("\n", " ").replace(r"\$", "$")
     kind = "wide" if name.endswith("_wide") else "narrow paired" if paired else "narrow"
     return Markup(inline_svg(figure, name, words=title).replace("<svg ", f'<svg class="{kind}" ', 1))
 
 
-def _notes(numbers: Numbers) -> list[str]:
-    metrics = numbers["metrics"]
-
-    def there(key: str) -> bool:
-        return any(cells["mean"] is not None for cells in metrics.get(key, {"cells": {}})["cells"].values())
-
-    return [text for key, text in (("best", BEST), ("memory", MEMORY), ("latency", LATENCY)) if there(key)] + [
-        CORRELATION
-    ]
+# -------------------------------------------------------------------------------------------------------- the terminal
 
 
-def terminal(numbers: Numbers, path: Path) -> str:
-    """What the terminal shows: the verdict first, then a table, then what it would take to know more."""
-    lines = [f"FAILED: {line}" for line in failures(numbers)]
-    lines += [f"not finished, not counted: {name}" for name in numbers["unfinished"]]
-    if numbers["exploratory"]:
-        lines.append(f"EXPLORATORY: {'; '.join(numbers['exploratory'])}")
-    lines += [*numbers["advice"], ""]
-    lines += [f"  {verdict}" for verdict in numbers["verdicts"].values()]
-    lines += [f"  {verdict}" for verdict in numbers["time_verdicts"].values()]
-    lines += ["", *_terminal_table(numbers), ""]
-    lines += [f"time does not count: {line}" for line in _voided(numbers)]
-    price = price_words(numbers)
-    lines += [f"to know more: {price}"] if price else []
-    if numbers["larger"]:
-        lines.append(f"EXPLORATORY, with {'; '.join(numbers['larger']['exploratory'])}:")
-        lines += [f"  {verdict}" for verdict in numbers["larger"]["verdicts"].values()]
+def verdict_lines(outcome: Outcome) -> list[str]:
+    """The verdicts with the names of the candidates: first mAP, then training time."""
+    lines = [f"{act}: {verdict.text}" for act, verdict in outcome.verdicts.items()]
+    return lines + [f"{act}: training time {verdict.text}" for act, verdict in outcome.time_verdicts.items()]
+
+
+def terminal(summary: Summary, path: Path) -> str:
+    """The recommendation, the verdicts, a table, and what further seeds would show."""
+    outcome = summary.planned
+    lines = [f"FAILED: {line}" for line in wording.failures(summary)]
+    lines += [f"{wording.PAGE['unfinished']}: {name}" for name in outcome.unfinished]
+    if outcome.exploratory:
+        lines.append(f"EXPLORATORY: {'; '.join(outcome.exploratory)}")
+    lines += [*summary.recommendation, "", *(f"  {line}" for line in verdict_lines(outcome))]
+    lines += ["", *_terminal_table(outcome), ""]
+    lines += [f"excluded from timing: {each.act}, seed {each.seed}: {each.reason}" for each in outcome.excluded]
+    if required := wording.required_seeds(summary):
+        lines.append(f"required seeds: {required}")
+    if summary.larger:
+        lines.append(f"EXPLORATORY, including {'; '.join(summary.larger.exploratory)}:")
+        lines += [f"  {line}" for line in verdict_lines(summary.larger)]
     return "\n".join([*lines, f"report: {path}"])
 
 
-def _terminal_table(numbers: Numbers) -> list[str]:
-    """The figures that matter most, aligned."""
-    metrics, base = numbers["metrics"], numbers["baseline"]
-    primary, time = metrics[PRIMARY], metrics["time"]
-    level = _level(primary["comparison"])
-    head = ["activation", "mAP50-95", f"difference [{level}]", "s/epoch", f"time [{_level(time['comparison'])}]"]
-    costs = [key for key in ("images_per_s", "memory", "latency") if key in metrics]
-    costs = [key for key in costs if any(cell["mean"] is not None for cell in metrics[key]["cells"].values())]
-    rows = [head + [metrics[key]["unit"] for key in costs]]
-    for act in numbers["acts"]:
-        cells = [
-            Cell(act),
-            _mean(primary["cells"].get(act), _points),
-            _difference(primary, act, baseline=base),
-            _mean(metrics["epoch_seconds"]["cells"].get(act)),
-            _difference(time, act, baseline=base),
-            *(_mean(metrics[key]["cells"].get(act)) for key in costs),
-        ]
-        rows.append([cell.text for cell in cells])
-    widths = [max(len(row[k]) for row in rows) for k in range(len(head) + len(costs))]
-    return [
-        "  ".join(
-            text.ljust(width) if k == 0 else text.rjust(width)
-            for k, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
+def _terminal_table(outcome: Outcome) -> list[str]:
+    """The most important metrics, aligned."""
+    primary, time, metrics = outcome.primary, outcome.time, outcome.metrics
+    levels = [f" [{wording.level(each.comparison.alpha)}]" if each.comparison else "" for each in (primary, time)]
+    columns = [
+        ARM,
+        (Column("mAP50-95"), mean_of(primary, points)),
+        (Column(f"difference{levels[0]}"), difference_of(primary, outcome)),
+        (Column("s/epoch"), mean_of(metrics["epoch_seconds"])),
+        (Column(f"time{levels[1]}"), difference_of(time, outcome)),
     ]
+    costs = [metrics[key] for key in ("images_per_s", "memory", "latency") if metrics[key].measured]
+    table = build(outcome.acts, columns + [(Column(metric.unit), mean_of(metric)) for metric in costs])
+    lines = [[column.title for column in table.columns], *([cell.text for cell in row.cells] for row in table.rows)]
+    first, *widths = [max(map(len, texts)) for texts in zip(*lines, strict=True)]
+    return ["  ".join([line[0].ljust(first), *map(str.rjust, line[1:], widths)]) for line in lines]
+
+
+# ---------------------------------------------------------------------------------------------------------------- CSV
+
+
+def table_rows(outcome: Outcome, runs: Sequence[Mapping[str, Field]]) -> list[dict[str, Field]]:
+    """The rows of table.csv, one per activation: mean, sd, runs, and difference or ratio of every metric."""
+    rows = []
+    for act in outcome.acts:
+        finished = sum(run["activation"] == act and run["status"] == "finished" for run in runs)
+        row: dict[str, Field] = {"activation": act, "finished": finished, "failed": outcome.failed[act].failed}
+        for metric in outcome.metrics.values():
+            name, arm = metric.key.removeprefix("metrics/"), metric.arms[act]
+            row[f"{name} mean ({metric.unit})"] = arm.mean
+            row[f"{name} sd"] = arm.sd
+            row[f"{name} runs"] = " ".join(f"{seed}:{value!r}" for seed, value in sorted(arm.values.items()))
+            if metric.comparison is not None:
+                difference, what = metric.difference(act), "ratio" if metric.comparison.ratio else "difference"
+                low, high = (difference.interval if difference else None) or (None, None)
+                row |= {
+                    f"{name} {what}": difference.estimate if difference else None,
+                    f"{name} {what} low": low,
+                    f"{name} {what} high": high,
+                    f"{name} pairs": difference.pairs if difference else None,
+                    f"{name} correlation": difference.correlation if difference else None,
+                }
+        rows.append(row)
+    return rows
+
+
+def to_csv(rows: Sequence[Mapping[str, Field]]) -> str:
+    """Rows as CSV text: numbers in full precision, an empty field for None.
+
+    Text that a spreadsheet would take for a formula is prefixed with a quote.
+    """
+    text = io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([[_field(row.get(name)) for name in columns] for row in rows])
+    return text.getvalue()
+
+
+def _field(value: Field) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
+    return repr(value)

@@ -1,8 +1,7 @@
-"""The runs of a plan, each a fresh process of train.py, on one device, on all GPUs of a machine, or on a Ray cluster.
+"""Train the runs of a plan, each in a fresh process of train.py, on one device or on all GPUs of a machine.
 
-What is to be done is read from the folders each time: a finished run is kept, one cut off is resumed, a failed one is
-kept as the outcome that it is. So a comparison that was stopped goes on with the same call, and a process that dies
-costs the run in its hands.
+The state is read from the folders each time: finished runs are kept, interrupted ones resumed, failed ones kept as
+outcomes. A comparison that was stopped therefore resumes with the same call.
 """
 
 import contextlib
@@ -13,19 +12,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from comparison.job import TRAINER, Job, conclude, forget, job, launch, stop
-from comparison.plan import Cell, Plan
-from comparison.progress import Watch
+from comparison.job import TRAINER, Job, make_job, stop
+from comparison.plan import Plan, PlannedRun
+from comparison.progress import Progress
 from comparison.runs import Run, read_run
 from core.files import is_locked
 
 POLL_SECONDS = 0.3
 
 
-class Interrupted(Exception):  # noqa: N818 - no error
-    """Ctrl-C or SIGTERM: the runs in hand have been saved."""
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """Ctrl-C or SIGTERM: the running runs have been saved."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -33,14 +31,14 @@ class Interrupted(Exception):  # noqa: N818 - no error
 
 
 @dataclass
-class Lane:
-    """A device and the seeds' blocks that it works off."""
+class Worker:
+    """A device and the seed groups that it trains."""
 
     gpu: str | None
-    block: list[Cell] = field(default_factory=list)
+    group: list[PlannedRun] = field(default_factory=list)  # runs still to be started
     job: Job | None = None
     process: subprocess.Popen | None = None
-    waiting: bool = False
+    waiting: bool = False  # for another process that trains in the run's folder
 
 
 def train_all(
@@ -50,124 +48,130 @@ def train_all(
     gpus: Sequence[str] = (),
     retry_failed: bool = False,
     trainer: Sequence[str] = TRAINER,
-    after_block: Callable[[int], None] = lambda blocks: None,
+    after_seed: Callable[[int], None] = lambda seeds: None,
 ) -> None:
-    """Train what is left of the plan; each GPU takes the block of a seed at a time, without GPUs one run at a time.
+    """Train the remaining runs of the plan: each GPU takes one seed group at a time; without GPUs, one run at a time.
 
-    ``after_block`` is told how many of the first blocks are whole. Raises Interrupted behind Ctrl-C or SIGTERM, with
-    the runs in hand saved, and ValueError where a run is refused.
+    ``after_seed`` is called with the number of complete seeds. Raises Interrupted after Ctrl-C or SIGTERM, when the
+    running runs are saved, and ValueError for a usage error of train.py.
     """
-    lanes = [Lane(gpu) for gpu in gpus] or [Lane(None)]
-    blocks = left_over(plan, folder, retry_failed=retry_failed)
-    with Watch(plan, folder, after_block=after_block) as watch, signals() as asked:
+    workers = [Worker(gpu) for gpu in gpus] or [Worker(None)]
+    groups = remaining(plan, folder, retry_failed=retry_failed)
+    with Progress(plan, folder, trainer=trainer, after_seed=after_seed) as progress, stop_signals() as signals:
         try:
-            while blocks or any(lane.job or lane.block for lane in lanes):
-                for lane in lanes:
-                    _work(lane, blocks, watch, lambda cell, gpu: job(plan, cell, folder, trainer=trainer, gpu=gpu))
-                if asked:
-                    raise Interrupted(asked[0])
-                watch.show([lane.job for lane in lanes if lane.job])
+            while groups or any(worker.job or worker.group for worker in workers):
+                for worker in workers:
+                    _advance(
+                        worker,
+                        groups,
+                        progress,
+                        lambda run, gpu: make_job(plan, run, folder, trainer=trainer, gpu=gpu),
+                    )
+                if signals:
+                    raise Interrupted(signals[0])
+                progress.update([worker.job for worker in workers if worker.job])
                 time.sleep(POLL_SECONDS)
         finally:
-            for lane in lanes:  # all at once; then wait for each
-                if lane.process is not None and lane.process.poll() is None:
-                    lane.process.terminate()
-            for lane in lanes:
-                if lane.process is not None:
-                    stop(lane.process)
+            processes = [worker.process for worker in workers if worker.process is not None]
+            for process in processes:  # signal all of them first, then wait for each
+                if process.poll() is None:
+                    process.terminate()
+            for process in processes:
+                stop(process)
 
 
-def left_over(plan: Plan, folder: Path, *, retry_failed: bool) -> list[list[Cell]]:
-    """The cells of each block that are to be trained; failed ones count where they are tried again."""
-    blocks = []
-    for block in plan.blocks:
+def remaining(plan: Plan, folder: Path, *, retry_failed: bool) -> list[list[PlannedRun]]:
+    """The runs still to be trained, by seed group; with ``retry_failed``, failed runs start again."""
+    groups = []
+    for group in plan.seed_groups:
         left = []
-        for cell in block:
-            own = job(plan, cell, folder)
-            status = own.status()
+        for run in group:
+            job = make_job(plan, run, folder)
+            status = job.status()
             if status == "failed" and retry_failed:
-                forget(own)
+                job.reset()
                 status = "new"
             if status in ("new", "unfinished"):
-                left.append(cell)
-        blocks += [left] if left else []
-    return blocks
+                left.append(run)
+        groups += [left] if left else []
+    return groups
 
 
-def _work(lane: Lane, blocks: list[list[Cell]], watch: Watch, job_of: Callable[[Cell, str | None], Job]) -> None:
-    """Look after a lane: see whether its run has ended, and start the next one."""
-    if lane.job is not None and lane.process is not None:
-        code = lane.process.poll()
+def _advance(
+    worker: Worker,
+    groups: list[list[PlannedRun]],
+    progress: Progress,
+    job_of: Callable[[PlannedRun, str | None], Job],
+) -> None:
+    """Check whether a worker's run has ended, and start the next one."""
+    if worker.job is not None and worker.process is not None:
+        code = worker.process.poll()
         if code is None:
             return
-        ended, lane.job, lane.process = lane.job, None, None
-        if watch.ended(ended, conclude(ended, code)) == "again":
-            lane.block.insert(0, ended.cell)
-    if lane.job is None:
-        if not lane.block and blocks:
-            lane.block = blocks.pop(0)
-        if not lane.block:
+        ended, worker.job, worker.process = worker.job, None, None
+        if progress.ended(ended, ended.conclude(code)):
+            worker.group.insert(0, ended.run)
+    if worker.job is None:
+        if not worker.group and groups:
+            worker.group = groups.pop(0)
+        if not worker.group:
             return
-        lane.job = job_of(lane.block.pop(0), lane.gpu)
-    if is_locked(lane.job.folder):
-        if not lane.waiting:
-            watch.say(f"{lane.job.cell.name}: a training is still running in its folder; waiting for it")
-        lane.waiting = True
-    elif lane.job.status() == "finished":  # by the one that was waited for
-        watch.ended(lane.job, "finished")
-        lane.job, lane.waiting = None, False
+        worker.job = job_of(worker.group.pop(0), worker.gpu)
+    if is_locked(worker.job.folder):
+        if not worker.waiting:
+            progress.message(f"{worker.job.run.name}: another process is training in its folder; waiting for it")
+        worker.waiting = True
+    elif worker.job.status() == "finished":  # by the process that was waited for
+        progress.ended(worker.job, "finished")
+        worker.job, worker.waiting = None, False
     else:
-        watch.begun(lane.job)
-        lane.process, lane.waiting = launch(lane.job), False
+        progress.started(worker.job)
+        worker.process, worker.waiting = worker.job.launch(), False
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM in a list instead of dying of them."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: Any) -> None:
-        asked.append(number)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list instead of ending the process."""
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, lambda number, frame: received.append(number)) for number in numbers}
     try:
-        yield asked
+        yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def gpus_of(device: str | None, *, ask: Callable[[], str] | None = None) -> tuple[str, ...]:
-    """The GPUs to share the seeds among: those listed (0,1), or all of the machine; () for one device at a time.
+def list_gpus(device: str | None, *, nvidia_smi: Callable[[], str] | None = None) -> tuple[str, ...]:
+    """The GPUs that share the seeds: those of --device 0,1, or all of the machine; () for a single device.
 
-    ``ask`` prints a line a GPU, as nvidia-smi -L does.
+    ``nvidia_smi`` replaces the output of nvidia-smi -L in tests.
     """
     if device is not None:
-        named = [part.strip() for part in device.split(",") if part.strip()]
+        numbers = [part.strip() for part in device.split(",") if part.strip()]
         if "," not in device:
             return ()
-        wrong = [part for part in named if not part.isdecimal()]
-        if wrong or len(set(named)) < len(named):
-            raise ValueError(f"--device {device}: expected different numbers of GPUs, as in 0,1")
-        return tuple(named)
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        found = tuple(part.strip() for part in chosen.split(",") if part.strip())
+        if len(set(numbers)) < len(numbers) or not all(number.isdecimal() for number in numbers):
+            raise ValueError(f"--device {device}: expected different GPU numbers, as in 0,1")
+        return tuple(numbers)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        gpus = tuple(part.strip() for part in visible.split(",") if part.strip())
     else:
-        lines = (ask or _nvidia_smi)().splitlines()
-        found = tuple(str(number) for number, _ in enumerate(line for line in lines if line.startswith("GPU ")))
-    return found if len(found) > 1 else ()
+        lines = (nvidia_smi or _nvidia_smi)().splitlines()
+        gpus = tuple(str(number) for number, _ in enumerate(line for line in lines if line.startswith("GPU ")))
+    return gpus if len(gpus) > 1 else ()
 
 
 def _nvidia_smi() -> str:
     try:
-        words = ("nvidia-smi", "-L")
-        return subprocess.run(words, capture_output=True, text=True, timeout=20, check=False).stdout
+        command = ("nvidia-smi", "-L")
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
 
 
-def outcome(plan: Plan, folder: Path) -> list[Run]:
-    """The runs of the plan that have left anything, as the plan compares them."""
-    jobs = [job(plan, cell, folder) for cell in plan.cells]
-    return plan.as_compared([read_run(own.folder) for own in jobs if own.status() != "new"])
+def read_outcome(plan: Plan, folder: Path) -> list[Run]:
+    """The runs of the plan that have been started, as the plan compares them."""
+    jobs = [make_job(plan, run, folder) for run in plan.runs]
+    return plan.as_compared([read_run(job.folder) for job in jobs if job.status() != "new"])

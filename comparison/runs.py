@@ -1,76 +1,77 @@
-"""Run folders as train.py leaves them, read for a comparison: which activation, which seed, how it ended, its numbers.
+"""Read run folders of train.py for a comparison: activation, seed, status, metrics.
 
-A comparison knows runs by their files alone (run.json, results.csv, failure.json), so runs made by hand count as well.
+Only the files of a run matter (run.json, results.csv, failure.json), so runs started by hand count as well.
 """
 
 import csv
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 PARTS = ("backbone", "neck", "head")
-FAILURE = "failure.json"  # written by the runner beside what a failed run has left
-MOST_BYTES = 1 << 28  # of a file that is read whole
-LONGEST_SLUG = 100
+FAILURE = "failure.json"  # written by the runner into the folder of a failed run
+MAX_BYTES = 1 << 28  # of run.json
+MAX_SLUG = 100  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run of train.py."""
+    """One run of train.py."""
 
     folder: Path
     act: str  # label of the activation: "mish", "swish(beta=1.0, learnable=true)", "backbone=mish,neck=relu,head=relu"
     seed: int
-    status: str  # "finished", "failed" or "unfinished"
-    reason: str = ""  # of a failed one, one line
-    record: Mapping[str, Any]  # run.json, {} where there is none
-    rows: tuple[Mapping[str, float | None], ...]  # results.csv: one an epoch
+    status: Literal["finished", "failed", "unfinished"]
+    reason: str = ""  # why it failed, one line
+    record: Mapping[str, Any]  # run.json, {} if missing
+    rows: tuple[Mapping[str, float | None], ...]  # results.csv, one row per epoch
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder. FileNotFoundError where it is none, ValueError where its files are no run's or are cut off."""
+    """Read a run folder. FileNotFoundError if it is not one, ValueError if its files are damaged or incomplete."""
     folder = Path(folder)
     failure, file = folder / FAILURE, folder / "run.json"
     if not file.is_file() and not failure.is_file():
-        there = "" if folder.is_dir() else "; there is no such folder"
-        raise FileNotFoundError(f"{folder}: no run folder, expected a run.json in it, as train.py writes{there}")
+        missing = "" if folder.is_dir() else "; the folder does not exist"
+        raise FileNotFoundError(f"{folder}: not a run folder, expected a run.json as written by train.py{missing}")
     record = _read_json(file) if file.is_file() else {}
-    outcome = _read_json(failure) if failure.is_file() and "results" not in record else {}
+    failed = _read_json(failure) if failure.is_file() and "results" not in record else {}
     try:
         if record:
             act, seed = activation_label(record["config"]["model"]), record["config"]["train"]["seed"]
         else:
-            act, seed = outcome["act"], outcome["seed"]
+            act, seed = failed["act"], failed["seed"]
     except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder}: run.json says neither activation nor seed; it is not train.py's") from error
+        raise ValueError(f"{folder}: run.json has no activation or no seed; it was not written by train.py") from error
     if not isinstance(act, str) or not isinstance(seed, int):
-        raise ValueError(f"{folder}: the seed is {seed!r}, expected a whole number")
+        raise ValueError(f"{folder}: the seed is {seed!r}, expected an integer")
     rows = read_rows(folder / "results.csv")
-    status = "finished" if "results" in record else "failed" if outcome else "unfinished"
+    status: Literal["finished", "failed", "unfinished"]
+    status = "finished" if "results" in record else "failed" if failed else "unfinished"
     if status == "finished" and not rows:
-        raise ValueError(f"{folder}: run.json is that of a finished run, but results.csv has no row")
-    reason = str(outcome.get("reason", ""))
+        raise ValueError(f"{folder}: run.json belongs to a finished run, but results.csv has no row")
+    reason = str(failed.get("reason", ""))
     return Run(folder=folder, act=act, seed=seed, status=status, reason=reason, record=record, rows=rows)
 
 
 def read_runs(folders: Iterable[Path]) -> list[Run]:
-    """The runs in these folders, each a run folder or one that holds run folders; by activation and seed as found."""
+    """The runs in these folders, each a run folder or a folder of run folders."""
     return [read_run(each) for folder in folders for each in run_folders(Path(folder))]
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """The run folders that a folder holds, or itself where it is one. FileNotFoundError where there is none."""
+    """The run folders in a folder, or the folder itself if it is one. FileNotFoundError if there are none."""
     if _is_run(folder):
         return [folder]
-    found = sorted(each for each in folder.iterdir() if _is_run(each)) if folder.is_dir() else []
-    if not found:
-        there = "it holds none" if folder.is_dir() else "there is no such folder"
-        raise FileNotFoundError(f"{folder}: expected a run folder or a folder of run folders (run.json); {there}")
-    return found
+    folders = sorted(each for each in folder.iterdir() if _is_run(each)) if folder.is_dir() else []
+    if not folders:
+        why = "it contains none" if folder.is_dir() else "the folder does not exist"
+        raise FileNotFoundError(f"{folder}: expected a run folder or a folder of run folders (run.json); {why}")
+    return folders
 
 
 def _is_run(folder: Path) -> bool:
@@ -78,19 +79,19 @@ def _is_run(folder: Path) -> bool:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    if file.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{file}: {file.stat().st_size} bytes, no run's record is as large")
+    if file.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{file}: {file.stat().st_size} bytes, too large for a run record")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not JSON, the file is cut off or damaged: {error}") from error
+        raise ValueError(f"{file}: not JSON, the file is truncated or damaged: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file}: expected a mapping, found a {type(content).__name__}")
     return content
 
 
 def read_rows(file: Path) -> tuple[dict[str, float | None], ...]:
-    """The rows of a results.csv, None for an empty cell; () where there is no file yet. ValueError for other text."""
+    """The rows of a results.csv, None for an empty field; () without the file. ValueError if it is damaged."""
     if not file.is_file():
         return ()
     rows: list[dict[str, float | None]] = []
@@ -98,12 +99,12 @@ def read_rows(file: Path) -> tuple[dict[str, float | None], ...]:
         try:
             for number, row in enumerate(csv.DictReader(stream, strict=True), 2):
                 if None in row or None in row.values():
-                    raise ValueError(f"line {number} has another number of cells than the head")
+                    raise ValueError(f"line {number} does not have as many fields as the header")
                 rows.append({name: float(text) if text else None for name, text in row.items()})
         except (ValueError, csv.Error) as error:
-            raise ValueError(f"{file}: not a results.csv, or cut off: {error}") from error
+            raise ValueError(f"{file}: not a results.csv, or truncated: {error}") from error
     if rows and "epoch" not in rows[0]:
-        raise ValueError(f"{file}: there is no column 'epoch'; it is not train.py's")
+        raise ValueError(f"{file}: no column 'epoch'; it was not written by train.py")
     return tuple(rows)
 
 
@@ -111,9 +112,9 @@ def read_rows(file: Path) -> tuple[dict[str, float | None], ...]:
 
 
 def activation_label(model: Mapping[str, Any]) -> str:
-    """The activations of a config's `model` section in one word: one for all, or one a part, or further ones a stage.
+    """The label of the activations in a config's `model` section: one name, or one per part, or one per stage.
 
-    What a part gets is written out, wherever the config says it, so two configs with equal sites have one label.
+    It depends on what each activation layer gets, not on where the config says so.
     """
     parts = {part: _section(model, part).get("act") or model["act"] for part in PARTS}
     stages = {
@@ -122,10 +123,10 @@ def activation_label(model: Mapping[str, Any]) -> str:
         for name, stage in sorted((_section(model, part).get("stages") or {}).items())
         if stage.get("act") and spec_label(stage["act"]) != spec_label(parts[part])
     }
-    labels = {place: spec_label(spec) for place, spec in (parts | stages).items()}
+    labels = {where: spec_label(spec) for where, spec in (parts | stages).items()}
     if len(set(labels.values())) == 1:
         return labels["backbone"]
-    return ",".join(f"{place}={label}" for place, label in labels.items())
+    return ",".join(f"{where}={label}" for where, label in labels.items())
 
 
 def _section(model: Mapping[str, Any], part: str) -> Mapping[str, Any]:
@@ -140,49 +141,30 @@ def spec_label(spec: str | Mapping[str, Any]) -> str:
     return f"{spec['name']}({given})" if given else str(spec["name"])
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return repr(float(value)) if isinstance(value, int | float) else str(value)
 
 
 def slug(label: str) -> str:
-    """A label as part of a folder's name: no space or bracket, another label another slug."""
+    """A label as part of a folder name: no spaces or brackets, different for different labels."""
     plain = re.sub(r"[^\w.=+-]", "", label.replace(", ", "_").replace(",", "+").replace("(", "_"), flags=re.ASCII)
-    if len(plain) > LONGEST_SLUG:
-        return f"{plain[:LONGEST_SLUG]}-{zlib.crc32(label.encode()):08x}"
+    if len(plain) > MAX_SLUG:
+        return f"{plain[:MAX_SLUG]}-{zlib.crc32(label.encode()):08x}"
     return plain
 
 
-def cell_name(label: str, seed: int) -> str:
-    """The folder's name of a run of a comparison, as in mish-s0."""
+def run_name(label: str, seed: int) -> str:
+    """The folder name of a run of a comparison, as in mish-s0."""
     return f"{slug(label)}-s{seed}"
 
 
-# ---------------------------------------------------------------------------------------------------------------- cells
-
-
-def by_cell(runs: Sequence[Run]) -> dict[tuple[str, int], Run]:
-    """The runs by activation and seed. ValueError where two are of the same activation and seed."""
-    cells: dict[tuple[str, int], Run] = {}
+def by_key(runs: Sequence[Run]) -> dict[tuple[str, int], Run]:
+    """The runs by activation and seed. ValueError if two runs have the same activation and seed."""
+    keyed: dict[tuple[str, int], Run] = {}
     for run in runs:
-        other = cells.setdefault((run.act, run.seed), run)
+        other = keyed.setdefault((run.act, run.seed), run)
         if other is not run:
             raise ValueError(f"{other.folder} and {run.folder} are both {run.act} with seed {run.seed}; leave one out")
-    return cells
-
-
-def activations(runs: Sequence[Run]) -> list[str]:
-    """The labels in the order in which they come."""
-    return list(dict.fromkeys(run.act for run in runs))
-
-
-def seeds(runs: Sequence[Run]) -> list[int]:
-    """The seeds, in order."""
-    return sorted({run.seed for run in runs})
-
-
-def same_seed(runs: Sequence[Run]) -> Iterator[tuple[int, list[Run]]]:
-    """The runs of each seed."""
-    for seed in seeds(runs):
-        yield seed, [run for run in runs if run.seed == seed]
+    return keyed

@@ -1,64 +1,87 @@
 """Time of a training step by activation: ``python -m comparison.step_timing --acts relu mish``.
 
-Batches of the training data lie ready on the device. In one process, rounds of short blocks of steps: each round takes
-every network once, in an order rotated round by round, over the same batches, so that a drift of the machine meets
-all. A ratio is that of geometric means over the rounds, its interval simultaneous (``comparison.statistics``). With
-``--norm-act fused plain`` each activation is timed in both forms, where it has both. The steps are those of training
-(forward, loss, backward, clipping, optimiser, moving average); the learning rate is small, the network learns little.
+All networks are timed in one process on preloaded batches, in rounds of short blocks of steps. Each round times every
+network once on the same batches, in an order rotated from round to round, so that drift of the machine affects all of
+them. Ratios are those of geometric means over the rounds, with simultaneous intervals (``comparison.statistics``). With
+``--norm-act fused plain``, each activation is timed in both forms, if it has both. The steps are those of training
+(forward, loss, backward, clipping, optimiser, EMA) with a small learning rate.
 """
 
+from __future__ import annotations
+
+import csv
+import io
 import json
 import statistics
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from configs.cli import Parser, add_config_flags, overrides, run_script
 
-FILES = ("timing.json", "timing.csv")
-WARM_ROUNDS = 2
-PRELOADED = 4  # batches
+if TYPE_CHECKING:
+    import torch
+
+    from configs.schema import Config
+    from core.device import DeviceConfig
+    from core.types import Batch
+
+TIMING_JSON, TIMING_CSV = "timing.json", "timing.csv"
+WARMUP_ROUNDS = 2
+PRELOADED_BATCHES = 4
 LEARNING_RATE = 1e-5
-COLUMNS = (
-    "label",
-    "act",
-    "norm_act",
-    "implementation",
-    "median_ms",
-    "least_ms",
-    "ratio",
-    "low",
-    "high",
-    "images_per_s",
-)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """One network to be timed."""
+
+    label: str
+    act: str
+    norm_act: str  # fused or plain
+    config: Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The times of one network; a row of timing.csv."""
+
+    label: str
+    act: str = ""
+    norm_act: str = ""
+    implementation: str = ""
+    median_ms: float
+    least_ms: float
+    ratio: float  # to the first network, with its simultaneous 95 % interval
+    low: float
+    high: float
+    images_per_s: float
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the table, and write timing.json and timing.csv where a folder is given."""
+    """Measure and print the table; with --output, write timing.json and timing.csv."""
     arguments = parse(argv)
-    content = measure(arguments)
-    print(table(content), flush=True)
+    content, rows = measure(arguments)
+    print(table(content, rows), flush=True)
     if arguments.output is not None:
-        write(Path(arguments.output), content)
+        write(Path(arguments.output), content, rows)
     return 0
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the command line."""
-    parser = Parser(prog="python -m comparison.step_timing", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--acts", nargs="+", required=True, metavar="ACT", help="activations, the first is the baseline"
-    )
-    parser.add_argument(
-        "--norm-act", nargs="+", choices=("fused", "plain"), help="forms to time; default: the config's"
-    )
-    parser.add_argument("--rounds", type=int, default=30, help=f"besides {WARM_ROUNDS} at the start")
-    parser.add_argument("--block", type=int, default=2, help="steps of each network a round")
-    parser.add_argument("--output", metavar="FOLDER", help="write timing.json and timing.csv there")
+    parser = Parser(prog="python -m comparison.step_timing", description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--acts", nargs="+", required=True, metavar="ACT", help="activations; the first is the baseline")
+    add("--norm-act", nargs="+", choices=("fused", "plain"), help="forms to time; default: that of the config")
+    add("--rounds", type=int, default=30, help=f"number of rounds, after {WARMUP_ROUNDS} for warm-up")
+    add("--block", type=int, default=2, help="steps of each network per round")
+    add("--output", metavar="FOLDER", help="write timing.json and timing.csv into FOLDER")
     add_config_flags(parser)
     arguments = parser.parse_args(argv)
     for name, least in (("rounds", 2), ("block", 1)):
@@ -68,55 +91,56 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     return arguments
 
 
-def measure(arguments: Namespace) -> dict[str, Any]:
-    """The times of all networks and what they are compared to, as timing.json holds it."""
+def measure(arguments: Namespace) -> tuple[dict[str, Any], list[Row]]:
+    """Time all networks; returns the content of timing.json and its rows."""
     import torch
 
     from core.device import keep_freed_memory, place, set_deterministic, synchronize
     from engine.machine import fingerprint, machine
     from ops.norm_act import prepare
 
-    given = overrides(arguments)
-    variants = list(networks(arguments, given))
-    config = variants[0][3]
+    networks = list(build_networks(arguments, overrides(arguments)))
+    config = networks[0].config
     train = config.train
-    placement = place(train.device, amp=train.amp, channels_last=train.channels_last)
+    device = place(train.device, amp=train.amp, channels_last=train.channels_last)
     set_deterministic(train.deterministic)
-    prepare(placement.device)
+    prepare(device.device)
     keep_freed_memory()  # as train.py does
-    batches, counts, names = preload(config, placement.device)
+    batches, counts, names = preload(config, device.device)
     torch.manual_seed(train.seed)
-    steps = {label: stepper(own, placement, names) for label, _, _, own in variants}
-    taken = interleave(
-        steps,
+    built = {network.label: build_step(network.config, device, names) for network in networks}
+    times = interleave(
+        {label: step for label, (step, _) in built.items()},
         batches,
         rounds=arguments.rounds,
         block=arguments.block,
-        wait=lambda: synchronize(placement.device),
+        wait=lambda: synchronize(device.device),
     )
-    rows = summary(taken, batch=train.batch)
-    for row, (_, act, norm_act, _) in zip(rows, variants, strict=True):
-        row |= {"act": act, "norm_act": norm_act, "implementation": steps[row["label"]].implementation}
-    return {
+    rows = [
+        replace(row, act=network.act, norm_act=network.norm_act, implementation=built[row.label][1])
+        for row, network in zip(summary(times, batch=train.batch), networks, strict=True)
+    ]
+    content = {
         "format": 1,
         "command": " ".join(sys.argv),
         "code": fingerprint(),
         "machine": machine(),
-        "device": placement.describe(),
+        "device": device.describe(),
         "cfg": arguments.cfg,
         "imgsz": train.imgsz,
         "batch": train.batch,
         "batches_per_epoch": counts,
         "rounds": arguments.rounds,
         "block": arguments.block,
-        "baseline": rows[0]["label"],
-        "rows": rows,
-        "times_ms": taken,
+        "baseline": rows[0].label,
+        "rows": [asdict(row) for row in rows],
+        "times_ms": times,
     }
+    return content, rows
 
 
-def networks(arguments: Namespace, given: dict[str, Any]) -> Any:
-    """Label, activation, form and configuration of each network; forms that an activation lacks are left out."""
+def build_networks(arguments: Namespace, given: dict[str, Any]) -> Iterator[Network]:
+    """The networks to time; forms that an activation does not have are left out."""
     from comparison.arms import activation_overrides, label_of
     from configs.schema import load
     from models import resolve_activations
@@ -125,25 +149,27 @@ def networks(arguments: Namespace, given: dict[str, Any]) -> Any:
     forms = list(dict.fromkeys(arguments.norm_act or [None]))
     seen = set()
     for text in arguments.acts:
-        own = activation_overrides(text, given)
+        arm = activation_overrides(text, given)
         for form in forms:
-            config = load(arguments.cfg, {**given, **own, **({"model.norm_act": form} if form else {})})
-            fused = any(has_fused_form(asked) for asked in resolve_activations(config.model).values())
+            config = load(arguments.cfg, {**given, **arm, **({"model.norm_act": form} if form else {})})
+            fused = any(has_fused_form(spec) for spec in resolve_activations(config.model).values())
             norm_act = config.model.norm_act if fused else "plain"
             act = label_of(config)
             if (act, norm_act) in seen:
                 if len(forms) == 1:
-                    raise ValueError(f"--acts: {act} stands twice")
+                    raise ValueError(f"--acts: duplicate {act}")
                 continue
             seen.add((act, norm_act))
-            yield f"{act}, {norm_act}" if len(forms) > 1 else act, act, norm_act, config
+            label = f"{act}, {norm_act}" if len(forms) > 1 else act
+            yield Network(label=label, act=act, norm_act=norm_act, config=config)
 
 
-def preload(config: Any, device: Any) -> tuple[list[Any], dict[str, int], list[str]]:
-    """A few batches of the training data on the device, batches of an epoch by split, names of the classes."""
+def preload(config: Config, device: torch.device) -> tuple[list[Batch], dict[str, int], list[str]]:
+    """A few batches of the training data on the device, the batches per epoch by split, and the class names."""
     from data import build_train_loader, load_dataset
 
     train = config.train
+    assert train.imgsz is not None  # a loaded configuration has one
     splits = {
         split: load_dataset(config.data, split, strict=train.strict_data, verify=split == "train", progress=False)
         for split in ("train", "val")
@@ -163,24 +189,13 @@ def preload(config: Any, device: Any) -> tuple[list[Any], dict[str, int], list[s
     batches = []
     for batch in loader:
         batches.append(replace(batch, images=batch.images.to(device), targets=batch.targets.to(device)))
-        if len(batches) == PRELOADED:
+        if len(batches) == PRELOADED_BATCHES:
             break
     return batches, counts, list(splits["train"].classes)
 
 
-class Stepper:
-    """Trains one network by a step at a time, as train.py does."""
-
-    def __init__(self, trainer: Any, implementation: str) -> None:
-        self.trainer, self.implementation = trainer, implementation
-        self.trainer.model.train()
-
-    def __call__(self, batch: Any) -> None:
-        self.trainer.one_step(batch, share=1.0, update=True)
-
-
-def stepper(config: Any, placement: Any, names: list[str]) -> Stepper:
-    """The network of a configuration with its optimiser and moving average."""
+def build_step(config: Config, device: DeviceConfig, names: list[str]) -> tuple[Callable[[Batch], object], str]:
+    """A function that trains the network of a configuration by one step, and the implementation of its activations."""
     import torch
 
     from engine.clock import Clock
@@ -190,21 +205,22 @@ def stepper(config: Any, placement: Any, names: list[str]) -> Stepper:
     from models import adapted, build_model, census
 
     train = config.train
+    assert train.imgsz is not None  # a loaded configuration has one
     section, _ = adapted(config.model, classes=len(names), side=train.imgsz)
     model = build_model(section, names=names, seed=train.seed)
-    model.to(placement.device, memory_format=placement.memory_format)  # type: ignore[call-overload]
-    rows = census(model, device=placement.device, dtype=placement.amp_dtype)
+    model.to(device.device, memory_format=device.memory_format)  # type: ignore[call-overload]
+    rows = census(model, device=device.device, dtype=device.amp_dtype)
     optimizer = build_optimizer(
         model, name=train.optimizer, lr=LEARNING_RATE, momentum=train.momentum, weight_decay=train.weight_decay
     )
-    own = Trainer(
+    trainer = Trainer(
         model=model,
         optimizer=optimizer,
         ema=ModelEMA(model, span=100) if train.ema > 0 else None,
-        scaler=torch.amp.GradScaler(placement.device.type, enabled=placement.needs_scaler),
-        placement=placement,
+        scaler=torch.amp.GradScaler(device.device.type, enabled=device.needs_scaler),
+        placement=device,
         learning_rate=lambda step: LEARNING_RATE,
-        clock=Clock(placement.device),
+        clock=Clock(device.device),
         accumulate=1,
         clip=train.clip,
         imgsz=train.imgsz,
@@ -212,92 +228,89 @@ def stepper(config: Any, placement: Any, names: list[str]) -> Stepper:
         seed=train.seed,
         loss_names=model.loss_names,
     )
-    return Stepper(own, " and ".join(sorted({row.implementation for row in rows})))
+    trainer.model.train()
+    implementation = " and ".join(sorted({row.implementation for row in rows}))
+    return lambda batch: trainer.one_step(batch, share=1.0, update=True), implementation
 
 
 def interleave(
-    steps: Mapping[str, Callable[[Any], None]],
-    batches: Sequence[Any],
+    steps: Mapping[str, Callable[[T], object]],
+    batches: Sequence[T],
     *,
     rounds: int,
     block: int,
     wait: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Milliseconds a step, by network, one a round. Within a round all see the same batches; its order is rotated."""
+    """Milliseconds per step by network, one value per round. The order of the networks is rotated each round."""
     labels = list(steps)
-    taken: dict[str, list[float]] = {label: [] for label in labels}
-    for number in range(-WARM_ROUNDS, rounds):
-        start = number % len(labels)
-        for label in labels[start:] + labels[:start]:
+    times: dict[str, list[float]] = {label: [] for label in labels}
+    for number in range(-WARMUP_ROUNDS, rounds):
+        first = number % len(labels)
+        for label in labels[first:] + labels[:first]:
             wait()
-            began = clock()
+            start = clock()
             for index in range(block):
                 steps[label](batches[(number * block + index) % len(batches)])
             wait()
             if number >= 0:
-                taken[label].append(1e3 * (clock() - began) / block)
-    return taken
+                times[label].append(1e3 * (clock() - start) / block)
+    return times
 
 
-def summary(taken: dict[str, list[float]], *, batch: int) -> list[dict[str, Any]]:
-    """A row a network: median and least time, ratio to the first with its 95 % interval."""
+def summary(times: Mapping[str, Sequence[float]], *, batch: int) -> list[Row]:
+    """One row per network: median and least time, ratio to the first network with its 95 % interval."""
     from comparison.statistics import compare_ratio
 
-    labels = list(taken)
-    values = {label: dict(enumerate(times)) for label, times in taken.items()}
-    found = {}
-    if len(labels) > 1:
-        found = {each.name: each for each in compare_ratio(values, baseline=labels[0]).differences}
+    labels = list(times)
+    by_round = {label: dict(enumerate(values)) for label, values in times.items()}
+    ratios = compare_ratio(by_round, baseline=labels[0]).differences if len(labels) > 1 else {}
     rows = []
-    for label, times in taken.items():
-        median, own = statistics.median(times), found.get(label)
-        low, high = (1.0, 1.0) if own is None or own.interval is None else own.interval
+    for label, values in times.items():
+        median, ratio = statistics.median(values), ratios.get(label)
+        low, high = (1.0, 1.0) if ratio is None or ratio.interval is None else ratio.interval
         rows.append(
-            {
-                "label": label,
-                "median_ms": median,
-                "least_ms": min(times),
-                "ratio": 1.0 if own is None else own.estimate,
-                "low": low,
-                "high": high,
-                "images_per_s": 1e3 * batch / median,
-            }
+            Row(
+                label=label,
+                median_ms=median,
+                least_ms=min(values),
+                ratio=1.0 if ratio is None else ratio.estimate,
+                low=low,
+                high=high,
+                images_per_s=1e3 * batch / median,
+            )
         )
     return rows
 
 
-def table(content: dict[str, Any]) -> str:
-    """The rows in words."""
-    width = max(len(row["label"]) for row in content["rows"])
+def table(content: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """The rows as text."""
+    width = max(len(row.label) for row in rows)
     lines = [
-        f"{content['device']}; batch {content['batch']} of {content['imgsz']} pixels; "
+        f"{content['device']}; batch {content['batch']}, {content['imgsz']} pixels; "
         f"{content['rounds']} rounds of {content['block']} steps",
-        f"{'':<{width}}  step, ms: median  least  images/s  against {content['baseline']} [95 % simultaneous]",
+        f"{'':<{width}}  step, ms: median  least  images/s  relative to {rows[0].label} [simultaneous 95 % CI]",
     ]
-    for row in content["rows"]:
-        ends = "" if row is content["rows"][0] else f" [{row['low']:.3f}, {row['high']:.3f}]"
+    for row in rows:
+        interval = "" if row is rows[0] else f" [{row.low:.3f}, {row.high:.3f}]"
         lines.append(
-            f"{row['label']:<{width}}  {row['median_ms']:16.1f}  {row['least_ms']:5.1f}  {row['images_per_s']:8.1f}  "
-            f"{row['ratio']:.3f}{ends}"
+            f"{row.label:<{width}}  {row.median_ms:16.1f}  {row.least_ms:5.1f}  {row.images_per_s:8.1f}  "
+            f"{row.ratio:.3f}{interval}"
         )
     return "\n".join(lines)
 
 
-def write(folder: Path, content: dict[str, Any]) -> None:
+def write(folder: Path, content: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """Write timing.json and timing.csv."""
-    import csv
-    import io
-
     from core.files import write_text
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / FILES[0], json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / TIMING_JSON, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([[row[name] for name in COLUMNS] for row in content["rows"]])
-    write_text(folder / FILES[1], text.getvalue())
+    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_text(folder / TIMING_CSV, text.getvalue())
 
 
 if __name__ == "__main__":

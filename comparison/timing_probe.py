@@ -1,4 +1,4 @@
-"""Runs comparison/step_timing.py in a process of its own: as a probe for the plan, or as an isolated measurement."""
+"""Run comparison/step_timing.py in a separate process: as a probe for the plan, or as an isolated measurement."""
 
 import json
 import os
@@ -6,8 +6,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from comparison.job import ROOT
 from comparison.plan import Plan
@@ -15,49 +15,61 @@ from comparison.plan import Plan
 TIMING = "timing.json"
 
 
-def probe(plan: Plan, before: Plan | None, *, rounds: int) -> dict[str, Any]:
-    """The fields of a plan that a probe gives: times of a step and of a process's start, batches of an epoch.
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What a plan estimates its time from."""
 
-    What ``before``, the plan in the folder, knows is kept, so that a plan does not change by being timed again.
+    step_ms: dict[str, float]  # time of a training step by arm
+    batches: tuple[int, int] = (0, 0)  # per epoch: training, validation
+    start_s: float = 0.0  # start-up time of a run
+
+
+def probe(plan: Plan, existing: Plan | None, *, rounds: int) -> Probe | None:
+    """Time a few training steps of each arm; None for no rounds.
+
+    Times in the ``existing`` plan of the folder are kept, so that a plan does not change by being timed again.
     """
-    known = {} if before is None else before.step_ms
-    if before is not None and set(plan.acts) <= set(known):
-        own = {act: known[act] for act in plan.acts}
-        return {"step_ms": own, "batches": before.batches, "start_s": before.start_s}
+    known = {} if existing is None else existing.step_ms
+    if existing is not None and set(plan.acts) <= set(known):
+        step_ms = {act: known[act] for act in plan.acts}
+        return Probe(step_ms=step_ms, batches=existing.batches, start_s=existing.start_s)
     if rounds < 1:
-        return {}
-    print("timing a step of each activation ...", flush=True)
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as place:
-        measure(plan, Path(place), rounds=rounds)
-        content = json.loads((Path(place) / TIMING).read_text(encoding="utf-8"))
-    whole = time.monotonic() - begun
+        return None
+    print("timing a training step of each activation ...", flush=True)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(plan, Path(folder), rounds=rounds)
+        content = json.loads((Path(folder) / TIMING).read_text(encoding="utf-8"))
+    elapsed = time.monotonic() - start
     stepping = sum(sum(times) for times in content["times_ms"].values()) * content["block"] / 1000
-    found = {row["act"]: row["median_ms"] for row in content["rows"]}
-    if plan.same:
-        found = dict.fromkeys(plan.acts, *found.values())
-    if plan.baseline in known:  # in units of the times before, as the machine may be busier or idler now
-        scale = known[plan.baseline] / found[plan.baseline]
-        found = {act: known.get(act, own * scale) for act, own in found.items()}
+    step_ms = {row["act"]: row["median_ms"] for row in content["rows"]}
+    if plan.aa:
+        step_ms = dict.fromkeys(plan.acts, *step_ms.values())
+    if plan.baseline in known:  # relative to the known times, as the load of the machine may have changed
+        scale = known[plan.baseline] / step_ms[plan.baseline]
+        step_ms = {act: known.get(act, value * scale) for act, value in step_ms.items()}
     counts = content["batches_per_epoch"]
-    batches = (counts["train"], counts["val"])
-    return {"step_ms": found, "batches": batches, "start_s": max(0.0, round(whole - stepping, 1))}
+    return Probe(
+        step_ms=step_ms,
+        batches=(counts["train"], counts["val"]),
+        start_s=max(0.0, round(elapsed - stepping, 1)),
+    )
 
 
 def measure(plan: Plan, folder: Path, *, rounds: int) -> str:
-    """Time the plan's activations, write timing.json and timing.csv into a folder, and return the table.
+    """Time the plan's arms, write timing.json and timing.csv into a folder, and return the table.
 
-    ValueError with what the process said where it fails.
+    ValueError with the last line of the process if it fails.
     """
-    acts = [*plan.acts, *plan.added_acts]
-    settings = [f"{key}={json.dumps(value)}" for key, value in plan.overrides.items()]
-    words = [sys.executable, "-m", "comparison.step_timing", "--cfg", plan.cfg, "--rounds", str(rounds)]
-    words += ["--output", str(folder), "--acts", *(acts[:1] if plan.same else acts)]
-    words += ["--set", *settings] if settings else []
+    acts = plan.acts[:1] if plan.aa else plan.all_acts
+    command = [sys.executable, "-m", "comparison.step_timing", "--cfg", plan.cfg, "--rounds", str(rounds)]
+    command += ["--output", str(folder), "--acts", *acts]
+    if plan.overrides:
+        command += ["--set", *(f"{key}={json.dumps(value)}" for key, value in plan.overrides.items())]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": paths}
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        raise ValueError(f"a step cannot be timed: {said[-1].partition('error: ')[2] or said[-1]}")
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        raise ValueError(f"a training step cannot be timed: {lines[-1].partition('error: ')[2] or lines[-1]}")
     return done.stdout.rstrip()

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from core.files import write_text
+from core.limits import MAX_DATA_WAIT_FRACTION
 from core.text import format_duration
 from engine.machine import fingerprint, machine
 
 LONGEST_NAME = 200  # bytes of a folder's name; file systems take 255, and a number may be added
-DATA_WAIT_SHARE = 0.05  # of the step time: above it the training time is no evidence about the network
 
 COLUMNS = (
     "epoch", "step", "train/box_loss", "train/obj_loss", "train/cls_loss", "train/dfl_loss",
@@ -276,7 +276,7 @@ def end_summary(
         ("try next", next_command),
     ]
     lines = _columns(entries)
-    if train > 0 and wait > DATA_WAIT_SHARE * train:
+    if train > 0 and wait > MAX_DATA_WAIT_FRACTION * train:
         lines.append(
             f"The training waited for data {wait / train:.0%} of its step time: its time says little about the "
             "network. More --workers or --cache ram may help."

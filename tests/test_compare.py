@@ -1,4 +1,4 @@
-"""compare.py end to end: a real comparison on tiny data, its report again, going on, an A/A; what it refuses to say."""
+"""compare.py end to end: a real comparison on tiny data, its report, resuming, and A/A controls."""
 
 import json
 import os
@@ -24,7 +24,7 @@ SMALL = ("--imgsz", 64, "--batch", 4, "--workers", 0, "--amp", "off", "--epochs"
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No training: a stand-in that writes run folders."""
+    """No training: a stub that writes run folders."""
     monkeypatch.setattr(runner.train_all, "__kwdefaults__", {**runner.train_all.__kwdefaults__, "trainer": STUB})
 
 
@@ -42,7 +42,7 @@ def test_a_real_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capf
     out, err = capfd.readouterr()
     plan = read_plan(folder)
     assert plan is not None and plan.batches == (2, 1) and set(plan.step_ms) == {"relu", "mish"} and err == ""
-    assert out.index("will show") < out.index("relu-s0 starts") < out.index("mish-s1 finished")
+    assert out.index("detectable") < out.index("relu-s0 starts") < out.index("mish-s1 finished")
     records = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/run.json")}
     assert sorted(records) == ["mish-s0", "mish-s1", "relu-s0", "relu-s1"]
     for name, record in records.items():
@@ -67,7 +67,7 @@ def test_help_is_instant() -> None:
     assert not re.search(r"\| +(torch|pydantic|scipy|numpy)\b", done.stderr)
 
 
-def test_an_activation_against_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys) -> None:
+def test_a_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     data = write_data(tmp_path)
     words = ["--acts", "mish", "--aa", "--seeds", 3, "--data", data, "--probe", 0, *SMALL]
@@ -89,7 +89,7 @@ def test_more_seeds_are_exploratory(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert command(*words, "--seeds", 2) == 0 and read_plan(tmp_path / "runs/compare/exp").added_seeds == (2,)
 
 
-def test_another_baseline_than_the_planned_is_exploratory(
+def test_a_baseline_other_than_the_planned_one_is_exploratory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -98,7 +98,7 @@ def test_another_baseline_than_the_planned_is_exploratory(
     assert command("--report", "runs/compare/exp", "--baseline", "mish", "--name", "other") == 0
     report = json.loads((tmp_path / "runs/compare/other/report.json").read_text())
     assert report["baseline"] == "mish" and report["acts"] == ["mish", "relu"]
-    assert "the plan's is relu" in " ".join(report["exploratory"])
+    assert "relu" in " ".join(report["exploratory"])
 
 
 def test_failed_runs_are_counted_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys) -> None:
@@ -109,7 +109,7 @@ def test_failed_runs_are_counted_first(tmp_path: Path, monkeypatch: pytest.Monke
     (folder / "behaviour.json").write_text(json.dumps({"mish-s1": {"fail": True}}))
     assert command("--acts", "relu", "mish", "--seeds", 3, "--data", data, "--probe", 0, *SMALL) == 0
     out = capsys.readouterr().out
-    assert "mish-s1 FAILED: train.py: error: the loss is not finite" in out and "1 of 3 runs of mish failed" in out
+    assert "mish-s1 FAILED: train.py: error: the loss is not finite" in out and "1 of 3 mish runs failed" in out
 
 
 def test_one_seed_gets_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -121,12 +121,14 @@ def test_one_seed_gets_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "+1.00" in out and not re.search(r"\[[^\]]*, ", out)
 
 
-def test_unfused_activations_make_all_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys) -> None:
+def test_activations_that_cannot_be_fused_make_all_plain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys
+) -> None:
     monkeypatch.chdir(tmp_path)
     data = write_data(tmp_path)
     options = ["--seeds", 1, "--data", data, "--probe", 0, *SMALL]
     assert command("--acts", "relu", "gelu", *options) == 0
-    assert "gelu: no form fused" in capsys.readouterr().out
+    assert "gelu cannot be fused" in capsys.readouterr().out
     assert read_plan(tmp_path / "runs/compare/exp").overrides["model.norm_act"] == "plain"
     assert command("--acts", "relu", "silu", *options, "--name", "fused") == 0
     assert "model.norm_act" not in read_plan(tmp_path / "runs/compare/fused").overrides
@@ -139,18 +141,20 @@ def test_unfused_activations_make_all_plain(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_equal_time_plans_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys) -> None:
-    from comparison import cli_spec as asked
+    from comparison import cli_spec
+    from comparison.timing_probe import Probe
 
     monkeypatch.chdir(tmp_path)
     data = write_data(tmp_path)
-    monkeypatch.setattr(asked, "probe", lambda plan, before, *, rounds: {"step_ms": {"relu": 80.0, "mish": 100.0}})
+    timing = Probe(step_ms={"relu": 80.0, "mish": 100.0})
+    monkeypatch.setattr(cli_spec, "probe", lambda plan, existing, *, rounds: timing)
     words = ["--acts", "relu", "mish", "--seeds", 1, "--data", data, "--budget", "time", *SMALL, "--epochs", 5]
     assert command(*words) == 0
     epochs = {p.parent.name: len(p.read_text().splitlines()) - 1 for p in tmp_path.rglob("results.csv")}
     assert epochs == {"relu-s0": 5, "mish-s0": 4}
 
 
-def test_stopped_it_says_how_to_go_on(tmp_path: Path) -> None:
+def test_stopped_it_says_how_to_resume(tmp_path: Path) -> None:
     data = write_data(tmp_path)
     words = [str(ROOT / "compare.py"), "--acts", "relu", "mish", "--seeds", 1, "--data", data, "--probe", 0, *SMALL]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -168,12 +172,12 @@ def test_stopped_it_says_how_to_go_on(tmp_path: Path) -> None:
         time.sleep(0.1)
     process.terminate()
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 143 and "goes on with the comparison" in out and "--epochs 500" in out
+    assert process.returncode == 143 and "to resume" in out and "--epochs 500" in out
     assert (results.parent / "weights/last.pt").is_file()
-    assert "go on with" in (tmp_path / "runs/compare/exp/logs/relu-s0.log").read_text()
+    assert "resume" in (tmp_path / "runs/compare/exp/logs/relu-s0.log").read_text()
 
 
-def test_the_clean_timing_stands_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys) -> None:
+def test_the_isolated_timing_is_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(compare, "TIMING_ROUNDS", 3)
     data = write_data(tmp_path, train=8)
@@ -184,4 +188,4 @@ def test_the_clean_timing_stands_in_the_report(tmp_path: Path, monkeypatch: pyte
     shown = json.loads((folder / "report.json").read_text())["timing"]["rows"]
     assert [row["act"] for row in shown] == ["relu", "mish"]
     assert [row["ratio"] for row in shown] == pytest.approx([row["ratio"] for row in measured])
-    assert (folder / "pictures/timing.png").is_file() and "against relu" in capsys.readouterr().out
+    assert (folder / "pictures/timing.png").is_file() and "relative to relu" in capsys.readouterr().out

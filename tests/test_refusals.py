@@ -221,7 +221,7 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
         "seeds not numbers": ("--acts relu mish --seeds three", "--seeds.*three.*numbers"),
         "seeds none": ("--acts relu mish --seeds 0", "--seeds 0"),
         "seeds negative": ("--acts relu mish --seeds=-3", "--seeds"),
-        "seeds twice": ("--acts relu mish --seeds 1,2,1", "1 stands twice"),
+        "seeds twice": ("--acts relu mish --seeds 1,2,1", "duplicate 1"),
         "seeds by the million": ("--acts relu mish --seeds 1000000", "1000"),
         "seed of a single run": ("--acts relu mish --seed 3", "--seeds"),
         "looks beyond the seeds": ("--acts relu mish --seeds 3 --looks 2,5", "looks"),
@@ -240,8 +240,8 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
         "plan damaged": ("--acts relu mish --project . --name damaged", "plan.json.*damaged"),
         "plan another one": ("--acts relu mish --project . --name planned --margin 0.1", "margin.*0.1.*0.005"),
         "run in the plan damaged": ("--report planned", "run.json.*not JSON"),
-        "report of a missing folder": ("--report none", "none.*no such folder"),
-        "report of an empty folder": ("--report vacant", "vacant.*holds none"),
+        "report of a missing folder": ("--report none", "none.*does not exist"),
+        "report of an empty folder": ("--report vacant", "vacant.*run folder"),
         "report of a file": ("--report notes.txt", "notes.txt"),
         "report of a run cut off": ("--report runs_good runs_half", "runs_half.*not finished"),
         "report of a file cut off": ("--report runs_good runs_cut", "results.csv.*line"),
@@ -448,8 +448,8 @@ def fill_comparisons(folder: Path) -> None:
         file.write_text(json.dumps({key: value for key, value in record.items() if value is not None}))
     (folder / "damaged").mkdir()
     (folder / "damaged/plan.json").write_text('{"acts": ["relu"')
-    specs = {act: activation_overrides(act, {}) for act in ("relu", "mish")}
-    fields = {"acts": ("relu", "mish"), "baseline": "relu", "cfg": "yolo-mish.yaml", "specs": specs}
+    arms = {act: activation_overrides(act, {}) for act in ("relu", "mish")}
+    fields = {"acts": ("relu", "mish"), "baseline": "relu", "cfg": "yolo-mish.yaml", "arms": arms}
     make_plan(**fields, seeds=(0, 1, 2), epochs={"relu": 22, "mish": 22}).write(folder / "planned")
     write_run(folder / "planned/relu-s0", act="relu", seed=0, last=0.4)
     (folder / "planned/relu-s0/run.json").write_text('{"config": ')

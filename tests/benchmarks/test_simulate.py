@@ -1,7 +1,7 @@
-"""The simulation itself: its folders are read as what was drawn, and it finds a method wrong that is."""
+"""The simulation: its folders are read back unchanged, and it detects invalid methods."""
 
-import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,51 +11,52 @@ from scipy import stats
 from benchmarks import simulate
 from benchmarks.simulate import SIGMA, Design, Tally
 from comparison import statistics
-from comparison.analysis import Analysis
 from comparison.plan import read_plan
 from comparison.runs import read_run
 from comparison.statistics import minimal_detectable, power
+from comparison.summary import Outcome, Verdict
 
-MOST = 9.0  # %: 5 and more than three standard errors of 500 sets at the 4 % that the method has
+MAX_ERROR = 9.0  # %: 5 % plus more than three standard errors of 500 sets
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    """No critical value of another test, whose method may be a broken one, is remembered."""
+    """Forget plans of other tests, which may use an invalid method."""
     simulate.plan_of.cache_clear()
 
 
 def error(design: Design, sets: int = 500) -> float:
     tally = simulate.simulate(design, sets=sets, seed=1)
     assert tally.sets == sets
-    return tally.percent(tally.any_told)
+    return tally.percent(tally.any_significant)
 
 
-def numbers(analysis: Analysis) -> list[float]:
-    metrics = [analysis.primary, *analysis.secondary, analysis.time, analysis.until]
-    found = [each for metric in metrics if metric.comparison for each in metric.comparison.differences]
-    return [value for each in found for value in (each.estimate, *(each.interval or ()), *(each.inner or ()))]
+def numbers(outcome: Outcome) -> list[float]:
+    compared = [metric.comparison for metric in outcome.metrics.values() if metric.comparison]
+    differences = [each for comparison in compared for each in comparison.differences.values()]
+    intervals = [(each.interval or (), each.equivalence_interval or ()) for each in differences]
+    return [each.estimate for each in differences] + [end for pair in intervals for each in pair for end in each]
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
-def test_folders_are_read_as_what_was_drawn(tmp_path: Path, missing: float) -> None:
+def test_folders_are_read_back_unchanged(tmp_path: Path, missing: float) -> None:
     design = Design(acts=3, seeds=4, missing=missing, effect=2.0)
     written = simulate.through_folders(design, np.random.default_rng(2), folder=tmp_path / "set")
     plain = simulate.in_memory(design, np.random.default_rng(2))
     assert written.verdicts == plain.verdicts and written.time_verdicts == plain.time_verdicts
     assert written.failed == plain.failed and (sum(count for count, _ in written.failed.values()) > 0) == (missing > 0)
     assert numbers(written) == pytest.approx(numbers(plain), rel=1e-12)
-    assert written.exploratory == () and written.larger is None
+    assert written.exploratory == ()
 
 
-def test_a_folder_is_what_compare_leaves(tmp_path: Path) -> None:
+def test_folders_look_like_those_of_compare(tmp_path: Path) -> None:
     design = Design(acts=2, seeds=2)
     simulate.through_folders(design, np.random.default_rng(0), folder=tmp_path / "set")
     assert {path.name for path in (tmp_path / "set").iterdir()} == {
         "plan.json", "relu-s0", "relu-s1", "leaky_relu-s0", "leaky_relu-s1",
     }  # fmt: skip
     plan = read_plan(tmp_path / "set")
-    assert plan is not None and {cell.name for cell in plan.cells} == {
+    assert plan is not None and {run.name for run in plan.runs} == {
         path.name for path in (tmp_path / "set").iterdir() if path.is_dir()
     }
     run = read_run(tmp_path / "set/leaky_relu-s1")
@@ -73,20 +74,20 @@ def test_a_folder_is_what_compare_leaves(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_the_error_is_the_one_promised(design: Design) -> None:
-    assert error(design) <= MOST
+def test_family_wise_error_rate(design: Design) -> None:
+    assert error(design) <= MAX_ERROR
 
 
-def test_a_method_without_correction_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_without_multiplicity_correction_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Student's value for each of three candidates, in place of Dunnett's for all."""
     monkeypatch.setattr(statistics, "critical_value", lambda _, degrees, *, alpha: stats.t.isf(alpha / 2, degrees))
-    monkeypatch.setattr(statistics, "_guarded", lambda squares, degrees, _: math.sqrt(squares / degrees))
-    assert error(Design(acts=4, seeds=5)) > MOST
+    monkeypatch.setattr(statistics, "_conservative_sd", lambda squares, degrees, _: math.sqrt(squares / degrees))
+    assert error(Design(acts=4, seeds=5)) > MAX_ERROR
 
 
-def test_a_method_with_normal_quantiles_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_with_normal_quantiles_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "critical_value", lambda _, degrees, *, alpha: stats.norm.isf(alpha / 2))
-    assert error(Design(acts=2, seeds=3)) > MOST
+    assert error(Design(acts=2, seeds=3)) > MAX_ERROR
 
 
 def test_coverage_power_and_the_detectable_difference() -> None:
@@ -95,7 +96,7 @@ def test_coverage_power_and_the_detectable_difference() -> None:
     assert 93 <= tally.percent(tally.covered) <= 98.5  # three standard errors above 95.7
     assert tally.power == pytest.approx(66, abs=5)
     assert tally.detectable() == pytest.approx(
-        minimal_detectable(sigma=1, candidates=2, seeds=5, guarded=True), rel=0.1
+        minimal_detectable(sigma=1, candidates=2, seeds=5, conservative=True), rel=0.1
     )
     assert power(2, sigma=1, candidates=2, seeds=5) * 100 > 66  # without the guard
 
@@ -108,7 +109,7 @@ def test_the_detectable_difference_is_detected() -> None:
 
 
 @pytest.mark.parametrize("noise", simulate.NOISES)
-def test_residuals_have_the_variance_they_should(noise: str) -> None:
+def test_variance_of_the_residuals(noise: str) -> None:
     generator = np.random.default_rng(7)
     table = simulate.residuals(Design(acts=100, seeds=1000, noise=noise), generator)
     others = {"fall": 1 + 100 * 0.03 * 0.97}.get(noise, 1.0)
@@ -116,10 +117,10 @@ def test_residuals_have_the_variance_they_should(noise: str) -> None:
     assert float(table[0].var()) == pytest.approx(SIGMA**2 * (3 if noise == "baseline" else others), rel=0.35)
 
 
-def test_a_set_without_a_baseline_is_no_error_and_no_coverage() -> None:
+def test_sets_without_a_baseline_do_not_count() -> None:
     tally = Tally(Design(acts=2, seeds=2, missing=1.0))
     tally.add(simulate.in_memory(tally.design, np.random.default_rng(0)))
-    assert (tally.sets, tally.without, tally.any_told, tally.covered) == (1, 1, 0, 0)
+    assert (tally.sets, tally.without, tally.any_significant, tally.covered) == (1, 1, 0, 0)
 
 
 def test_the_command_prints_its_tables(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,20 +134,24 @@ def test_the_command_prints_its_tables(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--acts", "3"], "go together"),
+        (["--acts", "3"], "must be given together"),
         (["--acts", "1", "--seeds", "5"], "expected 2 to 8"),
         (["--acts", "3", "--seeds", "1"], "expected 2 to 8, and 2 or more"),
         (["--sets", "0"], "expected 1 or more"),
         (["--sets", "many"], "invalid int value"),
     ],
 )
-def test_wrong_flags(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_flags(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         simulate.main(arguments)
     error = capsys.readouterr().err
     assert ended.value.code == 2 and message in error and error.count("\n") == 1
 
 
-def test_texts_are_found_at_any_depth() -> None:
-    value = json.loads('{"a": ["x", {"b": "y"}], "c": 1, "d": null, "e": "z"}')
-    assert list(simulate._texts(value)) == ["x", "y", "z"]
+def test_the_command_reports_the_same_verdicts(tmp_path: Path) -> None:
+    tally = simulate.simulate(Design(acts=2, seeds=2), sets=1, seed=0, folder=tmp_path, through=1)
+    assert tally.sets == 1
+    outcome = simulate.through_folders(Design(acts=2, seeds=2), np.random.default_rng(0), folder=tmp_path / "set")
+    other = replace(outcome, verdicts={"leaky_relu": Verdict(kind="higher", text="")})
+    with pytest.raises(RuntimeError, match="verdicts"):
+        simulate.check_command(tmp_path / "set", other)

@@ -1,4 +1,4 @@
-"""Run folders as train.py leaves them, written without training: curves that rise, times, and what may go wrong."""
+"""Run folders as written by train.py, made without training, and reports on them."""
 
 import csv
 import json
@@ -8,6 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from comparison.plan import Plan, make_plan
+from comparison.report import write_report
+from comparison.runs import read_runs
+
+GAINS = {"relu": 0.0, "silu": 0.8, "mish": 2.5, "backbone=mish,neck=leaky_relu,head=a_name_that_is_long": 0.3}
+ACTS = tuple(GAINS)
 COLUMNS = (
     "epoch", "step", "metrics/mAP50", "metrics/mAP50-95", "metrics/AP_small", "metrics/AP_medium", "metrics/AP_large",
     "time_train_s", "time_warmup_s", "time_data_s", "time_val_s", "time_save_s", "images_per_s", "peak_memory_mib",
@@ -30,7 +36,7 @@ def write_run(
     noise: float = 0.004,
     latency: float | None = 2.5,
 ) -> None:
-    """A finished run: ``last`` is the mAP50-95 of its last epoch as a fraction, ``seconds`` those of an epoch."""
+    """A finished run: ``last`` is the mAP50-95 of its last epoch as a fraction, ``seconds`` the time of an epoch."""
     folder.mkdir(parents=True)
     draw = random.Random(f"{act}{seed}")
     name = act if isinstance(act, str) else act["name"]
@@ -62,14 +68,14 @@ def write_run(
 
 
 def write_failed(folder: Path, *, act: str, seed: int, reason: str) -> None:
-    """A run that has failed before its first epoch."""
+    """A run that failed before its first epoch."""
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(_record(act, act, seed, 8)), encoding="utf-8")
     (folder / "failure.json").write_text(json.dumps({"act": act, "seed": seed, "reason": reason}), encoding="utf-8")
 
 
 def write_unfinished(folder: Path, *, act: str, seed: int) -> None:
-    """A run that has begun and not ended."""
+    """A run that has not ended."""
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(_record(act, act, seed, 8)), encoding="utf-8")
 
@@ -107,16 +113,31 @@ def write_comparison(
     gains: Mapping[str, float],
     slower: Mapping[str, float] | None = None,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
-    spread: float = 0.5,
+    sd: float = 0.5,
     level: float = 62.0,
     epochs: int = 8,
 ) -> None:
-    """Runs of all activations (label -> gain in points) and seeds; `spread`: residual sd in points."""
+    """Runs of all activations (label -> gain in points) and seeds; `sd`: residual sd in points."""
     for act, gain in gains.items():
         for seed in seeds:
-            luck = random.Random(f"{act} {seed}").gauss(0, spread) + random.Random(f"seed {seed}").gauss(0, 1)
+            noise = random.Random(f"{act} {seed}").gauss(0, sd) + random.Random(f"seed {seed}").gauss(0, 1)
             ratio = (slower or {}).get(act, 1.0) * (1 + random.Random(f"time {act} {seed}").gauss(0, 0.01))
             write_run(
-                folder / f"{act}-s{seed}", act=act, seed=seed, last=(level + gain + luck) / 100, seconds=10 * ratio,
+                folder / f"{act}-s{seed}", act=act, seed=seed, last=(level + gain + noise) / 100, seconds=10 * ratio,
                 memory=240 + 20 * gain, epochs=epochs,
             )  # fmt: skip
+
+
+def plan_of(acts: Sequence[str], seeds: Sequence[int], **fields: Any) -> Plan:
+    """A plan of these activations; the first is the baseline."""
+    return make_plan(
+        acts=tuple(acts), baseline=acts[0], seeds=tuple(seeds), cfg="yolo.yaml", arms={act: {} for act in acts},
+        epochs=dict.fromkeys(acts, 8), **fields,
+    )  # fmt: skip
+
+
+def report_of(folder: Path, plan: Plan | None, *, allow: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
+    """Write the report of a folder's runs; returns the text for the terminal and the content of report.json."""
+    runs = read_runs([folder])
+    text = write_report(folder, plan.as_compared(runs) if plan else runs, plan=plan, allow=allow)
+    return text, json.loads((folder / "report.json").read_text(encoding="utf-8"))

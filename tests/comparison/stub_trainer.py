@@ -1,7 +1,7 @@
-"""Stands for train.py: writes a run folder in a moment, and fails, dies or waits as a file beside the folders says.
+"""A stub for train.py: writes a run folder quickly, and fails, dies or waits as behaviour.json beside the folders says.
 
-It takes the lock of its folder, saves and exits with 128 + signal on SIGTERM, goes on behind the epochs that are there,
-and notes each start in started.jsonl. behaviour.json: {"mish-s1": {"seconds": 0.1, "fail": true}}.
+It locks its folder, saves and exits with 128 + signal on SIGTERM, resumes after the last epoch, and logs each start in
+started.jsonl. behaviour.json: {"mish-s1": {"seconds": 0.1, "fail": true}}.
 """
 
 import csv
@@ -37,16 +37,16 @@ def main() -> int:
     if own.get("usage"):
         print("train.py: error: the data are not there", file=sys.stderr)
         return 2
-    asked = []
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    received = []
+    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     record = {"config": config, "data": {"train": "a"}}
     (folder / "run.json").write_text(json.dumps(record))
     file = folder / "results.csv"
     rows = list(csv.DictReader(file.open())) if words[0] == "--resume" and file.is_file() else []
     while len(rows) < config["train"]["epochs"]:
         time.sleep(own.get("seconds", 0.01))
-        if asked:
-            return 128 + asked[0]
+        if received:
+            return 128 + received[0]
         rows.append({"epoch": len(rows) + 1, "metrics/mAP50-95": 0.1, "time_train_s": 1})
         with open(folder / ".rows", "w", newline="") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))

@@ -1,9 +1,9 @@
-"""Activations as people write them, and the labels that stand for them."""
+"""Activations on the command line, and their labels."""
 
 import pytest
 
 from comparison.arms import activation_overrides, label_of, parse_seeds
-from comparison.runs import activation_label, cell_name, slug
+from comparison.runs import activation_label, run_name, slug
 from configs.schema import load
 
 PARTS_FREE = {"model.backbone.act": None, "model.neck.act": None, "model.head.act": None}
@@ -25,11 +25,11 @@ PARTS_FREE = {"model.backbone.act": None, "model.neck.act": None, "model.head.ac
         ),
     ],
 )
-def test_what_an_activation_sets(text: str, expected: dict) -> None:
+def test_overrides_of_an_activation(text: str, expected: dict) -> None:
     assert activation_overrides(text, {}) == expected
 
 
-def test_a_part_that_is_given_for_all_stays() -> None:
+def test_a_part_set_for_all_runs_stays() -> None:
     given = {"model.head.act": "silu"}
     own = activation_overrides("mish", given)
     assert "model.head.act" not in own
@@ -39,13 +39,13 @@ def test_a_part_that_is_given_for_all_stays() -> None:
 @pytest.mark.parametrize(
     "text", ["mish", "swish(beta=1.0, learnable=true)", "backbone=mish,neck=relu,head=elu(alpha=0.5),neck.T4=mish"]
 )
-def test_a_label_is_an_activation_again(text: str) -> None:
+def test_labels_can_be_parsed_again(text: str) -> None:
     config = load("yolo.yaml", activation_overrides(text, {}))
     assert label_of(config) == text
     assert label_of(load("yolo.yaml", activation_overrides(label_of(config), {}))) == text
 
 
-def test_one_label_for_the_same_sites() -> None:
+def test_equal_activations_have_equal_labels() -> None:
     written = {"act": {"name": "relu"}, "backbone": {"act": {"name": "mish"}}, "neck": {"act": {"name": "mish"}}}
     assert activation_label({**written, "head": {"act": {"name": "mish"}}}) == "mish"
     assert activation_label(written) == "backbone=mish,neck=mish,head=relu"
@@ -59,20 +59,20 @@ def test_one_label_for_the_same_sites() -> None:
     [
         ("", "nothing"),
         ("bakbone=mish,neck=relu", "bakbone.*backbone, neck, head"),
-        ("backbone=mish,backbone=relu", "twice"),
-        ("backbone=mish,relu", "relu.*no part"),
+        ("backbone=mish,backbone=relu", "duplicate"),
+        ("backbone=mish,relu", "relu.*not a part"),
         ("{name: ", "not YAML"),
-        ("3", "no activation"),
-        ("[mish]", "no activation"),
+        ("3", "not an activation"),
+        ("[mish]", "not an activation"),
     ],
 )
-def test_what_is_no_activation(text: str, said: str) -> None:
+def test_invalid_activations(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         activation_overrides(text, {})
 
 
-def test_folders_are_named_without_brackets_and_differ_where_labels_do() -> None:
-    assert cell_name("mish", 3) == "mish-s3"
+def test_folder_names_have_no_brackets_and_are_distinct() -> None:
+    assert run_name("mish", 3) == "mish-s3"
     labels = [
         "swish(beta=1.0, learnable=true)",
         "swish(beta=-1.0, learnable=true)",
@@ -93,6 +93,6 @@ def test_seeds(text: str, seeds: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     "text", ["three", "0", "-1", "1,1", "1,x", "", ",", "1.5", "99999999999", "٣", "1,99999999999999999999"]
 )
-def test_what_is_no_seeds(text: str) -> None:
+def test_invalid_seeds(text: str) -> None:
     with pytest.raises(ValueError, match="--seeds"):
         parse_seeds(text)

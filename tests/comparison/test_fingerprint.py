@@ -1,11 +1,11 @@
-"""Runs that differ in more than activation and seed are found out, and those that differ in these alone are not."""
+"""Runs may differ in activation and seed, and in nothing else."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from comparison.fingerprint import checked, differences, fingerprint, pairing
+from comparison.fingerprint import check_comparable, deviations, pairing, run_settings
 from comparison.runs import Run
 
 RECORD = {
@@ -50,7 +50,7 @@ def mish(name: str = "mish-s0", **changes) -> Run:
     return run_of(name, **{**own, **changes})
 
 
-def test_activation_seed_folder_and_the_number_of_the_gpu_are_no_difference() -> None:
+def test_activation_seed_folder_and_gpu_number_may_differ() -> None:
     runs = [
         run_of(),
         mish("mish-s1", config__run={"project": "elsewhere"}, machine__environment={"OMP_NUM_THREADS": "1"}),
@@ -59,8 +59,8 @@ def test_activation_seed_folder_and_the_number_of_the_gpu_are_no_difference() ->
             "relu-s2", config__model__backbone={"act": {"name": "silu"}, "stages": {"P4": {"act": {"name": "elu"}}}}
         ),
     ]
-    assert differences(runs) == {}
-    assert checked(runs) == (runs, [])
+    assert deviations(runs) == {}
+    assert check_comparable(runs) == (runs, [])
 
 
 @pytest.mark.parametrize(
@@ -79,40 +79,40 @@ def test_activation_seed_folder_and_the_number_of_the_gpu_are_no_difference() ->
         ({"census": [{"activation": "relu", "implementation": "torch.nn.functional.relu"}]}, "fused"),
     ],
 )
-def test_what_differs_is_refused_by_name_or_kept_apart(changes: dict, key: str) -> None:
+def test_differing_settings_are_rejected_or_stratified(changes: dict, key: str) -> None:
     runs = [run_of(), mish(), run_of("relu-s1", **changes)]
     with pytest.raises(ValueError, match=f"{key}: .*--allow {key}") as error:
-        checked(runs)
+        check_comparable(runs)
     assert "relu-s1" in str(error.value) and "\n" not in str(error.value)
-    apart, remarks = checked(runs, allow=[key, "implementation"])
+    apart, remarks = check_comparable(runs, allow=[key, "implementation"])
     assert len({run.act for run in apart}) == 3 and apart[2].act.startswith("relu [") and apart[2].seed == 1
     assert key in remarks[0]
 
 
-def test_another_implementation_of_the_same_activation_is_a_difference() -> None:
+def test_implementations_of_an_activation_must_agree() -> None:
     other = [{"activation": "mish", "implementation": "ops.norm_act, traceable formula"}]
     with pytest.raises(ValueError, match=r"implementation\.mish"):
-        checked([run_of(), mish(), mish("mish-s1", census=other)])
+        check_comparable([run_of(), mish(), mish("mish-s1", census=other)])
 
 
-def test_an_unfused_activation_beside_a_fused_one_names_the_way_out() -> None:
+def test_mixing_fused_and_unfused_activations_suggests_plain() -> None:
     gelu = run_of("gelu-s0", census=[{"activation": "gelu", "implementation": "torch.nn.functional.gelu"}])
     with pytest.raises(ValueError, match=r"fused: everywhere \(relu-s0\), nowhere \(gelu-s0\).*model.norm_act=plain"):
-        checked([run_of(), gelu])
+        check_comparable([run_of(), gelu])
 
 
-def test_a_wider_key_allows_the_narrower_and_the_plan_frees_epochs() -> None:
+def test_a_section_allows_its_keys_and_the_plan_frees_epochs() -> None:
     longer = mish(config__train__epochs=12, config__train__lr=0.01)
-    assert checked([run_of(), longer], allow=["config.train"])[1]
+    assert check_comparable([run_of(), longer], allow=["config.train"])[1]
     with pytest.raises(ValueError, match="config.train.lr"):
-        checked([run_of(), longer], free=["config.train.epochs"])
-    assert checked([run_of(), mish(config__train__epochs=12)], free=["config.train.epochs"])[1] == []
+        check_comparable([run_of(), longer], free=["config.train.epochs"])
+    assert check_comparable([run_of(), mish(config__train__epochs=12)], free=["config.train.epochs"])[1] == []
 
 
-def test_a_run_that_left_nothing_differs_in_nothing() -> None:
+def test_runs_without_a_record_are_ignored() -> None:
     failed = Run(folder=Path("mish-s1"), act="mish", seed=1, status="failed", record={}, rows=())
-    assert checked([run_of(), mish(), failed]) == ([run_of(), mish(), failed], [])
-    assert fingerprint(failed) == {}
+    assert check_comparable([run_of(), mish(), failed]) == ([run_of(), mish(), failed], [])
+    assert run_settings(failed) == {}
 
 
 # -------------------------------------------------------------------------------------------------------------- pairing
@@ -122,22 +122,23 @@ def rows(*sums: int | None) -> tuple:
     return tuple({"epoch": float(epoch), "batches_crc32": value} for epoch, value in enumerate(sums, 1))
 
 
-def test_equal_starts_and_batches_leave_nothing_to_say() -> None:
+def test_equal_starts_and_batches() -> None:
     runs = [run_of(rows=rows(7, 8)), mish(rows=rows(7, 8)), run_of("relu-s1", initial_weights="w1", rows=rows(5, 6))]
     assert pairing(runs) == []
 
 
-def test_what_is_not_equal_is_named() -> None:
+def test_different_starts_and_batches_are_named() -> None:
     runs = [run_of(rows=rows(7, 8, 9)), mish(rows=rows(7, 1, 2), initial_weights="other")]
     starts, batches = pairing(runs)
     assert "seed 0" in starts and "weights" in starts and "relu-s0, mish-s0" in starts
     assert "seed 0" in batches and "epoch 2" in batches
 
 
-def test_another_length_has_other_batches_by_intent() -> None:
+def test_schedules_of_different_length_have_different_batches() -> None:
     assert pairing([run_of(rows=rows(7, 8)), mish(rows=rows(7, 1), config__train__epochs=5)]) == []
 
 
-def test_what_older_runs_do_not_record_is_said() -> None:
+def test_missing_records_are_named() -> None:
     old = run_of("relu-s1", rows=({"epoch": 1.0},), initial_weights=None)
-    assert pairing([run_of(rows=rows(7)), old]) == ["start or batches are not recorded, so not checked, in relu-s1"]
+    (remark,) = pairing([run_of(rows=rows(7)), old])
+    assert "not recorded" in remark and "relu-s1" in remark

@@ -1,17 +1,18 @@
-"""The plan of a comparison: what it fixes, what may be added, what it says beforehand."""
+"""The plan of a comparison: what it fixes, what may be added, how it is described."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from comparison.plan import AGAIN, Plan, epochs_in_equal_time, make_plan, read_plan
+from comparison.plan import AA_SUFFIX, Plan, epochs_in_equal_time, make_plan, read_plan
 from comparison.runs import Run
+from comparison.wording import describe
 
 
 def plan_of(*acts: str, seeds: tuple[int, ...] = (0, 1, 2), **fields) -> Plan:
-    specs = {act: {"model.act": act.partition(AGAIN)[0]} for act in acts}
-    given = {"acts": acts, "baseline": acts[0], "seeds": seeds, "cfg": "yolo.yaml", "specs": specs}
+    specs = {act: {"model.act": act.partition(AA_SUFFIX)[0]} for act in acts}
+    given = {"acts": acts, "baseline": acts[0], "seeds": seeds, "cfg": "yolo.yaml", "arms": specs}
     return make_plan(**{**given, "epochs": dict.fromkeys(acts, 10), **fields})
 
 
@@ -19,37 +20,37 @@ def run_of(act: str, seed: int) -> Run:
     return Run(folder=Path(f"{act}-s{seed}"), act=act, seed=seed, status="finished", record={}, rows=())
 
 
-def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_plan_is_read_back_unchanged(tmp_path: Path) -> None:
     plan = plan_of("relu", "mish", overrides={"train.batch": 4, "data": "a.yaml"}, step_ms={"relu": 3.0, "mish": 4.5})
     plan.write(tmp_path / "new")
     assert read_plan(tmp_path / "new") == plan and read_plan(tmp_path) is None
 
 
-def test_the_smallest_difference_is_that_of_the_protocol() -> None:
-    """facts of the protocol: with three activations MDE80 is 3.57 sigma at three seeds, 2.27 at five, guard x 1.05."""
+def test_the_detectable_difference_matches_the_protocol() -> None:
+    """With three activations it is 3.57 sigma for three seeds, 2.27 for five, times 1.05 for the conservative sd."""
     for seeds, sigmas in ((3, 3.57), (5, 2.27)):
         plan = plan_of("relu", "silu", "mish", seeds=tuple(range(seeds)), sigma_assumed=0.01)
         assert plan.detectable() == pytest.approx(0.01 * sigmas * 1.05, rel=0.02)
-    words = plan_of("relu", "silu", "mish", seeds=(0, 1, 2, 3, 4), sigma_assumed=0.01).describe()
-    assert "2.4 mAP points" in words and "assumed" in words
-    same = plan_of("relu", "silu", "mish", margin=0.015, sigma_assumed=0.01).describe()
-    assert "takes 11 seeds" in same  # at 1.5 sigma
+    words = describe(plan_of("relu", "silu", "mish", seeds=(0, 1, 2, 3, 4), sigma_assumed=0.01))
+    assert "2.4 mAP points" in words and "assumes" in words
+    equivalence = describe(plan_of("relu", "silu", "mish", margin=0.015, sigma_assumed=0.01))
+    assert "11 seeds" in equivalence  # at 1.5 sigma
 
 
-def test_one_seed_promises_nothing() -> None:
-    words = plan_of("relu", "mish", seeds=(3,)).describe()
+def test_one_seed_has_no_detectable_difference() -> None:
+    words = describe(plan_of("relu", "mish", seeds=(3,)))
     assert "no interval and no verdict" in words and "inf" not in words
 
 
 def test_the_estimate_counts_steps_validation_and_start() -> None:
     plan = plan_of("relu", "mish", step_ms={"relu": 100.0, "mish": 200.0}, batches=(30, 6), start_s=5.0)
     by_hand = 5 + 10 * (30 + 2) * 0.1  # seconds: epochs, batches with those of validation as a third, a step
-    assert plan.seconds(plan.cells[0]) == pytest.approx(by_hand)
-    assert "6 runs, about 5 min" in plan.describe() or "6 runs, about 317 s" in plan.describe()
-    assert "no probe" in plan_of("relu", "mish").describe()
+    assert plan.seconds(plan.runs[0]) == pytest.approx(by_hand)
+    assert "6 runs, about 5 min" in describe(plan) or "6 runs, about 317 s" in describe(plan)
+    assert "no probe" in describe(plan_of("relu", "mish"))
 
 
-def test_epochs_of_equal_time() -> None:
+def test_epochs_in_equal_time() -> None:
     assert epochs_in_equal_time(100, {"relu": 80.0, "mish": 100.0, "elish": 2e5}) == {
         "relu": 100,
         "mish": 80,
@@ -57,17 +58,17 @@ def test_epochs_of_equal_time() -> None:
     }
 
 
-def test_what_is_added_comes_behind_and_is_exploratory() -> None:
+def test_additions_come_last_and_are_exploratory() -> None:
     plan = plan_of("relu", "mish", seeds=(0, 1))
     more = plan.merged(plan_of("relu", "mish", "silu", seeds=(0, 1, 5)))
     assert (more.acts, more.seeds) == (("relu", "mish"), (0, 1)) and (more.added_acts, more.added_seeds) == (
         ("silu",),
         (5,),
     )
-    names = [cell.name for cell in more.cells]
+    names = [cell.name for cell in more.runs]
     assert names[:4] == ["relu-s0", "mish-s0", "mish-s1", "relu-s1"]
     assert sorted(names[4:]) == ["mish-s5", "relu-s5", "silu-s0", "silu-s1", "silu-s5"]
-    assert "exploratory" in more.describe() and "exploratory" not in plan.describe()
+    assert "exploratory" in describe(more) and "exploratory" not in describe(plan)
     assert more.merged(plan_of("relu", "mish", "silu", seeds=(0, 1, 5))) == more
     assert more.merged(plan) == more  # the command without what was added
 
@@ -81,10 +82,10 @@ def test_what_is_added_comes_behind_and_is_exploratory() -> None:
         ({"seeds": (0, 1)}, "seed 2 left out"),
         ({"budget": "time"}, "budget"),
         ({"epochs": {"relu": 10, "mish": 9}}, "epochs of mish: 9 instead of 10"),
-        ({"looks": (2, 3)}, "looks"),
+        ({"interim": (2, 3)}, "looks"),
     ],
 )
-def test_another_plan_is_refused_with_what_differs(other: dict, said: str) -> None:
+def test_a_different_plan_is_rejected_naming_the_difference(other: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         plan_of("relu", "mish").merged(plan_of("relu", "mish", **other))
 
@@ -92,22 +93,22 @@ def test_another_plan_is_refused_with_what_differs(other: dict, said: str) -> No
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"seeds": (1, 1)}, "1 stands twice"),
+        ({"seeds": (1, 1)}, "duplicate 1"),
         ({"seeds": ()}, "at least one"),
         ({"baseline": "silu"}, "silu.*expected one of relu, mish"),
-        ({"looks": (3, 2)}, "looks"),
-        ({"looks": (2,)}, "looks.*all 3"),
+        ({"interim": (3, 2)}, "looks"),
+        ({"interim": (2,)}, "looks.*all 3"),
         ({"margin": 0.0}, "margin"),
         ({"sigma_assumed": float("nan")}, "sigma"),
     ],
 )
-def test_what_is_no_plan(wrong: dict, said: str) -> None:
+def test_invalid_plans(wrong: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said) as error:
         plan_of("relu", "mish", **wrong)
     assert "\n" not in str(error.value)
 
 
-def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
+def test_damaged_plan_files_are_named(tmp_path: Path) -> None:
     plan_of("relu", "mish").write(tmp_path)
     file = tmp_path / "plan.json"
     whole = file.read_text()
@@ -117,11 +118,11 @@ def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
             read_plan(tmp_path)
 
 
-def test_an_activation_against_itself() -> None:
-    plan = plan_of("mish", "mish" + AGAIN, seeds=(0, 1, 2), same=True)
-    assert [cell.name for cell in plan.cells] == ["mish-s0", "mish-s3", "mish-s4", "mish-s1", "mish-s2", "mish-s5"]
+def test_a_control_uses_fresh_seeds() -> None:
+    plan = plan_of("mish", "mish" + AA_SUFFIX, seeds=(0, 1, 2), aa=True)
+    assert [cell.name for cell in plan.runs] == ["mish-s0", "mish-s3", "mish-s4", "mish-s1", "mish-s2", "mish-s5"]
     compared = plan.as_compared([run_of("mish", seed) for seed in (5, 0, 3, 1, 4, 2)])
     assert [(run.act, run.seed, run.folder.name) for run in compared] == [
         *(("mish", seed, f"mish-s{seed}") for seed in (0, 1, 2)),
-        *(("mish" + AGAIN, seed, f"mish-s{seed + 3}") for seed in (0, 1, 2)),
+        *(("mish" + AA_SUFFIX, seed, f"mish-s{seed + 3}") for seed in (0, 1, 2)),
     ]

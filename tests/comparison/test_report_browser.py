@@ -1,4 +1,4 @@
-"""report.html in a real browser, Debian's chromium without a window: at desktop and telephone width."""
+"""report.html in headless Chromium, at desktop and phone width."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from comparison.plan import make_plan
-from comparison.report import write_report
-from comparison.runs import read_runs
-from tests.comparison.made_runs import write_comparison, write_failed, write_run
+from tests.comparison.made_runs import ACTS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the report is not opened in a browser: no playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -18,24 +15,11 @@ ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-ACTS = {"relu": 0.0, "silu": 0.8, "mish": 2.5, "backbone=mish,neck=leaky_relu,head=a_name_that_is_long": 0.3}
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("comparison")
-    write_comparison(folder, gains=ACTS, slower={"mish": 1.1})
-    shutil.rmtree(folder / "silu-s4")
-    write_failed(folder / "silu-s4", act="silu", seed=4, reason="<script>alert(1)</script>")
-    shutil.rmtree(folder / "silu-s3")
-    write_run(folder / "silu-s3", act="silu", seed=3, last=0.62, waited=3.0)
-    acts = tuple(ACTS)
-    plan = make_plan(
-        acts=acts, baseline="relu", seeds=range(5), cfg="yolo.yaml", specs={act: {} for act in acts},
-        epochs=dict.fromkeys(acts, 8),
-    )  # fmt: skip
-    write_report(folder, plan.as_compared(read_runs([folder])), plan=plan)
-    return folder / "report.html"
+def report(example: Path) -> Path:
+    return example / "report.html"
 
 
 @pytest.fixture(scope="module")
@@ -47,23 +31,23 @@ def browser() -> Iterator["playwright.Browser"]:
 
 
 class Visit:
-    """A page with what it has asked for and complained of."""
+    """A page with its requests and console messages."""
 
     def __init__(self, browser: "playwright.Browser", path: Path, *, width: int, scheme: str = "light") -> None:
         self.page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
         self.requests: list[str] = []
-        self.complaints: list[str] = []
+        self.messages: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.messages.append(dialog.message), dialog.dismiss()))
         self.page.goto(path.as_uri())
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_opens_whole_and_asks_for_nothing(browser: "playwright.Browser", report: Path, width: int) -> None:
+def test_the_page_is_complete_and_self_contained(browser: "playwright.Browser", report: Path, width: int) -> None:
     visit = Visit(browser, report, width=width)
-    assert visit.complaints == []
+    assert visit.messages == []
     assert [url for url in visit.requests if not url.startswith("data:")] == [report.as_uri()]
     inner, scroll = visit.page.evaluate("[innerWidth, document.documentElement.scrollWidth]")
     assert scroll <= inner == width
@@ -76,24 +60,24 @@ def test_the_page_opens_whole_and_asks_for_nothing(browser: "playwright.Browser"
     assert len(boxes) == 4 and all(len(shown) == 1 and shown[0] <= width for shown in boxes)
 
 
-def test_pictures_show_marks_and_text_in_both_schemes(browser: "playwright.Browser", report: Path) -> None:
-    """A colour that the style sheet lacks, or ink on its own ground, would draw nothing."""
-    grounds = []
+def test_figures_are_visible_in_both_schemes(browser: "playwright.Browser", report: Path) -> None:
+    """A colour missing from the style sheet, or equal to the background, would be invisible."""
+    backgrounds = []
     for scheme in ("light", "dark"):
         visit = Visit(browser, report, width=390, scheme=scheme)
-        ink, ground = visit.page.evaluate(
+        ink, background = visit.page.evaluate(
             "[getComputedStyle(document.body).color, getComputedStyle(document.querySelector('.card')).backgroundColor]"
         )
-        grounds.append(ground)
+        backgrounds.append(background)
         colors = visit.page.evaluate(
             "[...new Set([...document.querySelectorAll('figure svg path, figure svg use, figure svg g')]"
             ".map(e => getComputedStyle(e).fill))]"
         )
-        assert ink in colors and len(colors) > len(ACTS) and ink != ground
-    assert grounds[0] != grounds[1]
+        assert ink in colors and len(colors) > len(ACTS) and ink != background
+    assert backgrounds[0] != backgrounds[1]
 
 
-def test_a_click_sorts_the_table_and_a_second_one_turns_it_round(browser: "playwright.Browser", report: Path) -> None:
+def test_clicking_a_header_sorts_the_table(browser: "playwright.Browser", report: Path) -> None:
     page = Visit(browser, report, width=1280).page
     table = page.locator("#table table").first
 
@@ -112,13 +96,13 @@ def test_a_click_sorts_the_table_and_a_second_one_turns_it_round(browser: "playw
     assert order() == sorted(ACTS) and head.get_attribute("aria-sort") is None
 
 
-def test_what_a_run_says_is_shown_as_text(browser: "playwright.Browser", report: Path) -> None:
+def test_failure_reasons_are_shown_as_text(browser: "playwright.Browser", report: Path) -> None:
     page = Visit(browser, report, width=1280).page
     assert "<script>alert(1)</script>" in page.locator("#failed").inner_text()
     assert page.locator("script").count() == 1
 
 
-def test_wide_tables_scroll_in_their_own_box(browser: "playwright.Browser", report: Path) -> None:
+def test_wide_tables_scroll_horizontally(browser: "playwright.Browser", report: Path) -> None:
     page = Visit(browser, report, width=390).page
     box = page.locator("#table .box").first
     inside, shown = box.evaluate("box => [box.scrollWidth, box.clientWidth]")

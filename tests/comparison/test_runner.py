@@ -1,4 +1,4 @@
-"""Runs in their order, on one device and on several; failures, kills and going on, with a stand-in for train.py."""
+"""Order of the runs, several devices, failures, kills and resuming, with a stub for train.py."""
 
 import contextlib
 import json
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from comparison import ray_runner as cluster
+from comparison import ray_runner
 from comparison.plan import Plan, make_plan
-from comparison.runner import Interrupted, gpus_of, outcome, train_all
+from comparison.runner import Interrupted, list_gpus, read_outcome, train_all
 from comparison.runs import read_run
 from core.files import is_locked
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 def plan_of(*acts: str, seeds: tuple[int, ...] = (0, 1), epochs: int = 2) -> Plan:
     specs = {act: {"model.act": act} for act in acts}
     return make_plan(
-        acts=acts, baseline=acts[0], seeds=seeds, cfg="yolo.yaml", specs=specs, epochs=dict.fromkeys(acts, epochs)
+        acts=acts, baseline=acts[0], seeds=seeds, cfg="yolo.yaml", arms=specs, epochs=dict.fromkeys(acts, epochs)
     )
 
 
@@ -46,19 +46,19 @@ def cells(folder: Path) -> list[str]:
     return [each["cell"] for each in started(folder)]
 
 
-def test_seed_by_seed_with_a_rotated_start(tmp_path: Path) -> None:
-    blocks: list[int] = []
+def test_runs_are_ordered_by_seed_with_a_rotated_start(tmp_path: Path) -> None:
+    complete: list[int] = []
     plan = plan_of("relu", "silu", "mish", seeds=(0, 4, 7))
-    train_all(plan, tmp_path, trainer=STUB, after_block=blocks.append)
+    train_all(plan, tmp_path, trainer=STUB, after_seed=complete.append)
     order = "relu-s0 silu-s0 mish-s0 silu-s4 mish-s4 relu-s4 mish-s7 relu-s7 silu-s7"
     assert cells(tmp_path) == order.split()
-    assert blocks == [1, 2, 3]
-    assert [(run.act, run.seed, run.status) for run in outcome(plan, tmp_path)] == [
+    assert complete == [1, 2, 3]
+    assert [(run.act, run.seed, run.status) for run in read_outcome(plan, tmp_path)] == [
         (act, seed, "finished") for act in ("relu", "silu", "mish") for seed in (0, 4, 7)
     ]
 
 
-def test_a_failed_run_is_an_outcome_and_is_tried_again_only_where_asked(tmp_path: Path) -> None:
+def test_failed_runs_are_kept_unless_retried(tmp_path: Path) -> None:
     behave(tmp_path, mish_s0={"fail": True})
     plan = plan_of("relu", "mish")
     train_all(plan, tmp_path, trainer=STUB)
@@ -73,7 +73,7 @@ def test_a_failed_run_is_an_outcome_and_is_tried_again_only_where_asked(tmp_path
     assert read_run(tmp_path / "mish-s0").status == "finished"
 
 
-def test_a_killed_run_is_gone_on_with_and_fails_at_the_third_time(tmp_path: Path) -> None:
+def test_killed_runs_are_resumed_twice(tmp_path: Path) -> None:
     behave(tmp_path, relu_s0={"dies": 2}, mish_s0={"dies": 9})
     train_all(plan_of("relu", "mish", seeds=(0,), epochs=9), tmp_path, trainer=STUB)
     assert Counter(cells(tmp_path)) == {"relu-s0": 3, "mish-s0": 3}
@@ -82,7 +82,7 @@ def test_a_killed_run_is_gone_on_with_and_fails_at_the_third_time(tmp_path: Path
     assert (run := read_run(tmp_path / "mish-s0")).status == "failed" and "killed 3 times" in run.reason
 
 
-def test_what_is_refused_ends_the_comparison(tmp_path: Path) -> None:
+def test_a_usage_error_ends_the_comparison(tmp_path: Path) -> None:
     behave(tmp_path, relu_s0={"usage": True})
     with pytest.raises(ValueError, match="relu-s0: .*the data are not there"):
         train_all(plan_of("relu", "mish"), tmp_path, trainer=STUB)
@@ -119,7 +119,7 @@ def wait_for(condition, seconds: float = 120.0) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_it_saves_and_the_same_call_goes_on(tmp_path: Path, number: int) -> None:
+def test_a_stopped_comparison_saves_and_resumes(tmp_path: Path, number: int) -> None:
     behave(tmp_path, mish_s0={"seconds": 0.3})
     plan = plan_of("relu", "mish", epochs=5)
     process = call(plan, tmp_path)
@@ -130,10 +130,10 @@ def test_stopped_it_saves_and_the_same_call_goes_on(tmp_path: Path, number: int)
     assert read_run(tmp_path / "mish-s0").status == "unfinished"
     train_all(plan, tmp_path, trainer=STUB)
     assert cells(tmp_path)[2:] == ["mish-s0", "mish-s1", "relu-s1"] and started(tmp_path)[2]["how"] == "--resume"
-    assert {run.status for run in outcome(plan, tmp_path)} == {"finished"}
+    assert {run.status for run in read_outcome(plan, tmp_path)} == {"finished"}
 
 
-def test_killed_it_leaves_a_run_that_the_next_call_waits_for(tmp_path: Path) -> None:
+def test_a_killed_comparison_leaves_a_run_that_the_next_call_waits_for(tmp_path: Path) -> None:
     behave(tmp_path, relu_s0={"seconds": 0.3})
     plan = plan_of("relu", "mish", seeds=(0,), epochs=6)
     process = call(plan, tmp_path)
@@ -149,7 +149,7 @@ def test_killed_it_leaves_a_run_that_the_next_call_waits_for(tmp_path: Path) -> 
 # ------------------------------------------------------------------------------------------------------ several devices
 
 
-def test_each_gpu_takes_the_block_of_a_seed(tmp_path: Path) -> None:
+def test_each_gpu_takes_a_seed_group(tmp_path: Path) -> None:
     names = [f"{act}-s{seed}" for act in ("relu", "mish") for seed in range(4)]
     behave(tmp_path, **{name.replace("-", "_"): {"seconds": 0.15} for name in names})
     plan = plan_of("relu", "mish", seeds=(0, 1, 2, 3))
@@ -177,17 +177,17 @@ def test_each_gpu_takes_the_block_of_a_seed(tmp_path: Path) -> None:
         ("0,2", "", None, ("0", "2")),
     ],
 )
-def test_which_gpus(device, lines, visible, expected, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_gpus(device, lines, visible, expected, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpus_of(device, ask=lambda: lines) == expected
+    assert list_gpus(device, nvidia_smi=lambda: lines) == expected
 
 
 @pytest.mark.parametrize("device", ["0,0", "0,cuda", "cpu,0"])
-def test_gpus_that_are_none(device: str) -> None:
+def test_invalid_gpus(device: str) -> None:
     with pytest.raises(ValueError, match="--device"):
-        gpus_of(device)
+        list_gpus(device)
 
 
 # ---------------------------------------------------------------------------------------------------------------- Ray
@@ -204,7 +204,7 @@ def two_workers():
     ray.shutdown()
 
 
-def test_a_lost_ray_worker_costs_only_its_run_in_hand(tmp_path: Path, two_workers) -> None:
+def test_a_lost_ray_worker_costs_only_its_current_run(tmp_path: Path, two_workers) -> None:
     plan = plan_of("relu", "mish", seeds=(0, 1), epochs=4)
     behave(tmp_path, **{f"{act}_s{seed}": {"seconds": 0.5} for act in ("relu", "mish") for seed in (0, 1)})
     lost: list[str] = []
@@ -218,17 +218,19 @@ def test_a_lost_ray_worker_costs_only_its_run_in_hand(tmp_path: Path, two_worker
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    cluster.train_all(plan, tmp_path, trainer=STUB)
+    ray_runner.train_all(plan, tmp_path, trainer=STUB)
     killer.join()
-    assert {run.status for run in outcome(plan, tmp_path)} == {"finished"} and len(outcome(plan, tmp_path)) == 4
+    assert {run.status for run in read_outcome(plan, tmp_path)} == {"finished"} and len(
+        read_outcome(plan, tmp_path)
+    ) == 4
     again = [name for name, count in Counter(cells(tmp_path)).items() if count > 1]
     assert len(lost) == 1 and again in ([], lost)  # its training lives on and is waited for, or was taken along
-    for run in outcome(plan, tmp_path):
+    for run in read_outcome(plan, tmp_path):
         assert [row["epoch"] for row in run.rows] == [1, 2, 3, 4]
     assert len({each["parent"] for each in started(tmp_path)}) > 1
 
 
-def test_stopped_on_ray_it_saves_and_goes_on(tmp_path: Path, two_workers) -> None:
+def test_a_comparison_stopped_on_ray_saves_and_resumes(tmp_path: Path, two_workers) -> None:
     plan = plan_of("relu", "mish", seeds=(0,), epochs=400)
     behave(tmp_path, relu_s0={"seconds": 0.2}, mish_s0={"seconds": 0.2})
 
@@ -239,11 +241,11 @@ def test_stopped_on_ray_it_saves_and_goes_on(tmp_path: Path, two_workers) -> Non
     stopper = threading.Thread(target=interrupt)
     stopper.start()
     with pytest.raises(Interrupted):
-        cluster.train_all(plan, tmp_path, trainer=STUB)
+        ray_runner.train_all(plan, tmp_path, trainer=STUB)
     stopper.join()
     assert not any(is_locked(tmp_path / name) for name in ("relu-s0", "mish-s0"))
-    assert {run.status for run in outcome(plan, tmp_path)} == {"unfinished"}
+    assert {run.status for run in read_outcome(plan, tmp_path)} == {"unfinished"}
     behave(tmp_path)
-    cluster.train_all(plan, tmp_path, trainer=STUB)
+    ray_runner.train_all(plan, tmp_path, trainer=STUB)
     assert [each["how"] for each in started(tmp_path)[2:]] == ["--resume", "--resume"]
-    assert {run.status for run in outcome(plan, tmp_path)} == {"finished"}
+    assert {run.status for run in read_outcome(plan, tmp_path)} == {"finished"}

@@ -1,11 +1,11 @@
-"""Run folders read, and what is none."""
+"""Reading run folders, valid and damaged."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from comparison.runs import by_cell, read_run, read_runs
+from comparison.runs import by_key, read_run, read_runs
 from tests.comparison.made_runs import write_run
 
 
@@ -16,7 +16,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert [row["epoch"] for row in run.rows] == [1, 2, 3] and run.rows[-1]["metrics/mAP50-95"] == pytest.approx(0.5)
 
 
-def test_how_a_run_ended(tmp_path: Path) -> None:
+def test_status_of_a_run(tmp_path: Path) -> None:
     write_run(tmp_path / "a", act="mish", seed=0, last=0.5)
     record = json.loads((tmp_path / "a/run.json").read_text())
     del record["results"]
@@ -37,16 +37,16 @@ def test_folders_of_runs(tmp_path: Path) -> None:
     runs = read_runs([tmp_path / "x", tmp_path / "y"])
     assert [run.folder.name for run in runs] == ["mish-s0", "relu-s0", "y"]
     with pytest.raises(ValueError, match=r"relu-s0 and .*y are both relu with seed 0"):
-        by_cell(runs)
+        by_key(runs)
 
 
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
-        ("run.json", None, "no run folder"),
+        ("run.json", None, "not a run folder"),
         ("run.json", '{"config": {"model"', "run.json: not JSON"),
         ("run.json", "[]", "run.json: expected a mapping"),
-        ("run.json", '{"config": {}}', "neither activation nor seed"),
+        ("run.json", '{"config": {}}', "no activation or no seed"),
         ("run.json", '{"config": {"model": {"act": "mish"}, "train": {"seed": "x"}}}', "seed is 'x'"),
         ("results.csv", "epoch,a\n1,2\n2", "results.csv.*line 3"),
         ("results.csv", "epoch,a\n1,b\n", "results.csv.*'b'"),
@@ -54,7 +54,7 @@ def test_folders_of_runs(tmp_path: Path) -> None:
         ("results.csv", None, "has no row"),
     ],
 )
-def test_what_is_no_run(tmp_path: Path, file: str, text: str | None, said: str) -> None:
+def test_invalid_run_folders(tmp_path: Path, file: str, text: str | None, said: str) -> None:
     write_run(tmp_path / "a", act="mish", seed=0, last=0.5)
     (tmp_path / "a" / file).unlink()
     if text is not None:

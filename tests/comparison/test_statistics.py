@@ -1,34 +1,29 @@
-"""Intervals, verdicts and what is needed: against printed tables, other ways of computing them, and chance itself."""
+"""Intervals, power and required seeds against published tables, independent computations and simulation."""
 
 import itertools
 import math
-import random
 import statistics
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from comparison.statistics import (
-    Comparison,
-    Difference,
     Values,
-    at_time,
+    classify,
     compare,
     compare_ratio,
     critical_value,
-    kind,
-    look_alpha,
+    interim_alpha,
     minimal_detectable,
     power,
     probability_within,
-    seeds_for_same,
+    seeds_for_equivalence,
     seeds_needed,
     sigma_upper,
-    verdict,
-    verdict_ratio,
+    value_at,
 )
 
 NAMES = ("relu", "mish", "silu", "gelu", "elu")
@@ -60,23 +55,23 @@ def drawn(acts: int, seeds: int, *, number: int = 0, missing: int = 0) -> dict[s
 
 
 @pytest.mark.parametrize(("candidates", "printed"), [(1, 2.23), (2, 2.57), (3, 2.76), (4, 2.89)])
-def test_critical_values_are_dunnetts(candidates: int, printed: float) -> None:
+def test_critical_values_match_dunnett(candidates: int, printed: float) -> None:
     """Dunnett 1964, two-sided 5 %, 10 degrees of freedom."""
     assert round(critical_value(candidates, 10), 2) == printed
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 8, 40, 2000])
 @pytest.mark.parametrize("edge", [0.5, 2.0, 12.7])
-def test_the_quadrature_at_one_candidate_is_students(degrees: int, edge: float) -> None:
+def test_quadrature_with_one_candidate_matches_student(degrees: int, edge: float) -> None:
     assert probability_within(edge, 1, degrees) == pytest.approx(2 * stats.t.cdf(edge, degrees) - 1, abs=2e-7)
 
 
-def test_critical_value_at_one_candidate_is_students() -> None:
+def test_critical_value_with_one_candidate_matches_student() -> None:
     assert critical_value(1, 4, alpha=0.01) == pytest.approx(4.604095, abs=1e-5)  # any table of t
 
 
 @pytest.mark.parametrize(("candidates", "degrees", "alpha"), [(2, 2, 0.05), (2, 8, 0.1), (3, 6, 0.01), (4, 16, 0.05)])
-def test_so_many_maxima_lie_within_the_critical_value(candidates: int, degrees: int, alpha: float) -> None:
+def test_critical_value_against_simulation(candidates: int, degrees: int, alpha: float) -> None:
     """Drawn as differences of means from a common baseline, divided by a common sd."""
     generator, draws = np.random.default_rng(candidates), 400_000
     errors = generator.standard_normal((draws, candidates + 1))
@@ -87,7 +82,7 @@ def test_so_many_maxima_lie_within_the_critical_value(candidates: int, degrees: 
 
 
 @pytest.mark.parametrize(("candidates", "degrees", "alpha"), [(0, 5, 0.05), (2, 0, 0.05), (2, 5, 0.0), (2, 5, 1.0)])
-def test_a_critical_value_of_nothing_is_refused(candidates: int, degrees: int, alpha: float) -> None:
+def test_invalid_arguments_of_the_critical_value(candidates: int, degrees: int, alpha: float) -> None:
     with pytest.raises(ValueError, match="expected >= 1, >= 1"):
         critical_value(candidates, degrees, alpha=alpha)
 
@@ -123,7 +118,7 @@ def test_seeds_needed(acts: int, expected: tuple[int, ...]) -> None:
         assert power(-effect, sigma=1, candidates=acts - 1, seeds=seeds - 1) < 0.8
 
 
-def test_seeds_needed_end_at_the_limit() -> None:
+def test_seeds_needed_stop_at_the_limit() -> None:
     assert seeds_needed(0.01, sigma=1, candidates=2) is None
     assert seeds_needed(0.5, sigma=1, candidates=2, limit=76) == 76
     assert seeds_needed(0.5, sigma=1, candidates=2, limit=75) is None
@@ -131,10 +126,10 @@ def test_seeds_needed_end_at_the_limit() -> None:
     assert seeds_needed(1000.0, sigma=1, candidates=2) == 2
 
 
-def test_seeds_for_same() -> None:
-    found = [seeds_for_same(margin, sigma=1, candidates=2) for margin in (0.5, 1, 1.5, 2, 3)]
+def test_seeds_for_equivalence() -> None:
+    found = [seeds_for_equivalence(margin, sigma=1, candidates=2) for margin in (0.5, 1, 1.5, 2, 3)]
     assert found == [83, 22, 11, 7, 4]
-    assert seeds_for_same(0.001, sigma=1, candidates=2) is None
+    assert seeds_for_equivalence(0.001, sigma=1, candidates=2) is None
 
 
 @pytest.mark.parametrize(
@@ -150,22 +145,24 @@ def test_power(acts: int, seeds: int, expected: tuple[float, ...]) -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05])
-def test_the_power_at_no_difference_is_the_error(alpha: float) -> None:
+def test_power_without_a_difference_is_alpha(alpha: float) -> None:
     assert power(0.0, sigma=1, candidates=1, seeds=4, alpha=alpha) == pytest.approx(alpha, rel=1e-5)
 
 
-def test_one_seed_shows_nothing() -> None:
+def test_one_seed_has_no_power() -> None:
     assert power(100, sigma=1, candidates=1, seeds=1) == 0
     assert minimal_detectable(sigma=1, candidates=1, seeds=1) == math.inf
 
 
-def test_the_guard_is_paid_for_where_sigma_is_the_true_one() -> None:
+def test_conservative_sd_increases_the_detectable_difference() -> None:
     for candidates, more in ((1, 1.0), (2, 1.05), (4, 1.07), (7, 1.07)):
-        plain, guarded = (minimal_detectable(sigma=1, candidates=candidates, seeds=4, guarded=g) for g in (False, True))
+        plain, guarded = (
+            minimal_detectable(sigma=1, candidates=candidates, seeds=4, conservative=g) for g in (False, True)
+        )
         assert guarded == pytest.approx(more * plain)
 
 
-def test_the_upper_value_of_sigma_is_exceeded_once_in_five() -> None:
+def test_upper_confidence_limit_of_sigma_covers_80_percent() -> None:
     generator = np.random.default_rng(1)
     estimates = np.sqrt(generator.chisquare(8, 20_000) / 8)  # of a true sd of 1
     above = statistics.fmean(sigma_upper(float(each), 8) < 1 for each in estimates)
@@ -195,30 +192,30 @@ def plain_dunnett(values: Values, baseline: str) -> dict[str, tuple[float, float
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 9])
 @pytest.mark.parametrize("number", range(3))
-def test_two_activations_are_the_paired_t(seeds: int, number: int) -> None:
+def test_one_candidate_matches_the_paired_t_test(seeds: int, number: int) -> None:
     values = drawn(2, seeds, number=number)
     found = compare(values, baseline="relu")
     oracle = stats.ttest_rel([*values["mish"].values()], [*values["relu"].values()])
     interval = oracle.confidence_interval(0.95)
-    difference = found.differences[0]
+    difference = found.differences["mish"]
     assert difference.interval == pytest.approx((interval.low, interval.high), rel=1e-9)
     assert difference.estimate == pytest.approx(np.mean(interval), rel=1e-9)
     assert (not interval.low <= 0 <= interval.high) == (oracle.pvalue < 0.05)
     inner = oracle.confidence_interval(0.90)
-    assert difference.inner == pytest.approx((inner.low, inner.high), rel=1e-9)
+    assert difference.equivalence_interval == pytest.approx((inner.low, inner.high), rel=1e-9)
     assert found.degrees == seeds - 1 == oracle.df
     assert difference.pairs == seeds
 
 
 @pytest.mark.parametrize(("acts", "seeds"), [(3, 2), (3, 5), (5, 3)])
 @pytest.mark.parametrize("number", range(4))
-def test_complete_blocks_follow_the_definitions(acts: int, seeds: int, number: int) -> None:
+def test_complete_runs_match_the_definitions(acts: int, seeds: int, number: int) -> None:
     values = drawn(acts, seeds, number=number)
     found = compare(values, baseline="mish", alpha=0.04)
     oracle = plain_dunnett(values, "mish")
-    assert [each.name for each in found.differences] == [act for act in values if act != "mish"]
+    assert list(found.differences) == [act for act in values if act != "mish"]
     edge = critical_value(acts - 1, (acts - 1) * (seeds - 1), alpha=0.04)
-    for each in found.differences:
+    for each in found.differences.values():
         estimate, error = oracle[each.name]
         assert (each.estimate, each.standard_error) == pytest.approx((estimate, error), rel=1e-9)
         assert each.interval == pytest.approx((estimate - edge * error, estimate + edge * error), rel=1e-9)
@@ -276,7 +273,7 @@ def plain_least_squares(values: Values, baseline: str) -> tuple[dict[str, tuple[
 
 @pytest.mark.parametrize(("acts", "seeds", "missing"), [(2, 5, 1), (3, 5, 1), (3, 5, 3), (5, 3, 2), (5, 5, 4)])
 @pytest.mark.parametrize("number", range(3))
-def test_missing_cells_are_least_squares(acts: int, seeds: int, missing: int, number: int) -> None:
+def test_missing_runs_match_least_squares(acts: int, seeds: int, missing: int, number: int) -> None:
     values = drawn(acts, seeds, number=number, missing=missing)
     found = compare(values, baseline="relu")
     oracle, squares, degrees = plain_least_squares(values, "relu")
@@ -286,97 +283,100 @@ def test_missing_cells_are_least_squares(acts: int, seeds: int, missing: int, nu
     variance = statistics.fmean(statistics.variance(gap) for gap in gaps if len(gap) > 1)
     sigma = math.sqrt(max(squares / degrees, variance / 2))
     assert found.degrees == degrees and found.sigma == pytest.approx(sigma, rel=1e-8)
-    for each, gap in zip(found.differences, gaps, strict=True):
+    for each, gap in zip(found.differences.values(), gaps, strict=True):
         estimate, factor = oracle[each.name]
         assert (each.estimate, each.standard_error) == pytest.approx((estimate, sigma * factor), rel=1e-8)
         assert each.pairs == len(gap)
-    assert "cells that are there" in found.method
+    assert not found.complete
 
 
-def test_least_squares_of_complete_blocks_are_the_same() -> None:
+def test_a_seed_with_a_single_run_changes_nothing() -> None:
     """A seed with a single cell adds nothing: neither to an estimate nor to the error."""
     values = drawn(3, 4)
     more = {**values, "relu": {**values["relu"], 9: 55.0}}
     one, other = compare(values, baseline="relu"), compare(more, baseline="relu")
-    for a, b in zip(one.differences, other.differences, strict=True):
+    for a, b in zip(one.differences.values(), other.differences.values(), strict=True):
         assert (a.estimate, a.standard_error) == pytest.approx((b.estimate, b.standard_error), rel=1e-9)
     assert one.degrees == other.degrees and other.seeds == (0, 1, 2, 3, 9)
 
 
-def test_correlation_between_partners() -> None:
+def test_correlation_of_paired_runs() -> None:
     values = drawn(3, 6, missing=1)
-    for each in compare(values, baseline="relu").differences:
+    for each in compare(values, baseline="relu").differences.values():
         both = sorted(set(values["relu"]) & set(values[each.name]))
         oracle = statistics.correlation([values["relu"][s] for s in both], [values[each.name][s] for s in both])
         assert each.correlation == pytest.approx(oracle)
-    assert compare(drawn(2, 2), baseline="relu").differences[0].correlation is None
+    assert compare(drawn(2, 2), baseline="relu").differences["mish"].correlation is None
 
 
-def test_adding_to_all_or_to_a_seed_changes_nothing() -> None:
+def test_intervals_are_invariant_to_seed_offsets() -> None:
     values = drawn(3, 5, missing=2)
     moved = {act: {seed: value + 1e4 + 7 * seed for seed, value in cells.items()} for act, cells in values.items()}
     for a, b in zip(
-        compare(values, baseline="relu").differences, compare(moved, baseline="relu").differences, strict=True
+        compare(values, baseline="relu").differences.values(),
+        compare(moved, baseline="relu").differences.values(),
+        strict=True,
     ):
         assert a.interval == pytest.approx(b.interval, rel=1e-6)
 
 
-def test_a_candidate_without_a_common_seed() -> None:
+def test_candidate_without_a_common_seed() -> None:
     """By way of another candidate it can be compared, else not; the others' intervals are still meant for both."""
     values: dict[str, dict[int, float]] = {
         "relu": {0: 1.0, 1: 2.0, 2: 3.5}, "mish": {0: 2.0, 1: 3.1, 2: 4.0, 3: 9.0}, "silu": {3: 8.0}, "gelu": {7: 1.0},
         "elu": {},
     }  # fmt: skip
     found = compare(values, baseline="relu")
-    assert [each.name for each in found.differences] == ["mish", "silu"] and found.missing == ("gelu", "elu")
-    mish, silu = found.differences
+    assert list(found.differences) == ["mish", "silu"] and found.missing == ("gelu", "elu")
+    mish, silu = found.differences.values()
     assert silu.estimate == pytest.approx(mish.estimate - 1.0) and silu.pairs == 0 and silu.correlation is None
     assert found.candidates == 4 and found.critical == critical_value(4, found.degrees)
 
 
-def test_one_seed_has_differences_alone() -> None:
+def test_one_seed_has_no_interval() -> None:
     found = compare({"relu": {3: 40.0}, "mish": {3: 40.8}}, baseline="relu")
     assert (found.sigma, found.degrees, found.critical) == (None, 0, None)
-    only = found.differences[0]
+    only = found.differences["mish"]
     assert only.estimate == pytest.approx(0.8)
-    assert (only.standard_error, only.interval, only.inner, only.correlation) == (None, None, None, None)
+    assert (only.standard_error, only.interval, only.equivalence_interval, only.correlation) == (None, None, None, None)
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.1, -17.3])
 @pytest.mark.parametrize("missing", [False, True])
-def test_no_spread_gives_no_interval(offset: float, missing: bool) -> None:
+def test_zero_variance_gives_no_interval(offset: float, missing: bool) -> None:
     """The same difference in each seed, as of memory or of two identical runs: no division by zero, no certainty."""
     base = {0: 512.3, 1: 511.9, 2: 523.7}
     other = {seed: value + offset for seed, value in base.items()}
     if missing:
         del other[1]
     found = compare({"relu": base, "mish": other}, baseline="relu")
-    assert found.sigma == 0 and found.differences[0].interval is None
-    assert found.differences[0].estimate == pytest.approx(offset)
-    words = verdict(found.differences[0], found, margin=0.5, unit="MiB")
-    assert "in each seed" in words and "no verdict" in words and "no spread" in found.method
+    assert found.sigma == 0 and found.differences["mish"].interval is None
+    assert found.differences["mish"].estimate == pytest.approx(offset)
+    assert classify(found.differences["mish"], margin=0.5) == "none"
 
 
-def test_all_values_alike() -> None:
+def test_identical_values() -> None:
     found = compare({act: dict.fromkeys(range(3), 5.0) for act in NAMES[:3]}, baseline="relu")
-    assert found.sigma == 0 and all(each.estimate == 0 and each.correlation is None for each in found.differences)
+    assert found.sigma == 0 and all(
+        each.estimate == 0 and each.correlation is None for each in found.differences.values()
+    )
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"mish": {0: 1.0}, "relu": {}}, "no value of the baseline relu"),
-        ({"mish": {0: 1.0}}, "no value of the baseline relu"),
+        ({"mish": {0: 1.0}, "relu": {}}, "baseline relu has no value"),
+        ({"mish": {0: 1.0}}, "baseline relu has no value"),
         ({"relu": {0: 1.0}}, "nothing to compare relu with"),
         ({"relu": {0: 1.0}, "mish": {0: math.nan}}, "expected finite values"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(values: Values, message: str) -> None:
+def test_incomparable_values_are_rejected(values: Values, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         compare(values, baseline="relu")
 
 
-def test_ratios_are_those_of_geometric_means() -> None:
+def test_ratios_of_geometric_means() -> None:
     values = {
         "relu": {0: 100.0, 1: 200.0, 2: 80.0, 3: 150.0},
         "mish": {0: 110.0, 1: 222.0, 2: 87.0, 3: 166.0},
@@ -385,38 +385,38 @@ def test_ratios_are_those_of_geometric_means() -> None:
     mean, base = (statistics.geometric_mean(values[act].values()) for act in ("mish", "relu"))
     logs = [[math.log(value) for value in values[act].values()] for act in ("mish", "relu")]
     interval = stats.ttest_rel(*logs).confidence_interval(0.95)
-    assert found.ratio and found.differences[0].estimate == pytest.approx(mean / base)
-    assert found.differences[0].interval == pytest.approx((math.exp(interval.low), math.exp(interval.high)))
+    assert found.ratio and found.differences["mish"].estimate == pytest.approx(mean / base)
+    assert found.differences["mish"].interval == pytest.approx((math.exp(interval.low), math.exp(interval.high)))
     seconds = {act: {seed: 60 * value for seed, value in cells.items()} for act, cells in values.items()}
-    assert compare_ratio(seconds, baseline="relu").differences[0].interval == pytest.approx(
-        found.differences[0].interval
+    assert compare_ratio(seconds, baseline="relu").differences["mish"].interval == pytest.approx(
+        found.differences["mish"].interval
     )
     with pytest.raises(ValueError, match="relu, seed 1: expected a value above 0"):
         compare_ratio({"relu": {0: 1.0, 1: 0.0}, "mish": {0: 1.0}}, baseline="relu")
 
 
-def test_a_wide_interval_of_ratios_does_not_overflow() -> None:
+def test_wide_intervals_of_ratios_do_not_overflow() -> None:
     found = compare_ratio({"relu": {0: 1e-40, 1: 1e40}, "mish": {0: 1e40, 1: 1e-40}}, baseline="relu")
-    assert found.differences[0].interval == (0.0, math.inf)
+    assert found.differences["mish"].interval == (0.0, math.inf)
 
 
-# ----------------------------------------------------------------------------------------------------- looks
+# ----------------------------------------------------------------------------------------------------- interim analyses
 
 
-def test_the_shares_of_declared_looks() -> None:
-    assert [look_alpha((3, 5), seeds) for seeds in (3, 5)] == pytest.approx([0.01, 0.04])
-    assert [look_alpha((3, 5, 9), seeds) for seeds in (3, 5, 9)] == pytest.approx([0.005, 0.015, 0.03])
-    assert look_alpha((5,), 5, alpha=0.1) == pytest.approx(0.1)
-    assert sum(look_alpha((2, 3, 5, 9, 12), seeds) for seeds in (2, 3, 5, 9, 12)) == pytest.approx(0.05)
+def test_alpha_spent_at_interim_analyses() -> None:
+    assert [interim_alpha((3, 5), seeds) for seeds in (3, 5)] == pytest.approx([0.01, 0.04])
+    assert [interim_alpha((3, 5, 9), seeds) for seeds in (3, 5, 9)] == pytest.approx([0.005, 0.015, 0.03])
+    assert interim_alpha((5,), 5, alpha=0.1) == pytest.approx(0.1)
+    assert sum(interim_alpha((2, 3, 5, 9, 12), seeds) for seeds in (2, 3, 5, 9, 12)) == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(("looks", "seeds"), [((3, 5), 4), ((), 3), ((5, 3), 3), ((3, 3), 3)])
-def test_an_undeclared_look_is_refused(looks: tuple[int, ...], seeds: int) -> None:
-    with pytest.raises(ValueError, match="no declared look"):
-        look_alpha(looks, seeds)
+def test_unplanned_interim_analysis_is_rejected(looks: tuple[int, ...], seeds: int) -> None:
+    with pytest.raises(ValueError, match="not a planned interim analysis"):
+        interim_alpha(looks, seeds)
 
 
-def test_declared_looks_err_less_often_than_peeking() -> None:
+def test_alpha_spending_controls_the_error_rate() -> None:
     """Looking after 3 and 5 seeds: each time at 5 % errs in more than 6 %, with the shares in at most 5."""
     generator = np.random.default_rng(5)
     honest = peeking = 0
@@ -426,155 +426,14 @@ def test_declared_looks_err_less_often_than_peeking() -> None:
         found = {alpha: [False, False] for alpha in ("own", "full")}
         for index, seeds in enumerate((3, 5)):
             values = {NAMES[act]: dict(enumerate(table[act, :seeds].tolist())) for act in range(3)}
-            for name, alpha in (("own", look_alpha((3, 5), seeds)), ("full", 0.05)):
+            for name, alpha in (("own", interim_alpha((3, 5), seeds)), ("full", 0.05)):
                 differences = compare(values, baseline="relu", alpha=alpha).differences
-                found[name][index] = any(not d.interval[0] <= 0 <= d.interval[1] for d in differences if d.interval)
+                found[name][index] = any(
+                    not d.interval[0] <= 0 <= d.interval[1] for d in differences.values() if d.interval
+                )
         honest += any(found["own"])
         peeking += any(found["full"])
     assert honest / sets <= 0.05 < 0.06 < peeking / sets
-
-
-# ----------------------------------------------------------------------------------------------------- words
-
-
-def judged(
-    interval: tuple[float, float] | None,
-    inner: tuple[float, float] | None,
-    *,
-    estimate: float = 0.8,
-    seeds: int = 5,
-    failed: Mapping[str, tuple[int, int]] | None = None,
-    exploratory: bool = False,
-    sigma: float | None = 0.6,
-    alpha: float = 0.05,
-) -> str:
-    difference = Difference(
-        name="mish",
-        estimate=estimate,
-        standard_error=0.3,
-        interval=interval,
-        inner=inner,
-        pairs=seeds,
-        correlation=None,
-    )
-    comparison = Comparison(
-        baseline="relu",
-        seeds=tuple(range(seeds)),
-        differences=(difference, difference),
-        sigma=sigma,
-        degrees=2 * (seeds - 1),
-        critical=2.67,
-        alpha=alpha,
-        method="",
-    )
-    return verdict(difference, comparison, margin=0.5, unit="mAP points", failed=failed, exploratory=exploratory)
-
-
-def test_words_of_one_seed() -> None:
-    words = judged(None, None, seeds=1, sigma=None)
-    assert words == "mish - relu: observed +0.80 mAP points; one seed, no verdict"
-    assert "one seed, no verdict" in judged(None, None, seeds=1, sigma=None, exploratory=True)
-
-
-@pytest.mark.parametrize(
-    ("interval", "inner", "estimate", "words", "name"),
-    [
-        (
-            (0.2, 1.4), (0.3, 1.3), 0.8, "higher",
-            "mish is higher than relu by 0.80 mAP points [+0.20, +1.40] (95 % simultaneous, 2 candidates, 5 seeds)",
-        ),
-        (
-            (-1.4, -0.2), (-1.3, -0.3), -0.8, "lower",
-            "mish is lower than relu by 0.80 mAP points [-1.40, -0.20] (95 % simultaneous, 2 candidates, 5 seeds)",
-        ),
-        ((0.01, 0.3), (0.05, 0.25), 0.2, "higher", "mish is higher than relu by 0.20 mAP points"),  # before "the same"
-        (
-            (-0.45, 0.51), (-0.4, 0.45), 0.02, "same",
-            "mish and relu are the same within ±0.5 mAP points [-0.40, +0.45] (90 % simultaneous)",
-        ),
-        (
-            (-0.6, 1.3), (-0.4, 1.1), 0.35, "not worse",
-            "mish is not worse than relu by more than 0.5 mAP points; a gain is not shown [-0.40, +1.10] (90 % simult",
-        ),
-        ((-0.45, 0.7), (-0.4, 0.55), 0.1, "not worse", "mish is not worse than relu by more than 0.5 mAP points"),
-        (
-            (-1.1, 0.9), (-0.9, 0.7), -0.1, "open",
-            "mish against relu: cannot tell; -1.10 to +0.90 mAP points remain possible (95 % simultaneous, 2 cand",
-        ),
-        ((-0.7, 0.2), (-0.6, 0.1), -0.25, "open", "mish against relu: cannot tell; -0.70 to +0.20"),
-    ],
-)  # fmt: skip
-def test_the_first_that_holds(
-    interval: tuple[float, float], inner: tuple[float, float], estimate: float, words: str, name: str
-) -> None:
-    text = judged(interval, inner, estimate=estimate)
-    assert text.startswith(name)
-    difference = Difference(
-        name="", estimate=estimate, standard_error=1, interval=interval, inner=inner, pairs=5, correlation=None
-    )
-    assert kind(difference, margin=0.5) == words
-
-
-def test_what_it_would_take_is_said_for_sigma_and_its_upper_value() -> None:
-    text = judged((-1.1, 0.9), (-0.9, 0.7))
-    careful = seeds_needed(0.5, sigma=sigma_upper(0.6, 8), candidates=2)
-    assert text.endswith(
-        f"; about {seeds_needed(0.5, sigma=0.6, candidates=2)} seeds ({careful} cautiously) would show 0.5 mAP points"
-    )
-    assert "more than 1000" in judged((-60.0, 50.0), (-50.0, 40.0), sigma=30.0)
-
-
-def test_failed_runs_come_first() -> None:
-    failed = {"mish": (2, 5), "relu": (0, 5), "silu": (5, 5)}
-    text = judged((0.2, 1.4), (0.3, 1.3), failed=failed)
-    assert text.startswith("2 of 5 runs of mish failed; among completed runs mish is higher")
-    both = judged((0.2, 1.4), (0.3, 1.3), failed=failed | {"relu": (1, 5)})
-    assert both.startswith("2 of 5 runs of mish failed, 1 of 5 runs of relu failed; among completed runs")
-    assert "failed" not in judged((0.2, 1.4), (0.3, 1.3), failed={"silu": (5, 5)})
-
-
-@pytest.mark.parametrize("interval", [(0.2, 1.4), (-0.1, 0.1), (-2.0, 2.0)])
-def test_exploratory_numbers_have_no_verdict(interval: tuple[float, float]) -> None:
-    text = judged(interval, interval, exploratory=True)
-    assert text.startswith("exploratory, no verdict: mish - relu +0.80 mAP points [")
-    assert not any(word in text for word in ("higher", "lower", "same", "worse", "cannot tell"))
-
-
-def test_two_seeds_are_remarked_on() -> None:
-    assert judged((0.2, 1.4), (0.3, 1.3), seeds=2).endswith("two seeds show gross differences only")
-
-
-def test_the_levels_of_a_look_are_named() -> None:
-    assert "(99 % simultaneous" in judged((0.2, 1.4), (0.3, 1.3), alpha=0.01)
-    assert "(98 % simultaneous" in judged((-0.6, 1.4), (-0.3, 1.3), alpha=0.01)
-
-
-def test_no_verdict_ever_says_what_must_not_be_said() -> None:
-    draw = random.Random(0)
-    for _ in range(300):
-        low = draw.uniform(-2, 1)
-        high = low + draw.uniform(0.01, 3)
-        inset = 0.1 * (high - low)
-        text = judged(
-            (low, high), (low + inset, high - inset), estimate=(low + high) / 2, exploratory=draw.random() < 0.2
-        )
-        assert not any(word in text for word in ("no difference", "equal", "trend", "best", "significant"))
-
-
-def test_words_on_a_ratio() -> None:
-    slow = {"relu": {0: 100.0, 1: 101.0, 2: 99.5}, "mish": {0: 112.0, 1: 113.5, 2: 111.0}}
-    found = compare_ratio(slow, baseline="relu")
-    low, high = found.differences[0].interval or (0, 0)
-    text = verdict_ratio(found.differences[0], found, what="training time")
-    assert (
-        text == f"mish takes 1.120 times the training time of relu [{low:.3f}, {high:.3f}] (95 % simultaneous, 3 seeds)"
-    )
-    alike = compare_ratio({"relu": slow["relu"], "mish": {0: 101.0, 1: 100.0, 2: 100.0}}, baseline="relu")
-    assert "cannot tell" in verdict_ratio(alike.differences[0], alike, what="training time")
-    one = compare_ratio({"relu": {0: 100.0}, "mish": {0: 110.0}}, baseline="relu")
-    assert "no interval" in verdict_ratio(one.differences[0], one, what="training time")
-    text = verdict_ratio(found.differences[0], found, what="training time", exploratory=True, failed={"mish": (1, 4)})
-    assert text.startswith("1 of 4 runs of mish failed; among completed runs exploratory, no verdict: mish takes")
 
 
 # ----------------------------------------------------------------------------------------------------- curves
@@ -583,12 +442,12 @@ def test_words_on_a_ratio() -> None:
 @pytest.mark.parametrize(
     ("t", "value"), [(10, 1.0), (15, 2.0), (20, 3.0), (25, 2.5), (30, 2.0), (9.99, None), (30.01, None)]
 )
-def test_a_curve_is_read_on_the_line_between_its_points(t: float, value: float | None) -> None:
+def test_curves_are_interpolated_linearly(t: float, value: float | None) -> None:
     """What comes out at 25 is neither the best so far (3) nor the last before (3)."""
-    assert at_time([10, 20, 30], [1, 3, 2], t) == (None if value is None else pytest.approx(value))
+    assert value_at([10, 20, 30], [1, 3, 2], t) == (None if value is None else pytest.approx(value))
 
 
-def test_curves_without_a_course() -> None:
-    assert at_time([], [], 1.0) is None and at_time([2.0], [5.0], 2.0) == 5.0
-    with pytest.raises(ValueError, match="must rise"):
-        at_time([1, 1], [1, 2], 1)
+def test_curves_with_at_most_one_point() -> None:
+    assert value_at([], [], 1.0) is None and value_at([2.0], [5.0], 2.0) == 5.0
+    with pytest.raises(ValueError, match="must increase"):
+        value_at([1, 1], [1, 2], 1)

@@ -1,4 +1,4 @@
-"""Clean timing: what is counted, in which order; and a real measurement of a moment."""
+"""Isolated timing: what is timed and in which order, and a short real measurement."""
 
 import csv
 import json
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from comparison.step_timing import WARM_ROUNDS, interleave, main, summary
+from comparison.step_timing import WARMUP_ROUNDS, interleave, main, summary
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
 
 
 class Machine:
-    """A clock that steps turn: each takes its time, and all get slower with every step."""
+    """A clock advanced by the steps, each of which is slower than the one before by `drift`."""
 
     def __init__(self, drift: float) -> None:
         self.now, self.drift, self.taken = 0.0, drift, []
@@ -26,26 +26,26 @@ class Machine:
         return take
 
 
-def test_rounds_are_rotated_and_share_their_batches() -> None:
+def test_rounds_are_rotated_and_share_batches() -> None:
     machine = Machine(0.0)
     steps = {name: machine.step(name, seconds) for name, seconds in (("a", 1.0), ("b", 2.0), ("c", 3.0))}
     times = interleave(steps, ["x", "y", "z"], rounds=4, block=2, clock=lambda: machine.now)
     assert {name: [round(each) for each in values] for name, values in times.items()} == {
         "a": [1000] * 4, "b": [2000] * 4, "c": [3000] * 4,
     }  # fmt: skip
-    counted = machine.taken[6 * WARM_ROUNDS :]
+    counted = machine.taken[6 * WARMUP_ROUNDS :]
     assert [name for name, _ in counted[::2]] == [*"abc", *"bca", *"cab", *"abc"]
     for first in range(0, len(counted), 6):
         batches = [batch for _, batch in counted[first : first + 6]]
         assert batches[:2] == batches[2:4] == batches[4:]
 
 
-def test_a_drift_of_the_machine_leaves_the_ratio() -> None:
+def test_ratios_are_robust_to_drift() -> None:
     machine = Machine(0.004)
     steps = {name: machine.step(name, seconds) for name, seconds in (("a", 1.0), ("b", 1.2))}
     rows = summary(interleave(steps, ["x"], rounds=30, block=2, clock=lambda: machine.now), batch=4)
-    assert rows[0]["ratio"] == rows[0]["low"] == rows[0]["high"] == 1.0
-    assert rows[1]["low"] < 1.2 < rows[1]["high"] and rows[1]["ratio"] == pytest.approx(1.2, rel=0.003)
+    assert rows[0].ratio == rows[0].low == rows[0].high == 1.0
+    assert rows[1].low < 1.2 < rows[1].high and rows[1].ratio == pytest.approx(1.2, rel=0.003)
 
 
 def test_a_real_measurement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,11 +72,11 @@ def test_a_real_measurement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ("words", "said"),
     [
         (["--acts", "mich"], "mich.*mish"),
-        (["--acts", "relu", "relu"], "twice"),
+        (["--acts", "relu", "relu"], "duplicate"),
         (["--acts", "relu", "--rounds", "1"], "2"),
     ],
 )
-def test_bad_input(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(main, "comparison.step_timing", *words) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and re.search(said, error)

@@ -1,0 +1,231 @@
+"""The typed summary of a comparison. `report.json` is its dump; tables, figures, the page and the terminal render it.
+
+Detection metrics are in mAP points (100 x the fraction in the files), times in seconds, memory in MiB.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal, NamedTuple
+
+from comparison.statistics import Comparison, Difference
+
+FORMAT = 2
+PRIMARY = "metrics/mAP50-95"
+POINTS = "mAP points"
+
+Kind = Literal["higher", "lower", "equivalent", "non-inferior", "inconclusive", "exploratory", "none"]
+RunKey = tuple[str, int]
+"""Activation label and seed: one run of the comparison."""
+Field = str | int | float | None
+"""A field of a CSV row."""
+Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+
+
+class Failures(NamedTuple):
+    """How many runs of an activation failed, of how many that ended."""
+
+    failed: int
+    ended: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Values:
+    """One metric of one activation, by seed."""
+
+    values: Mapping[int, float]
+    mean: float | None  # None without a value
+    sd: float | None  # None below two values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric of all activations, and its comparison with the baseline."""
+
+    key: str  # the column of results.csv, or a derived metric: "time", "best", "until"
+    title: str
+    unit: str  # "mAP points", "s", "MiB", ...
+    arms: Mapping[str, Values]  # by activation label, baseline first
+    comparison: Comparison | None  # None if the metric is not tested, or cannot be (the note says why)
+    note: str = ""
+
+    @property
+    def measured(self) -> bool:
+        """Whether any run has a value."""
+        return any(values.mean is not None for values in self.arms.values())
+
+    def mean(self, act: str) -> float | None:
+        """The mean of an activation, None without a value."""
+        return self.arms[act].mean if act in self.arms else None
+
+    def difference(self, act: str) -> Difference | None:
+        """The difference or ratio of a candidate, None without a comparison."""
+        return self.comparison.differences.get(act) if self.comparison else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excluded:
+    """A run excluded from timing."""
+
+    act: str
+    seed: int
+    folder: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The conclusion on one candidate in one metric; `text` does not repeat the candidate's name."""
+
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The result of a set of runs. The primary metric and the training time carry verdicts; the rest is descriptive."""
+
+    baseline: str
+    acts: tuple[str, ...]  # activation labels, baseline first
+    seeds: tuple[int, ...]
+    alpha: float  # of this analysis
+    margin: float  # equivalence margin, mAP points
+    metrics: Mapping[str, Metric]
+    until_seconds: Mapping[int, float]  # by seed: the training time at which the metric "until" is read
+    failed: Mapping[str, Failures]
+    unfinished: tuple[str, ...]  # "mish, seed 3": neither finished nor failed
+    excluded: tuple[Excluded, ...]
+    exploratory: tuple[str, ...]  # reasons; empty if the verdict is the planned one
+    verdicts: Mapping[str, Verdict]  # candidate -> conclusion on the primary metric
+    time_verdicts: Mapping[str, Verdict]  # candidate -> conclusion on training time
+    headline: str  # the largest observed mAP
+
+    @property
+    def primary(self) -> Metric:
+        """mAP50-95 of the last epoch."""
+        return self.metrics[PRIMARY]
+
+    @property
+    def time(self) -> Metric:
+        """Training time, compared as ratios."""
+        return self.metrics["time"]
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """All activations but the baseline."""
+        return self.acts[1:]
+
+    def of_kind(self, *kinds: Kind) -> list[str]:
+        """The candidates with such a verdict on the primary metric."""
+        return [act for act, verdict in self.verdicts.items() if verdict.kind in kinds]
+
+    def excluded_runs(self) -> set[RunKey]:
+        """The runs excluded from timing."""
+        return {(each.act, each.seed) for each in self.excluded}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """Seeds per activation, and hours for all activations, that reach a goal with 80 % probability."""
+
+    goal: Literal["difference", "equivalence"]
+    points: float
+    seeds: int | None  # None above 1000
+    seeds_conservative: int | None  # for the 80 % upper confidence limit of the residual sd
+    hours: float | None
+    hours_conservative: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequiredSeeds:
+    """What further seeds would show."""
+
+    sigma: float  # residual sd of one run, mAP points
+    sigma_upper: float  # its 80 % upper confidence limit
+    detectable: float | None  # the difference that these seeds detect with 80 % probability
+    hours_per_seed: float | None  # all activations
+    rows: tuple[Requirement, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningCurve:
+    """mAP of a finished run by epoch and by training time so far."""
+
+    activation: str
+    seed: int
+    epochs: tuple[float, ...]
+    seconds: tuple[float, ...]
+    points: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all runs share and where they differ."""
+
+    words: tuple[str, ...]  # data, model, image size, epochs, device
+    same: Mapping[str, str | int | float | bool]
+    differs: Mapping[str, tuple[str, ...]]
+    pairing: tuple[str, ...]  # deviations from equal starting weights and batches within a seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingRow:
+    """One network of an isolated timing."""
+
+    act: str
+    norm_act: str
+    implementation: str
+    median_ms: float
+    ratio: float  # to the first row, with its simultaneous 95 % interval
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """An isolated timing of the training step (comparison/step_timing.py)."""
+
+    words: str = ""
+    rows: tuple[TimingRow, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """All that a report says."""
+
+    format: int
+    planned: Outcome  # of the planned runs; of all runs without a plan
+    larger: Outcome | None  # of all runs, exploratory, if there are more than the plan's
+    recommendation: tuple[str, ...]
+    required_seeds: RequiredSeeds | None
+    runs: tuple[Mapping[str, Field], ...]  # rows of runs.csv
+    curves: tuple[LearningCurve, ...]
+    setting: Setting
+    plan: Mapping[str, Json] | None
+    plan_words: tuple[tuple[str, str], ...]
+    timing: Timing
+
+    @property
+    def equal_time_planned(self) -> bool:
+        """Whether the epochs were planned to fit the training time of the fastest activation."""
+        return self.plan is not None and self.plan["budget"] == "time"
+
+
+def to_json(summary: Summary) -> str:
+    """The text of report.json: the fields of the planned outcome at the top level, beside the others."""
+    content = asdict(summary)
+    planned = content.pop("planned")
+    return json.dumps(_finite({**content, **planned}), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: object) -> Json:
+    """The value for JSON, in which infinity becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    assert value is None or isinstance(value, str | int | float)
+    return value

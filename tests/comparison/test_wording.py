@@ -1,0 +1,156 @@
+"""Verdicts and recommendations: what is said, and what is never said."""
+
+import random
+from collections.abc import Mapping
+
+import pytest
+
+from comparison import wording
+from comparison.statistics import Comparison, Difference, compare_ratio, seeds_needed
+from comparison.summary import Failures, Verdict
+
+Interval = tuple[float, float]
+
+
+def verdict(
+    interval: Interval | None,
+    narrow: Interval | None,
+    *,
+    estimate: float = 0.8,
+    seeds: int = 5,
+    failed: Mapping[str, Failures] | None = None,
+    exploratory: bool = False,
+    sigma: float | None = 0.6,
+    alpha: float = 0.05,
+) -> Verdict:
+    """The verdict on mish, one of two candidates, against relu."""
+    difference = Difference(
+        name="mish",
+        estimate=estimate,
+        standard_error=0.3,
+        interval=interval,
+        equivalence_interval=narrow,
+        pairs=seeds,
+        correlation=None,
+    )
+    comparison = Comparison(
+        baseline="relu",
+        seeds=tuple(range(seeds)),
+        differences={"mish": difference, "silu": difference},
+        sigma=sigma,
+        degrees=2 * (seeds - 1),
+        critical=2.67,
+        alpha=alpha,
+        complete=True,
+    )
+    return wording.map_verdict(difference, comparison, margin=0.5, failed=failed or {}, exploratory=exploratory)
+
+
+@pytest.mark.parametrize(
+    ("interval", "narrow", "estimate", "kind", "text"),
+    [
+        (
+            (0.2, 1.4), (0.3, 1.3), 0.8, "higher",
+            "significantly higher than relu, +0.80 mAP points (simultaneous 95 % CI +0.20 to +1.40; 2 cand",
+        ),
+        (
+            (-1.4, -0.2), (-1.3, -0.3), -0.8, "lower",
+            "significantly lower than relu, -0.80 mAP points (simultaneous 95 % CI -1.40 to -0.20; 2 cand",
+        ),
+        ((0.01, 0.3), (0.05, 0.25), 0.2, "higher", "significantly higher"),  # takes precedence over equivalence
+        (
+            (-0.45, 0.51), (-0.4, 0.45), 0.02, "equivalent",
+            "equivalent to relu within ±0.5 mAP points, +0.02 mAP points (simultaneous 90 % CI -0.40 to +0.45, 95 % CI",
+        ),
+        ((-0.6, 1.3), (-0.4, 1.1), 0.35, "non-inferior", "non-inferior to relu (margin 0.5 mAP points), super"),
+        ((-0.45, 0.7), (-0.4, 0.55), 0.1, "non-inferior", "non-inferior to relu"),
+        ((-1.1, 0.9), (-0.9, 0.7), -0.1, "inconclusive", "inconclusive, -0.10 mAP points vs relu (simul"),
+        ((-0.7, 0.2), (-0.6, 0.1), -0.25, "inconclusive", "inconclusive"),
+    ],
+)  # fmt: skip
+def test_first_conclusion_that_holds(
+    interval: Interval, narrow: Interval, estimate: float, kind: str, text: str
+) -> None:
+    found = verdict(interval, narrow, estimate=estimate)
+    assert found.kind == kind and found.text.startswith(text)
+
+
+@pytest.mark.parametrize("exploratory", [False, True])
+def test_one_seed_has_no_verdict(exploratory: bool) -> None:
+    found = verdict(None, None, seeds=1, sigma=None, exploratory=exploratory)
+    assert found.kind == "none" and found.text == "no verdict (one seed); observed +0.80 mAP points vs relu"
+
+
+def test_inconclusive_verdicts_name_the_additional_seeds() -> None:
+    needed = seeds_needed(0.5, sigma=0.6, candidates=2)
+    assert needed and f"about {needed - 5} more seeds needed" in verdict((-1.1, 0.9), (-0.9, 0.7)).text
+    assert "more than 1,000 more seeds" in verdict((-60.0, 50.0), (-50.0, 40.0), sigma=30.0).text
+
+
+def test_failed_runs_come_first() -> None:
+    failed = {"mish": Failures(2, 5), "relu": Failures(0, 5), "silu": Failures(5, 5)}
+    text = verdict((0.2, 1.4), (0.3, 1.3), failed=failed).text
+    assert text.startswith("2 of 5 mish runs failed; completed runs only: significantly higher")
+    both = verdict((0.2, 1.4), (0.3, 1.3), failed=failed | {"relu": Failures(1, 5)}).text
+    assert both.startswith("2 of 5 mish runs failed, 1 of 5 relu runs failed; completed runs only:")
+    assert "failed" not in verdict((0.2, 1.4), (0.3, 1.3), failed={"silu": Failures(5, 5)}).text
+
+
+@pytest.mark.parametrize("interval", [(0.2, 1.4), (-0.1, 0.1), (-2.0, 2.0)])
+def test_exploratory_results_have_no_verdict(interval: Interval) -> None:
+    found = verdict(interval, interval, exploratory=True)
+    assert found.kind == "exploratory" and found.text.startswith("exploratory, no verdict: +0.80 mAP points vs relu")
+    assert not any(word in found.text for word in ("significant", "equivalent", "inferior", "inconclusive"))
+
+
+def test_two_seeds_carry_a_warning() -> None:
+    assert "with two seeds, only large differences" in verdict((0.2, 1.4), (0.3, 1.3), seeds=2).text
+
+
+def test_confidence_levels_of_interim_analyses() -> None:
+    assert "(simultaneous 99 % CI" in verdict((0.2, 1.4), (0.3, 1.3), alpha=0.01).text
+    assert "(simultaneous 98 % CI" in verdict((-0.6, 1.4), (-0.3, 1.3), alpha=0.01).text
+
+
+def test_verdicts_never_claim_too_much() -> None:
+    draw = random.Random(0)
+    for _ in range(300):
+        low = draw.uniform(-2, 1)
+        high = low + draw.uniform(0.01, 3)
+        inset = 0.1 * (high - low)
+        found = verdict(
+            (low, high), (low + inset, high - inset), estimate=(low + high) / 2, exploratory=draw.random() < 0.2
+        )
+        assert not any(word in found.text for word in ("no difference", "equal to", "trend", "best", "identical"))
+        assert ("significant" in found.text) == (found.kind in ("higher", "lower"))
+
+
+def test_training_time_is_a_relative_change() -> None:
+    slow = {"relu": {0: 100.0, 1: 101.0, 2: 99.5}, "mish": {0: 112.0, 1: 113.5, 2: 111.0}}
+
+    def time_verdict(values: dict[str, dict[int, float]], *, exploratory: bool = False) -> Verdict:
+        comparison = compare_ratio(values, baseline="relu")
+        return wording.time_verdict(comparison.differences["mish"], comparison, exploratory=exploratory)
+
+    found = time_verdict(slow)
+    assert found.kind == "higher" and found.text.startswith("+12.0 % vs relu (simultaneous 95 % CI +")
+    assert found.text.endswith("significant)")
+    assert time_verdict({"relu": slow["relu"], "mish": {0: 101.0, 1: 100.0, 2: 100.0}}).kind == "inconclusive"
+    assert "no interval (one seed)" in time_verdict({"relu": {0: 100.0}, "mish": {0: 110.0}}).text
+    assert time_verdict(slow, exploratory=True).kind == "exploratory"
+    wide = time_verdict({"relu": {0: 1e-40, 1: 1e40}, "mish": {0: 1e40, 1: 1e-40}})
+    assert wide.kind == "inconclusive" and "unbounded" in wide.text
+
+
+@pytest.mark.parametrize(
+    ("names", "text"), [((), ""), (("a",), "a"), (("a", "b"), "a and b"), (("a", "b", "c"), "a, b and c")]
+)
+def test_lists_in_sentences(names: tuple[str, ...], text: str) -> None:
+    assert wording.join(names) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "unknown"), (0.05, "3 min 00 s"), (0.5, "30 min"), (100, "100 h (4 days)")]
+)
+def test_hours_in_readable_units(value: float | None, text: str) -> None:
+    assert wording.hours(value) == text
