@@ -18,10 +18,11 @@ from data.names import COCO as COCO_NAMES
 from data.names import find_names
 from models import build_model
 from models.darknet import __main__ as darknet
-from tests.models.darknet.cfgs import CLASSIFIER, DETECTOR_6, shared_darknet, values, weights
+from tests.models.darknet.cfgs import CLASSIFIER, DETECTOR_6, values, weights
 from tests.models.darknet.oracle import count
 from tests.support.checkpoints import write_checkpoint, write_data
 from tests.support.scripts import run
+from tests.support.shared import shared
 from yolo import YOLO
 
 
@@ -194,10 +195,8 @@ def test_a_wider_key_of_the_command_line_is_not_hidden(place: Path) -> None:
 
 def test_trained_weights_give_the_stored_coco_numbers(tmp_path: Path) -> None:
     """The twelve numbers of an OpenCV 4.10 reader on coco128, to 1e-3, from the predictions that are written."""
-    folder = shared_darknet()
-    data = folder.parent / "data/coco128"
-    if not data.is_dir():
-        pytest.skip(f"{data} is not there")
+    folder = shared("darknet")
+    data = shared("data/coco128")
     split = "{images: images, annotations: annotations/val.json}"
     (tmp_path / "coco128.yaml").write_text(f"root: {data}\ntrain: {split}\nval: {split}\n")
     model = folder / "yolo-fastest/yolo-fastest-1.1"

@@ -11,7 +11,8 @@ import pytest
 from data import coco
 from data.coco import read_coco
 from data.verify import verify_images
-from tests.support.small_sets import box, shared_data, write_coco
+from tests.support.shared import shared
+from tests.support.small_sets import box, write_coco
 
 
 def read(path, **options):
@@ -22,7 +23,7 @@ def read(path, **options):
 def test_everything_as_pycocotools_reads_it(name):
     from pycocotools.coco import COCO
 
-    folder = shared_data(name)
+    folder = shared(f"data/{name}")
     path = folder / "annotations" / "train.json"
     with contextlib.redirect_stdout(io.StringIO()):
         oracle = COCO(str(path))
@@ -191,7 +192,7 @@ def test_damaged_images_are_found_before_training(tmp_path):
 
 
 def test_taking_images_away_keeps_the_rest(tmp_path):
-    folder = shared_data("coco128")
+    folder = shared("data/coco128")
     full = read_coco(folder / "annotations" / "train.json", folder / "images", progress=False)
     gone = [0, 3, 127]
     rest = full.without(gone)

@@ -15,7 +15,8 @@ from data.coco import read_coco
 from data.tools import check
 from data.verify import verify_images
 from tests.support.scripts import run, tree
-from tests.support.small_sets import box, shared_data, write_coco
+from tests.support.shared import shared
+from tests.support.small_sets import box, write_coco
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_leakage_is_said_first_and_reports_are_never_overwritten(
 
 
 def test_coco128_is_one_split_twice() -> None:
-    folder = shared_data("coco128")
+    folder = shared("data/coco128")
     data = read_coco(folder / "annotations/train.json", folder / "images", progress=False)
     data = verify_images(data.without(range(10, len(data))), progress=False)
     (said,) = check.Check({"train": data, "val": data}, progress=False).leakage()

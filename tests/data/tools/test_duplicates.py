@@ -9,7 +9,8 @@ import numpy as np
 from data.coco import read_coco
 from data.tools import duplicates
 from data.tools.duplicates import _components, find_duplicates, near_pairs, overlaps
-from tests.support.small_sets import shared_data, write_coco
+from tests.support.shared import shared
+from tests.support.small_sets import write_coco
 
 
 def scene(seed, width=320, height=240):
@@ -96,7 +97,7 @@ def test_near_pairs_link_what_comparing_all_with_all_links():
 
 def test_real_photographs_are_told_apart():
     """Of coco100 no photograph is another; coco128 names one set of files twice."""
-    folder = shared_data("coco100")
+    folder = shared("data/coco100")
     splits = {
         name: read_coco(folder / "annotations" / f"{name}.json", folder / "images", progress=False)
         for name in ("train", "val")
