@@ -20,7 +20,7 @@ from models import build_model
 from models.darknet import __main__ as darknet
 from tests.models.darknet.cfgs import CLASSIFIER, DETECTOR_6, values, weights
 from tests.models.darknet.oracle import count
-from tests.support.checkpoints import write_checkpoint, write_data
+from tests.support.checkpoints import class_names, write_checkpoint, write_data
 from tests.support.scripts import run
 from tests.support.shared import shared
 from yolo import YOLO
@@ -36,11 +36,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def shapes(place: Path) -> list[str]:
-    categories = json.loads((place / "shapes/annotations/val.json").read_text())["categories"]
-    return [category["name"] for category in categories]
-
-
 def test_val_and_detect_on_cfg_and_weights(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both = ["--cfg", "x.cfg", "--weights", "x.weights"]
     assert run(val.main, "val.py", *both, "--data", "shapes.yaml", "--conf", 0.01) == 0
@@ -50,11 +45,11 @@ def test_val_and_detect_on_cfg_and_weights(place: Path, capsys: pytest.CaptureFi
     metrics = json.loads((place / "runs/val/exp/metrics.json").read_text())
     assert metrics["images"] == 6 and metrics["arguments"]["iou"] == 0.45
     source = place / "shapes/images/val"
-    (place / "x.names").write_text("\n".join(shapes(place)) + "\n")
+    (place / "x.names").write_text("\n".join(class_names(place / "shapes")) + "\n")
     assert run(detect.main, "detect.py", *both, "--source", source, "--save-json", "--conf", 0.01) == 0
     assert "class names: x.names" in capsys.readouterr().out
     found = json.loads((place / "runs/detect/exp/detections.json").read_text())
-    assert found and {each["name"] for each in found} <= set(shapes(place))
+    assert found and {each["name"] for each in found} <= set(class_names(place / "shapes"))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +94,7 @@ def test_a_checkpoint_and_back(place: Path, capsys: pytest.CaptureFixture[str]) 
     for wrong in (["x.pt"], ["x.cfg", "x.pt"], ["x.weights"]):
         assert run(darknet.main, command, *wrong) == 2
         assert "expected X.cfg" in capsys.readouterr().err
-    write_checkpoint(place / "own.pt", place / "shapes.yaml", shapes(place))
+    write_checkpoint(place / "own.pt", place / "shapes.yaml", class_names(place / "shapes"))
     assert run(darknet.main, command, "own.pt", "z.weights", "z.cfg") == 2
     assert "own.pt: a yolo network" in capsys.readouterr().err and not (place / "z.weights").exists()
 
@@ -132,7 +127,7 @@ def test_what_a_cfg_is_said_to_be(place: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_names_of_the_data_may_be_spelt_otherwise_but_not_stand_elsewhere(place: Path) -> None:
-    names = shapes(place)
+    names = class_names(place / "shapes")
     (place / "x.names").write_text("\n".join([names[0].upper(), *names[1:]]))
     model = YOLO("x.weights", cfg="x.cfg", device="cpu")
     assert model.names[0] == names[0].upper() and model.val("shapes.yaml", progress=False).stats.images == 6

@@ -33,12 +33,6 @@ def data(tmp_path: Path) -> Path:
     return write_data(tmp_path, train=6)
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def before_step(number: int, act: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
     """Let something happen before a step, of three an epoch."""
     one_step, steps = Trainer.one_step, []

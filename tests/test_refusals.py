@@ -24,7 +24,7 @@ from comparison.plan import make_plan
 from data.tools import check, convert
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from tests.comparison.made_runs import write_run
-from tests.support.checkpoints import write_checkpoint, write_data
+from tests.support.checkpoints import class_names, write_checkpoint, write_data
 from tests.support.scripts import run
 
 CFG = "--cfg yolo-mish.yaml"
@@ -298,8 +298,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with good weights and data, and one file for each fault."""
     folder = tmp_path_factory.mktemp("refusals").resolve()
     data = write_data(folder)
-    categories = json.loads((folder / "shapes/annotations/val.json").read_text())["categories"]
-    names = [category["name"] for category in categories]
+    names = class_names(folder / "shapes")
     write_checkpoint(folder / "best.pt", data, names)
     write_checkpoint(folder / "other.pt", data, [*names[:-1], "arrows"])
     write_checkpoint(folder / "fewer.pt", data, names[:-1])

@@ -12,23 +12,12 @@ from engine.checkpoint import load_checkpoint
 from tests.stress.kills import differing
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run, tree
-
-FEW = ("--imgsz", 64, "--batch", 2, "--workers", 0, "--no-amp", "--seed", 3)
+from tests.support.training import start
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("train"))
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def start(data: Path, *more: object) -> int:
-    return run(train.main, "train.py", "--cfg", "yolo-mish.yaml", "--data", data, *FEW, *more)
 
 
 def test_a_run_leaves_the_folder_that_users_know(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

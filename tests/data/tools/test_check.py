@@ -18,12 +18,6 @@ from tests.support.scripts import run, tree
 from tests.support.small_sets import box, write_coco
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def write_yaml(path: Path, **splits: Path) -> Path:
     """A data YAML of annotation files that lie beside their folder of images."""
     entries = {
