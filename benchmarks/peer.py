@@ -147,7 +147,7 @@ def train(options: argparse.Namespace, *, data: Path, out: Path) -> None:
 
 
 def score(predictions: Path, truth: dict[str, Any]) -> dict[str, float]:
-    """COCO's average precisions of Ultralytics' predictions, by pycocotools."""
+    """COCO's average precision metrics of Ultralytics' predictions, by pycocotools."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

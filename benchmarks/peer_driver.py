@@ -1,6 +1,6 @@
 """Trains and validates an Ultralytics model; run by ``benchmarks.peer`` with the interpreter that the user names.
 
-Takes one argument, a JSON object, and imports nothing of this project: it runs in an environment of its own.
+Takes one argument, a JSON object, and imports nothing of this project: it runs in a separate environment.
 """
 
 import json

@@ -14,6 +14,8 @@ from tests.support.damage import IMAGES, Planted, write_set
 from tests.support.scripts import run, tree
 from tests.support.training import start
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Planted]]:

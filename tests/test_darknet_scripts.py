@@ -188,6 +188,7 @@ def test_a_wider_key_of_the_command_line_is_not_hidden(place: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_trained_weights_give_the_stored_coco_numbers(tmp_path: Path) -> None:
     """The twelve numbers of an OpenCV 4.10 reader on coco128, to 1e-3, from the predictions that are written."""
     folder = shared("darknet")

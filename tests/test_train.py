@@ -40,6 +40,7 @@ def test_a_run_leaves_the_folder_that_users_know(data: Path, here: Path, capsys:
     assert {row["activation"] for row in load_checkpoint(folder / "weights/best.pt")["census"]} == {"mish", "swish"}
 
 
+@pytest.mark.slow
 def test_the_resolved_config_alone_gives_the_same_run(data: Path, here: Path) -> None:
     assert start(data, "--epochs", 1, "--name", "one") == 0
     config = here / "runs/train/one/config.yaml"
@@ -55,6 +56,7 @@ def test_accumulated_gradients_step_once_for_the_nominal_batch(data: Path, here:
     assert (state["epoch"], state["step"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_weights_of_other_classes_and_activations_are_taken_where_they_fit(
     data: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,6 +74,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data: Path, here: Path, capsys:
     assert load_checkpoint(here / "runs/train/exp/weights/last.pt")["state"]["step"] == 0
 
 
+@pytest.mark.slow
 def test_runs_that_differ_in_activation_start_and_are_fed_alike(data: Path, here: Path) -> None:
     for name, act, seed in (("one", "mish", 3), ("two", "leaky_relu", 3), ("other", "mish", 4)):
         assert start(data, "--epochs", 2, "--name", name, "--set", f"model.act={act}", f"train.seed={seed}") == 0

@@ -16,6 +16,8 @@ from comparison.plan import read_plan
 from comparison.runs import read_run
 from comparison.statistics import minimal_detectable, power
 
+pytestmark = pytest.mark.slow
+
 MOST = 9.0  # %: 5 and more than three standard errors of 500 sets at the 4 % that the method has
 
 

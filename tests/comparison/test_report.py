@@ -277,6 +277,7 @@ def test_one_seed_gives_no_interval_and_no_advice(tmp_path: Path) -> None:
     assert "one seed, no verdict" in Page(tmp_path / "report.html").text
 
 
+@pytest.mark.slow
 def test_values_without_any_spread_are_drawn_and_not_judged(tmp_path: Path) -> None:
     for seed in range(3):
         for act in ("relu", "mish"):
@@ -287,6 +288,7 @@ def test_values_without_any_spread_are_drawn_and_not_judged(tmp_path: Path) -> N
     assert "take" not in text.split("\n")[0] and "support no choice" in text
 
 
+@pytest.mark.slow
 def test_only_failed_candidates_leave_a_report(tmp_path: Path) -> None:
     for seed in range(2):
         write_run(tmp_path / f"relu-s{seed}", act="relu", seed=seed, last=0.6)
@@ -298,6 +300,7 @@ def test_only_failed_candidates_leave_a_report(tmp_path: Path) -> None:
     assert not (tmp_path / "pictures" / "answer.png").exists() and (tmp_path / "pictures" / "runs.png").exists()
 
 
+@pytest.mark.slow
 def test_without_a_clean_time_nothing_is_said_of_cost(tmp_path: Path) -> None:
     for seed in range(3):
         for act, last in (("relu", 0.50), ("mish", 0.60)):
@@ -368,6 +371,7 @@ def test_what_cannot_be_told_has_a_price(tmp_path: Path, undrawn: None) -> None:
     assert row["hours"] == pytest.approx(row["seeds"] * per_seed)
 
 
+@pytest.mark.slow
 def test_the_clean_timing_in_the_folder_is_shown(tmp_path: Path) -> None:
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 1.0}, seeds=range(2))
     rows = [
@@ -438,6 +442,7 @@ def test_curves_meet_equal_time_where_it_is_read_off(tmp_path: Path) -> None:
             assert np.interp(until, curve.minutes, curve.points) == pytest.approx(cells.values[seed])
 
 
+@pytest.mark.slow
 def test_pictures_are_all_there_and_old_ones_are_gone(five: Path) -> None:
     (five / "pictures" / "timing.png").write_bytes(b"an old one")
     report_of(five, plan_of(ACTS, range(5)))

@@ -118,6 +118,7 @@ def wait_for(condition, seconds: float = 120.0) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_it_saves_and_the_same_call_goes_on(tmp_path: Path, number: int) -> None:
     behave(tmp_path, mish_s0={"seconds": 0.3})
@@ -133,6 +134,7 @@ def test_stopped_it_saves_and_the_same_call_goes_on(tmp_path: Path, number: int)
     assert {run.status for run in outcome(plan, tmp_path)} == {"finished"}
 
 
+@pytest.mark.slow
 def test_killed_it_leaves_a_run_that_the_next_call_waits_for(tmp_path: Path) -> None:
     behave(tmp_path, relu_s0={"seconds": 0.3})
     plan = plan_of("relu", "mish", seeds=(0,), epochs=6)

@@ -165,6 +165,7 @@ def test_the_guard_is_paid_for_where_sigma_is_the_true_one() -> None:
         assert guarded == pytest.approx(more * plain)
 
 
+@pytest.mark.slow
 def test_the_upper_value_of_sigma_is_exceeded_once_in_five() -> None:
     generator = np.random.default_rng(1)
     estimates = np.sqrt(generator.chisquare(8, 20_000) / 8)  # of a true sd of 1
@@ -416,6 +417,7 @@ def test_an_undeclared_look_is_refused(looks: tuple[int, ...], seeds: int) -> No
         look_alpha(looks, seeds)
 
 
+@pytest.mark.slow
 def test_declared_looks_err_less_often_than_peeking() -> None:
     """Looking after 3 and 5 seeds: each time at 5 % errs in more than 6 %, with the shares in at most 5."""
     generator = np.random.default_rng(5)

@@ -11,6 +11,8 @@ from comparison.step_timing import WARM_ROUNDS, interleave, main, summary
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
 
+pytestmark = pytest.mark.slow
+
 
 class Machine:
     """A clock that steps turn: each takes its time, and all get slower with every step."""

@@ -99,6 +99,7 @@ def test_what_cannot_work_is_refused_before_training(entry, message):
         Appearance(Augmentation(extra=[entry]), seed=0, size=64)
 
 
+@pytest.mark.slow
 def test_no_network_is_touched():
     """albumentations asks a server for its newest version when imported, unless told not to."""
     code = (

@@ -190,6 +190,7 @@ def test_embedded_set_is_drawn_on_first_use(tmp_path):
     assert len(load_dataset(section, "train", progress=False, single_cls=True).classes) == 1
 
 
+@pytest.mark.slow
 def test_a_thousand_batches_hold_memory_and_files(tiny):
     """No growth of open files, and none of memory beyond noise."""
     descriptors = "/proc/self/fd"
@@ -229,6 +230,7 @@ def own_kib() -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork() and /proc")
 def test_workers_share_the_memory_of_the_main_process_for_good(tiny):
     gc.unfreeze()

@@ -180,6 +180,7 @@ def test_a_camera_that_is_not_there_is_an_error(capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_ffmpeg_itself_says_nothing(tmp_path: Path) -> None:
     """In a process of its own, as FFmpeg is told so with the first video of a process."""
     (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x20ftypisom broken")

@@ -65,6 +65,7 @@ def test_outlines_fill_the_unit_circle(name):
         assert abs(shapes._area(contours[0])) > 0.3
 
 
+@pytest.mark.slow
 def test_statistics_that_make_it_worth_training_on():
     counts = np.zeros(len(shapes.CLASSES))
     empty, sides, numbers = 0, [], []

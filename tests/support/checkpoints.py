@@ -1,4 +1,4 @@
-"""A small data set and an untrained detector that finds plenty in it, for the tests of what stands on checkpoints."""
+"""A small data set and checkpoints of an untrained detector with many detections on it."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def lively(config: Config, names: list[str]) -> Detector:
 
 
 def write_checkpoint(path: Path, data: Path, names: list[str], *, kind: str = "weights", **overrides: object) -> Path:
-    """Save such a detector as a run would; ``kind`` training puts other weights beside the moving average."""
+    """Save such a detector as a run would; ``kind`` training adds raw weights that differ from the EMA."""
     config = load("yolo-mish.yaml", {"data": str(data), "train.imgsz": SIDE, **overrides})
     model = lively(config, names)
     weights = model.state_dict()

@@ -1,4 +1,4 @@
-"""A small drawn data set in which every kind of damage that the ledger knows is planted, and what must be found."""
+"""A small drawn data set with every kind of data issue planted, and the issues that must be reported."""
 
 import json
 import struct

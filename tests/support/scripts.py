@@ -21,5 +21,5 @@ def run(main: Callable[[Sequence[str]], int], script: str, *arguments: object) -
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """All that lies in a folder, with the content of the files."""
+    """All paths in a folder, with the content of the files."""
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}

@@ -75,6 +75,7 @@ def test_the_page_holds_its_pictures_and_loads_nothing(here: Path) -> None:
     assert all(cv2.imdecode(np.frombuffer(each, np.uint8), 1) is not None for each in files.values())
 
 
+@pytest.mark.slow
 def test_leakage_is_said_first_and_reports_are_never_overwritten(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_split_used_twice_is_leakage(tmp_path: Path) -> None:
     assert said.startswith("10 of the 10 images of val are also in train")
 
 
+@pytest.mark.slow
 def test_classes_that_training_would_refuse_are_reported_and_end_with_two(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

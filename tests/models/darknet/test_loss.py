@@ -198,6 +198,7 @@ def test_overlaps_are_found_however_many_boxes_there_are() -> None:
     assert torch.equal(best_overlap(boxes, targets), wanted.amax(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CFGS if "omega" not in name])
 def test_every_published_detector_learns(name: str) -> None:
     """Forward and backward with the loss at a small size; a step against the gradient makes the loss smaller."""

@@ -333,6 +333,7 @@ def test_classes_are_as_many_as_names() -> None:
         build_model(section(DETECTOR), names=["a", "b", "c"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CFGS)
 def test_the_published_networks(name: str) -> None:
     """Values as counted from the text alone, sizes as published; built without memory, forward and backward."""
