@@ -50,6 +50,7 @@ def test_the_resolved_config_alone_gives_the_same_run(data: Path, here: Path) ->
     assert differing(one, two) == []
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_step_once_for_the_nominal_batch(data: Path, here: Path) -> None:
     assert start(data, "--epochs", 1, "--set", "train.batch=1", "--nbs", 2) == 0
     state = load_checkpoint(here / "runs/train/exp/weights/last.pt")["state"]
@@ -67,6 +68,7 @@ def test_weights_of_other_classes_and_activations_are_taken_where_they_fit(
     assert "head.P3.classes" in out and "mish -> relu" in out
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert start(data, "--epochs", 1, "--set", "train.lr=1e30", "train.clip=0", "train.batch=1", "train.warmup=0") == 1
     error = capsys.readouterr().err

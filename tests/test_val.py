@@ -40,6 +40,7 @@ def test_the_headline_is_pycocotools_own(place: Path, here: Path, capsys: pytest
     assert "results in runs/val/exp" in out
 
 
+@pytest.mark.slow
 def test_splits_data_and_square_images(place: Path, here: Path) -> None:
     arguments = ["--weights", place / "best.pt", "--data", place / "shapes.yaml", "--conf", 0.5, "--project", "out"]
     assert run(val.main, "val.py", *arguments, "--split", "test", "--no-rect", "--img", 64, "--max-det", 7) == 0

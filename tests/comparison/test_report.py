@@ -268,6 +268,7 @@ def test_a_cell_is_no_formula_for_a_spreadsheet(tmp_path: Path, undrawn: None) -
 # ---------------------------------------------------------------------------------------------------- less than a whole
 
 
+@pytest.mark.slow
 def test_one_seed_gives_no_interval_and_no_advice(tmp_path: Path) -> None:
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 5.0}, seeds=[0])
     text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), [0]))

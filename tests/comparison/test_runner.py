@@ -58,6 +58,7 @@ def test_seed_by_seed_with_a_rotated_start(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_an_outcome_and_is_tried_again_only_where_asked(tmp_path: Path) -> None:
     behave(tmp_path, mish_s0={"fail": True})
     plan = plan_of("relu", "mish")
@@ -73,6 +74,7 @@ def test_a_failed_run_is_an_outcome_and_is_tried_again_only_where_asked(tmp_path
     assert read_run(tmp_path / "mish-s0").status == "finished"
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_gone_on_with_and_fails_at_the_third_time(tmp_path: Path) -> None:
     behave(tmp_path, relu_s0={"dies": 2}, mish_s0={"dies": 9})
     train_all(plan_of("relu", "mish", seeds=(0,), epochs=9), tmp_path, trainer=STUB)
@@ -151,6 +153,7 @@ def test_killed_it_leaves_a_run_that_the_next_call_waits_for(tmp_path: Path) -> 
 # ------------------------------------------------------------------------------------------------------ several devices
 
 
+@pytest.mark.slow
 def test_each_gpu_takes_the_block_of_a_seed(tmp_path: Path) -> None:
     names = [f"{act}-s{seed}" for act in ("relu", "mish") for seed in range(4)]
     behave(tmp_path, **{name.replace("-", "_"): {"seconds": 0.15} for name in names})

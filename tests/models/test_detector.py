@@ -117,6 +117,7 @@ def test_preprocess_letterboxes():
     assert model.preprocess(image, 320, rect=True)[0].shape == (160, 320, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["mish", "relu"])
 def test_a_few_steps_fit_one_image(act):
     torch.manual_seed(0)
