@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 FILES = ("tests/models/test_blocks.py", "tests/configs/test_schema.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", [FILES, FILES[::-1]])
 def test_order_of_files_does_not_matter(files: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "--collect-only", *files]

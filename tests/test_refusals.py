@@ -27,6 +27,8 @@ from tests.comparison.made_runs import write_run
 from tests.support.checkpoints import class_names, write_checkpoint, write_data
 from tests.support.scripts import run
 
+pytestmark = pytest.mark.slow
+
 CFG = "--cfg yolo-mish.yaml"
 ON = f"{CFG} --data DATA"
 LONG = "n" * 300
@@ -466,13 +468,7 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in sorted(folder.rglob("*"))}
 
 
-CASES = [(script, case) for script, cases in TABLE.items() for case in cases]
-SLOW = {("compare.py", "annotations missing")}  # detected by a timing run in a subprocess
-
-
-@pytest.mark.parametrize(
-    ("script", "case"), [pytest.param(*pair, marks=[pytest.mark.slow] if pair in SLOW else []) for pair in CASES]
-)
+@pytest.mark.parametrize(("script", "case"), [(script, case) for script, cases in TABLE.items() for case in cases])
 def test_bad_input(script: str, case: str, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words, expected = TABLE[script][case]
     listed = words.split() if isinstance(words, str) else words
@@ -481,7 +477,7 @@ def test_bad_input(script: str, case: str, here: Path, capfd: pytest.CaptureFixt
     code = run(MAINS[script], script, *(good.get(word, word) for word in listed))
     err = capfd.readouterr().err
     assert (code, err.count("\n")) == (2, 1), err
-    name = script.replace(".tools", "")  # as users type it
+    name = script.replace(".tools.", r"\.(tools\.)?")  # python -m data.check runs data/tools/check.py
     assert re.match(rf"(python -m )?{name}: error: ", err) and "Traceback" not in err
     assert re.search(expected, err), err
     assert err.rstrip("\n").isprintable() and len(err) < 1200
@@ -500,7 +496,6 @@ def test_the_newest_weights_are_named(
     assert "--weights runs/train/exp2/weights/best.pt" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_class_names_of_any_kind_do_not_stop_the_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

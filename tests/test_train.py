@@ -20,6 +20,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("train"))
 
 
+@pytest.mark.slow
 def test_a_run_leaves_the_folder_that_users_know(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert start(data, "--epochs", 2, "--set", "model.head.act={name: swish, learnable: true}") == 0
     folder = here / "runs/train/exp"
