@@ -1,9 +1,9 @@
-"""What Mish costs in a whole training step: ``python -m benchmarks.activation_step --rounds 30``.
+"""The cost of Mish in a training step: ``python -m benchmarks.activation_step --rounds 30``.
 
-Forward, loss, backward and optimiser of one network that differs in its activation and in how it is computed: fused
-Mish, fused ReLU, PyTorch's own batch norm with F.mish, and no activation at all. Steps are taken in turn, in an order
-that is turned round by round; a ratio is the geometric mean over the rounds of the quotient within a round, with the
-95 % bounds of Student's t. The share of the activation is 1 minus the step without one over the step with it.
+Times forward, loss, backward and optimiser of one network with different activations and implementations: fused Mish,
+fused ReLU, PyTorch's batch norm with F.mish, and no activation. Steps are interleaved in an order that rotates every
+round. A ratio is the geometric mean of the ratios within a round, with its 95 % confidence interval (Student's t). The
+fraction of time spent in the activation is 1 minus the ratio of the step without activation to the step with it.
 """
 
 import argparse
@@ -34,8 +34,8 @@ PAIRS = (
 )
 
 
-def quotient(times: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
-    """Geometric mean of the quotients within a round, and its 95 % bounds: of one candidate, so the paired t's."""
+def ratio(times: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
+    """Geometric mean of the ratios within a round, and its 95 % confidence interval (paired t)."""
     values = {"one": dict(enumerate(times)), "other": dict(enumerate(others))}
     found = compare_ratio(values, baseline="other").differences["one"]
     low, high = found.interval or (math.nan, math.nan)
@@ -45,15 +45,17 @@ def quotient(times: Sequence[float], others: Sequence[float]) -> tuple[float, fl
 def main() -> int:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="n")
-    parser.add_argument("--imgsz", type=int, default=320)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME")
-    parser.add_argument("--rounds", type=int, default=30, help="two more at the start do not count")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--size", default="n", help="model size")
+    parser.add_argument("--imgsz", type=int, default=320, help="image size in pixels")
+    parser.add_argument("--batch", type=int, default=8, help="batch size")
+    parser.add_argument(
+        "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME", help="networks to time"
+    )
+    parser.add_argument("--rounds", type=int, default=30, help="rounds, after two warm-up rounds")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--amp", default="off", choices=("auto", "off", "bf16", "fp16"))
-    parser.add_argument("--compiled", action="store_true", help="the networks' forward through torch.compile")
+    parser.add_argument("--compiled", action="store_true", help="run the forward pass through torch.compile")
     parser.add_argument("--channels-last", default="on", choices=("auto", "on", "off"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -73,16 +75,16 @@ def main() -> int:
             taken[name].append(1e3 * (time.perf_counter() - start))
     taken = {name: times[2:] for name, times in taken.items()}
     print(f"{chosen.implementation} ({chosen.reason}); {options}")
-    print("| network | step, ms (median, least) |\n|---|---|")
+    print("| network | step, ms (median, minimum) |\n|---|---|")
     for name, times in taken.items():
         print(f"| {name} | {statistics.median(times):.1f}, {min(times):.1f} |")
-    print("\n| quotient | geometric mean | 95 % bounds |\n|---|---|---|")
+    print("\n| ratio | geometric mean | 95 % CI |\n|---|---|---|")
     for one, other in (pair for pair in PAIRS if all(name in taken for name in pair)):
-        mean, low, high = quotient(taken[one], taken[other])
-        print(f"| {one} by {other} | {mean:.3f} | {low:.3f} to {high:.3f} |")
+        mean, low, high = ratio(taken[one], taken[other])
+        print(f"| {one} / {other} | {mean:.3f} | {low:.3f} to {high:.3f} |")
     if "identity, plain" in taken and "F.mish, plain" in taken:
-        share = 1 - quotient(taken["identity, plain"], taken["F.mish, plain"])[0]
-        print(f"\nshare of F.mish in the plain step: {100 * share:.0f} %")
+        fraction = 1 - ratio(taken["identity, plain"], taken["F.mish, plain"])[0]
+        print(f"\nfraction of the plain step spent in F.mish: {100 * fraction:.0f} %")
     return 0
 
 

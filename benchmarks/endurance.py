@@ -1,7 +1,7 @@
-"""Whether long runs grow: ``python -m benchmarks.endurance --batches 100000 --steps 2000 --out endurance.png``.
+"""Memory growth in long runs: ``python -m benchmarks.endurance --batches 100000 --steps 2000 --out endurance.png``.
 
-Draws as many loader batches and trains as many steps, on small images, and records memory (resident and shared), open
-files and what waits to be written to TensorBoard. Fails where the second half holds more than the first by a margin.
+Draws loader batches and, concurrently, trains on small images; records memory (anonymous and shared), open files and
+the events waiting for TensorBoard's writer. Fails if one of them grows by more than its margin.
 """
 
 import argparse
@@ -21,11 +21,10 @@ SAMPLES = 200
 MARGINS = {"memory, MiB": 20.0, "shared memory, MiB": 4.0, "open files": 2.0, "waiting events": 50.0}
 
 
-def process_figures() -> dict[str, float]:
-    """Memory of this process and its children, their shared memory, and the files that this one has open.
+def process_usage() -> dict[str, float]:
+    """Anonymous and shared memory of this process and its children, and the open files of this process.
 
-    Memory is what holds no file: pages of libraries are shared with whatever else runs on the machine, and a share of
-    them would rise and fall with that.
+    File-backed pages are left out: libraries are shared with other processes, which would change the result.
     """
     memory = shared = 0
     for process in [os.getpid(), *children()]:
@@ -57,7 +56,7 @@ def write_data(folder: Path) -> Path:
 
 
 def loader_batches(data: Path, count: int) -> list[tuple[int, dict[str, float]]]:
-    """Draw batches of two from two workers, which decode and augment each image anew."""
+    """Draw batches of two from two workers, which decode and augment every image."""
     from configs.schema import load
     from data import build_train_loader, load_dataset
 
@@ -72,7 +71,7 @@ def loader_batches(data: Path, count: int) -> list[tuple[int, dict[str, float]]]
         for _ in loader:
             done += 1
             if done % max(1, count // SAMPLES) == 0:
-                seen.append((done, process_figures()))
+                seen.append((done, process_usage()))
             if done == count:
                 break
     return seen
@@ -89,7 +88,7 @@ def training_steps(data: Path, count: int, folder: Path) -> list[tuple[int, dict
     def watched(self: TrainingRun, row: Any) -> str:
         events: Any = self.board.writer.file_writer
         queue = events.event_writer._async_writer._byte_queue
-        seen.append((self.trainer.state.step, {**process_figures(), "waiting events": queue.qsize()}))
+        seen.append((self.trainer.state.step, {**process_usage(), "waiting events": queue.qsize()}))
         return line(self, row)
 
     TrainingRun.line = watched  # type: ignore[method-assign]
@@ -101,14 +100,14 @@ def training_steps(data: Path, count: int, folder: Path) -> list[tuple[int, dict
 
 
 def grown(seen: list[tuple[int, dict[str, float]]]) -> list[str]:
-    """Figures whose median over the last quarter is above that of the second by more than the margin."""
+    """Quantities whose median over the last quarter exceeds that of the second by more than the margin."""
     quarter = len(seen) // 4
     wrong = []
     for name in seen[0][1]:
-        values = [figures[name] for _, figures in seen]
+        values = [usage[name] for _, usage in seen]
         growth = float(np.median(values[-quarter:]) - np.median(values[quarter : 2 * quarter]))
         print(
-            f"  {name:<20} {values[0]:8.1f} at first, {values[-1]:8.1f} at last, second to last quarter {growth:+.1f}"
+            f"  {name:<20} {values[0]:8.1f} initially, {values[-1]:8.1f} finally, second to last quarter {growth:+.1f}"
         )
         if growth > MARGINS[name]:
             wrong.append(f"{name} grew by {growth:.1f}")
@@ -116,7 +115,7 @@ def grown(seen: list[tuple[int, dict[str, float]]]) -> list[str]:
 
 
 def plot(path: Path, parts: dict[str, list[tuple[int, dict[str, float]]]]) -> None:
-    """One row of panels a part."""
+    """One row of panels per part."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -128,7 +127,7 @@ def plot(path: Path, parts: dict[str, list[tuple[int, dict[str, float]]]]) -> No
             if name not in seen[0][1]:
                 axis.set_axis_off()
                 continue
-            values = [figures[name] for _, figures in seen]
+            values = [usage[name] for _, usage in seen]
             axis.plot([count for count, _ in seen], values, color="#0072B2")
             axis.set(xlabel=title, ylabel=name, ylim=(0, 1.2 * max(values) or 1))
             axis.grid(alpha=0.3)
@@ -138,9 +137,9 @@ def plot(path: Path, parts: dict[str, list[tuple[int, dict[str, float]]]]) -> No
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, default=100_000)
-    parser.add_argument("--steps", type=int, default=2_000)
-    parser.add_argument("--out", type=Path, default=Path("endurance.png"))
+    parser.add_argument("--batches", type=int, default=100_000, help="loader batches")
+    parser.add_argument("--steps", type=int, default=2_000, help="training steps")
+    parser.add_argument("--out", type=Path, default=Path("endurance.png"), help="plot")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(2, mp_context=get_context("spawn")) as side_by_side:
         data = write_data(Path(name))

@@ -1,7 +1,7 @@
-"""What a planted fault costs: ``python -m benchmarks.faults FAULT [arguments of train.py]``.
+"""The mAP lost to a planted fault: ``python -m benchmarks.faults FAULT [arguments of train.py]``.
 
-A data set is worth training on where a mistake in the pipeline shows in the mAP. Each fault is planted behind the
-geometry (the affine) of the training samples, or in the loss; validation stays as it is.
+A data set is useful for testing if a mistake in the pipeline lowers the mAP. Each fault is inserted after the affine
+transform of the training samples, or in the loss; validation is unchanged.
 """
 
 import sys
@@ -29,7 +29,7 @@ def swap(boxes: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, 
 
 
 def shuffle(boxes: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels handed round among the boxes of an image."""
+    """Labels permuted among the boxes of an image."""
     return boxes, np.random.default_rng(zlib.crc32(boxes.tobytes())).permutation(labels)
 
 
@@ -45,7 +45,7 @@ LOSS_FAULTS = {
 
 
 def main() -> int:
-    """Plant the fault that the command line names and train."""
+    """Plant the fault named on the command line and train."""
     faults = [*SAMPLE_FAULTS, *LOSS_FAULTS]
     if len(sys.argv) < 2 or sys.argv[1] not in faults:
         raise ValueError(f"usage: python -m benchmarks.faults {{{','.join(faults)}}} [arguments of train.py]")

@@ -1,8 +1,8 @@
-"""All that is to be measured on a GPU, by one command: ``python -m benchmarks.gpu --out docs/results/gpu.md``.
+"""All GPU measurements in one command: ``python -m benchmarks.gpu --out docs/results/gpu.md``.
 
-Runs, each in a process of its own and within its time: the operator's tests, its benchmark eager and compiled, the
-training step eager and compiled, compute-sanitizer over the operator's tests, and a real comparison. Every command's
-output goes into one Markdown file with the machine and the date, those that failed or could not be had too.
+Runs each part in a separate process with a time limit: the operator's tests, its benchmark eager and compiled, the
+training step eager and compiled, compute-sanitizer over the operator's tests, a training, and a comparison. The output
+of every command, including those that fail or are unavailable, is written to one Markdown file with machine and date.
 """
 
 import argparse
@@ -38,11 +38,11 @@ PARTS: dict[str, tuple[tuple[str, ...], int]] = {  # name: command, longest time
 def main() -> int:
     """Run the parts and write what they print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("gpu.md"), help="what is there is added to")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--out", type=Path, default=Path("gpu.md"), help="Markdown file to append to")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
-        raise ValueError("no GPU that PyTorch can use; expected one, as all parts are measured there")
+        raise ValueError("PyTorch finds no GPU; all parts need one")
     name = torch.cuda.get_device_name()
     failed = 0
     for part in arguments.parts:
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def run(command: tuple[str, ...], seconds: int) -> tuple[int, str, float]:
-    """A command's exit code (124 where its time was up, 127 where it is not there), its output, and seconds taken."""
+    """A command's exit code (124 after a timeout, 127 if not installed), its output, and seconds taken."""
     start = time.monotonic()
     if shutil.which(command[0]) is None:
         return 127, f"{command[0]} is not installed", 0.0

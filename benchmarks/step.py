@@ -1,8 +1,8 @@
 """Time and memory of a training step: ``python -m benchmarks.step --acts mish relu silu leaky_relu``.
 
-Forward, loss, backward, clipping and optimiser, on random images with random boxes, in interleaved rounds of one
-process. ``--peer yolov8n.yaml`` puts Ultralytics' network of that name beside ours, where that package is installed.
-Memory is the process's peak minus its size after the build, in a process of its own for each activation.
+Forward, loss, backward, gradient clipping and optimiser, on random images with random boxes, in interleaved rounds in
+one process. ``--peer yolov8n.yaml`` adds an Ultralytics network if that package is installed. Memory is the peak of the
+process minus its size after building the model, in a separate process for each activation.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def our_step(
     norm_act: str = "fused",
     compiled: bool = False,
 ) -> Callable[[Tensor, Targets], None]:
-    """A function that trains our network by one step on images (B, 3, H, W) uint8."""
+    """A function that runs one training step of our network on images (B, 3, H, W) uint8."""
     placement = place(arguments.device, amp=amp, channels_last=channels_last)
     overrides = [f"model.act={act}", f"model.norm_act={norm_act}", f"model.size={arguments.size}"]
     config = load("yolo.yaml", overrides)
@@ -59,7 +59,7 @@ def our_step(
 
 
 def peer_step(name: str, arguments: argparse.Namespace) -> Callable[[Tensor, Targets], None]:
-    """The same for an Ultralytics network, as its trainer runs it in fp32."""
+    """The same for an Ultralytics network, in fp32 as in its trainer."""
     from ultralytics.cfg import get_cfg
     from ultralytics.nn.tasks import DetectionModel
 
@@ -86,12 +86,12 @@ def peer_step(name: str, arguments: argparse.Namespace) -> Callable[[Tensor, Tar
 
 
 def adamw(model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of both."""
+    """The optimiser of both networks."""
     return build_optimizer(model, name="adamw", lr=0.001, momentum=0.9, weight_decay=0.0005)
 
 
 def finish(model: nn.Module, optimizer: Any, scaler: Any, loss: Tensor) -> None:
-    """Backward, clipping, optimiser's step."""
+    """Backward pass, gradient clipping, optimiser step."""
     scaler.scale(loss).backward()
     scaler.unscale_(optimizer)
     nn.utils.clip_grad_norm_(model.parameters(), 10.0)
@@ -101,7 +101,7 @@ def finish(model: nn.Module, optimizer: Any, scaler: Any, loss: Tensor) -> None:
 
 
 def random_batch(arguments: argparse.Namespace) -> tuple[Tensor, Targets]:
-    """Images (B, 3, H, W) uint8 and eight boxes in each."""
+    """Images (B, 3, H, W) uint8 with eight boxes each."""
     generator = torch.Generator().manual_seed(0)
     side, batch = arguments.imgsz, arguments.batch
     images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, generator=generator)
@@ -113,7 +113,7 @@ def random_batch(arguments: argparse.Namespace) -> tuple[Tensor, Targets]:
 
 
 def peak_memory(act: str, layout: str, arguments: argparse.Namespace) -> float:
-    """MiB that five steps take at their peak above what the process held after the build."""
+    """Peak memory of five steps in MiB, minus the size of the process after building the model."""
     amp, channels_last = LAYOUTS[layout]
     step = our_step(act, arguments, amp=amp, channels_last=channels_last)
     batch = random_batch(arguments)
@@ -124,7 +124,7 @@ def peak_memory(act: str, layout: str, arguments: argparse.Namespace) -> float:
 
 
 def memory_in_fresh_process(act: str, layout: str, arguments: argparse.Namespace) -> float:
-    """``peak_memory`` as a new process measures it."""
+    """``peak_memory`` measured in a new process."""
     own = {key: value for key, value in vars(arguments).items() if key in ("size", "imgsz", "batch", "device")}
     code = (
         "import argparse, json, sys; from benchmarks import step; "
@@ -137,14 +137,14 @@ def memory_in_fresh_process(act: str, layout: str, arguments: argparse.Namespace
 def main() -> int:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--acts", nargs="+", default=["mish", "relu", "silu", "leaky_relu"])
-    parser.add_argument("--peer", help="an Ultralytics network, as yolov8n.yaml")
-    parser.add_argument("--size", default="n")
-    parser.add_argument("--imgsz", type=int, default=320)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=12, help="the first two do not count")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--acts", nargs="+", default=["mish", "relu", "silu", "leaky_relu"], help="activations")
+    parser.add_argument("--peer", help="an Ultralytics network to add, for example yolov8n.yaml")
+    parser.add_argument("--size", default="n", help="model size")
+    parser.add_argument("--imgsz", type=int, default=320, help="image size in pixels")
+    parser.add_argument("--batch", type=int, default=8, help="batch size")
+    parser.add_argument("--rounds", type=int, default=12, help="rounds; the first two are warm-up")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--device", default="cpu", help="device")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     steps = {
@@ -164,13 +164,13 @@ def main() -> int:
                 torch.cuda.synchronize()
             seconds[key].append(time.perf_counter() - start)
     print(f"torch {torch.__version__}, {arguments.threads} threads, {arguments.device}, batch {arguments.batch}")
-    print("| network | layout | step, ms (median, least) | images/s | memory, MiB |\n|---|---|---|---|---|")
+    print("| network | layout | step, ms (median, minimum) | images/s | memory, MiB |\n|---|---|---|---|---|")
     for (name, layout), taken in seconds.items():
-        median, least = statistics.median(taken[2:]), min(taken[2:])
+        median, minimum = statistics.median(taken[2:]), min(taken[2:])
         ours = name in arguments.acts
         memory = f"{memory_in_fresh_process(name, layout, arguments):.0f}" if ours else ""
         speed = arguments.batch / median
-        print(f"| {name} | {layout} | {1e3 * median:.0f}, {1e3 * least:.0f} | {speed:.1f} | {memory} |", flush=True)
+        print(f"| {name} | {layout} | {1e3 * median:.0f}, {1e3 * minimum:.0f} | {speed:.1f} | {memory} |", flush=True)
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Every activation of the table, its first and its second derivative: ``python -m studies.curves --output curves.png``.
+"""Plot every activation with its first and second derivatives: ``python -m studies.curves --output curves.png``.
 
-The curves are those of the operators that training runs: values are computed by the modules themselves, derivatives by
-autograd through them. (The figure of Mish's derivative in arXiv 1908.08681 is not that of its equation 1.)
+Values are computed by the modules used in training, derivatives by autograd through them. (The figure of Mish's
+derivative in arXiv 1908.08681 does not match its equation 1.)
 """
 
 import argparse
@@ -18,9 +18,9 @@ LEFT, RIGHT, POINTS = -5.0, 5.0, 1001
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw the picture."""
+    """Draw the plot."""
     parser = argparse.ArgumentParser(prog="python -m studies.curves", description=__doc__.splitlines()[0])
-    parser.add_argument("--output", default="activations.png", metavar="FILE.png")
+    parser.add_argument("--output", default="activations.png", metavar="FILE.png", help="plot")
     arguments = parser.parse_args(argv)
     draw(Path(arguments.output))
     print(arguments.output)
@@ -28,22 +28,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def curves(name: str) -> tuple[Tensor, list[Tensor]]:
-    """The points (N,) float64 and, there, an activation's values, first and second derivatives."""
-    activation = make_activation(parse_activation(name)).double().eval()  # rrelu is drawn as it is in evaluation
+    """Points (N,) float64, and an activation's values, first and second derivatives there."""
+    activation = make_activation(parse_activation(name)).double().eval()  # in evaluation mode rrelu is deterministic
     x = torch.linspace(LEFT, RIGHT, POINTS, dtype=torch.float64, requires_grad=True)
-    found = [activation(x)]
+    orders = [activation(x)]
     for _ in range(2):
-        y = found[-1]
+        y = orders[-1]
         if y.requires_grad:
             (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True, allow_unused=True)
-            found.append(torch.zeros_like(x) if slope is None else slope)
+            orders.append(torch.zeros_like(x) if slope is None else slope)
         else:  # a constant
-            found.append(torch.zeros_like(x))
-    return x.detach(), [each.detach() for each in found]
+            orders.append(torch.zeros_like(x))
+    return x.detach(), [y.detach() for y in orders]
 
 
 def draw(path: Path) -> None:
-    """A small picture for each activation of the table."""
+    """Draw one panel per activation."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -53,8 +53,8 @@ def draw(path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(lines, columns, sharex=True, sharey=True).flatten()
     for axis, name in zip(axes, TABLE, strict=False):
-        x, found = curves(name)
-        for y, label in zip(found, ("value", "first derivative", "second derivative"), strict=True):
+        x, orders = curves(name)
+        for y, label in zip(orders, ("value", "first derivative", "second derivative"), strict=True):
             axis.plot(x, y, label=label, linewidth=1.2)
         axis.set_title(name, fontsize=9)
         axis.set_ylim(-1.5, 2.5)

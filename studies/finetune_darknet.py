@@ -1,10 +1,10 @@
-"""Fine-tune a Darknet detector as it is and with other activations, and train it from scratch, at equal epochs.
+"""Fine-tune a Darknet detector with its own and with other activations, and train it from scratch, at equal epochs.
 
     python -m studies.finetune_darknet --cfg yolo-fastest-1.1.cfg --weights yolo-fastest-1.1.weights --data bccd.yaml
 
-Each cell, an arm and a seed, is a run of train.py in a folder of its own; seeds go in the outer loop, so that a study
-that is stopped holds whole seeds. The same command goes on with what is there, and ends with a table: mean and standard
-deviation over the seeds of the last epoch's moving average.
+Each arm is run with each seed by train.py in a separate folder; seeds are the outer loop, so that an interrupted study
+contains complete seeds. If interrupted, rerun the same command to resume. It ends with a table: mean and standard
+deviation over the seeds, EMA weights after the last epoch.
 """
 
 import csv
@@ -21,11 +21,11 @@ from configs.cli import Parser, run_script
 from core.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-MEASURES = ("mAP50-95", "mAP50")
+METRICS = ("mAP50-95", "mAP50")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train what is not trained yet, and print the table; returns the exit code."""
+    """Train the missing runs and print the table; returns the exit code."""
     options = parse(argv)
     folder = Path(options.project)
     arms = arms_of(options)
@@ -44,16 +44,16 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the command line."""
     parser = Parser(prog="python -m studies.finetune_darknet", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--cfg", required=True, metavar="X.CFG", help="the network")
-    add("--weights", required=True, metavar="X.WEIGHTS", help="its trained weights")
+    add("--cfg", required=True, metavar="X.CFG", help="network")
+    add("--weights", required=True, metavar="X.WEIGHTS", help="pretrained weights")
     add("--data", required=True, metavar="YAML", help="data YAML")
-    add("--act", default="mish", help="the activation that takes the place of the cfg's own")
-    add("--epochs", type=int, default=15, help="of every run")
-    add("--imgsz", type=int, default=224, help="side of the images")
-    add("--batch", type=int, default=16, help="images a step")
-    add("--lr", type=float, default=0.002, help="peak learning rate of fine-tuning")
-    add("--lr-scratch", type=float, default=0.004, help="peak learning rate from scratch")
-    add("--seeds", type=int, default=3, help="runs of each arm")
+    add("--act", default="mish", help="activation that replaces those of the cfg")
+    add("--epochs", type=int, default=15, help="epochs of every run")
+    add("--imgsz", type=int, default=224, help="image size in pixels")
+    add("--batch", type=int, default=16, help="batch size")
+    add("--lr", type=float, default=0.002, help="peak learning rate for fine-tuning")
+    add("--lr-scratch", type=float, default=0.004, help="peak learning rate for training from scratch")
+    add("--seeds", type=int, default=3, help="number of seeds")
     add("--project", default="runs/finetune_darknet", help="folder of the runs")
     options = parser.parse_args(argv)
     for name in ("epochs", "imgsz", "batch", "seeds"):
@@ -63,7 +63,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 
 def arms_of(options: Namespace) -> dict[str, list[str]]:
-    """What each arm sets, by its name."""
+    """Arguments of train.py for each arm."""
     start = ["--weights", options.weights, "--lr", str(options.lr)]
     return {
         "finetuned": start,
@@ -73,7 +73,7 @@ def arms_of(options: Namespace) -> dict[str, list[str]]:
 
 
 def train(folder: Path, name: str, settings: list[str], options: Namespace) -> int:
-    """Run train.py for a cell, or go on with it, unless it has ended; returns its exit code."""
+    """Start or resume a run of train.py unless it is finished; returns its exit code."""
     if finished(folder / name):
         return 0
     last = folder / name / "weights/last.pt"
@@ -92,13 +92,13 @@ def train(folder: Path, name: str, settings: list[str], options: Namespace) -> i
         print(f"{name}: train.py ended with {code}; see {log.name}", file=sys.stderr)
         return code
     row = last_row(folder / name)
-    scores = ", ".join(f"{key} {row[key]:.3f}" for key in MEASURES)
+    scores = ", ".join(f"{key} {row[key]:.3f}" for key in METRICS)
     print(f"{name}: {scores}, {time.monotonic() - begun:.0f} s", flush=True)
     return 0
 
 
 def finished(run: Path) -> bool:
-    """Whether a run has ended with its summary."""
+    """Whether a run is finished."""
     try:
         return "results" in json.loads((run / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -106,24 +106,22 @@ def finished(run: Path) -> bool:
 
 
 def last_row(run: Path) -> dict[str, float]:
-    """The measures of a run's last epoch, and the seconds that its epochs took."""
+    """Metrics of a run's last epoch, and the total seconds of its epochs."""
     with open(run / "results.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     spent = [float(row[name] or 0) for row in rows for name in row if name.startswith("time_")]
-    return {key: float(rows[-1][f"metrics/{key}"] or 0) for key in MEASURES} | {"seconds": sum(spent)}
+    return {key: float(rows[-1][f"metrics/{key}"] or 0) for key in METRICS} | {"seconds": sum(spent)}
 
 
-def table(found: dict[str, list[dict[str, float]]]) -> str:
-    """The cells by arm, as a table in Markdown."""
-    count = len(next(iter(found.values())))
-    lines = [f"| | {' | '.join(MEASURES)} | a run |", "|---" * (len(MEASURES) + 2) + "|"]
-    for arm, rows in found.items():
-        cells = [spread([row[key] for row in rows]) for key in MEASURES]
+def table(results: dict[str, list[dict[str, float]]]) -> str:
+    """Metrics by arm as a Markdown table."""
+    count = len(next(iter(results.values())))
+    lines = [f"| | {' | '.join(METRICS)} | time per run |", "|---" * (len(METRICS) + 2) + "|"]
+    for arm, rows in results.items():
+        cells = [spread([row[key] for row in rows]) for key in METRICS]
         seconds = statistics.fmean(row["seconds"] for row in rows)
         lines.append(f"| {arm} | {' | '.join(cells)} | {seconds:.0f} s |")
-    return "\n".join(
-        [*lines, "", f"Mean ± standard deviation of {count} seeds, last epoch, moving average of the weights."]
-    )
+    return "\n".join([*lines, "", f"Mean ± standard deviation of {count} seeds, last epoch, EMA weights."])
 
 
 def spread(values: list[float]) -> str:

@@ -1,15 +1,35 @@
-"""How the tests run: in several processes (pytest-xdist, see pyproject.toml), the longest files first."""
+"""How the tests run: in several processes (pytest-xdist, see pyproject.toml), files with slow tests first."""
 
 import os
+from pathlib import Path
 
 import pytest
-
-LONGEST = ("test_kills.py", "test_compare.py", "test_resume.py", "test_darknet_scripts.py")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes that share the cores, one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, so that no process is left with one at the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """Start with the files that contain the most slow tests, so that no process is left with one at the end."""
+    slow: dict[Path, int] = {}
+    for item in items:
+        slow[item.path] = slow.get(item.path, 0) - (item.get_closest_marker("slow") is not None)
+    items.sort(key=lambda item: slow[item.path])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder as the current working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small data set (shapes/, shapes.yaml) and the weights of an untrained detector (best.pt)."""
+    from tests.support.checkpoints import class_names, write_checkpoint, write_data
+
+    folder = tmp_path_factory.mktemp("place")
+    data = write_data(folder)
+    write_checkpoint(folder / "best.pt", data, class_names(folder / "shapes"))
+    return folder

@@ -17,6 +17,8 @@ from tests.comparison.made_runs import write_run
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 STUB = (sys.executable, str(ROOT / "tests/comparison/stub_trainer.py"))
 SMALL = ("--imgsz", 64, "--batch", 4, "--workers", 0, "--amp", "off", "--epochs", 1)

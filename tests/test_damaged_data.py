@@ -6,30 +6,20 @@ from pathlib import Path
 
 import pytest
 
-import train
 import val
 from data.issues import KINDS
 from data.tools import check
 from tests.support.checkpoints import write_checkpoint
 from tests.support.damage import IMAGES, Planted, write_set
 from tests.support.scripts import run, tree
+from tests.support.training import start
 
-FEW = ("--imgsz", 64, "--batch", 2, "--workers", 0, "--no-amp", "--epochs", 1)
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Planted]]:
     return write_set(tmp_path_factory.mktemp("damaged"), "train", "val", damaged=("train", "val"))
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def start(data: Path, *more: object) -> int:
-    return run(train.main, "train.py", "--cfg", "yolo-mish.yaml", "--data", data, *FEW, *more)
 
 
 def found(path: Path, split: str) -> Counter:
@@ -45,7 +35,7 @@ def test_training_and_check_report_the_same_issues(
     damaged: tuple[Path, dict[str, Planted]], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, planted = damaged
-    assert start(data) == 0
+    assert start(data, "--epochs", 1) == 0
     out = capsys.readouterr().out
     folder = here / "runs/train/exp"
     for split in ("train", "val"):

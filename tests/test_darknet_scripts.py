@@ -18,10 +18,11 @@ from data.names import COCO as COCO_NAMES
 from data.names import find_names
 from models import build_model
 from models.darknet import __main__ as darknet
-from tests.models.darknet.cfgs import CLASSIFIER, DETECTOR_6, shared_darknet, values, weights
+from tests.models.darknet.cfgs import CLASSIFIER, DETECTOR_6, values, weights
 from tests.models.darknet.oracle import count
-from tests.support.checkpoints import write_checkpoint, write_data
+from tests.support.checkpoints import class_names, write_checkpoint, write_data
 from tests.support.scripts import run
+from tests.support.shared import shared
 from yolo import YOLO
 
 
@@ -35,25 +36,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def shapes(place: Path) -> list[str]:
-    categories = json.loads((place / "shapes/annotations/val.json").read_text())["categories"]
-    return [category["name"] for category in categories]
-
-
 def test_val_and_detect_on_cfg_and_weights(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both = ["--cfg", "x.cfg", "--weights", "x.weights"]
     assert run(val.main, "val.py", *both, "--data", "shapes.yaml", "--conf", 0.01) == 0
     out = capsys.readouterr().out
     assert "darknet x.cfg" in out and "backbone: " in out and "parts: backbone: the layers up to" in out
-    assert "1 mish + 1 leaky + 1 swish" in out and "32 pixels" in out and "numbers, as no *.names" in out
+    assert "1 mish + 1 leaky + 1 swish" in out and "32 pixels" in out and "class names: numbers" in out
     metrics = json.loads((place / "runs/val/exp/metrics.json").read_text())
     assert metrics["images"] == 6 and metrics["arguments"]["iou"] == 0.45
     source = place / "shapes/images/val"
-    (place / "x.names").write_text("\n".join(shapes(place)) + "\n")
+    (place / "x.names").write_text("\n".join(class_names(place / "shapes")) + "\n")
     assert run(detect.main, "detect.py", *both, "--source", source, "--save-json", "--conf", 0.01) == 0
     assert "class names: x.names" in capsys.readouterr().out
     found = json.loads((place / "runs/detect/exp/detections.json").read_text())
-    assert found and {each["name"] for each in found} <= set(shapes(place))
+    assert found and {each["name"] for each in found} <= set(class_names(place / "shapes"))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +94,7 @@ def test_a_checkpoint_and_back(place: Path, capsys: pytest.CaptureFixture[str]) 
     for wrong in (["x.pt"], ["x.cfg", "x.pt"], ["x.weights"]):
         assert run(darknet.main, command, *wrong) == 2
         assert "expected X.cfg" in capsys.readouterr().err
-    write_checkpoint(place / "own.pt", place / "shapes.yaml", shapes(place))
+    write_checkpoint(place / "own.pt", place / "shapes.yaml", class_names(place / "shapes"))
     assert run(darknet.main, command, "own.pt", "z.weights", "z.cfg") == 2
     assert "own.pt: a yolo network" in capsys.readouterr().err and not (place / "z.weights").exists()
 
@@ -131,7 +127,7 @@ def test_what_a_cfg_is_said_to_be(place: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_names_of_the_data_may_be_spelt_otherwise_but_not_stand_elsewhere(place: Path) -> None:
-    names = shapes(place)
+    names = class_names(place / "shapes")
     (place / "x.names").write_text("\n".join([names[0].upper(), *names[1:]]))
     model = YOLO("x.weights", cfg="x.cfg", device="cpu")
     assert model.names[0] == names[0].upper() and model.val("shapes.yaml", progress=False).stats.images == 6
@@ -144,7 +140,7 @@ def test_names_of_the_data_may_be_spelt_otherwise_but_not_stand_elsewhere(place:
 
 def test_where_names_come_from(tmp_path: Path) -> None:
     beside = [tmp_path / "x.weights"]
-    assert find_names(80, None, beside=beside) == (list(COCO_NAMES), "COCO's, as there are 80")
+    assert find_names(80, None, beside=beside) == (list(COCO_NAMES), "COCO's 80 class names")
     assert find_names(2, None, beside=beside)[0] == ["0", "1"]
     (tmp_path / "a.names").write_text("cat\ndog\n\n")
     assert find_names(2, None, beside=beside) == (["cat", "dog"], str(tmp_path / "a.names"))
@@ -152,7 +148,7 @@ def test_where_names_come_from(tmp_path: Path) -> None:
     assert find_names(2, None, beside=beside)[0] == ["0", "1"]
     assert find_names(2, tmp_path / "b.names", beside=beside)[0] == ["dog", "cat"]
     (tmp_path / "c.names").write_text("a\n\nb\n")
-    with pytest.raises(ValueError, match="an empty line"):
+    with pytest.raises(ValueError, match="empty line"):
         find_names(3, tmp_path / "c.names", beside=beside)
 
 
@@ -192,12 +188,11 @@ def test_a_wider_key_of_the_command_line_is_not_hidden(place: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_trained_weights_give_the_stored_coco_numbers(tmp_path: Path) -> None:
     """The twelve numbers of an OpenCV 4.10 reader on coco128, to 1e-3, from the predictions that are written."""
-    folder = shared_darknet()
-    data = folder.parent / "data/coco128"
-    if not data.is_dir():
-        pytest.skip(f"{data} is not there")
+    folder = shared("darknet")
+    data = shared("data/coco128")
     split = "{images: images, annotations: annotations/val.json}"
     (tmp_path / "coco128.yaml").write_text(f"root: {data}\ntrain: {split}\nval: {split}\n")
     model = folder / "yolo-fastest/yolo-fastest-1.1"

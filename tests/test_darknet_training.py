@@ -37,6 +37,8 @@ from tests.support.checkpoints import write_data
 from tests.support.scripts import run
 from yolo import YOLO
 
+pytestmark = pytest.mark.slow
+
 FEW = ("--imgsz", 64, "--batch", 2, "--workers", 0, "--no-amp", "--seed", 3)
 
 

@@ -15,31 +15,23 @@ import pytest
 import detect
 from data.image import read_image
 from data.sources import Frame, Source
-from tests.support.checkpoints import write_checkpoint, write_data
+from tests.support.checkpoints import write_checkpoint
 from tests.support.scripts import run
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("detect")
-    data = write_data(folder)
-    categories = json.loads((folder / "shapes/annotations/val.json").read_text())["categories"]
-    write_checkpoint(folder / "best.pt", data, [category["name"] for category in categories])
-    write_checkpoint(folder / "hostile.pt", data, ["../../out", "/etc", "a/b", "a\x1b[31mb", "..", "", "~", "n\nl"])
-    writer = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 12.0, (320, 240))
+def place(place: Path) -> Path:
+    """The common folder with weights of hostile class names and a video."""
+    write_checkpoint(
+        place / "hostile.pt", place / "shapes.yaml", ["../../out", "/etc", "a/b", "a\x1b[31mb", "..", "", "~", "n\nl"]
+    )
+    writer = cv2.VideoWriter(str(place / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 12.0, (320, 240))
     for value in range(5):
         writer.write(np.full((240, 320, 3), 40 * value, np.uint8))
     writer.release()
-    return folder
-
-
-@pytest.fixture
-def here(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return place
 
 
 def test_a_folder_with_everything_saved(place: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

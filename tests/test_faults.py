@@ -22,6 +22,8 @@ from tests.stress.kills import ROOT, differing
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run, tree
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = (
     *("--cfg", "yolo-mish.yaml", "--imgsz", 64, "--batch", 2, "--epochs", 2, "--workers", 0, "--seed", 3, "--no-amp"),
     *("--noval", "--set", "model.neck.act=rrelu"),
@@ -31,12 +33,6 @@ OPTIONS = (
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_data(tmp_path, train=6)
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def before_step(number: int, act: Callable[[], None], patch: pytest.MonkeyPatch) -> None:

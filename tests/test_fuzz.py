@@ -9,6 +9,8 @@ import pytest
 from tests.stress import fuzz
 from tests.stress.fuzz_kinds import KINDS, require
 
+pytestmark = pytest.mark.slow
+
 SHARES = {"annotations": 300, "configs": 200, "data": 200, "checkpoints": 200, "darknet": 500, "images": 100}
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from tests.stress.kills import Server, soak
 
+pytestmark = pytest.mark.slow
+
 KILLS = 20
 
 

@@ -24,8 +24,10 @@ from comparison.plan import make_plan
 from data.tools import check, convert
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from tests.comparison.made_runs import write_run
-from tests.support.checkpoints import write_checkpoint, write_data
+from tests.support.checkpoints import class_names, write_checkpoint, write_data
 from tests.support.scripts import run
+
+pytestmark = pytest.mark.slow
 
 CFG = "--cfg yolo-mish.yaml"
 ON = f"{CFG} --data DATA"
@@ -298,8 +300,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with good weights and data, and one file for each fault."""
     folder = tmp_path_factory.mktemp("refusals").resolve()
     data = write_data(folder)
-    categories = json.loads((folder / "shapes/annotations/val.json").read_text())["categories"]
-    names = [category["name"] for category in categories]
+    names = class_names(folder / "shapes")
     write_checkpoint(folder / "best.pt", data, names)
     write_checkpoint(folder / "other.pt", data, [*names[:-1], "arrows"])
     write_checkpoint(folder / "fewer.pt", data, names[:-1])
@@ -476,7 +477,8 @@ def test_bad_input(script: str, case: str, here: Path, capfd: pytest.CaptureFixt
     code = run(MAINS[script], script, *(good.get(word, word) for word in listed))
     err = capfd.readouterr().err
     assert (code, err.count("\n")) == (2, 1), err
-    assert re.match(rf"(python -m )?{script}: error: ", err) and "Traceback" not in err
+    name = script.replace(".tools.", r"\.(tools\.)?")  # python -m data.check runs data/tools/check.py
+    assert re.match(rf"(python -m )?{name}: error: ", err) and "Traceback" not in err
     assert re.search(expected, err), err
     assert err.rstrip("\n").isprintable() and len(err) < 1200
     assert listing(here) == before

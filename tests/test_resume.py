@@ -21,6 +21,8 @@ from tests.stress.kills import differing
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = (
     *("--cfg", "yolo-mish.yaml", "--imgsz", 64, "--batch", 1, "--nbs", 2, "--epochs", 3, "--workers", 0, "--seed", 3),
     *("--multi-scale", 0.5, "--close-mosaic", 1, "--patience", 2),

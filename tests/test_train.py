@@ -12,8 +12,7 @@ from engine.checkpoint import load_checkpoint
 from tests.stress.kills import differing
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run, tree
-
-FEW = ("--imgsz", 64, "--batch", 2, "--workers", 0, "--no-amp", "--seed", 3)
+from tests.support.training import start
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +20,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("train"))
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def start(data: Path, *more: object) -> int:
-    return run(train.main, "train.py", "--cfg", "yolo-mish.yaml", "--data", data, *FEW, *more)
-
-
+@pytest.mark.slow
 def test_a_run_leaves_the_folder_that_users_know(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert start(data, "--epochs", 2, "--set", "model.head.act={name: swish, learnable: true}") == 0
     folder = here / "runs/train/exp"
@@ -51,6 +41,7 @@ def test_a_run_leaves_the_folder_that_users_know(data: Path, here: Path, capsys:
     assert {row["activation"] for row in load_checkpoint(folder / "weights/best.pt")["census"]} == {"mish", "swish"}
 
 
+@pytest.mark.slow
 def test_the_resolved_config_alone_gives_the_same_run(data: Path, here: Path) -> None:
     assert start(data, "--epochs", 1, "--name", "one") == 0
     config = here / "runs/train/one/config.yaml"
@@ -60,12 +51,14 @@ def test_the_resolved_config_alone_gives_the_same_run(data: Path, here: Path) ->
     assert differing(one, two) == []
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_step_once_for_the_nominal_batch(data: Path, here: Path) -> None:
     assert start(data, "--epochs", 1, "--set", "train.batch=1", "--nbs", 2) == 0
     state = load_checkpoint(here / "runs/train/exp/weights/last.pt")["state"]
     assert (state["epoch"], state["step"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_weights_of_other_classes_and_activations_are_taken_where_they_fit(
     data: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +69,7 @@ def test_weights_of_other_classes_and_activations_are_taken_where_they_fit(
     assert "head.P3.classes" in out and "mish -> relu" in out
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert start(data, "--epochs", 1, "--set", "train.lr=1e30", "train.clip=0", "train.batch=1", "train.warmup=0") == 1
     error = capsys.readouterr().err
@@ -83,6 +77,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data: Path, here: Path, capsys:
     assert load_checkpoint(here / "runs/train/exp/weights/last.pt")["state"]["step"] == 0
 
 
+@pytest.mark.slow
 def test_runs_that_differ_in_activation_start_and_are_fed_alike(data: Path, here: Path) -> None:
     for name, act, seed in (("one", "mish", 3), ("two", "leaky_relu", 3), ("other", "mish", 4)):
         assert start(data, "--epochs", 2, "--name", name, "--set", f"model.act={act}", f"train.seed={seed}") == 0

@@ -11,28 +11,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import val
-from tests.support.checkpoints import write_checkpoint, write_data
 from tests.support.scripts import run
 
 PICTURES = {"PR_curve.png", "F1_curve.png", "confusion_matrix.png", "confusion_matrix_normalized.png"}
 SAMPLES = {"val_batch0_labels.jpg", "val_batch0_pred.jpg"}
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("val")
-    data = write_data(folder)
-    categories = json.loads((folder / "shapes/annotations/val.json").read_text())["categories"]
-    names = [category["name"] for category in categories]
-    write_checkpoint(folder / "best.pt", data, names)
-    return folder
-
-
-@pytest.fixture
-def here(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_the_headline_is_pycocotools_own(place: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,6 +40,7 @@ def test_the_headline_is_pycocotools_own(place: Path, here: Path, capsys: pytest
     assert "results in runs/val/exp" in out
 
 
+@pytest.mark.slow
 def test_splits_data_and_square_images(place: Path, here: Path) -> None:
     arguments = ["--weights", place / "best.pt", "--data", place / "shapes.yaml", "--conf", 0.5, "--project", "out"]
     assert run(val.main, "val.py", *arguments, "--split", "test", "--no-rect", "--img", 64, "--max-det", 7) == 0

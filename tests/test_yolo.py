@@ -12,19 +12,10 @@ from torchvision.ops import box_iou
 
 from data.image import read_image
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from tests.support.checkpoints import SIDE, write_checkpoint, write_data
+from tests.support.checkpoints import SIDE, write_checkpoint
 from yolo import YOLO, Result, _suppress
 
 CONF = 0.6
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("yolo")
-    data = write_data(folder)
-    categories = json.loads((folder / "shapes/annotations/val.json").read_text())["categories"]
-    write_checkpoint(folder / "best.pt", data, [category["name"] for category in categories])
-    return folder
 
 
 @pytest.fixture(scope="module")

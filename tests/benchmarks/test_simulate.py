@@ -16,6 +16,8 @@ from comparison.runs import read_run
 from comparison.statistics import minimal_detectable, power
 from comparison.summary import Outcome, Verdict
 
+pytestmark = pytest.mark.slow
+
 MAX_ERROR = 9.0  # %: 5 % plus more than three standard errors of 500 sets
 
 

@@ -245,6 +245,7 @@ def test_text_is_not_a_formula_for_a_spreadsheet(tmp_path: Path, undrawn: None) 
 # ---------------------------------------------------------------------------------------------------- less than a whole
 
 
+@pytest.mark.slow
 def test_one_seed_gives_no_interval_and_no_recommendation(tmp_path: Path) -> None:
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 5.0}, seeds=[0])
     text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), [0]))
@@ -254,6 +255,7 @@ def test_one_seed_gives_no_interval_and_no_recommendation(tmp_path: Path) -> Non
     assert numbers["verdicts"]["mish"]["text"] in Page(tmp_path / "report.html").text
 
 
+@pytest.mark.slow
 def test_zero_variance_gives_no_verdict(tmp_path: Path) -> None:
     for seed in range(3):
         for act in ("relu", "mish"):
@@ -264,6 +266,7 @@ def test_zero_variance_gives_no_verdict(tmp_path: Path) -> None:
     assert text.startswith("No recommendation")
 
 
+@pytest.mark.slow
 def test_a_report_is_written_if_all_candidates_failed(tmp_path: Path) -> None:
     for seed in range(2):
         write_run(tmp_path / f"relu-s{seed}", act="relu", seed=seed, last=0.6)
@@ -275,6 +278,7 @@ def test_a_report_is_written_if_all_candidates_failed(tmp_path: Path) -> None:
     assert not (tmp_path / "pictures" / "answer.png").exists() and (tmp_path / "pictures" / "runs.png").exists()
 
 
+@pytest.mark.slow
 def test_the_cost_is_unknown_if_all_runs_are_excluded_from_timing(tmp_path: Path) -> None:
     for seed in range(3):
         for act, last in (("relu", 0.50), ("mish", 0.60)):
@@ -344,6 +348,7 @@ def test_an_inconclusive_result_names_the_required_seeds(tmp_path: Path, undrawn
     assert row["hours"] == pytest.approx(row["seeds"] * per_seed)
 
 
+@pytest.mark.slow
 def test_an_isolated_timing_in_the_folder_is_shown(tmp_path: Path) -> None:
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 1.0}, seeds=range(2))
     rows = [
@@ -416,6 +421,7 @@ def test_scaled_curves_match_the_values_at_equal_time(tmp_path: Path) -> None:
             assert np.interp(until, curve.seconds, curve.points) == pytest.approx(arm.values[seed])
 
 
+@pytest.mark.slow
 def test_all_figures_are_written_and_old_ones_removed(example: Path) -> None:
     (example / "pictures" / "timing.png").write_bytes(b"an old one")
     report_of(example, plan_of(ACTS, range(5)))

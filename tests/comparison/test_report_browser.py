@@ -10,7 +10,10 @@ from tests.comparison.made_runs import ACTS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the report is not opened in a browser: no playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the report is not opened in a browser: no chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="the report is not opened in a browser: no chromium"),
+]
 ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",

@@ -58,6 +58,7 @@ def test_runs_are_ordered_by_seed_with_a_rotated_start(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_failed_runs_are_kept_unless_retried(tmp_path: Path) -> None:
     behave(tmp_path, mish_s0={"fail": True})
     plan = plan_of("relu", "mish")
@@ -73,6 +74,7 @@ def test_failed_runs_are_kept_unless_retried(tmp_path: Path) -> None:
     assert read_run(tmp_path / "mish-s0").status == "finished"
 
 
+@pytest.mark.slow
 def test_killed_runs_are_resumed_twice(tmp_path: Path) -> None:
     behave(tmp_path, relu_s0={"dies": 2}, mish_s0={"dies": 9})
     train_all(plan_of("relu", "mish", seeds=(0,), epochs=9), tmp_path, trainer=STUB)
@@ -118,6 +120,7 @@ def wait_for(condition, seconds: float = 120.0) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_comparison_saves_and_resumes(tmp_path: Path, number: int) -> None:
     behave(tmp_path, mish_s0={"seconds": 0.3})
@@ -133,6 +136,7 @@ def test_a_stopped_comparison_saves_and_resumes(tmp_path: Path, number: int) -> 
     assert {run.status for run in read_outcome(plan, tmp_path)} == {"finished"}
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_leaves_a_run_that_the_next_call_waits_for(tmp_path: Path) -> None:
     behave(tmp_path, relu_s0={"seconds": 0.3})
     plan = plan_of("relu", "mish", seeds=(0,), epochs=6)
@@ -149,6 +153,7 @@ def test_a_killed_comparison_leaves_a_run_that_the_next_call_waits_for(tmp_path:
 # ------------------------------------------------------------------------------------------------------ several devices
 
 
+@pytest.mark.slow
 def test_each_gpu_takes_a_seed_group(tmp_path: Path) -> None:
     names = [f"{act}-s{seed}" for act in ("relu", "mish") for seed in range(4)]
     behave(tmp_path, **{name.replace("-", "_"): {"seconds": 0.15} for name in names})

@@ -162,6 +162,7 @@ def test_conservative_sd_increases_the_detectable_difference() -> None:
         assert guarded == pytest.approx(more * plain)
 
 
+@pytest.mark.slow
 def test_upper_confidence_limit_of_sigma_covers_80_percent() -> None:
     generator = np.random.default_rng(1)
     estimates = np.sqrt(generator.chisquare(8, 20_000) / 8)  # of a true sd of 1
@@ -416,6 +417,7 @@ def test_unplanned_interim_analysis_is_rejected(looks: tuple[int, ...], seeds: i
         interim_alpha(looks, seeds)
 
 
+@pytest.mark.slow
 def test_alpha_spending_controls_the_error_rate() -> None:
     """Looking after 3 and 5 seeds: each time at 5 % errs in more than 6 %, with the shares in at most 5."""
     generator = np.random.default_rng(5)

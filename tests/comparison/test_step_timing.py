@@ -11,6 +11,8 @@ from comparison.step_timing import WARMUP_ROUNDS, interleave, main, summary
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
 
+pytestmark = pytest.mark.slow
+
 
 class Machine:
     """A clock advanced by the steps, each of which is slower than the one before by `drift`."""

@@ -43,16 +43,19 @@ def new_pages(said: str, **environment: str) -> list[bool]:
     return [share > 0.5 for share in shares]
 
 
+@pytest.mark.slow
 def test_the_blocks_of_the_next_step_need_no_new_pages() -> None:
     assert new_pages("assert keep_freed_memory()") == [False, False]
     assert new_pages("") == [True, True]
 
 
+@pytest.mark.slow
 def test_a_limit_keeps_what_it_says_and_blocks_above_32_mib_go_back() -> None:
     assert new_pages(LIMITED.format(256)) == [True, False]
     assert new_pages(LIMITED.format(40)) == [True, True]
 
 
+@pytest.mark.slow
 def test_loading_the_kernels_sets_a_limit_and_lowers_none() -> None:
     if build.cpp_compiler() is None:
         pytest.skip("no C++ compiler")
@@ -61,6 +64,7 @@ def test_loading_the_kernels_sets_a_limit_and_lowers_none() -> None:
     assert new_pages(f"assert keep_freed_memory(); {load}") == [False, False]
 
 
+@pytest.mark.slow
 def test_settings_of_the_environment_stay() -> None:
     for own in ({"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}):
         assert new_pages("assert not keep_freed_memory()", **own) == [True, True]

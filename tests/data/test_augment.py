@@ -99,6 +99,7 @@ def test_invalid_transforms_are_refused_before_training(entry, message):
         PhotometricAugment(Augmentation(extra=[entry]), seed=0, size=64)
 
 
+@pytest.mark.slow
 def test_no_network_access():
     """By default, albumentations queries a server for its newest version at import."""
     code = (

@@ -11,22 +11,59 @@ import pytest
 from data import coco
 from data.coco import read_coco
 from data.verify import verify_images
-from tests.support.small_sets import box, shared_data, write_coco
+from tests.support.shared import shared
+from tests.support.small_sets import box, write_coco
 
 
 def read(path, **options):
     return read_coco(path, path.parent / "images", progress=False, **options)
 
 
-@pytest.mark.parametrize("name", ["coco128", "coco100", "bccd"])
-def test_annotations_match_pycocotools(name):
+def generated(folder, seed, images=24):
+    """An annotation file like real ones: polygons, crowds, empty images, unordered ids, boxes beyond the edge."""
+    rng = np.random.default_rng(seed)
+    category_ids = rng.permutation(np.arange(1, 90))[:7].tolist()
+    image_ids = rng.permutation(np.arange(1, 10**9, 10**7))[:images].tolist()
+    sizes = rng.integers(20, 60, (images, 2)).tolist()
+    annotations = []
+    for identity, (width, height) in zip(image_ids, sizes, strict=True):
+        for _ in range(rng.integers(0, 6)):
+            x, y = (rng.random(2) * [width, height] - 3).round(2).tolist()
+            w, h = (rng.random(2) * 30 + 4).round(2).tolist()
+            record = box(
+                len(annotations) * 3 + 1, identity, [x, y, w, h], int(rng.choice(category_ids)), area=w * h / 2
+            )
+            if rng.random() < 0.2:
+                record |= {
+                    "iscrowd": 1,
+                    "segmentation": {"counts": [3, 5, width * height - 8], "size": [height, width]},
+                }
+            elif rng.random() < 0.8:
+                parts = [rng.random(2 * rng.integers(3, 9)) * width for _ in range(rng.integers(1, 3))]
+                record["segmentation"] = [part.round(2).tolist() for part in parts]
+            annotations.append(record)
+    names = {f"{identity:012d}.png": tuple(size) for identity, size in zip(image_ids, sizes, strict=True)}
+    categories = [{"id": identity, "name": f"class {identity}"} for identity in category_ids]
+    path = write_coco(folder, names, [], categories)
+    content = json.loads(path.read_text())
+    for record, identity in zip(content["images"], image_ids, strict=True):
+        record["id"] = identity
+    content["annotations"] = [annotations[k] for k in rng.permutation(len(annotations))]
+    path.write_text(json.dumps(content))
+    return path, folder / "images"
+
+
+@pytest.mark.parametrize("source", [0, 1, 2, "coco128", "coco100", "bccd"])
+def test_everything_as_pycocotools_reads_it(source, tmp_path):
     from pycocotools.coco import COCO
 
-    folder = shared_data(name)
-    path = folder / "annotations" / "train.json"
+    if isinstance(source, int):
+        path, images = generated(tmp_path, source)
+    else:
+        path, images = shared(f"data/{source}/annotations/train.json"), shared(f"data/{source}/images")
     with contextlib.redirect_stdout(io.StringIO()):
         oracle = COCO(str(path))
-    found = read_coco(path, folder / "images", progress=False)
+    found = read_coco(path, images, progress=False)
     assert found.issues == [] and len(found) == len(oracle.imgs)
     assert found.category_ids == sorted(oracle.cats)
     assert found.classes == [oracle.cats[identity]["name"] for identity in found.category_ids]
@@ -190,10 +227,10 @@ def test_damaged_images_are_found_before_training(tmp_path):
         verify_images(found, progress=False)
 
 
-def test_removing_images_keeps_the_others(tmp_path):
-    folder = shared_data("coco128")
-    full = read_coco(folder / "annotations" / "train.json", folder / "images", progress=False)
-    gone = [0, 3, 127]
+def test_taking_images_away_keeps_the_rest(tmp_path):
+    path, images = generated(tmp_path, 3)
+    full = read_coco(path, images, progress=False)
+    gone = [0, 3, 23]
     rest = full.without(gone)
     kept = [index for index in range(len(full)) if index not in gone]
     assert rest.image_ids == [full.image_ids[index] for index in kept]

@@ -199,6 +199,7 @@ def test_embedded_set_is_drawn_on_first_use(tmp_path):
     assert len(load_dataset(section, "train", progress=False, single_cls=True).classes) == 1
 
 
+@pytest.mark.slow
 def test_a_thousand_batches_leak_no_memory_and_files(tiny):
     """Neither open files nor memory (beyond noise) grow."""
     descriptors = "/proc/self/fd"
@@ -238,6 +239,7 @@ def own_kib() -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork() and /proc")
 def test_workers_keep_sharing_the_memory_of_the_main_process(tiny):
     gc.unfreeze()

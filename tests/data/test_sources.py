@@ -178,6 +178,7 @@ def test_a_missing_camera_is_an_error(capfd: pytest.CaptureFixture[str]) -> None
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_ffmpeg_prints_nothing(tmp_path: Path) -> None:
     """In a separate process, as FFmpeg reads its log level with the first video of a process."""
     (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x20ftypisom broken")

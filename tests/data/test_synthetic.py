@@ -66,6 +66,7 @@ def test_contours_fill_the_unit_circle(name):
         assert abs(scenes._area(contours[0])) > 0.3
 
 
+@pytest.mark.slow
 def test_statistics_suit_training():
     counts = np.zeros(len(scenes.CLASSES))
     empty, sides, numbers = 0, [], []

@@ -73,6 +73,7 @@ def test_fusing_changes_neither_function_nor_state(training):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_fused_block_is_compiled_and_exported_in_one_graph():
     block, x = settle(conv(3, 4, fuse=True)), torch.randn(2, 3, 8, 8)
     compiled = torch.compile(block, fullgraph=True, backend="eager")

@@ -15,6 +15,7 @@ from tests.models.test_blocks import settle
 PUBLISHED = {"n": (3.2, 8.7), "s": (11.2, 28.6), "m": (25.9, 78.9), "l": (43.7, 165.2), "x": (68.2, 257.8)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", PUBLISHED)
 def test_sizes_are_the_customary_ones(size):
     with torch.device("meta"):
@@ -116,6 +117,7 @@ def test_preprocess_letterboxes():
     assert model.preprocess(image, 320, rect=True)[0].shape == (160, 320, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["mish", "relu"])
 def test_a_few_steps_fit_one_image(act):
     torch.manual_seed(0)

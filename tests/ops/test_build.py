@@ -133,6 +133,7 @@ def test_a_damaged_build_is_reported(cache, compiler):
     assert choice.kernels is None and "cannot be loaded" in choice.reason
 
 
+@pytest.mark.slow
 def test_an_import_builds_and_writes_nothing(cache, compiler):
     log = compiler()
     subprocess.run([sys.executable, "-c", "import ops.mish, ops.norm_act"], cwd=ROOT, check=True, timeout=120)

@@ -12,6 +12,8 @@ from ops.mish import reference
 from tests.ops.test_build import TOLERANCES
 from tests.ops.test_mish import derivative, second_derivative
 
+pytestmark = pytest.mark.slow
+
 MOST_REGISTERS = 40  # of the 65,536 for 1,536 threads or more; sm_75 has at most 1,024, and 64 for each
 # Instructions an element in the vector kernels, forward and backward. PyTorch's own have 58 and 89 (bf16, sm_90).
 MOST_INSTRUCTIONS = {"float32": (28, 32), "bfloat16": (20, 25), "float16": (20, 25)}

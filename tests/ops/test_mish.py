@@ -237,6 +237,7 @@ def test_transforms_agree_with_pytorchs_operator():
         torch.testing.assert_close(transformed(mish), transformed(F.mish), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_opcheck_over_types(dtype, kernels):
     for x in (torch.linspace(-3, 3, 8).to(dtype), layouts(dtype)["permuted"]):
@@ -274,6 +275,7 @@ def test_export_traces_the_formula_and_eager_does_not():
     torch.testing.assert_close(program.module()(x), mish(x))
 
 
+@pytest.mark.slow
 def test_onnx_export_uses_the_mish_operator(tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")

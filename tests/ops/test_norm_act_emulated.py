@@ -11,6 +11,8 @@ from ops import backend, grid, norm_act
 from ops.mish import Mish, reference
 from tests.ops.test_mish import derivative
 
+pytestmark = pytest.mark.slow
+
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 6e-3, torch.float16: 8e-4}  # relative to an array's largest value
 SHAPES = (  # the channels and places that a strip and a piece do and do not divide, one split and many
     *((1, 1, 1, 5), (8, 3, 7, 7), (2, 16, 20, 20), (5, 80, 1, 1), (3, 300, 1, 1), (2, 80, 20, 20), (2, 300, 7, 7)),

@@ -14,4 +14,4 @@ from tests.ops.test_norm_act import (  # noqa: F401  # tests, to be run again
     test_values_far_from_zero_keep_their_variance,
 )
 
-pytestmark = pytest.mark.usefixtures("emulated")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("emulated")]

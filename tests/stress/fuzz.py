@@ -1,6 +1,6 @@
 """Hostile input by the thousand: ``python -m tests.stress.fuzz --count 100000 --seed 0 [--kind images]``.
 
-Each case damages a small valid file by a seed of its own and reads it as the project does. It must be read, and then
+Each case damages a small valid file with its own seed and reads it as the project does. It must be read, and then
 hold what ``docs/architecture.md`` and the docstrings promise, or be refused: a ValueError or FileNotFoundError of ours
 with one line that names the file. Anything else (another exception, a warning, output, code that runs, time or memory
 out of bounds) is a finding, printed with the words that replay it: ``--only checkpoints:1234``.

@@ -186,11 +186,10 @@ def draw_kill(rng: random.Random, run_seconds: float) -> dict[str, Any]:
 def prepare(folder: Path) -> Path:
     """Draw the data of these runs; return the data YAML."""
     from data.synthetic import draw
+    from tests.support.checkpoints import write_data_yaml
 
     draw(folder / "shapes", **COUNTS, test=0, side=64, seed=5, progress=False)
-    splits = "".join(f"{s}: {{images: images/{s}, annotations: annotations/{s}.json}}\n" for s in COUNTS)
-    (folder / "shapes.yaml").write_text(f"root: shapes\n{splits}", encoding="utf-8")
-    return folder / "shapes.yaml"
+    return write_data_yaml(folder / "shapes.yaml", *COUNTS)
 
 
 def soak(

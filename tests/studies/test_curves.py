@@ -1,5 +1,6 @@
 """The curves of the activations, Mish's against numbers by hand."""
 
+import pytest
 import torch
 
 from models.activations import TABLE
@@ -24,6 +25,7 @@ def test_mish_at_zero_and_its_least_value():
     assert abs(x[value.argmin()].item() + 1.19) < 0.01 and abs(value.min().item() + 0.30884) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_picture(tmp_path):
     assert main(["--output", str(tmp_path / "curves.png")]) == 0
     assert (tmp_path / "curves.png").stat().st_size > 20_000

@@ -1,5 +1,6 @@
 """A small data set and an untrained detector with many detections, for tests that need checkpoints."""
 
+import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -21,9 +22,19 @@ SIDE = 96
 def write_data(folder: Path, **counts: int) -> Path:
     """Draw the small set, optionally with other image counts, and write its data YAML; return the YAML's path."""
     draw(folder / "shapes", **{**COUNTS, **counts}, side=SIDE, seed=5, progress=False)
-    splits = "".join(f"{s}: {{images: images/{s}, annotations: annotations/{s}.json}}\n" for s in COUNTS)
-    (folder / "shapes.yaml").write_text(f"root: shapes\n{splits}", encoding="utf-8")
-    return folder / "shapes.yaml"
+    return write_data_yaml(folder / "shapes.yaml", *COUNTS)
+
+
+def write_data_yaml(path: Path, *splits: str) -> Path:
+    """A data YAML of some splits of the embedded data set, which lies in the folder shapes beside it."""
+    lines = "".join(f"{s}: {{images: images/{s}, annotations: annotations/{s}.json}}\n" for s in splits)
+    path.write_text(f"root: shapes\n{lines}", encoding="utf-8")
+    return path
+
+
+def class_names(folder: Path) -> list[str]:
+    """The class names of the data set drawn in a folder."""
+    return [category["name"] for category in json.loads((folder / "annotations/val.json").read_text())["categories"]]
 
 
 def lively(config: Config, names: list[str]) -> Detector:

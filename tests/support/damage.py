@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.synthetic import draw
+from tests.support.checkpoints import write_data_yaml
 
 IMAGES = 9  # per split, six of them damaged
 SIDE = 96
@@ -41,9 +42,8 @@ def png_claiming(width: int, height: int) -> bytes:
 def write_set(folder: Path, *splits: str, damaged: tuple[str, ...] = ()) -> tuple[Path, dict[str, Planted]]:
     """Draw splits of IMAGES images and damage some splits; return the data YAML and what was planted."""
     draw(folder / "shapes", train=IMAGES, val=IMAGES, test=IMAGES, side=SIDE, seed=5, progress=False)
-    lines = "".join(f"{s}: {{images: images/{s}, annotations: annotations/{s}.json}}\n" for s in splits)
-    (folder / "data.yaml").write_text(f"root: shapes\n{lines}", encoding="utf-8")
-    return folder / "data.yaml", {split: plant(folder / "shapes", split) for split in damaged}
+    path = write_data_yaml(folder / "data.yaml", *splits)
+    return path, {split: plant(folder / "shapes", split) for split in damaged}
 
 
 def plant(folder: Path, split: str) -> Planted:

@@ -1,22 +1,10 @@
-"""Small generated data sets for the tests of data/, and the location of shared ones."""
+"""Small data sets for the tests of data/, made on the spot."""
 
 import json
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
-
-ROOT = Path(__file__).parents[2]
-
-
-def shared_data(name: str) -> Path:
-    """A folder of the shared data sets, or skip: they are not part of the repository."""
-    folder = Path(os.environ.get("YOLO_MISH_SHARED", ROOT.parent / "shared")) / "data" / name
-    if not folder.is_dir():
-        pytest.skip(f"{folder} does not exist; set YOLO_MISH_SHARED to the folder that contains data/{name}")
-    return folder
 
 
 def write_coco(folder: Path, images: dict[str, tuple[int, int]], annotations: list[dict], categories=None) -> Path:

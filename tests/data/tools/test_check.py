@@ -15,13 +15,7 @@ from data.coco import read_coco
 from data.tools import check
 from data.verify import verify_images
 from tests.support.scripts import run, tree
-from tests.support.small_sets import box, shared_data, write_coco
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from tests.support.small_sets import box, write_coco
 
 
 def write_yaml(path: Path, **splits: Path) -> Path:
@@ -81,6 +75,7 @@ def test_the_page_holds_its_pictures_and_loads_nothing(here: Path) -> None:
     assert all(cv2.imdecode(np.frombuffer(each, np.uint8), 1) is not None for each in files.values())
 
 
+@pytest.mark.slow
 def test_leakage_is_said_first_and_reports_are_never_overwritten(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,14 +96,14 @@ def test_leakage_is_said_first_and_reports_are_never_overwritten(
     assert list((here / "runs/check/exp").iterdir()) == []
 
 
-def test_coco128_is_one_split_twice() -> None:
-    folder = shared_data("coco128")
-    data = read_coco(folder / "annotations/train.json", folder / "images", progress=False)
-    data = verify_images(data.without(range(10, len(data))), progress=False)
+def test_a_split_used_twice_is_leakage(tmp_path: Path) -> None:
+    path = write_coco(tmp_path, {f"{k}.png": (40, 30) for k in range(10)}, [box(1, 1, [1, 2, 3, 4])])
+    data = read_coco(path, tmp_path / "images", progress=False)
     (said,) = check.Check({"train": data, "val": data}, progress=False).leakage()
     assert said.startswith("10 of the 10 images of val are also in train")
 
 
+@pytest.mark.slow
 def test_classes_that_training_would_refuse_are_reported_and_end_with_two(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 
 from data.coco import read_coco
+from data.synthetic import draw
 from data.tools import duplicates
 from data.tools.duplicates import _components, find_duplicates, near_pairs, overlaps
-from tests.support.small_sets import shared_data, write_coco
+from tests.support.shared import shared
+from tests.support.small_sets import write_coco
 
 
 def scene(seed, width=320, height=240):
@@ -94,9 +96,19 @@ def test_near_pairs_link_what_comparing_all_with_all_links():
     assert groups == expected and len(expected) > 10
 
 
-def test_real_photographs_are_told_apart():
-    """Of coco100 no photograph is another; coco128 names one set of files twice."""
-    folder = shared_data("coco100")
+def test_drawn_images_are_no_duplicates(tmp_path):
+    draw(tmp_path / "shapes", train=40, val=20, test=0, side=64, seed=0, progress=False)
+    splits = {
+        name: read_coco(
+            tmp_path / f"shapes/annotations/{name}.json", tmp_path / f"shapes/images/{name}", progress=False
+        )
+        for name in ("train", "val")
+    }
+    assert find_duplicates(splits, progress=False) == []
+
+
+def test_real_photographs_are_no_duplicates():
+    folder = shared("data/coco100")
     splits = {
         name: read_coco(folder / "annotations" / f"{name}.json", folder / "images", progress=False)
         for name in ("train", "val")

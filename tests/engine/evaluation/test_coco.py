@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +22,14 @@ from engine.evaluation.coco import (
 )
 from engine.evaluation.ground_truth import GroundTruth
 from engine.evaluation.matching import BoxTable, confusion_counts, found_objects
+from tests.support.shared import shared
 
-SHARED = Path(os.environ.get("YOLO_MISH_SHARED", Path(__file__).parents[3].parent / "shared"))
 REFERENCES = ("cocoapi_fakebbox100", "rafaelpadilla_coco_bboxarea")
 BACKENDS = ("pycocotools", "fast")
 
 
 def reference(name: str) -> tuple[dict, list, dict]:
-    folder = SHARED / "data" / "evalref" / name
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there (set YOLO_MISH_SHARED): published COCO evaluation not compared")
+    folder = shared(f"data/evalref/{name}")
     return tuple(json.loads((folder / f"{part}.json").read_text()) for part in ("gt", "dt", "expected"))
 
 

@@ -123,6 +123,7 @@ def written(folder) -> dict[str, Any]:
     return {path.name: cv2.imread(str(path)) for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 8, 80])
 def test_pictures_of_an_evaluation(tmp_path, classes):
     truth, predictions = synthetic(classes)
@@ -150,6 +151,7 @@ def test_pictures_of_an_evaluation(tmp_path, classes):
     assert all(picture is not None and picture.std() > 1 for picture in pictures.values())
 
 
+@pytest.mark.slow
 def test_pictures_where_there_is_nothing(tmp_path):
     truth = GroundTruth({"images": [{"id": 1}], "categories": [{"id": 1, "name": "x"}], "annotations": []})
     stats = coco_stats(truth, np.zeros((0, 7)), backend="fast")
@@ -162,6 +164,7 @@ def test_pictures_where_there_is_nothing(tmp_path):
     assert all(picture is not None for picture in written(tmp_path).values())
 
 
+@pytest.mark.slow
 def test_results_and_labels(tmp_path):
     rows: list[dict[str, Any]] = [
         {"epoch": 1, "train/box_loss": "1.5", "lr": "0.01", "metrics/mAP50-95": "", "time_train_s": "2.0"},

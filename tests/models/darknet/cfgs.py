@@ -1,13 +1,8 @@
-"""Small Darknet cfgs that hold every section and option between them, and where the shared ones are."""
+"""Small Darknet cfgs that hold every section and option between them."""
 
-import os
 import struct
-from pathlib import Path
 
 import numpy as np
-import pytest
-
-ROOT = Path(__file__).parents[3]
 
 DETECTOR = """\
 # every layer of a detector
@@ -176,11 +171,3 @@ def values(number: int, *, seed: int = 0) -> np.ndarray:
 def weights(data: np.ndarray, *, seen: int = 12345) -> bytes:
     """A .weights file of version 0.2.5."""
     return struct.pack("<iiiQ", 0, 2, 5, seen) + data.astype("<f4").tobytes()
-
-
-def shared_darknet() -> Path:
-    """The folder of the shared cfgs and weights, or skip: they are not part of the repository."""
-    folder = Path(os.environ.get("YOLO_MISH_SHARED", ROOT.parent / "shared")) / "darknet"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there; set YOLO_MISH_SHARED to the folder that holds darknet/")
-    return folder

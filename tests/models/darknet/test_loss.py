@@ -11,8 +11,8 @@ from models.darknet.graph import plan_network
 from models.darknet.loss import COMPARED, LossRule, best_overlap, darknet_loss, match
 from models.darknet.network import _box_head
 from tests.models.darknet import oracle as oracle
-from tests.models.darknet.cfgs import shared_darknet
 from tests.models.darknet.test_network import CFGS, section
+from tests.support.shared import shared
 
 SIDE = 64
 GAINS = {"box": 50.0, "obj": 1.0, "cls": 1.0}
@@ -198,10 +198,11 @@ def test_overlaps_are_found_however_many_boxes_there_are() -> None:
     assert torch.equal(best_overlap(boxes, targets), wanted.amax(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CFGS if "omega" not in name])
 def test_every_published_detector_learns(name: str) -> None:
     """Forward and backward with the loss at a small size; a step against the gradient makes the loss smaller."""
-    text = (shared_darknet() / f"{name}.cfg").read_text()
+    text = shared(f"darknet/{name}.cfg").read_text()
     torch.manual_seed(0)
     model = build_model(section(text), seed=0).train()
     images = torch.rand(2, 3, 64, 64)

@@ -17,7 +17,8 @@ from models.darknet.layers import diou_nms
 from models.darknet.network import Darknet
 from models.darknet.weights import Header, check_weights, read_weights, write_weights
 from tests.models.darknet import oracle as oracle
-from tests.models.darknet.cfgs import CLASSIFIER, DETECTOR, shared_darknet, values, weights
+from tests.models.darknet.cfgs import CLASSIFIER, DETECTOR, values, weights
+from tests.support.shared import shared
 
 # Bytes of the whole .weights, from the README beside the shared cfgs.
 SIZES = {
@@ -333,10 +334,11 @@ def test_classes_are_as_many_as_names() -> None:
         build_model(section(DETECTOR), names=["a", "b", "c"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CFGS)
 def test_the_published_networks(name: str) -> None:
     """Values as counted from the text alone, sizes as published; built without memory, forward and backward."""
-    path = shared_darknet() / f"{name}.cfg"
+    path = shared(f"darknet/{name}.cfg")
     text = path.read_text()
     plan = plan_network(text, file=path.name)
     assert plan.values == oracle.count(text) and SIZES.get(name, 20 + 4 * plan.values) == 20 + 4 * plan.values
@@ -360,7 +362,7 @@ def test_the_published_networks(name: str) -> None:
 
 def test_the_census_of_yolov4() -> None:
     """72 Mish in the backbone, 35 leaky ReLU and 3 linear after it; counted in the text too."""
-    text = (shared_darknet() / "yolov4.cfg").read_text()
+    text = shared("darknet/yolov4.cfg").read_text()
     with torch.device("meta"):
         rows = census(build_model(section(text), seed=0))
     sites = {(row.part, row.activation): 0 for row in rows}
@@ -382,7 +384,7 @@ def test_the_census_of_yolov4() -> None:
 
 def test_trained_weights_give_the_stored_outputs() -> None:
     """Raw heads to 1e-4 and boxes of the OpenCV 4.10 reader, on real weights."""
-    folder = shared_darknet()
+    folder = shared("darknet")
     path = folder / "yolo-fastest/yolo-fastest-1.1.cfg"
     stored = np.load(folder / "ref/yolo-fastest-1.1_dog320.npz")
     model = build_model(section(path.read_text()), seed=0)

@@ -15,8 +15,8 @@ import torch
 
 from models import build_model
 from models.darknet.weights import Header, write_weights
-from tests.models.darknet.cfgs import shared_darknet
 from tests.models.darknet.test_network import CFGS, section
+from tests.support.shared import shared
 
 SIDE = 128
 
@@ -31,7 +31,7 @@ def python() -> str:
 
 @pytest.mark.parametrize("name", [name for name in CFGS if name != "csdarknet53-omega"])
 def test_heads_and_boxes_are_those_of_opencv(name: str, python: str, tmp_path: Path) -> None:
-    text = (shared_darknet() / f"{name}.cfg").read_text()
+    text = shared(f"darknet/{name}.cfg").read_text()
     text = re.sub(r"(?m)^(width|height)\s*=.*$", rf"\1={SIDE}", text)
     model = build_model(section(text), seed=0)
     generator = torch.Generator().manual_seed(1)
