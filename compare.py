@@ -97,7 +97,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 def models(folder: Path) -> Any:
     """What the models know of activations; refuses a name that is none for a folder first."""
     from comparison.cli_spec import Models
-    from engine.run_logger import check_run_name
+    from core.files import check_run_name
     from models import resolve_activations
     from models.activations import has_fused_form
 

@@ -176,7 +176,7 @@ class Stepper:
         self.trainer.model.train()
 
     def __call__(self, batch: Any) -> None:
-        self.trainer.one_step(batch, share=1.0, update=True)
+        self.trainer.one_step(batch, weight=1.0, update=True)
 
 
 def stepper(config: Any, placement: Any, names: list[str]) -> Stepper:
@@ -202,7 +202,7 @@ def stepper(config: Any, placement: Any, names: list[str]) -> Stepper:
         optimizer=optimizer,
         ema=ModelEMA(model, span=100) if train.ema > 0 else None,
         scaler=torch.amp.GradScaler(placement.device.type, enabled=placement.needs_scaler),
-        placement=placement,
+        device_config=placement,
         learning_rate=lambda step: LEARNING_RATE,
         clock=Clock(placement.device),
         accumulate=1,

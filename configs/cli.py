@@ -123,6 +123,7 @@ TRAIN = (
     Flag(("--project",), "run.project", "folder of the runs"),
     Flag(("--name",), "run.name", "name of the run"),
     Flag(("--exist-ok",), "run.exist_ok", "write into an existing run folder", None, const=True),
+    Flag(("--loggers",), "run.loggers", "any of tensorboard,wandb,mlflow, besides console and results.csv", _freeze),
 )
 
 # Flags of other trainers that have no meaning here, with what to use instead.

@@ -290,6 +290,7 @@ class Run(Frozen):
     project: str = "runs/train"
     name: str = "exp"
     exist_ok: bool = False
+    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = ["tensorboard"]
 
 
 class Config(Frozen):

@@ -65,6 +65,7 @@ class Annotations:
     point_starts: np.ndarray  # (P + 1,) int64: points of polygon p are point_starts[p]:point_starts[p + 1]
     points: np.ndarray  # (Q, 2) float32
     ledger: list[Problem] = field(default_factory=list)
+    annotation_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (A,), or empty if not all int
 
     def __len__(self) -> int:
         return len(self.file_names)
@@ -140,6 +141,7 @@ class Annotations:
             labels=self.labels[rows],
             areas=self.areas[rows],
             crowd=self.crowd[rows],
+            annotation_ids=self.annotation_ids[rows] if len(self.annotation_ids) else self.annotation_ids,
             polygon_starts=_starts(np.diff(self.polygon_starts)[rows]),
             point_starts=_starts(np.diff(self.point_starts)[polygons]),
             points=self.points[points],

@@ -25,7 +25,7 @@ from data.annotations import Annotations, TextColumn
 from data.cache_dir import cache_folder, content_hash, is_there
 from data.issues import Problem, refuse
 
-FORMAT = 1  # raise it when the arrays or the checks change: caches of another format are not read
+FORMAT = 2  # raise it when the arrays or the checks change: caches of another format are not read
 SMALLEST_CACHED = 2 << 20  # bytes; smaller files are read faster than a cache is looked up
 MOST_BYTES = 8 << 30
 MOST_CLASSES = 10_000  # each is a part of the network's output, and of every table and picture
@@ -193,6 +193,7 @@ class _Builder:
             if record.area is not None and 0 <= record.area < float("inf"):
                 areas[row] = record.area
         numeric = all(isinstance(image.id, int) for image in images)
+        ids = [record.id for record in records]
         return Annotations(
             json_path=str(self.path),
             image_folder=str(self.folder),
@@ -209,6 +210,7 @@ class _Builder:
             crowd=np.array([bool(record.iscrowd) for record in records], bool),
             **_pack_polygons(records if polygons else [], boxes, self.progress),
             ledger=self.problems,
+            annotation_ids=np.array(ids if all(isinstance(each, int) for each in ids) else [], np.int64),
         )
 
     def _skip(self, file: str, kind: str, what: str, where: str) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import atexit
 import gc
+import math
 import signal
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,6 +65,7 @@ class Sample:
     labels: np.ndarray
     index: int
     geometry: Geometry | None = None
+    preprocess_ms: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -183,18 +186,23 @@ class EvalSamples(Dataset):
 
     def image(self, index: int) -> np.ndarray:
         """One preprocessed image (H, W, 3)."""
-        if self.store is not None:
-            return self.store[index]
         return self.preprocess(read_image(self.annotations.path(index)), self.imgsz)[0]
 
     def __getitem__(self, index: int) -> Sample | Failure:
+        spent = math.nan
         try:
-            image = self.image(index)
+            if self.store is not None:
+                image = self.store[index]
+            else:
+                decoded = read_image(self.annotations.path(index))
+                start = time.perf_counter()
+                image = self.preprocess(decoded, self.imgsz)[0]
+                spent = (time.perf_counter() - start) * 1e3
         except ImageProblem as problem:
             return Failure(f"{self.annotations.path(index)} became unusable since the start: {problem.what}")
         boxes, labels, _ = self.annotations.training_boxes(index)
         geometry = self.geometries[index]
-        return Sample(image, geometry.to_network(boxes), labels, index, geometry)
+        return Sample(image, geometry.to_network(boxes), labels, index, geometry, spent)
 
 
 def collate(samples: Sequence[Sample | Failure], *, annotations: Annotations) -> Batch | Failure:
@@ -214,6 +222,7 @@ def collate(samples: Sequence[Sample | Failure], *, annotations: Annotations) ->
         geometries=[sample.geometry for sample in good if sample.geometry is not None],
         paths=[annotations.path(sample.index) for sample in good],
         crc32=checksum(images, targets.boxes.numpy(), targets.labels.numpy()),
+        preprocess_ms=sum(sample.preprocess_ms for sample in good),
     )
 
 

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from core.geometry import Geometry, letterbox
-from core.types import Detections, Targets
+from core.types import Detections, DetectorModel, Targets
 from models.backbone import Backbone
 from models.blocks import folded
 from models.decode import decode, nms
@@ -21,7 +21,7 @@ from models.loss import detection_loss
 from models.neck import Neck
 
 
-class Detector(nn.Module):
+class Detector(DetectorModel):
     """An anchor-free detector of three levels; images (B, 3, H, W) in 0..1 with sides divisible by `stride`."""
 
     loss_names = ("box", "cls", "dfl")

@@ -25,7 +25,7 @@ import numpy as np
 from configs.cli import Parser, run_script
 from configs.loading import CONFIGS
 from configs.schema import load
-from core.files import write_text
+from core.files import increment_path, write_text
 from core.text import printable
 from data import issues as ledger
 from data import load_dataset
@@ -36,8 +36,7 @@ from data.tools import html_report as data_report
 from data.tools.duplicates import Group, Overlap, find_duplicates, overlaps
 from data.tools.html_report import Section, Tile
 from data.tools.suspicious import Suspicion, find_suspicious
-from engine import problems
-from engine.run_logger import increment_path
+from engine.data_issues import FILE, count_issues, list_issues, write_issues
 
 SPLITS = ("train", "val", "test")
 MOST_TILES = 20  # pictures of one kind
@@ -70,7 +69,7 @@ class Check:
     def __init__(self, splits: Mapping[str, Annotations], *, title: str = "data", progress: bool = True) -> None:
         """`splits`: loaded and verified, leniently; the first is the one that is trained on."""
         self.splits, self.title = splits, title
-        self.problems = problems.listed(splits)
+        self.problems = list_issues({name: data.ledger for name, data in splits.items()})
         self.suspicions: dict[str, list[Suspicion]] = {
             name: find_suspicious(data, title=f"boxes of {name}", progress=progress) for name, data in splits.items()
         }
@@ -139,7 +138,7 @@ class Check:
 
     def write(self, folder: Path) -> None:
         """Write data_problems.json (where there are any), findings.json, the pictures and report.html."""
-        problems.write_ledger(folder, self.problems)
+        write_issues(folder, self.problems)
         write_text(folder / "findings.json", json.dumps(self.findings(), indent=1) + "\n")
         counts = {name: data.class_counts() for name, data in self._same_classes().items()}
         if counts:
@@ -202,7 +201,7 @@ class Check:
     def _skipped(self) -> Section:
         if not self.problems:
             return Section("Skipped: nothing", ["Every listed image decodes to its end, every record can be used."])
-        counts = problems.counts(self.problems)
+        counts = count_issues(self.problems)
         kinds = sorted({kind for split in counts.values() for kind in split})
         table: list[list[object]] = [["kind", *self.splits, "what it is"]]
         table += [[k, *(counts.get(s, {}).get(k, 0) for s in self.splits), ledger.KINDS[k]] for k in kinds]
@@ -212,7 +211,7 @@ class Check:
             rows = [["split", "file", "what", "where"]]
             rows += [[each[key] for key in rows[0]] for each in found[:MOST_ROWS]]
             details.append((f"{kind}: {_first(len(rows) - 1, len(found))}", rows))
-        text = f"Listed in {problems.LEDGER}. train.py skips these; --strict-data stops instead."
+        text = f"Listed in {FILE}. train.py skips these; --strict-data stops instead."
         return Section(f"Skipped: {len(self.problems):,}", [text], [table], details=details)
 
     def _boxes(self, folder: Path) -> Section:

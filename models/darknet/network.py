@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from core.geometry import Geometry, centred, stretch
-from core.types import Detections, Targets
+from core.types import Detections, DetectorModel, Targets
 from models.activations import make_activation
 from models.blocks import AddAct, ConvAct, ConvNormAct, folded
 from models.darknet.graph import IMAGE, RULE, Layer, Plan
@@ -25,7 +25,7 @@ RARE = 0.01  # share of predictions that are taken for objects before the traini
 PADDING_GREY = 128  # 0.5 of Darknet's letter box
 
 
-class Darknet(nn.Module):
+class Darknet(DetectorModel):
     """The network of a `.cfg`; images (B, 3, H, W) in 0..1 with sides divisible by `stride`."""
 
     loss_names = ("box", "obj", "cls")
