@@ -16,7 +16,7 @@ from models.census import CensusRow
 
 
 def write_run(path: str | os.PathLike, record: Mapping[str, object]) -> None:
-    """Write run.json; values may be numbers (null if not finite), text, lists, mappings, paths, tensors, dataclasses."""
+    """Write run.json; values may be numbers (null if not finite), text, lists, mappings, paths, arrays, dataclasses."""
     write_text(path, json.dumps(_plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

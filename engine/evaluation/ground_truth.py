@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -43,9 +42,8 @@ class GroundTruth:
         """The ground truth of a loaded data set: exactly the images and objects that were not skipped."""
         image_ids = annotations.image_ids
         numbers, texts = annotations.image_id_numbers.tolist(), sorted(annotations.image_id_texts)
-        key_of: dict[int | str, int] = dict(zip(numbers, numbers, strict=True)) or dict(
-            zip(texts, count(), strict=False)
-        )
+        key_of: dict[int | str, int] = dict(zip(numbers, numbers, strict=True))
+        key_of |= {identity: rank for rank, identity in enumerate(texts)}  # one of the two is empty
         keys = np.array([key_of[identity] for identity in image_ids], np.int64)
         # The file's own ids, unless it differs from what is evaluated: then pycocotools' treatment of the id 0, which
         # would be that of the file, has no meaning.
