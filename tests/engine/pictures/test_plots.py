@@ -134,9 +134,7 @@ def test_pictures_of_an_evaluation(tmp_path, classes):
         target_boxes=[np.array([[4, 4, 40, 40]]), np.zeros((0, 4))],
         target_labels=[np.array([0]), np.zeros(0, int)],
         detections=[
-            Detections(
-                torch.tensor([[4.0, 4, 40, 40], [8, 8, 20, 20]]), torch.tensor([0.9, 0.1]), torch.tensor([0, 0])
-            )
+            Detections(torch.tensor([[4.0, 4, 40, 40], [8, 8, 20, 20]]), torch.tensor([0.9, 0.1]), torch.tensor([0, 0]))
         ]
         * 2,
     )
