@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from comparison.plan import read_plan
     from comparison.report import report, write_report
     from comparison.wording import describe
-    from engine.run_logger import check_run_name
+    from core.files import check_run_name
 
     folder = take_folder(given)
     if arguments.report:

@@ -1,19 +1,19 @@
-"""Detect objects in pictures: ``python detect.py --weights runs/train/exp/weights/best.pt --source image.jpg``.
+"""Detect objects in images: ``python detect.py --weights runs/train/exp/weights/best.pt --source image.jpg``.
 
-The source is an image, a folder, a glob in quotes, a video, the number of a camera, the address of a stream
-(rtsp://, http://, ...) or a .txt file with a path a line. There are no windows: pictures and videos with the detections
-drawn in are written to runs/detect/exp*/.
+The source is an image, a folder, a quoted glob pattern, a video, a camera number, a stream URL (rtsp://, http://, ...)
+or a .txt file with one path per line. Images and videos with the detections drawn in are written to runs/detect/exp*/.
 """
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.cli import Parser, add_weights_flags, require_weights, run_script
 from configs.foreign_flags import refuse_foreign_flags
+from core.options import PredictOptions
 from core.text import printable
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             stopped = True
     print(summary(speeds, skipped=len(source.skipped), folder=files.folder, stopped=stopped), flush=True)
-    return 130 if stopped and not source.is_live else 0  # Ctrl-C is how a live source is ended
+    return 130 if stopped and not source.is_live else 0  # Ctrl-C is the regular end of a live source
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
@@ -74,37 +74,41 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     parser = Parser(prog="detect.py", description=__doc__)
     add = parser.add_argument
     add_weights_flags(parser)
-    add("--source", metavar="SOURCE", help="image, folder, 'glob', video, camera number, stream address or list (.txt)")
-    add("--conf", "--conf-thres", type=float, default=0.25, help="lowest score that is shown")
-    add("--max-det", type=int, default=300, help="most detections a picture")
-    add("--classes", nargs="+", metavar="CLASS", help="show these classes only, by number or by name")
-    add("--agnostic-nms", action="store_true", help="of overlapping boxes keep one, whatever their classes")
-    add("--batch", "--batch-size", type=int, default=1, help="pictures computed together; the results are the same")
-    add("--rect", action="store_true", default=True, help="pad pictures to a multiple of the stride, not to a square")
-    add("--no-rect", dest="rect", action="store_false", default=True, help="pad pictures to a square")
-    add("--device", default="auto", help="auto, cpu, cuda, or the number of a GPU")
+    add("--source", metavar="SOURCE", help="image, folder, 'glob', video, camera number, stream URL or list (.txt)")
+    add("--conf", "--conf-thres", type=float, default=PredictOptions.conf, help="confidence threshold")
+    add("--max-det", type=int, default=PredictOptions.max_det, help="maximum number of detections per image")
+    add("--classes", nargs="+", metavar="CLASS", help="detect these classes only, by number or name")
+    add("--agnostic-nms", action="store_true", help="apply NMS across classes")
+    add("--batch", "--batch-size", type=int, default=PredictOptions.batch, help="batch size; does not change results")
+    add(
+        "--rect",
+        action=BooleanOptionalAction,
+        default=PredictOptions.rect,
+        help="pad images to a multiple of the stride instead of a square",
+    )
+    add("--device", default="auto", help="auto, cpu, cuda, or a GPU number")
     add("--half", action="store_true", help="compute in fp16, on a GPU only")
-    add("--vid-stride", type=int, default=1, help="take every so many frames of a video")
-    add("--nosave", action="store_true", help="write no drawn pictures and videos")
-    add("--save-txt", action="store_true", help="write labels/NAME.txt: class, centre x and y, width, height as shares")
-    add("--save-conf", action="store_true", help="with --save-txt: the score at the end of each line")
-    add("--save-crop", action="store_true", help="write what was found to crops/CLASS/NAME.jpg")
+    add("--vid-stride", type=int, default=1, help="use every N-th frame of a video")
+    add("--nosave", action="store_true", help="write no images and videos")
+    add("--save-txt", action="store_true", help="write labels/NAME.txt: class, center x, y, width, height, normalized")
+    add("--save-conf", action="store_true", help="with --save-txt: append the score to each line")
+    add("--save-crop", action="store_true", help="write each detection to crops/CLASS/NAME.jpg")
     add("--save-json", action="store_true", help="write detections.json: image, name, score, bbox in pixels")
-    add("--project", default="runs/detect", help="folder of the runs")
-    add("--name", default="exp", help="name of the run; a number is added where it is taken")
+    add("--project", default="runs/detect", help="parent folder of the runs")
+    add("--name", default="exp", help="name of the run; a number is appended if it exists")
     add("--exist-ok", action="store_true", help="write into an existing run folder")
     refuse_foreign_flags(parser, "detect.py")
     arguments = parser.parse_args(argv)
     arguments.weights = require_weights(parser, arguments.weights)
     if not arguments.source:
-        parser.error("--source is needed: an image, folder, 'glob', video, camera number, stream address or .txt list")
+        parser.error("--source is required: an image, folder, 'glob', video, camera number, stream URL or .txt list")
     if arguments.save_conf and not arguments.save_txt:
-        parser.error("--save-conf adds the score to the lines of --save-txt; give both")
+        parser.error("--save-conf appends the score to the lines of --save-txt; give both flags")
     return arguments
 
 
 def line(result: Result, items: int) -> str:
-    """The line that is printed about one picture or frame."""
+    """The line printed for an image or frame."""
     frame = result.frame
     kind, of = ("video", f"/{frame.frame_count}" if frame.frame_count else "") if frame.is_video else ("image", "")
     where = f" (frame {frame.frame_index + 1}{of})" if frame.is_video else ""
@@ -114,14 +118,12 @@ def line(result: Result, items: int) -> str:
 
 
 def summary(speeds: Sequence[Mapping[str, float]], *, skipped: int, folder: Path | None, stopped: bool) -> str:
-    """What is printed at the end: how many, how fast, where the files are."""
-    measured = speeds[1:] or speeds  # the first picture pays for warming up
+    """The lines printed at the end: number of images, speed, and the folder."""
+    measured = speeds[1:] or speeds  # the first image includes the warm-up
     means = {part: sum(speed[part] for speed in measured) / len(measured) for part in (measured[0] if measured else ())}
-    lines = [
-        f"{'stopped after ' if stopped else ''}{len(speeds)} pictures" + (f", {skipped} skipped" if skipped else "")
-    ]
+    lines = [f"{'stopped after ' if stopped else ''}{len(speeds)} images" + (f", {skipped} skipped" if skipped else "")]
     if means:
-        lines.append("a picture takes " + ", ".join(f"{value:.1f} ms {part}" for part, value in means.items()))
+        lines.append("time per image: " + ", ".join(f"{value:.1f} ms {part}" for part, value in means.items()))
     if folder is not None:
         lines.append(f"results in {folder}")
     return "\n".join(lines)

@@ -1,40 +1,40 @@
-"""Evaluate a detector: ``python val.py --weights runs/train/exp/weights/best.pt``, on its own data or on --data.
+"""Evaluate a detector: ``python val.py --weights runs/train/exp/weights/best.pt``, on its training data or on --data.
 
-The headline is COCO's twelve numbers by pycocotools. Results go to runs/val/exp*/: predictions.json, metrics.json,
-curves, the confusion matrix, and pictures with labels and predictions.
+Computes COCO's twelve numbers with pycocotools. Results go to runs/val/exp*/: predictions.json, metrics.json, curves,
+the confusion matrix, and images with labels and predictions.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from argparse import Namespace
+from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from configs.cli import Parser, add_weights_flags, require_weights, run_script
 from configs.foreign_flags import refuse_foreign_flags
+from core.options import EvalOptions
 from core.text import printable
 
 if TYPE_CHECKING:
     from engine.evaluation.evaluate import EvalResult
 
 SHOWN_CLASSES = 20
-LONGEST_NAME = 60  # letters of a class name in the table
+MAX_NAME = 60  # characters of a class name in the table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; returns the exit code."""
     arguments = parse(argv)
 
-    from core.files import write_text
+    from core.files import check_run_name, increment_path, write_text
     from data.issues import list_issues, summarize_issues, write_issues
     from engine.evaluation.coco import write_predictions
     from engine.pictures.plots import plot_evaluation
-    from engine.run_logger import check_run_name, increment_path
     from yolo import YOLO
 
-    check_run_name(arguments.name)  # before the work, not after it
+    check_run_name(arguments.name)  # before the evaluation
     model = YOLO(
         arguments.weights, cfg=arguments.cfg, names=arguments.names, device=arguments.device, half=arguments.half
     )
@@ -71,21 +71,25 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     parser = Parser(prog="val.py", description=__doc__)
     add = parser.add_argument
     add_weights_flags(parser)
-    add("--data", metavar="YAML", help="data YAML, by path or by its name in configs/data/; None: the training's own")
-    add("--split", default="val", choices=("val", "test", "train"), help="which images")
-    add("--batch", "--batch-size", type=int, default=16, help="images a step; the numbers are the same for any")
-    add("--conf", "--conf-thres", type=float, default=0.001, help="lowest score that counts")
-    add("--max-det", type=int, default=300, help="most detections an image")
-    add("--rect", action="store_true", default=True, help="pad images to a multiple of the stride, not to a square")
-    add("--no-rect", dest="rect", action="store_false", default=True, help="pad images to a square")
-    add("--single-cls", action="store_true", help="all classes as one")
+    add("--data", metavar="YAML", help="data YAML, by path or by name in configs/data/; None: that of the training")
+    add("--split", default=EvalOptions.split, choices=("val", "test", "train"), help="split to evaluate on")
+    add("--batch", "--batch-size", type=int, default=EvalOptions.batch, help="batch size; does not change the numbers")
+    add("--conf", "--conf-thres", type=float, default=EvalOptions.conf, help="confidence threshold")
+    add("--max-det", type=int, default=EvalOptions.max_det, help="maximum number of detections per image")
+    add(
+        "--rect",
+        action=BooleanOptionalAction,
+        default=EvalOptions.rect,
+        help="pad images to a multiple of the stride instead of a square",
+    )
+    add("--single-cls", action="store_true", help="treat all classes as one")
     add("--strict-data", action="store_true", help="stop at the first damaged image or annotation")
-    add("--device", default="auto", help="auto, cpu, cuda, or the number of a GPU")
+    add("--device", default="auto", help="auto, cpu, cuda, or a GPU number")
     add("--half", action="store_true", help="compute in fp16, on a GPU only")
-    add("--workers", type=int, default=0, help="loader processes; 0: load in this one")
-    add("--verbose", action="store_true", help=f"list all classes where there are more than {SHOWN_CLASSES}")
-    add("--project", default="runs/val", help="folder of the runs")
-    add("--name", default="exp", help="name of the run; a number is added where it is taken")
+    add("--workers", type=int, default=EvalOptions.workers, help="number of data loader processes; 0: none")
+    add("--verbose", action="store_true", help=f"list all classes even if there are more than {SHOWN_CLASSES}")
+    add("--project", default="runs/val", help="parent folder of the runs")
+    add("--name", default="exp", help="name of the run; a number is appended if it exists")
     add("--exist-ok", action="store_true", help="write into an existing run folder")
     refuse_foreign_flags(parser, "val.py")
     arguments = parser.parse_args(argv)
@@ -94,20 +98,20 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 
 def report(result: EvalResult, *, verbose: bool) -> str:
-    """What is printed: the twelve numbers, the table by class, the speed, and what a reader must know."""
+    """The printed report: the twelve numbers, the table by class, the speed, and notes."""
     stats = result.stats
     lines = [f"COCO's numbers by {stats.backend}, {stats.images} images, {stats.instances} objects"]
     lines += [f"  {name:<10}{number(value)}" for name, value in stats.numbers.items()]
     lines.append(f"precision {stats.precision:.3f}, recall {stats.recall:.3f} at confidence {stats.confidence:.3f}")
     lines += ["", *table(result, len(stats.per_class) if verbose else SHOWN_CLASSES), ""]
-    lines.append("an image takes " + ", ".join(f"{value:.2f} ms {part}" for part, value in result.speed.items()))
+    lines.append("time per image: " + ", ".join(f"{value:.2f} ms {part}" for part, value in result.speed.items()))
     return "\n".join([*lines, *(f"note: {note}" for note in stats.notes)])
 
 
 def table(result: EvalResult, most: int) -> list[str]:
-    """A line a class, those of most objects first where not all are shown."""
+    """One line per class; if there are more than ``most``, those with the most objects."""
     rows = result.stats.per_class
-    width = min(max(5, *(len(row.name) for row in rows)), LONGEST_NAME) if rows else 5
+    width = min(max(5, *(len(row.name) for row in rows)), MAX_NAME) if rows else 5
     lines = [f"{'class':<{width}}  images  objects  mAP50-95   mAP50  precision  recall"]
     shown = rows if len(rows) <= most else sorted(rows, key=lambda row: -row.instances)[:most]
     for row in shown:
@@ -115,17 +119,17 @@ def table(result: EvalResult, most: int) -> list[str]:
         values = f"{number(row.ap):>8}  {number(row.ap50):>6}  {number(row.precision):>9}  {number(row.recall):>6}"
         lines.append(f"{name:<{width}}  {row.images:>6}  {row.instances:>7}  {values}")
     if len(shown) < len(rows):
-        lines.append(f"and {len(rows) - len(shown)} classes more: --verbose lists all")
+        lines.append(f"and {len(rows) - len(shown)} more classes: --verbose lists all")
     return lines
 
 
 def number(value: float) -> str:
-    """Four decimals, or a dash where COCO has nothing to average (-1)."""
+    """Four decimals, or a dash if undefined (COCO's -1)."""
     return f"{value:.4f}" if value >= 0 else "-"
 
 
 def metrics(result: EvalResult, arguments: Namespace) -> dict[str, object]:
-    """The content of metrics.json: numbers, classes, speed and how they were made; null where undefined."""
+    """The content of metrics.json: numbers, classes, speed and arguments; null if undefined."""
     stats = result.stats
 
     def defined(value: object) -> object:

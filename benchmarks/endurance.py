@@ -80,18 +80,19 @@ def loader_batches(data: Path, count: int) -> list[tuple[int, dict[str, float]]]
 def training_steps(data: Path, count: int, folder: Path) -> list[tuple[int, dict[str, float]]]:
     """Train with validation, checkpoints and TensorBoard after every ten steps."""
     import train
-    from engine.run import TrainingRun
+    from engine.loggers import EpochEnd
+    from engine.loggers.tensorboard_events import TensorBoard
 
     seen: list[tuple[int, dict[str, float]]] = []
-    line = TrainingRun.line
+    log_epoch = TensorBoard.epoch
 
-    def watched(self: TrainingRun, row: Any) -> str:
-        events: Any = self.board.writer.file_writer
+    def watched(self: TensorBoard, epoch: EpochEnd) -> None:
+        log_epoch(self, epoch)
+        events: Any = self.writer.file_writer if self.writer is not None else None
         queue = events.event_writer._async_writer._byte_queue
-        seen.append((self.trainer.state.step, {**process_usage(), "waiting events": queue.qsize()}))
-        return line(self, row)
+        seen.append((epoch.row["step"], {**process_usage(), "waiting events": queue.qsize()}))
 
-    TrainingRun.line = watched  # type: ignore[method-assign]
+    TensorBoard.epoch = watched  # type: ignore[method-assign]
     epochs = -(-count // 10)
     options = ["--imgsz", "64", "--batch", "4", "--epochs", str(epochs), "--workers", "2", "--project", str(folder)]
     if train.main(["--cfg", "yolo-mish.yaml", "--data", str(data), *options]):

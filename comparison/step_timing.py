@@ -218,7 +218,7 @@ def build_step(config: Config, device: DeviceConfig, names: list[str]) -> tuple[
         optimizer=optimizer,
         ema=ModelEMA(model, span=100) if train.ema > 0 else None,
         scaler=torch.amp.GradScaler(device.device.type, enabled=device.needs_scaler),
-        placement=device,
+        device_config=device,
         learning_rate=lambda step: LEARNING_RATE,
         clock=Clock(device.device),
         accumulate=1,
@@ -230,7 +230,7 @@ def build_step(config: Config, device: DeviceConfig, names: list[str]) -> tuple[
     )
     trainer.model.train()
     implementation = " and ".join(sorted({row.implementation for row in rows}))
-    return lambda batch: trainer.one_step(batch, share=1.0, update=True), implementation
+    return lambda batch: trainer.one_step(batch, weight=1.0, update=True), implementation
 
 
 def interleave(

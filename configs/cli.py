@@ -136,6 +136,7 @@ TRAIN = (
     Flag(("--project",), "run.project", "parent folder of the run folders"),
     Flag(("--name",), "run.name", "name of the run folder"),
     Flag(("--exist-ok",), "run.exist_ok", "write into an existing run folder", None, const=True),
+    Flag(("--loggers",), "run.loggers", "any of tensorboard,wandb,mlflow, besides console and results.csv", _freeze),
 )
 
 

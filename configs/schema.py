@@ -294,6 +294,7 @@ class Run(Frozen):
     project: str = "runs/train"
     name: str = "exp"
     exist_ok: bool = False
+    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = ["tensorboard"]
 
 
 class Config(Frozen):

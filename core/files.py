@@ -1,4 +1,4 @@
-"""Files: atomic writes, the lock of a run folder, and questions about paths that users name."""
+"""Files: atomic writes, run folders and their locks, and questions about paths that users name."""
 
 import contextlib
 import errno
@@ -9,19 +9,20 @@ from typing import IO, Any
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes in one run folder are not noticed there
+except ImportError:  # Windows: run folders are not locked
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
 UNFINISHED = ".unfinished"
+MAX_NAME_BYTES = 200  # of a folder; file systems allow 255, and a number may be appended
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike, mode: str = "wb", **options: Any) -> Iterator[IO]:
-    """Open a file that takes the place of ``path`` at the end of the block: at any moment there is the old or the new.
+    """Open a file that replaces ``path`` at the end of the block, atomically.
 
-    The new one is on the disk before it is renamed, and so is the renaming before the block is left. An error in the
-    block leaves the old file as it was.
+    The data are synced to disk before the file is renamed, and the rename before the block is left. An error in the
+    block leaves the old file unchanged.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}{UNFINISHED}")
@@ -38,7 +39,7 @@ def replacing(path: str | os.PathLike, mode: str = "wb", **options: Any) -> Iter
 
 
 def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # Windows opens no folders, some network disks do not sync them
+    with contextlib.suppress(OSError):  # Windows cannot open folders, some network disks cannot sync them
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -47,18 +48,18 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text file in one step."""
+    """Write a text file atomically."""
     with replacing(path, "w", encoding="utf-8", newline="") as file:
         file.write(text)
 
 
 def lock_run_folder(folder: Path) -> IO:
-    """Keep other processes out of a run folder for as long as the returned file is open; remove what killed ones left.
+    """Lock a run folder for as long as the returned file is open, and remove unfinished files of killed processes.
 
-    The lock is the system's: it goes with the process, however that ends, and is not handed down to data workers.
-    Raises ValueError where another process holds the folder.
+    The operating system holds the lock: it is released when the process ends, however it ends, and is not inherited by
+    data workers. Raises ValueError if another process holds it.
     """
-    file = open(folder / LOCK, "a+", encoding="ascii")  # noqa: SIM115 - it is the lock, open as long as it is held
+    file = open(folder / LOCK, "a+", encoding="ascii")  # noqa: SIM115 - the open file is the lock
     if fcntl is not None:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,8 +68,7 @@ def lock_run_folder(folder: Path) -> IO:
             owner = file.read(20).strip() or "unknown"
             file.close()
             raise ValueError(
-                f"{folder}: a training is running in this folder (process {owner}); expected one that is free: wait "
-                "for it to end, or choose another --name"
+                f"{folder}: the run folder is locked by process {owner}; wait for it to end or choose another --name"
             ) from error
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -79,7 +79,7 @@ def lock_run_folder(folder: Path) -> IO:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether another process has claimed a run folder; never on Windows."""
+    """Whether another process has locked a run folder; always False on Windows."""
     if fcntl is None or not (folder / LOCK).is_file():
         return False
     with open(folder / LOCK, "r+", encoding="ascii") as file:
@@ -111,3 +111,37 @@ def expand_user(path: str | os.PathLike[str]) -> Path:
 def user_cache_folder() -> Path:
     """The folder for caches of this project: $XDG_CACHE_HOME/yolo-mish, by default ~/.cache/yolo-mish."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolo-mish"
+
+
+def check_run_name(name: str) -> None:
+    """Raise ValueError for a run name that leads out of its project folder or cannot be a folder name."""
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts:
+        raise ValueError(f"run name {name!r}: expected a plain folder name; --project says where the folder goes")
+    if not name.isprintable() or any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in parts):
+        raise ValueError(f"run name {name[:40]!r}...: expected printable text of at most {MAX_NAME_BYTES} bytes")
+
+
+def increment_path(project: str | os.PathLike, name: str = "exp", exist_ok: bool = False) -> Path:
+    """Create and return the folder project/name, or project/name2, name3, ... if it exists and not `exist_ok`.
+
+    Creating the folder reserves it, so two runs started at the same time get two folders.
+    """
+    check_run_name(name)
+    first = Path(project) / name
+    number = 1
+    while True:
+        folder = first if number == 1 else first.with_name(f"{first.name}{number}")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=exist_ok)
+        except NotADirectoryError as error:
+            raise ValueError(f"{folder.parent} cannot be created: a part of the path is a file") from error
+        except FileExistsError as error:
+            if not folder.parent.is_dir():
+                raise ValueError(f"{folder.parent} is a file; expected a folder for the runs") from error
+            if exist_ok:
+                raise ValueError(f"{folder} is a file; expected a run folder") from error
+            number += 1
+            continue
+        return folder

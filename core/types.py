@@ -1,20 +1,23 @@
-"""What the parts hand to each other: targets, batches, detections, and what every detector family answers."""
+"""Types shared by all parts: targets, batches, detections, and the interface of a detector."""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from core.geometry import Geometry
+from core.options import NmsOptions
 
 
 @dataclass
 class Targets:
-    """Boxes of a batch, padded to the fullest image: rows where `mask` is False are padding and hold zeros."""
+    """Boxes of a batch, padded to the image with the most; rows where `mask` is False are padding and hold zeros."""
 
     boxes: torch.Tensor  # (B, M, 4) float32, xyxy in network pixels
     labels: torch.Tensor  # (B, M) int64
@@ -33,7 +36,7 @@ class Targets:
         return Targets(self.boxes.pin_memory(), self.labels.pin_memory(), self.mask.pin_memory())
 
     def scaled(self, factor_x: float, factor_y: float) -> Targets:
-        """Targets for images that were resized by these factors, as multi-scale training does."""
+        """Targets for images resized by these factors, as in multi-scale training."""
         factors = self.boxes.new_tensor([factor_x, factor_y, factor_x, factor_y])
         return Targets(self.boxes * factors, self.labels, self.mask)
 
@@ -54,15 +57,16 @@ class Targets:
 
 @dataclass
 class Batch:
-    """Images of one shape with their targets. Evaluation also gets the geometry that maps boxes back to the images."""
+    """Images of one shape with their targets; in evaluation also the geometry that maps boxes back to the images."""
 
     images: torch.Tensor  # (B, 3, H, W) uint8 RGB
     targets: Targets
-    indices: torch.Tensor  # (B,) int64 positions in the data set
+    indices: torch.Tensor  # (B,) int64, positions in the data set
     image_ids: list[int | str]
-    geometries: list[Geometry]  # of evaluation; empty in training
+    geometries: list[Geometry]  # empty in training
     paths: list[str]
-    crc32: int = 0  # over images and targets: runs prove with it that they saw the same batches
+    crc32: int = 0  # over images and targets: shows that runs saw the same batches
+    preprocess_ms: float = math.nan  # spent on preprocessing these images, if measured (evaluation only)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by the DataLoader."""
@@ -83,31 +87,44 @@ Outputs = Sequence[torch.Tensor]
 """Raw maps of a detector, each (B, C, H / stride, W / stride), finest level first."""
 
 
-class DetectorModel(Protocol):
-    """What the trainer, the evaluator and the Python API need from a detector; both model families provide it."""
+class DetectorModel(nn.Module, ABC):
+    """A detector, as the trainer, the evaluator and the Python API see it; every model family derives from it."""
 
     names: list[str]
-    stride: int
-    training: bool
+    stride: int  # image sizes are multiples of it
 
     @property
+    @abstractmethod
     def loss_names(self) -> Sequence[str]:
         """Names of the loss terms, in the order in which they are reported."""
 
     @property
+    @abstractmethod
     def fitting(self) -> Mapping[str, bool]:
-        """How training images are resized: the keyword arguments of core.geometry.fit."""
+        """How training images are resized: ``stretch`` (aspect ratio not kept) and ``smooth`` (area averaging)."""
 
-    def __call__(self, images: torch.Tensor) -> Outputs:
+    @abstractmethod
+    def forward(self, images: torch.Tensor) -> Outputs:
         """Raw maps of images (B, 3, H, W) in 0..1."""
 
+    @abstractmethod
     def preprocess(
         self, image: np.ndarray, size: int, *, rect: bool = False, original: tuple[int, int] | None = None
     ) -> tuple[np.ndarray, Geometry]:
-        """An image (H, W, 3) uint8 RGB as the network's input of long side `size`, and the geometry back."""
+        """An image (H, W, 3) uint8 RGB as network input with a long side of `size`, and its geometry."""
 
+    @abstractmethod
     def loss(self, outputs: Outputs, targets: Targets) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss, a float32 scalar, and its detached terms."""
+        """The loss, a float32 scalar, and its detached terms by name."""
 
+    @abstractmethod
     def decode(self, outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Boxes (B, A, 4) xyxy in network pixels and scores (B, A, classes), float32."""
+
+    @abstractmethod
+    def nms(self, boxes: torch.Tensor, scores: torch.Tensor, options: NmsOptions) -> list[Detections]:
+        """The detections of each image."""
+
+    @abstractmethod
+    def fused(self) -> DetectorModel:
+        """A copy for inference with batch norms folded into the convolutions."""

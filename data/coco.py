@@ -194,6 +194,7 @@ class _Builder:
         ids = [record.id for record in records]
         numbered = all(type(identity) is int for identity in ids)
         numeric = all(isinstance(image.id, int) for image in images)
+        ids = [record.id for record in records]
         return Annotations(
             source=str(self.path),
             sha256=sha256,

@@ -55,6 +55,7 @@ def collate(samples: Sequence[Sample | Failure], *, annotations: Annotations) ->
         geometries=[sample.geometry for sample in good if sample.geometry is not None],
         paths=[annotations.path(sample.index) for sample in good],
         crc32=checksum(images, targets.boxes.numpy(), targets.labels.numpy()),
+        preprocess_ms=sum(sample.preprocess_ms for sample in good),
     )
 
 

@@ -6,6 +6,8 @@ and workers keep no state, so any number of them produces the same samples.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,6 +41,7 @@ class Sample:
     labels: np.ndarray  # (n,) int64
     index: int  # position in the annotations
     geometry: Geometry | None = None
+    preprocess_ms: float = math.nan  # of evaluation, decoding excluded; NaN if the image was cached
 
 
 @dataclass(frozen=True)
@@ -159,15 +162,20 @@ class EvalSamples(Dataset):
 
     def image(self, index: int) -> np.ndarray:
         """One preprocessed image (H, W, 3)."""
-        if self.store is not None:
-            return self.store[index]
         return self.preprocess(read_image(self.annotations.path(index)), self.imgsz)[0]
 
     def __getitem__(self, index: int) -> Sample | Failure:
+        preprocess_ms = math.nan
         try:
-            image = self.image(index)
+            if self.store is not None:
+                image = self.store[index]
+            else:
+                decoded = read_image(self.annotations.path(index))
+                start = time.perf_counter()
+                image = self.preprocess(decoded, self.imgsz)[0]
+                preprocess_ms = (time.perf_counter() - start) * 1e3
         except ImageError as error:
             return Failure(f"{self.annotations.path(index)} became unusable after the start: {error.what}")
         boxes, labels, _ = self.annotations.training_boxes(index)
         geometry = self.geometries[index]
-        return Sample(image, geometry.to_network(boxes), labels, index, geometry)
+        return Sample(image, geometry.to_network(boxes), labels, index, geometry, preprocess_ms)

@@ -1,20 +1,27 @@
-"""Checkpoints: plain tensors and plain values, loaded with ``weights_only=True``, written aside and renamed.
+"""Checkpoints: plain tensors and values, loaded with ``weights_only=True`` and written atomically.
 
-Two kinds: ``training`` holds all that a run needs to go on bit for bit, ``weights`` what inference needs.
-Both hold ``format``, ``kind``, ``config``, ``names``, ``census`` and ``model``.
+Two kinds: ``training`` holds everything a run needs to resume bit for bit, ``weights`` what inference needs. Both hold
+``format``, ``kind``, ``config``, ``names``, ``census`` and ``model``.
 """
 
 import pickle
 import struct
 import warnings
 import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
+from pydantic import ValidationError
 
+from configs.schema import Config
 from core.files import replacing
+from core.types import DetectorModel
 from engine.archive import read_archive
+from models import CensusRow, Darknet, Detector, build_model, census
+from models.darknet.weights import start_from_weights
 
 FORMAT = 1
 MAX_CHECKPOINT_BYTES = 16 << 30
@@ -22,13 +29,15 @@ WEIGHTS_FIELDS: dict[str, type] = {"config": dict, "names": list, "census": list
 RUN_FIELDS: dict[str, type] = dict.fromkeys(
     ("ema", "optimizer", "scaler", "state", "clock", "rng", "data_sha256"), dict
 )
-# Of each kind of checkpoint the fields and their types; `ema` may also be None.
+# Fields and types of each kind of checkpoint; `ema` may also be None.
 FIELDS: dict[str, dict[str, type]] = {
     "weights": WEIGHTS_FIELDS,
     "training": WEIGHTS_FIELDS | dict.fromkeys(RUN_FIELDS, dict),
 }
 STATE_FIELDS = ("epoch", "batch", "step", "best", "best_epoch", "rows", "loss_sums", "batches_crc32")
-# What torch.load, its unpickler and its reader of archives raise for damaged files.
+CENSUS_KEYS = ("part", "stage", "activation", "parameters", "sites")  # those that do not depend on the machine
+MAX_CLASSES = 10_000
+# Raised by torch.load, its unpickler and its archive reader for damaged files.
 DAMAGE = (
     *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile, RuntimeError, ValueError, TypeError, AttributeError),
     *(LookupError, ArithmeticError, AssertionError, EOFError, MemoryError, OSError),
@@ -36,31 +45,31 @@ DAMAGE = (
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` to ``path`` so that at any moment there is either the old file or the whole new one.
+    """Write ``content`` to ``path`` atomically.
 
-    Raises OSError, which names the file, where it cannot be written; the old file is then as it was.
+    Raises OSError, naming the file, if it cannot be written; the old file is then unchanged.
     """
     with replacing(path) as file:
-        target = _Watched(file)
+        target = _ErrorKeepingFile(file)
         try:
-            torch.save({"format": FORMAT, **content}, target)  # type: ignore[arg-type]
-        except (OSError, RuntimeError) as error:  # PyTorch's writer hides what the system said
+            torch.save({"format": FORMAT, **content}, cast(IO[bytes], target))
+        except (OSError, RuntimeError) as error:  # PyTorch's writer hides the system's error
             cause = target.error or error
             if not isinstance(cause, OSError):
                 raise
             raise OSError(
-                cause.errno, f"{path} cannot be written: {cause.strerror}; the file before it is whole"
+                cause.errno, f"{path} cannot be written: {cause.strerror}; the previous file is intact"
             ) from error
 
 
-class _Watched:
-    """A file that keeps the first error of the system."""
+class _ErrorKeepingFile:
+    """A file that keeps the first OSError of a write."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.error: OSError | None = None
 
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes) -> int:
         """Write bytes."""
         try:
             return self.file.write(data)
@@ -74,25 +83,25 @@ class _Watched:
 
 
 def load_checkpoint(path: str | Path, *, kind: str | None = None) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; nothing is ever unpickled but tensors and plain values.
+    """Read a checkpoint onto the CPU; nothing but tensors and plain values is unpickled.
 
-    Raises FileNotFoundError where there is none, ValueError where it is truncated, foreign, of another format or, with
+    Raises FileNotFoundError if it is missing, ValueError if it is truncated, foreign, of another format or, with
     ``kind``, of another kind.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     if path.stat().st_size > MAX_CHECKPOINT_BYTES:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, a checkpoint has at most {MAX_CHECKPOINT_BYTES}")
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_CHECKPOINT_BYTES}")
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError(f"truncated, or of another kind ({path.stat().st_size} bytes)")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch's own, about what a damaged file makes of its tensors
+            warnings.simplefilter("ignore")  # PyTorch's, about damaged tensors
             content = read_archive(path)
     except DAMAGE as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path}: not a checkpoint of this project, or a damaged one: {reason}") from error
+        raise ValueError(f"{path}: damaged, or not a checkpoint of this project: {reason}") from error
     if not isinstance(content, dict) or not isinstance(content.get("format"), int) or content["format"] != FORMAT:
         raise ValueError(f"{path}: not a checkpoint of this project (no format {FORMAT} in it)")
     fields = FIELDS.get(str(content.get("kind")), FIELDS["weights"])
@@ -101,14 +110,14 @@ def load_checkpoint(path: str | Path, *, kind: str | None = None) -> dict[str, A
         raise ValueError(f"{path}: the checkpoint lacks {', '.join(missing)}")
     _require_types(path, content)
     if content["kind"] == "training" and set(content["state"]) != set(STATE_FIELDS):
-        raise ValueError(f"{path}: the checkpoint's state is not complete, expected {', '.join(STATE_FIELDS)}")
+        raise ValueError(f"{path}: the checkpoint's state is incomplete, expected {', '.join(STATE_FIELDS)}")
     if kind is not None and content["kind"] != kind:
-        raise ValueError(f"{path}: holds {content['kind']}, expected {kind}; last.pt of a run holds all to go on with")
+        raise ValueError(f"{path}: holds {content['kind']}, expected {kind}; to resume a run use its last.pt")
     return content
 
 
 def _require_types(path: Path, content: dict[str, Any]) -> None:
-    """ValueError where a field is not of its type, so that whoever reads it need not ask."""
+    """Raise ValueError if a field has another type than expected."""
     for key, kind in {"kind": str, **FIELDS["training"]}.items():
         absent = key not in content or (key == "ema" and content[key] is None)
         if not absent and not isinstance(content[key], kind):
@@ -116,34 +125,130 @@ def _require_types(path: Path, content: dict[str, Any]) -> None:
     rows = content["census"]
     if not all(isinstance(row, dict) and {"part", "stage", "activation"} <= set(row) for row in rows):
         raise ValueError(f"{path}: the checkpoint's census holds no rows with part, stage and activation")
-    average = content.get("ema")
-    for key, weights in (("model", content["model"]), ("ema", average.get("model") if average else {})):
+    ema = content.get("ema")
+    for key, weights in (("model", content["model"]), ("ema", ema.get("model") if ema else {})):
         if not isinstance(weights, dict) or not all(isinstance(each, torch.Tensor) for each in weights.values()):
             raise ValueError(f"{path}: the checkpoint's {key} holds no tensors by name")
 
 
 def inference_weights(content: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the weights to detect with: the moving average where there is one, else the model's own."""
-    average = content.get("ema")
-    return average["model"] if average else content["model"]
+    """Return the weights for inference: the EMA if the checkpoint has one, else the model's."""
+    weights: dict[str, torch.Tensor] = content["ema"]["model"] if content.get("ema") else content["model"]
+    return weights
 
 
 def load_matching(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
-    """Load into ``model`` what fits by name and shape; return the names loaded and those of the model left over."""
-    own = model.state_dict()
-    fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
-    model.load_state_dict({**own, **fitting})
-    return sorted(fitting), sorted(set(own) - set(fitting))
+    """Load the weights that fit by name and shape; return the names loaded and those of the model not loaded."""
+    state = model.state_dict()
+    fitting = {name: value for name, value in weights.items() if name in state and state[name].shape == value.shape}
+    model.load_state_dict({**state, **fitting})
+    return sorted(fitting), sorted(set(state) - set(fitting))
+
+
+def initial_weights(model: DetectorModel, config: Config, census: Sequence[CensusRow]) -> list[str]:
+    """Load the weights that the config names into ``model``; return notes on what was loaded.
+
+    A checkpoint for any network, or a Darknet .weights for a Darknet network.
+    """
+    path = str(config.weights)
+    suffix = Path(path).suffix
+    if suffix != ".pt" and isinstance(model, Darknet) and config.model.kind == "darknet":
+        return start_from_weights(model, path, census, text=config.model.text or "")
+    if suffix == ".weights":
+        raise ValueError(f"{path}: Darknet weights; expected the --cfg X.cfg of their network, or a .pt checkpoint")
+    content = load_checkpoint(path)
+    loaded, missing = load_matching(model, inference_weights(content))
+    if not loaded:
+        raise ValueError(f"{path}: none of its weights fit this network")
+    notes = [f"weights: {len(loaded)} tensors loaded from {path}, {len(missing)} not in it"]
+    if missing:
+        notes.append(f"  left as initialized: {', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}")
+    trained = {(row["part"], row["stage"]): row["activation"] for row in content["census"]}
+    other = [
+        f"{row.part}.{row.stage} {trained[row.part, row.stage]} -> {row.activation}"
+        for row in census
+        if trained.get((row.part, row.stage), row.activation) != row.activation
+    ]
+    if other:
+        notes.append(f"  WARNING: trained with other activations: {', '.join(other)}")
+    return notes
+
+
+def build_from_checkpoint(path: Path) -> tuple[Detector | Darknet, Config, list[CensusRow]]:
+    """The network of a checkpoint with its inference weights, its config and its census.
+
+    Raises ValueError if config, class names, activations and weights do not fit together.
+    """
+    content = load_checkpoint(path)
+    config, names, weights = (
+        _config(path, content["config"]),
+        _names(path, content["names"]),
+        inference_weights(content),
+    )
+    with torch.device("meta"):  # allocates nothing: a config must not take more memory than the weights in the file
+        _require_fitting(build_model(config.model, names=names, seed=0), weights, path)
+    model: Detector | Darknet = build_model(config.model, names=names, seed=0)
+    rows = census(model)
+    _require_activations(path, rows, content["census"])
+    model.load_state_dict(weights)
+    return model, config, rows
+
+
+def _config(path: Path, tree: Mapping[str, Any]) -> Config:
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "config"
+        raise ValueError(f"{path}: the checkpoint's config does not fit this version: {key}: {first['msg']}") from error
+
+
+def _names(path: Path, names: object) -> list[str]:
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: the checkpoint's class names are not a list of names")
+    if len(names) > MAX_CLASSES:
+        raise ValueError(f"{path}: the checkpoint has {len(names)} classes, expected at most {MAX_CLASSES}")
+    return names
+
+
+def _require_activations(path: Path, built: Sequence[CensusRow], trained: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError if the weights were trained with other activations than the checkpoint's config builds."""
+    here = [tuple(asdict(row)[key] for key in CENSUS_KEYS) for row in built]
+    there = [tuple(row.get(key) for key in CENSUS_KEYS) for row in trained]
+    different = [row for row in there if row not in here] or [row for row in here if row not in there]
+    if different:
+        part, stage, name = different[0][:3]
+        raise ValueError(
+            f"{path}: the weights were trained with other activations than the config in the checkpoint "
+            f"builds: {len(different)} stages differ, such as {part}.{stage}: {name}"
+        )
+
+
+def _require_fitting(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise ValueError naming the first weight that is missing, extra, or of another shape or type."""
+    state = model.state_dict()
+    for name in [*state, *weights]:
+        expected, actual = state.get(name), weights.get(name)
+        if expected is None or actual is None or expected.shape != actual.shape or expected.dtype != actual.dtype:
+            found = "missing" if actual is None else _form(actual)
+            wanted = "no such weight" if expected is None else _form(expected)
+            raise ValueError(
+                f"{path}: the weights do not fit the checkpoint's own config: {name} is {found}, expected {wanted}"
+            )
+
+
+def _form(tensor: torch.Tensor) -> str:
+    return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the states of PyTorch's random generators, the only ones whose history a run depends on."""
+    """Return the states of PyTorch's random generators, the only ones that carry over from step to step."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"cpu": torch.get_rng_state(), "cuda": list(cuda)}
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back the states of ``rng_state``."""
+    """Restore the states of ``rng_state``."""
     torch.set_rng_state(state["cpu"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])

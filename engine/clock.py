@@ -1,4 +1,4 @@
-"""Where the time of a training goes: device time of the steps without slowing them, the other spans by wall clock."""
+"""Time spent in a training: device time of the steps, measured without slowing them; the other spans by wall clock."""
 
 import statistics
 import time
@@ -10,22 +10,23 @@ import torch
 
 SPANS = ("data", "validation", "saving")
 WARMUP_STEPS = 3  # of a process: allocation, choice of algorithms, building of kernels
+Mark = float | torch.cuda.Event  # a moment: wall clock in seconds, or an event in the stream of a GPU
 
 
 class Clock:
     """Times of an epoch and of the whole run, in seconds.
 
-    A step's time is the device's: on a GPU two events a step are put in the stream and read once an epoch, on a CPU the
-    wall clock is. The first steps of a process are counted apart as warm-up.
+    The time of a step is device time: on a GPU two events per step are recorded in the stream and read once per epoch;
+    on a CPU it is the wall clock. The first steps of a process are counted separately as warm-up.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.total: dict[str, float] = {}
         self.steps_done = 0  # of this process
-        self._pending: list[tuple[bool, Any, Any]] = []
+        self._pending: list[tuple[bool, Mark, Mark]] = []
         self._epoch: dict[str, float] = {}
-        self.step_seconds: list[float] = []  # of the open epoch
+        self.step_seconds: list[float] = []  # of the current epoch
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -43,7 +44,7 @@ class Clock:
         self.add(name, time.perf_counter() - start)
 
     def add(self, name: str, seconds: float) -> None:
-        """Add seconds to a span of the present epoch."""
+        """Add seconds to a span of the current epoch."""
         self._epoch[name] = self._epoch.get(name, 0.0) + seconds
 
     def close_epoch(self) -> dict[str, float]:
@@ -57,17 +58,17 @@ class Clock:
         return epoch
 
     def _read(self) -> None:
-        """Turn the marks of the steps so far into seconds of the open epoch; waits for a GPU to have done them."""
+        """Add the seconds of the steps so far to the current epoch; waits for a GPU to finish them."""
         if self.device.type == "cuda" and self._pending:
             torch.cuda.synchronize(self.device)
         for warming, start, end in self._pending:
-            seconds = start.elapsed_time(end) / 1000 if self.device.type == "cuda" else end - start
+            seconds = _seconds(start, end)
             self.add("warmup" if warming else "train", seconds)
             if not warming:
                 self.step_seconds.append(seconds)
         self._pending = []
 
-    def _mark(self) -> Any:
+    def _mark(self) -> Mark:
         if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -75,12 +76,19 @@ class Clock:
         return event
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the totals and the open epoch, which a resumed run carries on."""
+        """Return the totals and the current epoch, which a resumed run continues."""
         self._read()
         return {"total": dict(self.total), "epoch": dict(self._epoch), "steps": list(self.step_seconds)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the totals of ``state_dict``."""
+        """Restore the times of a ``state_dict``."""
         self.total = {name: float(seconds) for name, seconds in state["total"].items()}
         self._epoch = {name: float(seconds) for name, seconds in state["epoch"].items()}
         self.step_seconds = [float(seconds) for seconds in state["steps"]]
+
+
+def _seconds(start: Mark, end: Mark) -> float:
+    if isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event):
+        return start.elapsed_time(end) / 1000
+    assert isinstance(start, float) and isinstance(end, float)
+    return end - start

@@ -1,22 +1,24 @@
-"""The exponential moving average of the weights, which is what is evaluated and kept as best."""
+"""Exponential moving average (EMA) of the weights, which is evaluated and kept as best."""
 
 from copy import deepcopy
+from typing import Any
 
 import torch
-from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from core.types import DetectorModel
 
 MAX_SPAN = 10_000  # steps; the decay of 0.9999 that long COCO schedules use
 
 
 class ModelEMA:
-    """An average over about the last ``span`` steps; the decay rises from 0.1 so that the first steps do not linger.
+    """EMA over about the last ``span`` steps; the decay rises from 0.1, so that the first steps are soon forgotten.
 
     Parameters and floating-point buffers (batch statistics) are averaged, integer buffers copied. The lists of tensors
-    are made once: an update is two grouped operations.
+    are built once: an update is two grouped operations.
     """
 
-    def __init__(self, model: nn.Module, *, span: float) -> None:
+    def __init__(self, model: DetectorModel, *, span: float) -> None:
         self.model = deepcopy(model).eval().requires_grad_(False)
         self.decay = 1 - 1 / max(1.0, min(span, MAX_SPAN))
         self.updates = 0
@@ -26,19 +28,19 @@ class ModelEMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the model's present weights into the average."""
+        """Add the current weights of the model to the average."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        own, new = [average for average, _ in self._averaged], [weight for _, weight in self._averaged]
-        get_ema_multi_avg_fn(decay)(own, new, self.updates)
+        averages, weights = [average for average, _ in self._averaged], [weight for _, weight in self._averaged]
+        get_ema_multi_avg_fn(decay)(averages, weights, self.updates)
         for average, value in self._copied:
             average.copy_(value)
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights and the number of updates."""
         return {"model": self.model.state_dict(), "updates": self.updates}
 
-    def load_state_dict(self, state: dict) -> None:
-        """Take up the average of ``state_dict``."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the average from a ``state_dict``."""
         self.model.load_state_dict(state["model"])
         self.updates = int(state["updates"])

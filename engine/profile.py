@@ -1,30 +1,32 @@
-"""The split of a training step by part, measured with synchronisation, on copies so that the run is untouched."""
+"""Time of a training step by part, measured with synchronization on copies of model and optimizer."""
 
 import copy
 import statistics
 import time
-from typing import Any
 
 import torch
 
 from core.device import synchronize
+from core.types import DetectorModel, Outputs
+from data.loader import TrainLoader
 from engine.trainer import Trainer
 
 
-def profile_steps(trainer: Trainer, loader: Any, count: int) -> str:
-    """Run ``count`` steps on a copy of model and optimiser; return a table of the median milliseconds of each part."""
-    devices = [trainer.placement.device] if trainer.placement.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):  # an activation that draws at random must not draw otherwise afterwards
+def profile_steps(trainer: Trainer, loader: TrainLoader, count: int) -> str:
+    """Run ``count`` steps on copies of model and optimizer; return a table of the median milliseconds of each part."""
+    devices = [trainer.device_config.device] if trainer.device_config.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):  # random activations must draw the same numbers afterwards
         return _profile(trainer, loader, count)
 
 
-def _profile(trainer: Trainer, loader: Any, count: int) -> str:
+def _profile(trainer: Trainer, loader: TrainLoader, count: int) -> str:
+    model: DetectorModel
     model, optimizer = copy.deepcopy((trainer.model, trainer.optimizer))
     model.train()
     parts: dict[str, list[float]] = {name: [] for name in ("to device", "forward", "loss", "backward", "optimizer")}
 
     def lap(name: str, since: float) -> float:
-        synchronize(trainer.placement.device)
+        synchronize(trainer.device_config.device)
         now = time.perf_counter()
         parts[name].append(now - since)
         return now
@@ -36,10 +38,10 @@ def _profile(trainer: Trainer, loader: Any, count: int) -> str:
         moment = time.perf_counter()
         images, targets = trainer.prepare(batch)
         moment = lap("to device", moment)
-        with trainer.placement.autocast():
-            outputs = model(images)
+        with trainer.device_config.autocast():
+            outputs: Outputs = model(images)
         moment = lap("forward", moment)
-        loss, _ = model.loss(outputs, targets)  # type: ignore[operator]
+        loss, _ = model.loss(outputs, targets)
         moment = lap("loss", moment)
         loss.backward()
         moment = lap("backward", moment)
@@ -49,4 +51,4 @@ def _profile(trainer: Trainer, loader: Any, count: int) -> str:
     medians = {name: 1000 * statistics.median(values) for name, values in parts.items() if values}
     whole = sum(medians.values())
     lines = [f"  {name:<10} {value:8.1f} ms {100 * value / whole:5.1f} %" for name, value in medians.items()]
-    return "\n".join([f"a step by part (median of {len(parts['loss'])}, synchronised):", *lines])
+    return "\n".join([f"time of a step by part (median of {len(parts['loss'])}, synchronized):", *lines])

@@ -1,7 +1,6 @@
 """Raw maps to boxes and scores, and those to detections; computed in float32, without parameters."""
 
 from collections.abc import Callable, Sequence
-from typing import Required, TypedDict
 
 import torch
 from torch import Tensor
@@ -12,18 +11,6 @@ from core.types import Detections
 MAX_CANDIDATES = 30_000  # per image, the best ones: the cost of suppression grows with the square of their number
 # Boxes (n, 4), scores (n,), labels (n,) and an IoU threshold to the indices of the boxes kept, best first.
 Suppress = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-
-
-class NmsOptions(TypedDict, total=False):
-    """The keyword arguments of `nms`."""
-
-    conf: Required[float]
-    iou: Required[float]
-    max_det: Required[int]
-    multi_label: bool
-    classes: Sequence[int] | None
-    agnostic: bool
-    suppress: Suppress
 
 
 def flatten_levels(outputs: Sequence[Tensor]) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
@@ -14,11 +15,12 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from core.geometry import Geometry, letterbox
-from core.types import Detections, Targets
+from core.options import NmsOptions
+from core.types import Detections, DetectorModel, Targets
 from models.activations import ActivationSpec
 from models.backbone import CSPBackbone
 from models.blocks import folded
-from models.decode import NmsOptions, decode, nms
+from models.decode import decode, nms
 from models.head import DecoupledHead
 from models.loss import detection_loss
 from models.neck import Neck
@@ -35,7 +37,7 @@ class AssignmentOptions(TypedDict):
     beta: float
 
 
-class Detector(nn.Module):
+class Detector(DetectorModel):
     """An anchor-free detector; images (B, 3, H, W) in 0..1 with height and width divisible by `stride`."""
 
     loss_names = ("box", "cls", "dfl")
@@ -93,9 +95,9 @@ class Detector(nn.Module):
         """Boxes (B, A, 4) xyxy in network pixels and scores (B, A, classes), float32."""
         return decode(outputs, strides=self.strides, num_classes=self.num_classes)
 
-    def nms(self, boxes: Tensor, scores: Tensor, **options: Unpack[NmsOptions]) -> list[Detections]:
-        """The detections of each image; see `models.decode.nms` for the options."""
-        return nms(boxes, scores, **options)
+    def nms(self, boxes: Tensor, scores: Tensor, options: NmsOptions) -> list[Detections]:
+        """The detections of each image."""
+        return nms(boxes, scores, **asdict(options))
 
     def fused(self) -> Detector:
         """A copy for inference with every batch norm folded into its convolution."""

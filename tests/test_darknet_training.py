@@ -55,7 +55,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs without pictures and without the evaluation at their end, which take most of the time of short ones."""
-    monkeypatch.setattr(TrainingRun, "finish", lambda self, command: "")
+    monkeypatch.setattr(TrainingRun, "finish", lambda self, command: None)
     for picture in ("plot_dataset", "plot_train_batch"):
         monkeypatch.setattr(plots, picture, lambda *arguments: None)
 

@@ -64,17 +64,17 @@ def stop_at(step: int, patch: pytest.MonkeyPatch) -> None:
 def patch() -> Iterator[pytest.MonkeyPatch]:
     """The scaler of fp16 at work on the CPU, its scale changing from step to step; a score that falls from epoch to
     epoch, so that the first stays the best; no pictures at the end."""
-    keep = TrainingRun.keep
+    end_epoch = TrainingRun.end_epoch
 
-    def falling(self: TrainingRun, row: dict[str, Any], result: Any) -> None:
-        result.stats.numbers["mAP50-95"] = 1 / self.trainer.state.epoch
-        keep(self, row, result)
+    def falling(self: TrainingRun, losses: dict[str, float], result: Any) -> None:
+        result.stats.numbers["mAP50-95"] = 1 / (self.trainer.state.epoch + 1)
+        end_epoch(self, losses, result)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DeviceConfig, "needs_scaler", property(lambda self: True))
         patch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, growth_interval=2))
-        patch.setattr(TrainingRun, "keep", falling)
-        patch.setattr(TrainingRun, "finish", lambda self, command: "")
+        patch.setattr(TrainingRun, "end_epoch", falling)
+        patch.setattr(TrainingRun, "finish", lambda self, command: None)
         yield patch
 
 

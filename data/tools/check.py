@@ -26,7 +26,7 @@ import numpy as np
 from configs.cli import Parser, run_script
 from configs.loading import CONFIGS
 from configs.schema import load
-from core.files import write_text
+from core.files import increment_path, write_text
 from core.text import printable
 from data import load_dataset
 from data.annotations import Annotations
@@ -36,7 +36,6 @@ from data.tools import charts, duplicates, suspicious
 from data.tools.duplicates import Group, Overlap, find_duplicates, overlaps
 from data.tools.html_report import Section, Tile, box_tile, image_tile, save_sheet, write_page
 from data.tools.suspicious import Suspicion, find_suspicious
-from engine.run_logger import increment_path
 
 SPLITS = ("train", "val", "test")
 MAX_TILES = 20  # pictures of one kind

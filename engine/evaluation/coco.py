@@ -1,8 +1,8 @@
-"""Detections against COCO ground truth: the twelve numbers, the table by class, the confusion matrix.
+"""COCO evaluation of detections: the twelve numbers, the table by class, the confusion matrix.
 
-The headline is pycocotools' own. Every epoch hotcoco computes the same numbers from arrays some hundred times faster;
-an official evaluation runs both and says so where they differ. Predictions are compact (n, 7) float64 arrays with
-COCO's columns (image id, x, y, width, height, score, category id); JSON exists only on disk.
+The headline numbers are computed by pycocotools. After each epoch hotcoco computes the same numbers from arrays, about
+a hundred times faster; an official evaluation runs both and notes any difference. Predictions are (n, 7) float64 arrays
+with COCO's columns (image id, x, y, width, height, score, category id); JSON is only written to disk.
 """
 
 from __future__ import annotations
@@ -11,51 +11,31 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from core.files import replacing
+from core.metrics import COCO, EVALUATION
 from engine.evaluation.ground_truth import GroundTruth
 from engine.evaluation.matching import BoxTable, ConfidenceCurves, confidence_curves, confusion_counts
 
-STAT_NAMES = (
-    "mAP50-95", "mAP50", "mAP75", "AP_small", "AP_medium", "AP_large",
-    "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large",
-)  # fmt: skip
-"""COCO's twelve numbers in COCO's order."""
-
-UNDEFINED = -1.0  # what COCO reports where there are no objects to average over
+STAT_NAMES = tuple(metric.key for metric in COCO)
+UNDEFINED = -1.0  # COCO's value for an average over no objects
 BOX_DECIMALS, SCORE_DECIMALS = 3, 5  # as written to predictions.json, and as scored
 
 
-# ------------------------------------------------------------------------------------------------------- predictions
-
-
-def predictions_from_coco(entries: Sequence[dict[str, Any]], truth: GroundTruth) -> np.ndarray:
-    """COCO result dictionaries as an (n, 7) array whose first column holds the image keys of `truth`."""
-    rows = np.zeros((len(entries), 7))
-    for row, entry in zip(rows, entries, strict=True):
-        if entry["image_id"] not in truth.key_of:
-            raise ValueError(f"predictions name image id {entry['image_id']!r}, which the ground truth does not have")
-        row[0] = truth.key_of[entry["image_id"]]
-        row[1:5] = entry["bbox"]
-        row[5], row[6] = entry["score"], entry["category_id"]
-    return rows
-
-
 def write_predictions(path: str | os.PathLike, predictions: np.ndarray, truth: GroundTruth) -> None:
-    """COCO result JSON, one detection a line, written to a temporary file and renamed.
+    """Write COCO result JSON, one detection per line.
 
-    Boxes have 3 decimals and scores 5: `evaluate` rounds before it scores, so the file gives the same numbers again.
+    Boxes have 3 decimals and scores 5. `evaluate` rounds before scoring, so the file reproduces the same numbers.
     """
     with replacing(path, "w", encoding="utf-8") as file:
         file.write("[")
+        id_of = truth.id_of
         for n, (key, x, y, width, height, score, category) in enumerate(predictions.tolist()):
             entry = {
-                "image_id": truth.id_of[int(key)],
+                "image_id": id_of[int(key)],
                 "category_id": int(category),
                 "bbox": [round(value, BOX_DECIMALS) for value in (x, y, width, height)],
                 "score": round(score, SCORE_DECIMALS),
@@ -64,12 +44,9 @@ def write_predictions(path: str | os.PathLike, predictions: np.ndarray, truth: G
         file.write("\n]\n")
 
 
-# -------------------------------------------------------------------------------------------------------- statistics
-
-
 @dataclass(frozen=True)
 class ClassRow:
-    """One line of the table by class. `instances` leaves crowds out; AP is -1 where there are no objects."""
+    """One line of the table by class. `instances` excludes crowds; AP is -1 for a class without objects."""
 
     name: str
     category_id: int
@@ -85,9 +62,9 @@ class ClassRow:
 class EvalStats:
     """COCO's numbers and the curves behind them.
 
-    `numbers`: the twelve, by name, -1 where undefined. `precision`, `recall`: means over classes at IoU 0.5 and at
-    `confidence`, the threshold of the highest mean F1. `pr_precision` (classes, 101) over `pr_recall`: COCO's curve at
-    IoU 0.5, NaN for classes without objects. `notes`: what a reader of the numbers must know.
+    `numbers`: the twelve by name, -1 if undefined. `precision`, `recall`: means over classes at IoU 0.5 and at
+    `confidence`, the threshold with the highest mean F1. `pr_precision` (classes, 101) over `pr_recall`: COCO's curve
+    at IoU 0.5, NaN for classes without objects. `notes`: caveats for readers of the numbers.
     """
 
     numbers: dict[str, float]
@@ -105,44 +82,20 @@ class EvalStats:
 
     def columns(self) -> dict[str, float]:
         """The numbers under the column names of results.csv."""
-        return {
-            "metrics/precision": self.precision,
-            "metrics/recall": self.recall,
-            "metrics/mAP50": self.numbers["mAP50"],
-            "metrics/mAP50-95": self.numbers["mAP50-95"],
-            "metrics/mAP75": self.numbers["mAP75"],
-            "metrics/AP_small": self.numbers["AP_small"],
-            "metrics/AP_medium": self.numbers["AP_medium"],
-            "metrics/AP_large": self.numbers["AP_large"],
-        }
+        values = {**self.numbers, "precision": self.precision, "recall": self.recall}
+        return {metric.key: values[metric.name] for metric in EVALUATION}
 
 
-def coco_stats(
-    truth: GroundTruth | dict[str, Any] | str | os.PathLike,
-    predictions: np.ndarray | Sequence[dict[str, Any]],
-    *,
-    backend: str = "pycocotools",
-    image_ids: Iterable | None = None,
-) -> EvalStats:
-    """COCO box evaluation of predictions: an (n, 7) array or COCO result dictionaries.
+def coco_stats(truth: GroundTruth, predictions: np.ndarray, *, backend: str = "pycocotools") -> EvalStats:
+    """COCO box evaluation of predictions, an (n, 7) array.
 
-    `backend`: 'pycocotools' (the headline) or 'fast' (hotcoco); `image_ids`: evaluate these images only.
-    Raises ValueError for an unknown backend or a prediction on an image that the ground truth does not have.
+    `backend`: 'pycocotools' (the headline) or 'fast' (hotcoco). Raises ValueError for an unknown backend or a
+    prediction on an image that is not in the ground truth.
     """
-    if not isinstance(truth, GroundTruth):
-        truth = GroundTruth(truth, image_ids=image_ids)
-    elif image_ids is not None:
-        raise ValueError("image_ids: restrict the GroundTruth itself, GroundTruth(source, image_ids=...)")
-    if not isinstance(predictions, np.ndarray):
-        allowed = truth.key_of.keys()
-        entries = [p for p in predictions if image_ids is None or p["image_id"] in allowed]
-        predictions = predictions_from_coco(entries, truth)
-    elif image_ids is not None:
-        predictions = predictions[np.isin(predictions[:, 0], list(truth.id_of))]
     predictions, notes = _checked(predictions, truth)
     runners = {"pycocotools": _run_pycocotools, "fast": _run_hotcoco}
     if backend not in runners:
-        raise ValueError(f"backend {backend!r}; expected one of {sorted(runners)}")
+        raise ValueError(f"backend {backend!r}, expected one of {', '.join(sorted(runners))}")
     numbers, precision = runners[backend](truth, predictions)
     return _assemble(truth, predictions, numbers, precision, backend=backend, notes=truth.notes + notes)
 
@@ -153,16 +106,8 @@ def differences(first: EvalStats, second: EvalStats, *, tolerance: float = 1e-12
     return {name: gap for name, gap in gaps.items() if not abs(gap) <= tolerance}
 
 
-def assert_equal(first: EvalStats, second: EvalStats, *, tolerance: float = 1e-12) -> None:
-    """Raise ValueError naming the numbers in which two evaluations differ."""
-    gaps = differences(first, second, tolerance=tolerance)
-    if gaps:
-        listed = ", ".join(f"{name} by {gap:+.3g}" for name, gap in gaps.items())
-        raise ValueError(f"{second.backend} differs from {first.backend}: {listed}")
-
-
 def official_stats(truth: GroundTruth, predictions: np.ndarray) -> EvalStats:
-    """pycocotools' statistics, checked against the fast ones; a difference is noted and pycocotools' numbers stand."""
+    """pycocotools' statistics, with a note if the fast backend differs."""
     stats = coco_stats(truth, predictions, backend="pycocotools")
     gaps = differences(stats, coco_stats(truth, predictions, backend="fast"))
     if gaps:
@@ -172,33 +117,33 @@ def official_stats(truth: GroundTruth, predictions: np.ndarray) -> EvalStats:
 
 
 def _checked(predictions: np.ndarray, truth: GroundTruth) -> tuple[np.ndarray, list[str]]:
-    """Predictions as float64 (n, 7) on known images and of known categories, and what was left out."""
+    """Predictions as float64 (n, 7) of known categories, and a note on those left out."""
     rows = np.asarray(predictions, np.float64).reshape(-1, 7)
-    known = np.isin(rows[:, 0], list(truth.id_of))
+    known = np.isin(rows[:, 0], list(truth.key_of.values()))
     if not known.all():
-        raise ValueError(f"predictions name image id {rows[~known][0, 0]:.0f}, which the ground truth does not have")
-    strange = truth.labels(rows[:, 6].astype(np.int64)) < 0 if len(rows) else np.zeros(0, bool)
-    if strange.any():
-        ids = sorted(set(rows[strange, 6].astype(int).tolist()))[:5]
-        return rows[~strange], [f"{strange.sum()} detections of categories {ids} unknown to the ground truth left out"]
+        raise ValueError(f"predictions for image id {rows[~known][0, 0]:.0f}, which is not in the ground truth")
+    unknown = truth.labels_of(rows[:, 6].astype(np.int64)) < 0
+    if unknown.any():
+        ids = sorted(set(rows[unknown, 6].astype(int).tolist()))[:5]
+        return rows[~unknown], [f"{unknown.sum()} detections of categories {ids} left out: not in the ground truth"]
     return rows, []
 
 
 def _run_pycocotools(truth: GroundTruth, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The twelve numbers and the precision array (IoU, recall, class, area, limit) by pycocotools."""
-    from pycocotools.coco import COCO
+    from pycocotools.coco import COCO as CocoIndex
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
-        reference, found = COCO(), COCO()
+        reference, detections = CocoIndex(), CocoIndex()
         reference.dataset = truth.as_coco()
         reference.createIndex()
         if len(predictions):
-            found = reference.loadRes(predictions)
-        else:  # loadRes looks at the first detection, so it cannot take none
-            found.dataset = {**reference.dataset, "annotations": []}
-            found.createIndex()
-        run = COCOeval(reference, found, "bbox")
+            detections = reference.loadRes(predictions)
+        else:  # loadRes reads the first detection, so it fails without any
+            detections.dataset = {**reference.dataset, "annotations": []}
+            detections.createIndex()
+        run = COCOeval(reference, detections, "bbox")
         run.evaluate()
         run.accumulate()
         run.summarize()
@@ -206,12 +151,12 @@ def _run_pycocotools(truth: GroundTruth, predictions: np.ndarray) -> tuple[np.nd
 
 
 def _run_hotcoco(truth: GroundTruth, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same by hotcoco, from arrays."""
+    """The twelve numbers and the precision array by hotcoco, from arrays."""
     import hotcoco
 
     with contextlib.redirect_stdout(io.StringIO()):
         reference = hotcoco.COCO.from_arrays(
-            [{"id": truth.key_of[identity]} for identity in truth.image_ids],
+            [{"id": key} for key in truth.key_of.values()],
             truth.categories,
             truth.image_key,
             truth.category_id,
@@ -224,8 +169,7 @@ def _run_hotcoco(truth: GroundTruth, predictions: np.ndarray) -> tuple[np.ndarra
         run.evaluate()
         run.accumulate()
         run.summarize()
-    arrays: Any = run.eval
-    return np.asarray(run.stats, np.float64), np.asarray(arrays["precision"])
+    return np.asarray(run.stats, np.float64), np.asarray((run.eval or {})["precision"])
 
 
 def _assemble(
@@ -237,24 +181,23 @@ def _assemble(
     backend: str,
     notes: list[str],
 ) -> EvalStats:
-    """Numbers, table by class and curves from the precision array and our own matching."""
-    by_id = np.argsort([category["id"] for category in truth.categories])
+    """Combine the twelve numbers, the precision array and the matching of matching.py."""
+    by_id = np.argsort(truth.category_ids)
     ordered = np.empty_like(precision[:, :, :, 0, -1])
     ordered[:, :, by_id] = precision[:, :, :, 0, -1]  # both libraries sort classes by category id
-    objects, crowd = truth.table()
-    detections = BoxTable(
-        predictions[:, 0].astype(np.int64), predictions[:, 1:5], truth.labels(predictions[:, 6].astype(np.int64))
+    objects, crowd = truth.table(), truth.crowd
+    curves = confidence_curves(
+        _detection_table(truth, predictions), predictions[:, 5], objects, crowd, num_classes=len(truth.names)
     )
-    curves = confidence_curves(detections, predictions[:, 5], objects, crowd, num_classes=len(truth.categories))
     best = curves.best()
     rows = []
-    for k, category in enumerate(truth.categories):
+    for k, (name, category_id) in enumerate(zip(truth.names, truth.category_ids, strict=True)):
         mine = (objects.label == k) & ~crowd
         values = ordered[:, :, k]
         rows.append(
             ClassRow(
-                name=category["name"],
-                category_id=category["id"],
+                name=name,
+                category_id=category_id,
                 images=len(np.unique(objects.image[mine])),
                 instances=int(mine.sum()),
                 ap=float(values.mean()) if mine.any() else UNDEFINED,
@@ -280,34 +223,12 @@ def _assemble(
     )
 
 
-def format_stats(stats: EvalStats, *, per_class: bool = True) -> str:
-    """The twelve numbers and the table by class as lines of text; '-' stands for undefined."""
-
-    def show(value: float) -> str:
-        return "-" if np.isnan(value) or value < 0 else f"{value:.3f}"
-
-    width = max([len("all classes"), *(len(row.name) for row in stats.per_class)]) if per_class else len("all classes")
-    head = f"{'class':<{width}}  images  objects  precision  recall  mAP50  mAP50-95"
-    lines = [head]
-    both = (stats.numbers["mAP50"], stats.numbers["mAP50-95"])
-    rows = [("all classes", stats.images, stats.instances, stats.precision, stats.recall, *both)]
-    if per_class:
-        rows += [(r.name, r.images, r.instances, r.precision, r.recall, r.ap50, r.ap) for r in stats.per_class]
-    for name, images, instances, precision, recall, ap50, ap in rows:
-        lines.append(
-            f"{name:<{width}}  {images:>6}  {instances:>7}  {show(precision):>9}  {show(recall):>6}  "
-            f"{show(ap50):>5}  {show(ap):>8}"
-        )
-    lines.append(f"precision and recall at IoU 0.5 and confidence {stats.confidence:.3f}, where the mean F1 is highest")
-    lines.append("  ".join(f"{name} {show(stats.numbers[name])}" for name in STAT_NAMES[:6]))
-    lines.append("  ".join(f"{name} {show(stats.numbers[name])}" for name in STAT_NAMES[6:]))
-    lines += [f"note: {note}" for note in stats.notes]
-    return "\n".join(lines)
-
-
 def confusion_matrix(truth: GroundTruth, predictions: np.ndarray) -> np.ndarray:
-    """Counts (classes + 1, classes + 1) of true and found classes, the background last."""
-    objects, crowd = truth.table()
-    labels = truth.labels(predictions[:, 6].astype(np.int64))
-    table = BoxTable(predictions[:, 0].astype(np.int64), predictions[:, 1:5], labels)
-    return confusion_counts(table, predictions[:, 5], objects, crowd, num_classes=len(truth.categories))
+    """Confusion matrix (classes + 1, classes + 1), the last row and column for the background."""
+    table = _detection_table(truth, predictions)
+    return confusion_counts(table, predictions[:, 5], truth.table(), truth.crowd, num_classes=len(truth.names))
+
+
+def _detection_table(truth: GroundTruth, predictions: np.ndarray) -> BoxTable:
+    labels = truth.labels_of(predictions[:, 6].astype(np.int64))
+    return BoxTable(predictions[:, 0].astype(np.int64), predictions[:, 1:5], labels)

@@ -1,41 +1,43 @@
-"""A model run over a loader: its detections as COCO has them, scored, with its speed and losses."""
+"""Run a detector over a loader and score its detections; measure its speed and losses."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from core.device import synchronize
+from core.options import NmsOptions
 from core.progress import Progress
+from core.types import Batch, Detections, DetectorModel, Outputs
 from engine.evaluation.coco import BOX_DECIMALS, SCORE_DECIMALS, EvalStats, coco_stats, confusion_matrix, official_stats
 from engine.evaluation.ground_truth import GroundTruth
 
+DRAWN_BATCHES = 3
+DRAWN_IMAGES = 16  # of a batch
+
 
 @dataclass(frozen=True)
-class Sample:
+class DrawnBatch:
     """A validation batch kept for pictures: network images (B, 3, H, W) uint8 with boxes in network pixels."""
 
     images: torch.Tensor
     paths: list[str]
     target_boxes: list[np.ndarray]
     target_labels: list[np.ndarray]
-    boxes: list[np.ndarray]
-    scores: list[np.ndarray]
-    labels: list[np.ndarray]
+    detections: list[Detections]
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What `evaluate` found.
+    """The result of `evaluate`.
 
     `predictions`: (n, 7) rows (image key, x, y, width, height, score, category id), rounded as written to JSON.
-    `speed`: milliseconds an image for preprocess (NaN where the loader does not say), inference and nms.
-    `losses`: mean loss parts over images, empty unless asked for. `confusion`: (classes + 1, classes + 1) counts.
+    `speed`: milliseconds per image for preprocess (NaN if images come preprocessed from a cache), inference and nms.
+    `losses`: mean loss terms over images, empty unless requested. `confusion`: (classes + 1, classes + 1) counts.
     """
 
     stats: EvalStats
@@ -44,24 +46,18 @@ class EvalResult:
     speed: dict[str, float]
     losses: dict[str, float]
     confusion: np.ndarray
-    samples: list[Sample]
-
-    @property
-    def names(self) -> list[str]:
-        """Class names."""
-        return self.truth.names
+    drawn: list[DrawnBatch]
 
 
 class _Stopwatch:
-    """Milliseconds by part; waits for the device at both ends, and leaves the first batch out where there are more."""
+    """Milliseconds by part, waiting for the device; the mean leaves out the first batch if there are others."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.batches: list[tuple[int, dict[str, float]]] = []
 
     def now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
         return time.perf_counter() * 1e3
 
     def mean(self) -> dict[str, float]:
@@ -72,146 +68,132 @@ class _Stopwatch:
 
 
 def evaluate(
-    model: Any,
-    loader: Iterable,
+    model: DetectorModel,
+    batches: Iterable[Batch],
     *,
-    device: torch.device | str,
-    truth: Any,
-    conf: float = 0.001,
-    iou: float = 0.7,
-    max_det: int = 300,
+    truth: GroundTruth,
+    nms: NmsOptions,
     amp_dtype: torch.dtype | None = None,
-    progress: bool = True,
     official: bool = False,
     loss: bool = False,
-    single_cls: bool = False,
-    pictures: int = 3,
-    suppress: Callable | None = None,
+    merge_classes: bool = False,
 ) -> EvalResult:
-    """Detect on every image of a loader and score the detections; the result does not depend on the batch size.
+    """Detect on every image and score the detections; the result does not depend on the batch size.
 
-    `model`: a detector (forward, decode, loss, nms). `loader` yields batches with images, targets, image_ids,
-    geometries and paths. `truth`: the loaded data set (`.source`, `.image_ids`, `.category_ids`, `.classes`) or a
-    ready `GroundTruth`, which saves reading the JSON again each epoch. `official`: pycocotools instead of hotcoco.
-    `suppress` stands in for `model.nms`. `pictures`: how many batches to keep for drawing.
+    `official`: score with pycocotools instead of hotcoco. `loss`: also compute the mean loss terms.
+    `merge_classes`: the ground truth has a single class, and the score of a box is that of its best class.
     """
-    device = torch.device(device)
-    reference = truth if isinstance(truth, GroundTruth) else GroundTruth.from_annotations(truth, single_cls=single_cls)
-    category_ids = np.array([category["id"] for category in reference.categories], np.int64)
-    if not isinstance(truth, GroundTruth):
-        category_ids = np.array(truth.category_ids, np.int64)
-    suppress = suppress if suppress is not None else model.nms
-    options = {"conf": conf, "iou": iou, "max_det": max_det, "multi_label": True}
+    device = next(model.parameters()).device
     watch, rows, seen = _Stopwatch(device), [], 0
-    samples: list[Sample] = []
+    drawn: list[DrawnBatch] = []
     totals: dict[str, float] = {}
     was_training = model.training
     model.eval()
     try:
-        for batch in _shown(loader, progress):
-            outputs, detections = _detect(model, batch, device, amp_dtype, suppress, options, watch)
+        for batch in batches:
+            outputs, detections = _detect(model, batch, amp_dtype, nms, merge_classes, watch)
             if loss:
                 for name, value in _losses(model, outputs, batch, device).items():
                     totals[name] = totals.get(name, 0.0) + value * len(batch.images)
-            rows.append(_to_rows(detections, batch, category_ids, reference))
+            rows.append(_to_rows(detections, batch, truth))
             seen += len(batch.images)
-            if len(samples) < pictures:
-                samples.append(_keep(batch, detections))
+            if len(drawn) < DRAWN_BATCHES:
+                drawn.append(_for_drawing(batch, detections))
     finally:
         model.train(was_training)
     predictions = np.concatenate(rows) if rows else np.zeros((0, 7))
-    stats = official_stats(reference, predictions) if official else coco_stats(reference, predictions, backend="fast")
+    stats = official_stats(truth, predictions) if official else coco_stats(truth, predictions, backend="fast")
     return EvalResult(
         stats=stats,
         predictions=predictions,
-        truth=reference,
+        truth=truth,
         speed=watch.mean(),
         losses={name: value / seen for name, value in totals.items()},
-        confusion=confusion_matrix(reference, predictions),
-        samples=samples,
+        confusion=confusion_matrix(truth, predictions),
+        drawn=drawn,
     )
 
 
-def _shown(loader: Any, progress: bool) -> Iterator[Any]:
-    """The loader's batches, with a progress bar where asked for."""
-    if not progress:
-        yield from loader
-        return
-    with Progress(len(loader), title="evaluating") as bar:
-        for batch in loader:
+def with_progress(batches: Iterable[Batch], *, total: int) -> Iterator[Batch]:
+    """The batches, with a progress bar."""
+    with Progress(total, title="evaluating") as bar:
+        for batch in batches:
             yield batch
             bar.update()
 
 
 @torch.no_grad()  # not inference_mode: tensors a model keeps (anchor points) must stay usable in training
 def _detect(
-    model: Any,
-    batch: Any,
-    device: torch.device,
+    model: DetectorModel,
+    batch: Batch,
     amp_dtype: torch.dtype | None,
-    suppress: Callable,
-    options: dict,
-    watch,
-) -> tuple[Any, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-    """Raw outputs and each image's (boxes xyxy network pixels, scores, labels) on the CPU, timed by part."""
-    start = watch.now()
+    nms: NmsOptions,
+    merge_classes: bool,
+    watch: _Stopwatch,
+) -> tuple[Outputs, list[Detections]]:
+    """Raw outputs and the detections of each image on the CPU, timed by part."""
+    device, start = watch.device, watch.now()
     images = batch.images.to(device, non_blocking=True).to(_float_type(model)) / 255
     with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
-        outputs = model(images)
+        outputs: Outputs = model(images)
     boxes, scores = model.decode(outputs)
+    if merge_classes:
+        scores = scores.amax(dim=-1, keepdim=True)
     middle = watch.now()
-    found = suppress(boxes, scores, **options)
-    counts = [len(one.scores) for one in found]
-    parts = [torch.cat([getattr(one, name) for one in found]).cpu() for name in ("boxes", "scores", "labels")]
-    end = watch.now()
-    spent = {"preprocess": getattr(batch, "preprocess_ms", None), "inference": middle - start, "nms": end - middle}
-    spent["preprocess"] = float("nan") if spent["preprocess"] is None else float(spent["preprocess"])
+    detections = _to_cpu(model.nms(boxes, scores, nms))
+    spent = {"preprocess": batch.preprocess_ms, "inference": middle - start, "nms": watch.now() - middle}
     watch.batches.append((len(images), spent))
-    split = (torch.split(part, counts) for part in parts)
-    detections = [(b.float().numpy(), s.float().numpy(), k.numpy()) for b, s, k in zip(*split, strict=True)]
     return outputs, detections
 
 
-def _float_type(model: nn.Module) -> torch.dtype:
-    """The type of the weights, which the images must have."""
+def _to_cpu(detections: list[Detections]) -> list[Detections]:
+    """Copy detections to the CPU, all images at once: each copy waits for a GPU."""
+    counts = [len(each.scores) for each in detections]
+    boxes = torch.cat([each.boxes for each in detections]).cpu().float().split(counts)
+    scores = torch.cat([each.scores for each in detections]).cpu().float().split(counts)
+    labels = torch.cat([each.labels for each in detections]).cpu().split(counts)
+    return [Detections(*parts) for parts in zip(boxes, scores, labels, strict=True)]
+
+
+def _float_type(model: DetectorModel) -> torch.dtype:
+    """The floating-point type of the weights, which the images must have."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 @torch.no_grad()
-def _losses(model: Any, outputs: Any, batch: Any, device: torch.device) -> dict[str, float]:
-    """The loss parts of a batch, outside autocast as in training."""
-    _, items = model.loss(outputs, batch.targets.to(device))
-    return {name: float(value) for name, value in items.items()}
+def _losses(model: DetectorModel, outputs: Outputs, batch: Batch, device: torch.device) -> dict[str, float]:
+    """The loss terms of a batch, computed outside autocast as in training."""
+    _, terms = model.loss(outputs, batch.targets.to(device))
+    return {name: float(value) for name, value in terms.items()}
 
 
-def _to_rows(detections: list, batch: Any, category_ids: np.ndarray, truth: GroundTruth) -> np.ndarray:
-    """One batch's detections as prediction rows in pixels of the original images, rounded as they are written."""
-    rows = []
-    for (boxes, scores, labels), geometry, identity in zip(detections, batch.geometries, batch.image_ids, strict=True):
-        if identity not in truth.key_of:
-            raise ValueError(f"the loader gave image id {identity!r}, which the ground truth does not have")
-        corners = np.asarray(geometry.to_image(boxes), np.float64).reshape(-1, 4)
+def _to_rows(detections: list[Detections], batch: Batch, truth: GroundTruth) -> np.ndarray:
+    """The detections of a batch as prediction rows in pixels of the original images, rounded as written to JSON."""
+    category_ids = np.array(truth.category_ids, np.int64)
+    tables = []
+    for found, geometry, image_id in zip(detections, batch.geometries, batch.image_ids, strict=True):
+        if image_id not in truth.key_of:
+            raise ValueError(f"the loader returned image id {image_id!r}, which is not in the ground truth")
+        corners = np.asarray(geometry.to_image(found.boxes.numpy()), np.float64).reshape(-1, 4)
         table = np.empty((len(corners), 7))
-        table[:, 0] = truth.key_of[identity]
+        table[:, 0] = truth.key_of[image_id]
         table[:, 1:3] = np.round(corners[:, :2], BOX_DECIMALS)
         table[:, 3:5] = np.round(corners[:, 2:] - corners[:, :2], BOX_DECIMALS)
-        table[:, 5] = np.round(scores.astype(np.float64), SCORE_DECIMALS)
-        table[:, 6] = category_ids[labels]
-        rows.append(table[(table[:, 3:5] > 0).all(axis=1)])  # outside the image: nothing is left after clipping
-    return np.concatenate(rows) if rows else np.zeros((0, 7))
+        table[:, 5] = np.round(found.scores.numpy().astype(np.float64), SCORE_DECIMALS)
+        table[:, 6] = category_ids[found.labels.numpy()]
+        tables.append(table[(table[:, 3:5] > 0).all(axis=1)])  # a box outside the image is empty after clipping
+    return np.concatenate(tables) if tables else np.zeros((0, 7))
 
 
-def _keep(batch: Any, detections: list) -> Sample:
-    """The first 16 images of a batch with what to draw on them."""
-    count = min(16, len(batch.images))
+def _for_drawing(batch: Batch, detections: list[Detections]) -> DrawnBatch:
+    """The first images of a batch with their targets and detections."""
+    count = min(DRAWN_IMAGES, len(batch.images))
     targets = batch.targets
     masks = [targets.mask[i].cpu().numpy().astype(bool) for i in range(count)]
-    return Sample(
+    return DrawnBatch(
         images=batch.images[:count].cpu(),
         paths=[str(path) for path in batch.paths[:count]],
-        target_boxes=[targets.boxes[i].cpu().numpy()[m] for i, m in enumerate(masks)],
-        target_labels=[targets.labels[i].cpu().numpy()[m] for i, m in enumerate(masks)],
-        boxes=[boxes for boxes, _, _ in detections[:count]],
-        scores=[scores for _, scores, _ in detections[:count]],
-        labels=[labels for _, _, labels in detections[:count]],
+        target_boxes=[targets.boxes[i].cpu().numpy()[mask] for i, mask in enumerate(masks)],
+        target_labels=[targets.labels[i].cpu().numpy()[mask] for i, mask in enumerate(masks)],
+        detections=detections[:count],
     )

@@ -1,6 +1,6 @@
 """Boxes and labels drawn into images, legible at any size: OpenCV for lines, Pillow for text.
 
-Pillow draws with the DejaVu font that matplotlib brings along, so class names may hold accents, Greek or Cyrillic.
+Pillow uses matplotlib's DejaVu font, so class names may contain accents, Greek or Cyrillic.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from PIL import Image, ImageDraw, ImageFont
 
 from core.text import printable
 
-# Hues that stay apart for colour-blind readers (Okabe and Ito, 2008; the last one from Tol's muted set).
+# Hues that color-blind readers can tell apart (Okabe and Ito, 2008; the last one from Tol's muted set).
 HUES = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#882255")
-# Classes beyond the eighth repeat the hues lighter or darker: the share of white (> 0) or black (< 0) mixed in.
+# Classes beyond the eighth repeat the hues, mixed with this fraction of white (> 0) or black (< 0).
 SHADES = (0.0, 0.4, -0.4, 0.65, -0.6, 0.2, -0.2, 0.52, -0.5, 0.3)
 
-SMALLEST_SIDE = 200  # images with a shorter long side are enlarged before drawing: labels would cover them
-LABEL_SHARE = 0.2  # of the image that labels may cover
-LONGEST_LABEL = 200  # letters; no picture has room for more, and measuring a text takes time
+MIN_LONG_SIDE = 200  # pixels; smaller images are enlarged before drawing, as labels would cover them
+LABEL_FRACTION = 0.2  # of the image that labels may cover
+MAX_LABEL = 200  # characters; more do not fit, and measuring a text takes time
 HEADER = (38, 38, 38)
 
 
 def class_color(index: int) -> tuple[int, int, int]:
-    """The RGB colour of a class, always the same for the same position."""
+    """The RGB color of a class, by its position."""
     text = HUES[index % len(HUES)]
     base = np.array([int(text[k : k + 2], 16) for k in (1, 3, 5)], float)
-    share = SHADES[(index // len(HUES)) % len(SHADES)]
-    mixed = base + (255 - base) * share if share > 0 else base * (1 + share)
+    shade = SHADES[(index // len(HUES)) % len(SHADES)]
+    mixed = base + (255 - base) * shade if shade > 0 else base * (1 + shade)
     red, green, blue = (int(round(value)) for value in mixed)
     return red, green, blue
 
@@ -52,7 +52,7 @@ def load_font(size: int) -> ImageFont.FreeTypeFont:
 
 
 class LabelMaker:
-    """Small filled pictures with a text, at most `width` pixels wide: the text is cut where it does not fit."""
+    """Draws labels: filled rectangles with a text, truncated to at most `width` pixels."""
 
     def __init__(self, size: int, width: int) -> None:
         self.font = load_font(size)
@@ -63,7 +63,7 @@ class LabelMaker:
 
     def make(self, text: str, background: tuple[int, int, int]) -> np.ndarray:
         """The label as an RGB array (height, text width + margins, 3); control characters and breaks become "?"."""
-        text = printable(text[:LONGEST_LABEL])
+        text = printable(text[:MAX_LABEL])
         while len(text) > 1 and self.font.getlength(text) > self.width:
             text = text[:-2].rstrip() + "…" if len(text) > 2 else text[:1]
         width = math.ceil(min(self.font.getlength(text), self.width)) + 2 * self.margin
@@ -80,8 +80,8 @@ def line_width(height: int, width: int) -> int:
 def font_size(height: int, width: int, count: int = 0) -> int:
     """Font height in pixels for an image with `count` boxes; crowded images get smaller labels."""
     crowding = 1.0 if count <= 25 else 0.8 if count <= 60 else 0.65
-    wished = min((height + width) / 2 * 0.022, min(height, width) * 0.06)  # a strip of an image is no large image
-    return max(10, round(wished * crowding))
+    size = min((height + width) / 2 * 0.022, min(height, width) * 0.06)  # the second for very narrow images
+    return max(10, round(size * crowding))
 
 
 def draw_detections(
@@ -93,36 +93,38 @@ def draw_detections(
 ) -> np.ndarray:
     """A copy of an RGB image (H, W, 3) uint8 with boxes (n, 4) xyxy pixels, class names and scores drawn in.
 
-    All boxes are drawn; in a crowd the surest get a label, the others keep the colour of their class.
-    Images with a long side under 200 pixels come back enlarged by a whole factor, all others at their own size.
+    All boxes are drawn; in a crowded image only those with the highest scores get a label.
+    Images with a long side under 200 pixels are returned enlarged by an integer factor.
     """
     canvas = np.ascontiguousarray(image).copy()
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     labels = np.asarray(labels, np.int64).reshape(-1)
     longest = max(canvas.shape[:2])
-    if longest < SMALLEST_SIDE:
+    if longest < MIN_LONG_SIDE:
         factor = math.ceil(320 / longest)
         canvas = cv2.resize(canvas, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
         boxes = boxes * factor
     height, width = canvas.shape[:2]
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable") if scores is not None else np.arange(len(boxes))
     corners = np.clip(np.nan_to_num(boxes), 0, (width - 1, height - 1, width - 1, height - 1)).round().astype(int)
-    for k in order[::-1]:  # surest last, on top
+    for k in order[::-1]:  # highest score last, on top
         _draw_box(canvas, corners[k], class_color(int(labels[k])))
     maker = LabelMaker(font_size(height, width, len(boxes)), width)
     taken: list[tuple[int, int, int, int]] = []
     placed: list[np.ndarray] = []
-    room = LABEL_SHARE * height * width
-    for k in order:  # surest first, so that it gets the best place
+    room = LABEL_FRACTION * height * width
+    for k in order:  # highest score first: it gets the best position
         label = maker.make(_text(int(labels[k]), None if scores is None else scores[k], names), class_color(labels[k]))
         place, covered = _place(corners[k], label.shape[1], label.shape[0], (height, width), taken)
         area = label.shape[0] * label.shape[1]
         if taken and (covered > 0.25 * area or area > room):
-            continue  # in a crowd the colour must do: a heap of labels says nothing and hides the image
+            continue  # in a crowded image, more labels would be unreadable and hide the image
         room -= area
         taken.append(place)
         placed.append(label)
-    for (left, top, right, bottom), label in zip(reversed(taken), reversed(placed), strict=True):  # surest on top
+    for (left, top, right, bottom), label in zip(
+        reversed(taken), reversed(placed), strict=True
+    ):  # highest score on top
         canvas[top:bottom, left:right] = label[: bottom - top, : right - left]
     return canvas
 
@@ -133,7 +135,7 @@ def _text(label: int, score: float | None, names: Sequence[str] | None) -> str:
 
 
 def _draw_box(canvas: np.ndarray, box: np.ndarray, color: tuple[int, int, int]) -> None:
-    """A rectangle with a thin rim in black or white, so that it shows on any ground."""
+    """A rectangle with a thin black or white border, visible on any background."""
     thickness = line_width(*canvas.shape[:2])
     first, second = (int(box[0]), int(box[1])), (int(box[2]), int(box[3]))
     if thickness > 1:
@@ -144,7 +146,7 @@ def _draw_box(canvas: np.ndarray, box: np.ndarray, color: tuple[int, int, int]) 
 def _place(
     box: np.ndarray, width: int, height: int, limits: tuple[int, int], taken: list[tuple[int, int, int, int]]
 ) -> tuple[tuple[int, int, int, int], int]:
-    """Where a label goes (xyxy): by its box, inside the image, where it covers other labels least; and how much."""
+    """Position of a label (xyxy) next to its box and inside the image, and its overlap with other labels."""
     left, top, right, bottom = (int(value) for value in box)
     spots = [
         (left, top - height),  # above
@@ -164,7 +166,7 @@ def _place(
             * max(0, min(place[3], other[3]) - max(place[1], other[1]))
             for other in taken
         )
-        moved = abs(inside_y - y) * width  # pushed away from its box: only where the others are worse
+        moved = abs(inside_y - y) * width  # moved away from its box, if the others are worse
         if covered + moved < least:
             best, hidden, least = place, covered, covered + moved
         if least == 0:
@@ -183,7 +185,7 @@ def mosaic(
     limit: int = 16,
     side: int = 1920,
 ) -> np.ndarray:
-    """A batch (B, 3, H, W) uint8 RGB as one picture (rows of tiles), with boxes xyxy in the batch's own pixels.
+    """A batch (B, 3, H, W) uint8 RGB as one picture (rows of tiles), with boxes xyxy in pixels of the batch.
 
     At most `limit` images are shown, in tiles between 240 and 640 pixels wide that fill about `side` pixels.
     """
@@ -212,11 +214,20 @@ def mosaic(
 
 
 def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Write an RGB image; the suffix names the format. Raises ValueError where OpenCV cannot write it."""
+    """Write an RGB image; the suffix names the format. Raises ValueError if OpenCV cannot write it."""
     if not cv2.imwrite(os.fspath(path), cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)):
         raise ValueError(f"{path}: the image could not be written; expected a writable path ending in .jpg or .png")
 
 
-def save_mosaic(path: str | os.PathLike, images: np.ndarray, boxes: Sequence, labels: Sequence, **options) -> None:
+def save_mosaic(
+    path: str | os.PathLike,
+    images: np.ndarray,
+    boxes: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    *,
+    names: Sequence[str],
+    scores: Sequence[np.ndarray] | None = None,
+    captions: Sequence[str] | None = None,
+) -> None:
     """Write `mosaic(...)` to a file."""
-    save_image(path, mosaic(np.asarray(images), boxes, labels, **options))
+    save_image(path, mosaic(images, boxes, labels, names=names, scores=scores, captions=captions))

@@ -1,4 +1,4 @@
-"""Pictures of a run: curves, the data's labels, batches, confusion. Figures are objects, without pyplot's globals."""
+"""Pictures of a run: curves, label statistics, batches, confusion matrices. Figures are built without pyplot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from core.files import replacing
+from core.metrics import BY_KEY, LOSSES
 from core.text import printable
+from core.types import Batch
+from data.annotations import Annotations
+from engine.evaluation.coco import EvalStats
+from engine.evaluation.evaluate import DrawnBatch, EvalResult
+from engine.loggers import Row
 from engine.pictures.drawing import class_color, draw_detections, mosaic, save_image, save_mosaic
 
 __all__ = [
@@ -35,9 +40,9 @@ __all__ = [
     "save_mosaic",
 ]
 
-LARGEST_SIDE = 60.0  # inches of a figure that grows with the number of classes: 7,200 pixels
-LONGEST_NAME = 40  # letters of a class name
-MANY = 20  # beyond so many classes the curves of single classes are drawn thin, without a legend
+MAX_INCHES = 60.0  # of a figure that grows with the number of classes: 7,200 pixels
+MAX_NAME = 40  # characters of a class name
+MANY = 20  # classes; with more, their curves are drawn thin, without a legend
 TRAIN, VAL, THIRD, FOURTH, FIFTH = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
 
 
@@ -48,48 +53,42 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _plain(name: str) -> str:
-    """A class name as matplotlib draws it letter by letter: one line, no formulas between dollar signs."""
-    short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    """A class name for matplotlib: one line, without formulas between dollar signs."""
+    short = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
     return printable(short).replace("$", r"\$")
 
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:
-    """Write the figure beside its place and rename, so that a viewer never sees half a picture."""
+    """Write the figure atomically, so that a viewer never sees half a picture."""
     with replacing(path) as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a letter that the font lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # characters missing in the font are drawn as boxes
         figure.savefig(file, format=Path(path).suffix.removeprefix("."))
 
 
 # ------------------------------------------------------------------------------------------------------- the training
 
 
-def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """One column of results.csv as floats; what is missing or empty is NaN, and so is COCO's -1."""
+def _column(rows: Sequence[Row], name: str) -> np.ndarray:
+    """One column of results.csv as floats; NaN if missing or empty, or for COCO's -1."""
     values = [row.get(name) for row in rows]
-    column = np.array([np.nan if value in (None, "", "-") else float(value) for value in values], float)
+    column = np.array([np.nan if value in (None, "", "-") else value for value in values]).astype(float)
     return np.where(column == -1, np.nan, column) if name.startswith("metrics/") else column
 
 
-def plot_results(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
-    """results.png: losses, precision and recall, mAP, AP by object size, learning rate and time, over the epochs."""
+def plot_results(path: str | os.PathLike, rows: Sequence[Row]) -> None:
+    """results.png: losses, precision and recall, mAP, AP by object size, learning rate and time by epoch."""
     if not rows:
         return
     figure = _figure(17, 8)
     axes = figure.subplots(2, 4)
     epoch = _column(rows, "epoch")
-    title = {
-        "box": "box loss (CIoU)",
-        "obj": "objectness loss (BCE)",
-        "cls": "class loss (BCE)",
-        "dfl": "distribution focal loss",
-    }
-    parts = [part for part in title if f"train/{part}_loss" in rows[-1]]
-    for axis, part in zip(axes[0][:3], parts, strict=False):
-        series = {"train": f"train/{part}_loss", "validation": f"val/{part}_loss"}
-        _lines(axis, rows, epoch, title[part], series, "loss")
+    terms = [key.removeprefix("train/").removesuffix("_loss") for key in rows[-1] if key.startswith("train/")]
+    for axis, term in zip(axes[0][:3], terms, strict=False):
+        series = {"train": f"train/{term}_loss", "validation": f"val/{term}_loss"}
+        _lines(axis, rows, epoch, LOSSES.get(term, f"{term} loss"), series, "loss")
     _lines(
         axes[0, 3], rows, epoch, "precision and recall (IoU 0.5, best F1)",
-        {"precision": "metrics/precision", "recall": "metrics/recall"}, "share", best=False,
+        {"precision": "metrics/precision", "recall": "metrics/recall"}, "fraction", best=False,
     )  # fmt: skip
     headline = {"mAP50": "metrics/mAP50", "mAP50-95": "metrics/mAP50-95"}
     _lines(axes[1, 0], rows, epoch, "mean average precision", headline, "mAP", best=True)
@@ -102,7 +101,7 @@ def plot_results(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> 
 
 def _lines(
     axis: Axes,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     epoch: np.ndarray,
     title: str,
     series: Mapping[str, str],
@@ -128,7 +127,7 @@ def _lines(
     _epoch_axis(axis, epoch)
     if log and shown:
         axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-    if unit in ("share", "mAP", "AP"):
+    if unit in ("fraction", "mAP", "AP"):
         axis.set_ylim(0, 1.02)
     elif not log:
         axis.set_ylim(bottom=0)
@@ -140,22 +139,21 @@ def _lines(
 
 
 def _epoch_axis(axis: Axes, epoch: np.ndarray) -> None:
-    """Whole epochs only, also where there is a single one."""
+    """Ticks at whole epochs, even for a single one."""
     axis.set(xlabel="epoch", xlim=(np.nanmin(epoch) - 0.6, np.nanmax(epoch) + 0.6))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def _epoch_times(axis: Axes, rows: Sequence[Mapping[str, Any]], epoch: np.ndarray) -> None:
-    parts = {"training": "time_train_s", "warm-up": "time_warmup_s", "waiting for data": "time_data_s"}
-    parts |= {"validation": "time_val_s", "saving": "time_save_s"}
+def _epoch_times(axis: Axes, rows: Sequence[Row], epoch: np.ndarray) -> None:
+    parts = ("time_train_s", "time_warmup_s", "time_data_s", "time_val_s", "time_save_s")
     base = np.zeros(len(epoch))
-    for (name, column), color in zip(parts.items(), (TRAIN, FIFTH, VAL, THIRD, FOURTH), strict=True):
-        values = np.nan_to_num(_column(rows, column))
+    for key, color in zip(parts, (TRAIN, FIFTH, VAL, THIRD, FOURTH), strict=True):
+        values = np.nan_to_num(_column(rows, key))
         if not values.any():
             continue
-        axis.bar(epoch, values, 0.9, bottom=base, color=color, label=name)
+        axis.bar(epoch, values, 0.9, bottom=base, color=color, label=BY_KEY[key].title)
         base += values
-    axis.set(title="time of each epoch", ylabel="seconds", ylim=(0, max(base.max() * 1.35, 1e-3)))
+    axis.set(title="time per epoch", ylabel="seconds", ylim=(0, max(base.max() * 1.35, 1e-3)))
     _epoch_axis(axis, epoch)
     if base.any():
         axis.legend(framealpha=0.7, ncols=2, fontsize="small")
@@ -173,13 +171,13 @@ def plot_labels(
     names: Sequence[str],
     title: str = "",
 ) -> None:
-    """labels.png: objects by class, where they lie, how large they are, how many an image holds.
+    """labels.png: objects by class, their positions and sizes, and the number of objects per image.
 
-    `boxes` (n, 4): centre x, centre y, width, height as shares of the image; `labels` (n,) class positions;
+    `boxes` (n, 4): center x, center y, width, height as fractions of the image; `labels` (n,) class positions;
     `boxes_per_image` (images,), zeros included.
     """
     boxes = np.asarray(boxes, float).reshape(-1, 4)
-    figure = _figure(16, min(max(9.0, 1.5 + 0.165 * len(names)), LARGEST_SIDE))
+    figure = _figure(16, min(max(9.0, 1.5 + 0.165 * len(names)), MAX_INCHES))
     grid = figure.add_gridspec(2, 3, width_ratios=(1.1, 1, 1))
     _class_bars(figure.add_subplot(grid[:, 0]), np.bincount(np.asarray(labels, int), minlength=len(names)), names)
     centres, sizes, scales, crowding = (figure.add_subplot(grid[row, column]) for row in (0, 1) for column in (1, 2))
@@ -188,8 +186,8 @@ def plot_labels(
     centres.invert_yaxis()
     _heat(sizes, boxes[:, 2], boxes[:, 3])
     sizes.set(title="box sizes", xlabel="box width / image width", ylabel="box height / image height")
-    share = np.sqrt(np.clip(boxes[:, 2] * boxes[:, 3], 0, 1))
-    scales.hist(share, np.linspace(0, max(share.max(initial=0.05), 0.05), 41).tolist(), color=TRAIN)
+    scale = np.sqrt(np.clip(boxes[:, 2] * boxes[:, 3], 0, 1))
+    scales.hist(scale, np.linspace(0, max(scale.max(initial=0.05), 0.05), 41).tolist(), color=TRAIN)
     scales.set(title="object scale", xlabel="√(box area / image area)", ylabel="objects", box_aspect=1)
     counts = np.asarray(boxes_per_image, int)
     top = int(counts.max(initial=0))
@@ -204,13 +202,13 @@ def plot_labels(
     _save(figure, path)
 
 
-def plot_dataset(path: str | os.PathLike, annotations: Any, *, title: str = "") -> None:
-    """labels.png of a loaded split (compact arrays: boxes xywh pixels, labels, crowd, starts, sizes, classes)."""
+def plot_dataset(path: str | os.PathLike, annotations: Annotations, *, title: str = "") -> None:
+    """labels.png of a loaded split."""
     counts = np.diff(annotations.starts)
     image = np.repeat(np.arange(len(counts)), counts)
     single = ~np.asarray(annotations.crowd, bool)
     sizes = np.asarray(annotations.sizes, float)[image]
-    shown = single & (sizes > 0).all(axis=1)  # the size of an image may be unknown until it is opened
+    shown = single & (sizes > 0).all(axis=1)  # the size of an image may be unknown
     low = np.clip(annotations.boxes[:, :2], 0, sizes)[shown]
     high = np.clip(annotations.boxes[:, :2] + annotations.boxes[:, 2:], 0, sizes)[shown]
     plot_labels(
@@ -226,22 +224,24 @@ def plot_dataset(path: str | os.PathLike, annotations: Any, *, title: str = "") 
 def _class_bars(axis: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
     small = len(names) > 16
     positions = list(range(len(names)))
-    axis.barh(positions, counts, color=[_shares(class_color(k)) for k in positions], height=0.8)
+    axis.barh(positions, counts, color=[_unit_rgb(class_color(k)) for k in positions], height=0.8)
     axis.set_yticks(positions, [_plain(name) for name in names], fontsize=8 if small else 10)
-    axis.set(title="objects by class", xlabel="objects", ylim=(max(len(names), 6) - 0.4, -0.6))  # one bar stays a bar
+    axis.set(
+        title="objects by class", xlabel="objects", ylim=(max(len(names), 6) - 0.4, -0.6)
+    )  # keeps a single bar thin
     axis.set_xlim(0, max(counts.max(initial=0) * 1.18, 1))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     for place, count in zip(positions, counts.tolist(), strict=True):
         axis.text(count, place, f" {count}", va="center", fontsize=7 if small else 9)
 
 
-def _shares(color: tuple[int, int, int]) -> tuple[float, float, float]:
-    """A colour as matplotlib wants it."""
+def _unit_rgb(color: tuple[int, int, int]) -> tuple[float, float, float]:
+    """A color in 0..1, for matplotlib."""
     return color[0] / 255, color[1] / 255, color[2] / 255
 
 
 def _heat(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:
-    """A two-dimensional histogram; the colour scale follows the square root, so that rare places show."""
+    """A two-dimensional histogram with a square-root color scale, which shows rare values."""
     axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     if not len(x):
         axis.text(0.5, 0.5, "no objects", ha="center", va="center", transform=axis.transAxes, color="grey")
@@ -254,8 +254,8 @@ def _heat(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:
     bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
-def plot_train_batch(path: str | os.PathLike, batch: Any, names: Sequence[str]) -> None:
-    """train_batch*.jpg: a training batch as the network sees it. `batch`: images, targets and paths."""
+def plot_train_batch(path: str | os.PathLike, batch: Batch, names: Sequence[str]) -> None:
+    """train_batch*.jpg: a training batch as the network sees it."""
     masks = batch.targets.mask.cpu().numpy().astype(bool)
     boxes, labels = batch.targets.boxes.cpu().numpy(), batch.targets.labels.cpu().numpy()
     save_mosaic(
@@ -269,37 +269,36 @@ def plot_train_batch(path: str | os.PathLike, batch: Any, names: Sequence[str]) 
 
 
 def plot_samples(
-    folder: str | os.PathLike, samples: Sequence[Any], names: Sequence[str], *, conf: float = 0.25
+    folder: str | os.PathLike, batches: Sequence[DrawnBatch], names: Sequence[str], *, conf: float = 0.25
 ) -> None:
-    """val_batch*_labels.jpg and val_batch*_pred.jpg from `EvalResult.samples`; detections from `conf` on are drawn."""
-    for number, sample in enumerate(samples):
-        images = sample.images.numpy()
-        options: dict[str, Any] = {"names": names, "captions": sample.paths}
+    """val_batch*_labels.jpg and val_batch*_pred.jpg; detections with a score of at least `conf` are drawn."""
+    for number, batch in enumerate(batches):
+        images, captions = batch.images.numpy(), batch.paths
         target = Path(folder) / f"val_batch{number}_labels.jpg"
-        save_mosaic(target, images, sample.target_boxes, sample.target_labels, **options)
-        sure = [scores >= conf for scores in sample.scores]
-        boxes, scores, labels = (
-            [values[m] for values, m in zip(part, sure, strict=True)]
-            for part in (sample.boxes, sample.scores, sample.labels)
-        )
-        save_mosaic(Path(folder) / f"val_batch{number}_pred.jpg", images, boxes, labels, scores=scores, **options)
+        save_mosaic(target, images, batch.target_boxes, batch.target_labels, names=names, captions=captions)
+        kept = [each.scores >= conf for each in batch.detections]
+        boxes = [each.boxes[mask].numpy() for each, mask in zip(batch.detections, kept, strict=True)]
+        scores = [each.scores[mask].numpy() for each, mask in zip(batch.detections, kept, strict=True)]
+        labels = [each.labels[mask].numpy() for each, mask in zip(batch.detections, kept, strict=True)]
+        target = Path(folder) / f"val_batch{number}_pred.jpg"
+        save_mosaic(target, images, boxes, labels, scores=scores, names=names, captions=captions)
 
 
 # ------------------------------------------------------------------------------------------------------ the evaluation
 
 
-def plot_evaluation(folder: str | os.PathLike, result: Any) -> None:
-    """All pictures of an evaluation (`EvalResult`): PR and F1 curves, both confusion matrices, sample batches."""
+def plot_evaluation(folder: str | os.PathLike, result: EvalResult) -> None:
+    """All pictures of an evaluation: PR and F1 curves, both confusion matrices, sample batches."""
     folder = Path(folder)
     plot_pr_curve(folder / "PR_curve.png", result.stats)
     plot_f1_curve(folder / "F1_curve.png", result.stats)
-    plot_confusion(folder / "confusion_matrix.png", result.confusion, result.names, normalise=False)
-    plot_confusion(folder / "confusion_matrix_normalized.png", result.confusion, result.names, normalise=True)
-    plot_samples(folder, result.samples, result.names)
+    plot_confusion(folder / "confusion_matrix.png", result.confusion, result.truth.names, normalise=False)
+    plot_confusion(folder / "confusion_matrix_normalized.png", result.confusion, result.truth.names, normalise=True)
+    plot_samples(folder, result.drawn, result.truth.names)
 
 
-def plot_pr_curve(path: str | os.PathLike, stats: Any) -> None:
-    """PR_curve.png: COCO's interpolated precision over recall at IoU 0.5, by class and on average."""
+def plot_pr_curve(path: str | os.PathLike, stats: EvalStats) -> None:
+    """PR_curve.png: COCO's interpolated precision over recall at IoU 0.5, by class and their mean."""
     entries = [
         (row.name, stats.pr_precision[k], f"{row.ap50:.3f}") for k, row in enumerate(stats.per_class) if row.instances
     ]
@@ -309,8 +308,8 @@ def plot_pr_curve(path: str | os.PathLike, stats: Any) -> None:
     _curves(path, stats.pr_recall, entries, mean, label, axes, None)
 
 
-def plot_f1_curve(path: str | os.PathLike, stats: Any) -> None:
-    """F1_curve.png: F1 at IoU 0.5 against the confidence threshold, by class and on average, with its best point."""
+def plot_f1_curve(path: str | os.PathLike, stats: EvalStats) -> None:
+    """F1_curve.png: F1 at IoU 0.5 over the confidence threshold, by class and their mean, with its maximum."""
     f1 = stats.curves.f1
     entries = [(row.name, f1[k], f"{f1[k].max():.3f}") for k, row in enumerate(stats.per_class) if row.instances]
     mean = np.mean([curve for _, curve, _ in entries], axis=0) if entries else None
@@ -333,7 +332,7 @@ def _curves(
     axes: Mapping[str, str],
     mark: float | None,
 ) -> None:
-    """One line a class with a legend where there are few, thin grey lines where there are many, and the mean."""
+    """One line per class, with a legend if they are few and thin grey if they are many, and the mean."""
     few = 1 < len(entries) <= MANY
     figure = _figure(10.5 if few else 8.5, 6.5)
     axis = figure.subplots()
@@ -341,7 +340,7 @@ def _curves(
     for k, (name, curve, number) in enumerate(entries if len(entries) > 1 else ()):
         if few:
             style = ("-", "--", ":")[k // 8]
-            axis.plot(x, curve, style, color=_shares(class_color(k % 8)), lw=1.4, label=f"{name} {number}")
+            axis.plot(x, curve, style, color=_unit_rgb(class_color(k % 8)), lw=1.4, label=f"{name} {number}")
         else:
             axis.plot(x, curve, color="grey", lw=0.6, alpha=0.5, label="single classes" if k == 0 else None)
     if mean is not None:
@@ -360,9 +359,9 @@ def _curves(
 
 
 def plot_confusion(path: str | os.PathLike, counts: np.ndarray, names: Sequence[str], *, normalise: bool) -> None:
-    """The confusion matrix, rows predicted and columns true; `normalise`: as shares of each true class.
+    """The confusion matrix, rows predicted and columns true; `normalise`: as fractions of each true class.
 
-    In the last column stand detections on background, in the last row objects that were missed.
+    The last column holds detections on background, the last row missed objects.
     """
     size = len(counts)
     ticks = [*map(_plain, names), "background"]
@@ -372,7 +371,7 @@ def plot_confusion(path: str | os.PathLike, counts: np.ndarray, names: Sequence[
             values, values.sum(axis=0, keepdims=True), out=np.zeros_like(values), where=values.sum(axis=0) > 0
         )
     cell = 0.62 if size <= 12 else 0.42 if size <= 32 else 0.27
-    side = min(max(5.0, cell * size), LARGEST_SIDE)
+    side = min(max(5.0, cell * size), MAX_INCHES)
     figure = _figure(side + 3.2, side + 2.2)
     axis = figure.subplots()
     norm = PowerNorm(0.5, 0, 1 if normalise else max(values.max(), 1))
@@ -385,8 +384,8 @@ def plot_confusion(path: str | os.PathLike, counts: np.ndarray, names: Sequence[
     axis.grid(which="minor", color="lightgrey", lw=0.5)
     axis.tick_params(which="minor", length=0)
     _cell_texts(axis, values, normalise=normalise, font=font)
-    what = "share of each column" if normalise else "number of objects"
-    axis.set_xlabel("true class (last column: found where nothing is)", fontsize=font + 3)
+    what = "fraction of the column" if normalise else "number of objects"
+    axis.set_xlabel("true class (last column: background)", fontsize=font + 3)
     axis.set_ylabel("predicted class (last row: missed)", fontsize=font + 3)
     axis.set_title(f"confusion matrix, {what} (confidence > 0.25, IoU > 0.45)", fontsize=font + 4)
     bar = figure.colorbar(picture, ax=axis, shrink=0.8, aspect=35, label=what)
@@ -396,7 +395,7 @@ def plot_confusion(path: str | os.PathLike, counts: np.ndarray, names: Sequence[
 
 
 def _cell_texts(axis: Axes, values: np.ndarray, *, normalise: bool, font: int) -> None:
-    """Numbers in the cells that are not empty; white on dark cells."""
+    """Numbers in the cells that are not zero; white on dark cells."""
     dark = 0.35 * (1.0 if normalise else max(values.max(), 1))
     crowded = len(values) > 32
     for row, column in zip(*np.nonzero(values), strict=True):

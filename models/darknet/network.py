@@ -3,21 +3,21 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Unpack
 
 import numpy as np
 from torch import Tensor, nn
 
 from core.geometry import Geometry, centred, stretch
-from core.types import Detections, Targets
+from core.options import NmsOptions
+from core.types import Detections, DetectorModel, Targets
 from models.activations import ActivationSpec, make_activation
 from models.blocks import AddAct, ConvAct, ConvNormAct, folded
 from models.darknet.graph import IMAGE, RULE, Layer, Plan
 from models.darknet.layers import Add, BoxHead, MaxPool, Route, Softmax, decode_heads, diou_nms
 from models.darknet.loss import LossRule, darknet_loss
-from models.decode import NmsOptions, nms
+from models.decode import nms
 
 NORM_EPS = 1e-6  # agrees with stored outputs of Darknet to 5e-5; 1e-5 differs by 0.014
 NORM_MOMENTUM = 0.1  # of the running statistics, as in Darknet on the CPU; smaller values lag behind in short trainings
@@ -25,7 +25,7 @@ PRIOR = 0.01  # initial objectness of every prediction
 PADDING_GREY = 128  # 0.5 in Darknet's letterbox
 
 
-class Darknet(nn.Module):
+class Darknet(DetectorModel):
     """The network of a `.cfg`; images (B, 3, H, W) in 0..1 with height and width divisible by `stride`."""
 
     loss_names = ("box", "obj", "cls")
@@ -127,12 +127,12 @@ class Darknet(nn.Module):
             raise ValueError(f"{self.plan.file}: a classifier without [yolo] layers, which detects no boxes")
         return decode_heads(outputs, self.box_heads)
 
-    def nms(self, boxes: Tensor, scores: Tensor, **options: Unpack[NmsOptions]) -> list[Detections]:
-        """The detections of each image, by the nms_kind of the cfg; see `models.decode.nms` for the options."""
+    def nms(self, boxes: Tensor, scores: Tensor, options: NmsOptions) -> list[Detections]:
+        """The detections of each image, by the nms_kind of the cfg."""
         head = self.plan.heads[0].section
         if head["nms_kind"] == "diounms":
-            options["suppress"] = partial(diou_nms, beta=head["beta_nms"])
-        return nms(boxes, scores, **options)
+            return nms(boxes, scores, suppress=partial(diou_nms, beta=head["beta_nms"]), **asdict(options))
+        return nms(boxes, scores, **asdict(options))
 
     def fused(self) -> "Darknet":
         """A copy for inference with every batch norm folded into its convolution."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from configs.schema import load
+from core.options import NmsOptions
 from core.types import Targets
 from engine.optim import parameter_groups
 from models import build_model, census, resolve_activations
@@ -186,7 +187,7 @@ def test_decoding_and_assignment_at_other_levels(levels):
         rows = {int(found.anchors[0, b, k]): b for b, k in found.positive[0].nonzero().tolist()}
         assert rows == {anchor: box for anchor, (box, _) in wanted.items()}
     total, _ = model.loss(maps, targets)
-    assert total.isfinite() and len(model.nms(boxes, scores, conf=0.5, iou=0.5, max_det=50)) == 2
+    assert total.isfinite() and len(model.nms(boxes, scores, NmsOptions(conf=0.5, iou=0.5, max_det=50))) == 2
 
 
 @pytest.mark.parametrize(

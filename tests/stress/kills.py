@@ -153,7 +153,7 @@ def die_at(event: str, number: int, share: float) -> None:
         os.replace = replaced  # type: ignore[assignment]
     else:  # while a checkpoint is being written
         save = engine.checkpoint.save_checkpoint
-        watched = engine.checkpoint._Watched
+        watched = engine.checkpoint._ErrorKeepingFile
         inner_write = watched.write
 
         def saving(path: Path, content: dict[str, Any]) -> None:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data.annotations import Annotations
-from data.coco import read_coco
 from engine.evaluation.coco import (
     STAT_NAMES,
-    assert_equal,
     coco_stats,
     differences,
-    format_stats,
     official_stats,
-    predictions_from_coco,
     write_predictions,
 )
 from engine.evaluation.ground_truth import GroundTruth
 from engine.evaluation.matching import BoxTable, confusion_counts, found_objects
+from tests.support.coco import ground_truth, prediction_rows, read_annotations
 from tests.support.shared import shared
 
 REFERENCES = ("cocoapi_fakebbox100", "rafaelpadilla_coco_bboxarea")
@@ -53,8 +48,9 @@ def tiny_truth(**changes) -> dict:
 @pytest.mark.parametrize("name", REFERENCES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_published_numbers_are_reproduced(name, backend):
-    truth, detections, expected = reference(name)
-    stats = coco_stats(truth, detections, backend=backend)
+    content, detections, expected = reference(name)
+    truth = ground_truth(content)
+    stats = coco_stats(truth, prediction_rows(detections, truth), backend=backend)
     found = [stats.numbers[key] for key in STAT_NAMES]
     np.testing.assert_allclose(found, expected["pycocotools"], rtol=0, atol=1e-15)
     np.testing.assert_allclose(found, expected["published"], rtol=0, atol=1e-6)
@@ -72,7 +68,7 @@ def test_hand_worked_case(backend):
             [20, 55, 55, 10, 10, 0.9, 7],  # in the crowd: neither right nor wrong
         ]
     )
-    stats = coco_stats(tiny_truth(), predictions, backend=backend)
+    stats = coco_stats(ground_truth(tiny_truth()), predictions, backend=backend)
     # 51 of COCO's 101 recall levels lie at or below 0.5.
     cat = (51 * 1.0 + 50 * 2 / 3) / 101
     dog = 7 / 10  # 324 / 400 = 0.81 passes the thresholds 0.50 to 0.80
@@ -95,14 +91,13 @@ def test_hand_worked_case(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nothing_found_and_nothing_to_find(backend):
     none = np.zeros((0, 7))
-    missed = coco_stats(tiny_truth(), none, backend=backend)
+    missed = coco_stats(ground_truth(tiny_truth()), none, backend=backend)
     assert missed.numbers["mAP50-95"] == 0 and missed.numbers["AP_large"] == -1
     assert missed.precision == 0 and missed.recall == 0
     for predictions in (none, np.array([[10, 1, 1, 5, 5, 0.5, 3]])):
-        empty = coco_stats(tiny_truth(annotations=[]), predictions, backend=backend)
+        empty = coco_stats(ground_truth(tiny_truth(annotations=[])), predictions, backend=backend)
         assert set(empty.numbers.values()) == {-1.0}
         assert empty.precision == -1 and np.isnan(empty.pr_precision).all()
-    assert "-" in format_stats(empty)
 
 
 def random_case(seed: int, images: int = 12) -> tuple[dict, np.ndarray]:
@@ -130,12 +125,15 @@ def random_case(seed: int, images: int = 12) -> tuple[dict, np.ndarray]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_fast_backend_equals_pycocotools(seed):
-    truth, predictions = random_case(seed)
+    content, predictions = random_case(seed)
+    truth = GroundTruth.from_annotations(
+        read_annotations(content).relabelled([f"class {i}" for i in (9, 2, 5)], [9, 2, 5])
+    )
     official = coco_stats(truth, predictions)
     fast = coco_stats(truth, predictions, backend="fast")
-    assert_equal(official, fast)
+    assert differences(official, fast) == {}
     np.testing.assert_array_equal(official.pr_precision, fast.pr_precision)
-    # Rows are in the order of the ground truth's categories, though the libraries sort by id.
+    # Rows are in the order of the classes, though the libraries sort by id.
     assert [row.category_id for row in official.per_class] == [9, 2, 5]
     only_nine = coco_stats(truth, predictions[predictions[:, 6] == 9])
     assert only_nine.per_class[0].ap == official.per_class[0].ap > 0
@@ -148,10 +146,10 @@ def test_matching_equals_pycocotools(seed):
     from pycocotools.cocoeval import COCOeval
 
     content, predictions = random_case(seed)
-    truth = GroundTruth(content)
-    objects, crowd = truth.table()
-    table = BoxTable(predictions[:, 0].astype(int), predictions[:, 1:5], truth.labels(predictions[:, 6].astype(int)))
-    kept, positive, ignored = found_objects(table, predictions[:, 5], objects, crowd)
+    truth = ground_truth(content)
+    labels = truth.labels_of(predictions[:, 6].astype(int))
+    table = BoxTable(predictions[:, 0].astype(int), predictions[:, 1:5], labels)
+    kept, positive, ignored = found_objects(table, predictions[:, 5], truth.table(), truth.crowd)
     coco = COCO()
     coco.dataset = content
     coco.createIndex()
@@ -169,21 +167,16 @@ def test_matching_equals_pycocotools(seed):
 
 def test_detections_beyond_a_hundred_do_not_count():
     rows = [[10, 10, 10, 40, 40, 0.001, 3]] + [[10, 70, 0, 5, 5, 0.5, 3]] * 100
-    stats = coco_stats(tiny_truth(), np.array(rows))
+    stats = coco_stats(ground_truth(tiny_truth()), np.array(rows))
     assert stats.per_class[0].recall == 0 and stats.numbers["AR100"] == 0
 
 
-def test_image_ids_restrict_truth_and_predictions():
-    predictions = [
-        {"image_id": 10, "category_id": 3, "bbox": [10, 10, 40, 40], "score": 0.9},
-        {"image_id": 20, "category_id": 3, "bbox": [60, 0, 30, 30], "score": 0.95},
-    ]
-    stats = coco_stats(tiny_truth(), predictions, image_ids=[10])
+def test_skipped_images_do_not_count():
+    truth = ground_truth(tiny_truth(), image_ids=[10])
+    stats = coco_stats(truth, np.array([[10, 10, 10, 40, 40, 0.9, 3]]))
     assert stats.images == 1 and stats.per_class[0].ap == pytest.approx(1.0)
-    rows = predictions_from_coco(predictions, GroundTruth(tiny_truth()))
-    assert coco_stats(tiny_truth(), rows, image_ids=[10]).numbers == stats.numbers
-    with pytest.raises(ValueError, match="99"):
-        coco_stats(tiny_truth(), predictions, image_ids=[10, 99])
+    with pytest.raises(ValueError, match="20"):
+        coco_stats(truth, np.array([[20, 60, 0, 30, 30, 0.95, 3]]))
 
 
 def test_text_image_ids_and_missing_fields():
@@ -197,8 +190,9 @@ def test_text_image_ids_and_missing_fields():
         {"image_id": "a", "category_id": 3, "bbox": [0, 0, 10, 10], "score": 0.5},
         {"image_id": "b", "category_id": 7, "bbox": [5, 5, 40, 40], "score": 0.5},
     ]
+    truth = ground_truth(content)
     for backend in BACKENDS:
-        numbers = coco_stats(content, found, backend=backend).numbers
+        numbers = coco_stats(truth, prediction_rows(found, truth), backend=backend).numbers
         assert numbers["mAP50-95"] == numbers["AP_small"] == numbers["AP_medium"] == pytest.approx(1.0)
 
 
@@ -207,34 +201,28 @@ def test_annotation_id_zero_is_told():
     content = tiny_truth()
     for shifted in content["annotations"]:
         shifted["id"] -= 1
-    truth = GroundTruth(content)
+    truth = ground_truth(content)
     predictions = np.array([[10, 10, 10, 40, 40, 0.9, 3], [20, 0, 0, 50, 50, 0.8, 3]])
     stats = official_stats(truth, predictions)
     assert stats.backend == "pycocotools"
     assert any("id 0" in note for note in stats.notes)
     gaps = differences(stats, coco_stats(truth, predictions, backend="fast"))
     if gaps:  # a later pycocotools may repair this
-        assert any("mAP50-95" in note for note in stats.notes)
-        with pytest.raises(ValueError, match="mAP50-95"):
-            assert_equal(stats, coco_stats(truth, predictions, backend="fast"))
+        assert "mAP50-95" in gaps and any("mAP50-95" in note for note in stats.notes)
 
 
-def test_wrong_input_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="absent.json"):
-        coco_stats(tmp_path / "absent.json", [])
-    with pytest.raises(ValueError, match="categories"):
-        coco_stats({"images": []}, [])
+def test_wrong_input_is_named():
+    truth = ground_truth(tiny_truth())
     with pytest.raises(ValueError, match="77"):
-        coco_stats(tiny_truth(), np.array([[77, 0, 0, 1, 1, 0.5, 3]]))
+        coco_stats(truth, np.array([[77, 0, 0, 1, 1, 0.5, 3]]))
     with pytest.raises(ValueError, match="pycocotools"):
-        coco_stats(tiny_truth(), [], backend="slow")
-    stats = coco_stats(tiny_truth(), np.array([[10, 10, 10, 40, 40, 0.5, 99]]))
+        coco_stats(truth, np.zeros((0, 7)), backend="slow")
+    stats = coco_stats(truth, np.array([[10, 10, 10, 40, 40, 0.5, 99]]))
     assert stats.numbers["mAP50"] == 0 and "99" in stats.notes[0]
 
 
 def test_confusion_counts():
-    truth = GroundTruth(tiny_truth())
-    objects, crowd = truth.table()
+    truth = ground_truth(tiny_truth())
     found = np.array(
         [
             [10, 10, 10, 40, 40, 0.9, 1],  # a cat taken for a dog
@@ -245,33 +233,30 @@ def test_confusion_counts():
         ]
     )
     table = BoxTable(found[:, 0].astype(int), found[:, 1:5], found[:, 6].astype(int))
-    counts = confusion_counts(table, found[:, 5], objects, crowd, num_classes=2)
+    counts = confusion_counts(table, found[:, 5], truth.table(), truth.crowd, num_classes=2)
     assert counts.tolist() == [[1, 0, 1], [1, 0, 0], [0, 1, 0]]
 
 
 def test_written_predictions_survive_any_numbers(tmp_path):
     content, predictions = random_case(3)
     predictions[:, 5] = np.round(np.random.default_rng(0).random(len(predictions)), 5)
-    truth = GroundTruth(content)
+    truth = ground_truth(content)
     write_predictions(tmp_path / "p.json", predictions, truth)
-    again = predictions_from_coco(json.loads((tmp_path / "p.json").read_text()), truth)
+    again = prediction_rows(json.loads((tmp_path / "p.json").read_text()), truth)
     np.testing.assert_array_equal(again, predictions)
 
 
-def test_single_class(tmp_path):
-    loaded = load(tmp_path, tiny_truth())
-    merged = GroundTruth.from_annotations(loaded.as_single_class())
-    assert merged.names == ["object"] and set(merged.category_id) == {3}
-    truth = GroundTruth.from_annotations(loaded, single_cls=True)
+def test_single_class():
+    truth = GroundTruth.from_annotations(read_annotations(tiny_truth()).as_single_class())
+    assert truth.names == ["object"] and set(truth.category_id) == {3}
     stats = coco_stats(truth, np.array([[10, 60, 60, 20, 20, 0.9, 3]]))
-    assert [(row.name, row.instances) for row in stats.per_class] == [("cat", 3)]
+    assert [(row.name, row.instances) for row in stats.per_class] == [("object", 3)]
     assert stats.per_class[0].recall == pytest.approx(1 / 3)
 
 
-def test_unusable_annotations_are_left_out_with_a_note(tmp_path):
-    """Broken records, which the data set lists among its problems, do not stop the evaluation."""
+def test_unusable_annotations_do_not_count():
+    """Broken records, which the data set lists among its issues, do not stop the evaluation."""
     content = tiny_truth()
-    content["images"].append({"id": 20, "file_name": "again.jpg"})
     content["annotations"] += [
         annotation(5, 10, 3, [1, 2, 3]),
         annotation(6, 10, 3, [1, float("nan"), 3, 3]),
@@ -280,37 +265,37 @@ def test_unusable_annotations_are_left_out_with_a_note(tmp_path):
         {"id": 8, "image_id": 10, "category_id": 3},
         annotation(9, 10, 3, [0, 0, 9, 9], area=float("nan")),
     ]
-    path = tmp_path / "truth.json"
-    path.write_text(json.dumps(content))
-    truth = GroundTruth(path)
-    assert truth.annotation_id.tolist() == [1, 2, 3, 4, 9] and truth.area[-1] == 81 and truth.image_ids == [10, 20]
+    truth = ground_truth(content)
+    assert sorted(truth.area.tolist()) == [81, 400, 1600, 2500, 2500] and len(truth.issues) == 5
     stats = official_stats(truth, np.array([[10, 10, 10, 40, 40, 0.9, 3]]))
-    assert stats.instances == 4 and stats.notes == ["4 annotations with no usable box or a repeated id left out"]
-    path.write_text("{")
-    with pytest.raises(ValueError, match="truth.json"):
-        GroundTruth(path)
+    assert stats.instances == 4 and stats.notes == []
 
 
-def test_classes_of_another_split(tmp_path):
+def test_the_ids_of_the_file_are_kept_if_nothing_was_skipped():
+    content = tiny_truth()
+    for entry, identity in zip(content["annotations"], (40, 7, 12, 3), strict=True):
+        entry["id"] = identity
+    assert ground_truth(content).annotation_id.tolist() == [40, 7, 12, 3]
+    assert ground_truth(content, image_ids=[20]).annotation_id.tolist() == [12, 3]
+    content["annotations"].append(annotation(0, 99, 3, [0, 0, 9, 9]))
+    assert ground_truth(content).annotation_id.tolist() == [1, 2, 3, 4]
+
+
+def test_classes_of_another_split():
     """A split without one of the classes: detections of it count in the confusion matrix, not in the means."""
-    loaded = load(tmp_path, tiny_truth(categories=[{"id": 3, "name": "cat"}]))
+    loaded = read_annotations(tiny_truth(categories=[{"id": 3, "name": "cat"}]))
     assert GroundTruth.from_annotations(loaded).names == ["cat"]
     truth = GroundTruth.from_annotations(loaded.relabelled(["cat", "dog"], [3, 7]))
     assert truth.names == ["cat", "dog"] and truth.category_id.tolist() == [3, 3]
 
 
-def test_what_was_skipped_does_not_count(tmp_path):
+def test_what_was_skipped_does_not_count():
     """Neither images nor annotations, of whatever form: the data set lists them among its problems."""
     content = tiny_truth()
     content["images"] += [None, {"file_name": "without an id.jpg"}]
     content["categories"] += [7, {"name": "without an id"}]
     content["annotations"] += [None, annotation(9, [10], 3, [0, 0, 9, 9]), annotation(10, 10, "3", [0, 0, 9, 9])]
-    loaded = load(tmp_path, content)
+    loaded = read_annotations(content)
     assert len(loaded.issues) == 7
     truth = GroundTruth.from_annotations(loaded.without([1]))
     assert truth.names == ["cat", "dog"] and truth.image_ids == [10] and len(truth.boxes) == 2
-
-
-def load(folder: Path, content: dict) -> Annotations:
-    (folder / "truth.json").write_text(json.dumps(content))
-    return read_coco(folder / "truth.json", folder, progress=False)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from core.types import Targets
+from core.types import Detections, Targets
 from engine.evaluation.coco import coco_stats
-from engine.evaluation.evaluate import Sample
+from engine.evaluation.evaluate import DrawnBatch
 from engine.evaluation.ground_truth import GroundTruth
 from engine.pictures.drawing import class_color, draw_detections, font_size, line_width, mosaic, text_color
 from engine.pictures.plots import (
@@ -23,6 +23,7 @@ from engine.pictures.plots import (
     plot_results,
     plot_train_batch,
 )
+from tests.support.coco import ground_truth
 
 
 def luminance(color) -> float:
@@ -116,7 +117,7 @@ def synthetic(classes: int) -> tuple[GroundTruth, np.ndarray]:
         rows.append([entry["image_id"], *box, generator.random(), generator.integers(1, classes + 1)])
     images = [{"id": i} for i in range(1, 13)]
     categories = [{"id": i, "name": f"class {i}"} for i in range(1, classes + 1)]
-    return GroundTruth({"images": images, "categories": categories, "annotations": annotations}), np.array(rows)
+    return ground_truth({"images": images, "categories": categories, "annotations": annotations}), np.array(rows)
 
 
 def written(folder) -> dict[str, Any]:
@@ -128,17 +129,18 @@ def written(folder) -> dict[str, Any]:
 def test_pictures_of_an_evaluation(tmp_path, classes):
     truth, predictions = synthetic(classes)
     counts = np.random.default_rng(0).integers(0, 30_000, (classes + 1, classes + 1)) * np.eye(classes + 1, dtype=int)
-    sample = Sample(
+    batch = DrawnBatch(
         images=torch.zeros(2, 3, 64, 96, dtype=torch.uint8),
         paths=["one.jpg", "two.jpg"],
         target_boxes=[np.array([[4, 4, 40, 40]]), np.zeros((0, 4))],
         target_labels=[np.array([0]), np.zeros(0, int)],
-        boxes=[np.array([[4, 4, 40, 40], [8, 8, 20, 20]])] * 2,
-        scores=[np.array([0.9, 0.1])] * 2,
-        labels=[np.array([0, 0])] * 2,
+        detections=[
+            Detections(torch.tensor([[4.0, 4, 40, 40], [8, 8, 20, 20]]), torch.tensor([0.9, 0.1]), torch.tensor([0, 0]))
+        ]
+        * 2,
     )
     stats = coco_stats(truth, predictions, backend="fast")
-    plot_evaluation(tmp_path, SimpleNamespace(stats=stats, confusion=counts, names=truth.names, samples=[sample]))
+    plot_evaluation(tmp_path, SimpleNamespace(stats=stats, confusion=counts, truth=truth, drawn=[batch]))
     pictures = written(tmp_path)
     assert set(pictures) == {
         "PR_curve.png",
@@ -153,9 +155,9 @@ def test_pictures_of_an_evaluation(tmp_path, classes):
 
 @pytest.mark.slow
 def test_pictures_where_there_is_nothing(tmp_path):
-    truth = GroundTruth({"images": [{"id": 1}], "categories": [{"id": 1, "name": "x"}], "annotations": []})
+    truth = ground_truth({"images": [{"id": 1}], "categories": [{"id": 1, "name": "x"}], "annotations": []})
     stats = coco_stats(truth, np.zeros((0, 7)), backend="fast")
-    empty = SimpleNamespace(stats=stats, confusion=np.zeros((2, 2), int), names=["x"], samples=[])
+    empty = SimpleNamespace(stats=stats, confusion=np.zeros((2, 2), int), truth=truth, drawn=[])
     plot_evaluation(tmp_path, empty)
     plot_labels(
         tmp_path / "labels.png", boxes=np.zeros((0, 4)), labels=np.zeros(0), boxes_per_image=np.zeros(2), names=["x"]

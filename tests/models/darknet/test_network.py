@@ -10,6 +10,7 @@ import torch
 from torchvision.ops import batched_nms
 
 from configs.schema import DarknetModel
+from core.options import NmsOptions
 from models import build_model, census, plan_darknet, resolve_activations
 from models.darknet.cfg import parse, training_keys
 from models.darknet.graph import plan_network
@@ -140,10 +141,10 @@ def test_suppression_by_diou_against_a_plain_loop() -> None:
     assert 5 < len(kept) < 70 and diou_nms(boxes, scores, labels, 0.3, beta=0.6).tolist() == kept
     assert len(diou_nms(boxes[:0], scores[:0], labels[:0], 0.3, beta=0.6)) == 0
     text = DETECTOR.replace("nms_kind=greedynms", "").replace("[yolo]", "[yolo]\nnms_kind=diounms")
-    options = {"conf": 0.0, "iou": 0.3, "max_det": 80}
+    options = NmsOptions(conf=0.0, iou=0.3, max_det=80, multi_label=True)
     each = scores[:, None] * torch.nn.functional.one_hot(labels, 2)
     for cfg, wanted in ((text, len(kept)), (DETECTOR, len(batched_nms(boxes, scores, labels, 0.3)))):
-        (found,) = build_model(section(cfg), seed=0).nms(boxes[None], each[None], **options)
+        (found,) = build_model(section(cfg), seed=0).nms(boxes[None], each[None], options)
         assert len(found.boxes) == wanted
     assert len(batched_nms(boxes, scores, labels, 0.3)) < len(kept)
 

@@ -1,0 +1,101 @@
+"""What a training run is built from, and the trainer built from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+import models
+from configs.schema import Config
+from core.device import DeviceConfig
+from core.options import NmsOptions
+from core.types import DetectorModel
+from data.annotations import Annotations
+from data.loader import EvalLoader, TrainLoader
+from engine.clock import Clock
+from engine.ema import ModelEMA
+from engine.optim import build_optimizer, freeze, learning_rate
+from engine.trainer import Trainer
+from models.census import CensusRow
+
+
+@dataclass(frozen=True)
+class TrainSetup:
+    """Everything train.py builds before the run exists; nothing has been written yet."""
+
+    config: Config
+    model: DetectorModel
+    device: DeviceConfig
+    splits: Mapping[str, Annotations]  # train and val
+    data_sha256: Mapping[str, str]  # of the annotation files, by split
+    train_loader: TrainLoader
+    val_loader: EvalLoader
+    nms: NmsOptions  # of the validation
+    census: Sequence[CensusRow]
+    census_text: str
+    gflops: float  # of one image
+    operator: Mapping[str, str]  # the Mish implementation and the reason for it
+    learnable: Sequence[str]  # names of learnable activation parameters
+    notes: list[str] = field(default_factory=list)  # to print before the run
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs; configs.schema.load resolves the null of the file."""
+        assert self.config.train.epochs is not None
+        return self.config.train.epochs
+
+    @property
+    def imgsz(self) -> int:
+        """Image size in pixels; configs.schema.load resolves the null of the file."""
+        assert self.config.train.imgsz is not None
+        return self.config.train.imgsz
+
+    @property
+    def accumulate(self) -> int:
+        """Batches per optimizer step."""
+        train = self.config.train
+        return max(1, round((train.nominal_batch or train.batch) / train.batch))
+
+
+def build_trainer(setup: TrainSetup) -> Trainer:
+    """The trainer of a run, its model on the device."""
+    train, device = setup.config.train, setup.device
+    model = setup.model
+    model.to(device.device, memory_format=device.memory_format)  # type: ignore[call-overload]  # not in its annotation
+    frozen = freeze(model, train.freeze)
+    if frozen:
+        setup.notes.append(f"frozen: {', '.join(train.freeze)} ({len(frozen)} tensors)")
+    steps_per_epoch = -(-len(setup.train_loader) // setup.accumulate)
+    total_steps = setup.epochs * steps_per_epoch
+    warmup_epochs = train.warmup if train.warmup >= 1 else train.warmup * setup.epochs
+    return Trainer(
+        model=model,
+        optimizer=build_optimizer(
+            model, name=train.optimizer, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay
+        ),
+        ema=ModelEMA(model, span=train.ema * total_steps) if train.ema > 0 else None,
+        scaler=torch.amp.GradScaler(device.device.type, enabled=device.needs_scaler),
+        device_config=device,
+        learning_rate=learning_rate(
+            train.schedule,
+            total_steps=total_steps,
+            warmup_steps=round(warmup_epochs * steps_per_epoch),
+            lr=train.lr,
+            lr_final=train.lr_final,
+        ),
+        clock=Clock(device.device),
+        accumulate=setup.accumulate,
+        clip=train.clip,
+        imgsz=setup.imgsz,
+        multi_scale=train.multi_scale,
+        seed=train.seed,
+        loss_names=tuple(model.loss_names),
+    )
+
+
+def adapt_config(config: Config, *, classes: int) -> tuple[Config, list[str]]:
+    """The config with a Darknet network adapted to the data and the image size, and notes on what was changed."""
+    section, notes = models.adapted(config.model, classes=classes, side=config.train.imgsz or 0)
+    return config.model_copy(update={"model": section}), notes
