@@ -1,4 +1,4 @@
-"""Which device, precision and memory format a run gets: static rules, printed and recorded, never a probe."""
+"""Device, precision and memory format of a run, chosen by static rules."""
 
 import ctypes
 import os
@@ -10,12 +10,12 @@ import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 ALL = 2**31 - 1  # bytes
-_kept = 0  # the limit that glibc has been told
+_kept = 0  # the limit currently set in glibc
 
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """Where and how the network runs: device, autocast type (None: off), memory format, and the reasons in words."""
+    """Device, autocast type (None: off) and memory format of a network, with the reasons as text."""
 
     device: torch.device
     amp_dtype: torch.dtype | None
@@ -24,11 +24,11 @@ class DeviceConfig:
 
     @property
     def needs_scaler(self) -> bool:
-        """Whether gradients need loss scaling: fp16 underflows, bf16 has the range of fp32."""
+        """Whether gradients need loss scaling: fp16 underflows, bf16 has the exponent range of fp32."""
         return self.amp_dtype == torch.float16
 
     def autocast(self) -> torch.autocast:
-        """Return the autocast context of this placement; it does nothing when mixed precision is off."""
+        """Return the autocast context, which does nothing if mixed precision is off."""
         return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
 
     def describe(self) -> str:
@@ -41,15 +41,15 @@ class DeviceConfig:
 
 
 def place(device: str = "auto", *, amp: str = "auto", channels_last: str = "auto") -> DeviceConfig:
-    """Return the placement for the config's words; raises ValueError where a device was asked for that is not there."""
+    """Choose device, precision and memory format; raises ValueError for an unavailable device."""
     where, device_reason = pick_device(device)
     dtype, amp_reason = _pick_amp(where, amp)
     if channels_last == "auto":
-        chosen, layout_reason = True, "auto: convolutions of oneDNN and cuDNN are faster in it"
+        chosen, layout_reason = True, "auto: faster convolutions in oneDNN and cuDNN"
         if where.type == "cuda" and dtype is None:
             chosen, layout_reason = False, "auto: no gain on a GPU in fp32"
     else:
-        chosen, layout_reason = channels_last == "on", "asked for"
+        chosen, layout_reason = channels_last == "on", "requested"
     layout = torch.channels_last if chosen else torch.contiguous_format
     return DeviceConfig(
         where, dtype, layout, {"device": device_reason, "amp": amp_reason, "channels_last": layout_reason}
@@ -57,7 +57,7 @@ def place(device: str = "auto", *, amp: str = "auto", channels_last: str = "auto
 
 
 def pick_device(device: str = "auto") -> tuple[torch.device, str]:
-    """Return the torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or a GPU's number, and its name in words."""
+    """Return the torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or a GPU number, and its description."""
     text = str(device).strip().lower()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text in ("auto", ""):
@@ -77,22 +77,22 @@ def pick_device(device: str = "auto") -> tuple[torch.device, str]:
 
 def _pick_amp(device: torch.device, amp: str) -> tuple[torch.dtype | None, str]:
     if amp == "off":
-        return None, "asked for"
+        return None, "requested"
     if amp in ("bf16", "fp16"):
         if amp == "fp16" and device.type == "cpu":
             raise ValueError("amp fp16 needs a GPU: on a CPU use bf16 or off")
-        return (torch.bfloat16 if amp == "bf16" else torch.float16), "asked for"
+        return (torch.bfloat16 if amp == "bf16" else torch.float16), "requested"
     if device.type == "cpu":
         if cpu_has_bf16():
-            return torch.bfloat16, "auto: this processor multiplies bf16 natively"
-        return None, "auto: this processor has no bf16 instructions"
+            return torch.bfloat16, "auto: this CPU has bf16 instructions"
+        return None, "auto: this CPU has no bf16 instructions"
     if torch.cuda.get_device_capability(device) >= (8, 0):
-        return torch.bfloat16, "auto: this GPU multiplies bf16 natively"
-    return torch.float16, "auto: this GPU has fp16 but no native bf16"
+        return torch.bfloat16, "auto: this GPU supports bf16 natively"
+    return torch.float16, "auto: this GPU supports fp16 but not bf16 natively"
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor has bf16 dot products (AVX512-BF16 or AMX), by Linux's cpuinfo; False without one."""
+    """Whether the CPU has bf16 dot products (AVX512-BF16 or AMX), according to Linux's cpuinfo."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -101,7 +101,7 @@ def cpu_has_bf16() -> bool:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory has run out, on a GPU or on the CPU, where PyTorch has no type for it."""
+    """Whether an error means out of memory; PyTorch has a type for it on GPUs only."""
     texts = ("can't allocate memory", "not enough memory", "cannot allocate memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error).lower() for text in texts)
@@ -109,36 +109,36 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was given; nothing to wait for on a CPU."""
+    """Wait for the device to finish; returns at once on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def set_deterministic(wanted: bool) -> None:
-    """Ask PyTorch for deterministic algorithms, an error where a GPU has none; without filling new tensors."""
+    """Use deterministic algorithms, an error if a GPU has none; new tensors are not filled."""
     if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it only
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass over every new tensor
 
 
 def keep_freed_memory(limit: int = ALL) -> bool:
-    """Let up to `limit` bytes of freed memory stay with this process, so that the next tensors need no new pages.
+    """Let this process keep up to `limit` bytes of freed memory, so that new tensors need no new pages.
 
-    glibc gives freed memory above some 50 MiB back to the system at once, which then has to clear it anew: as costly as
-    the operator that writes it, a tenth of a step in fp32 on a CPU. With a limit, blocks above 32 MiB still go back.
+    glibc returns freed memory above about 50 MiB to the system, which has to clear the pages again: as expensive as the
+    operator that writes them, a tenth of an fp32 step on a CPU. With a limit, blocks above 32 MiB are still returned.
 
-    Returns whether it is so: False where the C library is another one, or where the environment has its own settings
-    for it (MALLOC_TRIM_THRESHOLD_ and the like, GLIBC_TUNABLES), which stay. An earlier, larger limit stays too.
+    Returns whether the limit is set: False with another C library, or if the environment has settings for it
+    (MALLOC_TRIM_THRESHOLD_ and similar, GLIBC_TUNABLES), which are respected. A larger limit set before is kept.
     """
     global _kept
     if limit <= _kept:
         return True
-    own = any(f"MALLOC_{name}_" in os.environ for name in ("TRIM_THRESHOLD", "MMAP_THRESHOLD", "MMAP_MAX"))
-    own = own or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    configured = any(f"MALLOC_{name}_" in os.environ for name in ("TRIM_THRESHOLD", "MMAP_THRESHOLD", "MMAP_MAX"))
+    configured = configured or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if own or mallopt is None:
+    if configured or mallopt is None:
         return False
     blocks = (M_MMAP_MAX, 0) if limit == ALL else (M_MMAP_THRESHOLD, 32 << 20)
     if all(mallopt(*option) == 1 for option in (blocks, (M_TRIM_THRESHOLD, limit))):

@@ -1,10 +1,10 @@
-"""How an image was fitted into the network's input, and the way back for boxes."""
+"""Resizing of images to the network input, and the mapping of boxes between the two."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,9 +16,9 @@ PADDING_GREY = 114
 
 @dataclass(frozen=True)
 class Geometry:
-    """Network pixel = image pixel * scale + pad, per axis; width and height are the original image's.
+    """Network pixel = image pixel * scale + pad, per axis; width and height are those of the original image.
 
-    `clips`: whether boxes on their way back are clipped to the image. Where not, they are measured as they are.
+    `clips`: whether `to_image` clips boxes to the image by default.
     """
 
     scale_x: float
@@ -32,24 +32,20 @@ class Geometry:
     def to_network(self, boxes: Array) -> Array:
         """Boxes (..., 4) xyxy from original image pixels to network pixels."""
         scale, pad = self._vectors(boxes)
-        moved: Any = boxes * scale + pad
-        return moved
+        return boxes * scale + pad
 
     def to_image(self, boxes: Array, *, clip: bool | None = None) -> Array:
-        """Boxes (..., 4) xyxy from network pixels to original image pixels, clipped to it where `clip`, or `clips`."""
+        """Boxes (..., 4) xyxy from network pixels to original image pixels; `clip` overrides `clips`."""
         scale, pad = self._vectors(boxes)
-        moved: Any = (boxes - pad) / scale
+        moved: Array = (boxes - pad) / scale
         if not (self.clips if clip is None else clip):
             return moved
-        clipped: Any
+        limits = [self.width, self.height, self.width, self.height]
         if isinstance(moved, torch.Tensor):
-            upper = moved.new_tensor([self.width, self.height, self.width, self.height])
-            clipped = torch.minimum(moved.clamp(min=0), upper)
-            return clipped
-        clipped = np.clip(moved, 0, np.asarray([self.width, self.height, self.width, self.height], moved.dtype))
-        return clipped
+            return torch.minimum(moved.clamp(min=0), moved.new_tensor(limits))
+        return np.clip(moved, 0, np.asarray(limits, moved.dtype))
 
-    def _vectors(self, boxes: Any) -> tuple[Any, Any]:
+    def _vectors(self, boxes: Array) -> tuple[Array, Array]:
         scale = [self.scale_x, self.scale_y, self.scale_x, self.scale_y]
         pad = [self.pad_x, self.pad_y, self.pad_x, self.pad_y]
         if isinstance(boxes, torch.Tensor):
@@ -60,9 +56,9 @@ class Geometry:
 
 
 def resize(image: np.ndarray, width: int, height: int, *, smooth: bool = True) -> np.ndarray:
-    """Image (H, W, 3) to (height, width, 3): area averaging when shrinking (no aliasing), bilinear when growing.
+    """Image (H, W, 3) to (height, width, 3): area averaging when shrinking (no aliasing), bilinear when enlarging.
 
-    Where not `smooth`, bilinear in both: networks trained on aliased images want them.
+    Without `smooth`, bilinear in both cases, for networks trained on such images.
     """
     if image.shape[1] == width and image.shape[0] == height:
         return image
@@ -71,7 +67,7 @@ def resize(image: np.ndarray, width: int, height: int, *, smooth: bool = True) -
 
 
 def fit(width: int, height: int, size: int) -> tuple[int, int]:
-    """The (width, height) of an image scaled so that its long side is `size`, the aspect kept to the nearest pixel."""
+    """The (width, height) of an image scaled to a long side of `size`, aspect ratio kept to the nearest pixel."""
     scale = size / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -84,10 +80,10 @@ def letterbox(
     rect_stride: int | None = None,
     original: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, Geometry]:
-    """Scale the long side to `size` and pad with grey around the centre to a square.
+    """Scale the long side to `size` and pad with gray to a square, the image centered.
 
-    With `rect_stride` each side is padded only to its next multiple of that stride.
-    `original` is the (width, height) the geometry should lead back to, when `image` was already resized on the way.
+    With `rect_stride`, width and height are padded only to the next multiple of that stride.
+    `original` is the (width, height) the geometry maps back to, if `image` has already been resized.
     """
     if size <= 0:
         raise ValueError(f"letterbox: size is {size}, expected a positive number of pixels")
@@ -108,7 +104,7 @@ def centred(
     original: tuple[int, int] | None = None,
     smooth: bool = True,
 ) -> tuple[np.ndarray, Geometry]:
-    """Resize to (width, height) `inner` and put it on the middle of a canvas `outer` of grey `fill`."""
+    """Resize to (width, height) `inner` and place it at the center of a canvas `outer` of gray `fill`."""
     source_width, source_height = original if original is not None else (image.shape[1], image.shape[0])
     (width, height), (canvas_width, canvas_height) = inner, outer
     resized = resize(image, width, height, smooth=smooth)
@@ -126,7 +122,7 @@ def stretch(
     original: tuple[int, int] | None = None,
     smooth: bool = True,
 ) -> tuple[np.ndarray, Geometry]:
-    """Resize to a square of `size`, or to (width, height), without keeping the aspect, as Darknet's networks expect."""
+    """Resize to a square of `size`, or to (width, height), ignoring the aspect ratio, as Darknet networks expect."""
     width, height = size if isinstance(size, tuple) else (size, size)
     if min(width, height) <= 0:
         raise ValueError(f"stretch: size is {size}, expected a positive number of pixels")
