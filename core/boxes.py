@@ -43,8 +43,8 @@ def pair_iou(first: Tensor, second: Tensor, *, eps: float = 1e-9) -> Tensor:
 def pair_ciou(predicted: Tensor, target: Tensor, *, eps: float = 1e-9) -> Tensor:
     """Element-wise complete IoU of boxes (..., 4) xyxy (Zheng et al., arXiv 1911.08287, eq. 8 to 12).
 
-    IoU - d^2 / c^2 - alpha v: d is the distance of the centers, c the diagonal of the enclosing box, v the difference in
-    aspect ratio.
+    IoU - d^2 / c^2 - alpha v: d is the distance of the centers, c the diagonal of the enclosing box, v the difference
+    in aspect ratio.
     The trade-off alpha = v / (1 - IoU + v) has no gradient, as in the paper. `eps` keeps empty boxes finite.
     """
     x1, y1, x2, y2 = predicted.unbind(-1)

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -49,7 +48,7 @@ def source_hash(root: Path = ROOT) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(root: Path = ROOT) -> dict[str, Any]:
+def fingerprint(root: Path = ROOT) -> dict[str, object]:
     """The running code: git commit (None outside a repository), whether files differ from it, hash of the sources."""
     top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel")
     commit = dirty = None
@@ -60,7 +59,7 @@ def fingerprint(root: Path = ROOT) -> dict[str, Any]:
     return {"commit": commit, "dirty": dirty, "source_sha256": source_hash(root)}
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, object]:
     """The hardware and software that time and memory depend on."""
     return {
         "cpu": _cpu_name(),
@@ -116,7 +115,7 @@ def _ram_mib() -> int | None:
         return None
 
 
-def _gpus() -> list[dict[str, Any]]:
+def _gpus() -> list[dict[str, object]]:
     found = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)

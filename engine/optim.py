@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import nn
 
 
-def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, object]]:
     """Parameter groups: kernels with weight decay; norms, biases and activation parameters without.
 
     Raises RuntimeError unless every trainable parameter is in a group exactly once.
