@@ -1,4 +1,4 @@
-"""Choice of device, precision and memory format by static rules, printed and recorded with the run."""
+"""Device, precision and memory format of a run, chosen by static rules."""
 
 import ctypes
 import os
@@ -10,12 +10,12 @@ import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 ALL = 2**31 - 1  # bytes
-_kept = 0  # the limit that was set in glibc
+_kept = 0  # the limit currently set in glibc
 
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """Device, autocast type (None: off) and memory format of a run, with the reasons in words."""
+    """Device, autocast type (None: off) and memory format of a network, with the reasons as text."""
 
     device: torch.device
     amp_dtype: torch.dtype | None
@@ -24,11 +24,11 @@ class DeviceConfig:
 
     @property
     def needs_scaler(self) -> bool:
-        """Whether gradients need loss scaling: fp16 underflows, bf16 has the range of fp32."""
+        """Whether gradients need loss scaling: fp16 underflows, bf16 has the exponent range of fp32."""
         return self.amp_dtype == torch.float16
 
     def autocast(self) -> torch.autocast:
-        """The autocast context; it does nothing if mixed precision is off."""
+        """Return the autocast context, which does nothing if mixed precision is off."""
         return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
 
     def describe(self) -> str:
@@ -41,11 +41,11 @@ class DeviceConfig:
 
 
 def place(device: str = "auto", *, amp: str = "auto", channels_last: str = "auto") -> DeviceConfig:
-    """The device configuration for the values of the config; ValueError if a requested device is unavailable."""
+    """Choose device, precision and memory format; raises ValueError for an unavailable device."""
     where, device_reason = pick_device(device)
     dtype, amp_reason = _pick_amp(where, amp)
     if channels_last == "auto":
-        chosen, layout_reason = True, "auto: convolutions of oneDNN and cuDNN are faster in it"
+        chosen, layout_reason = True, "auto: faster convolutions in oneDNN and cuDNN"
         if where.type == "cuda" and dtype is None:
             chosen, layout_reason = False, "auto: no gain on a GPU in fp32"
     else:
@@ -57,7 +57,7 @@ def place(device: str = "auto", *, amp: str = "auto", channels_last: str = "auto
 
 
 def pick_device(device: str = "auto") -> tuple[torch.device, str]:
-    """The torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or the number of a GPU, and its name in words."""
+    """Return the torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or a GPU number, and its description."""
     text = str(device).strip().lower()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text in ("auto", ""):
@@ -84,15 +84,15 @@ def _pick_amp(device: torch.device, amp: str) -> tuple[torch.dtype | None, str]:
         return (torch.bfloat16 if amp == "bf16" else torch.float16), "requested"
     if device.type == "cpu":
         if cpu_has_bf16():
-            return torch.bfloat16, "auto: this CPU has native bf16 instructions"
+            return torch.bfloat16, "auto: this CPU has bf16 instructions"
         return None, "auto: this CPU has no bf16 instructions"
     if torch.cuda.get_device_capability(device) >= (8, 0):
-        return torch.bfloat16, "auto: this GPU has native bf16 instructions"
-    return torch.float16, "auto: this GPU has fp16 but no native bf16"
+        return torch.bfloat16, "auto: this GPU supports bf16 natively"
+    return torch.float16, "auto: this GPU supports fp16 but not bf16 natively"
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the CPU has bf16 dot products (AVX512-BF16 or AMX) according to Linux's cpuinfo; False without it."""
+    """Whether the CPU has bf16 dot products (AVX512-BF16 or AMX), according to Linux's cpuinfo."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -101,7 +101,7 @@ def cpu_has_bf16() -> bool:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on a GPU or on the CPU, where PyTorch has no type for it."""
+    """Whether an error means out of memory; PyTorch has a type for it on GPUs only."""
     texts = ("can't allocate memory", "not enough memory", "cannot allocate memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error).lower() for text in texts)
@@ -109,28 +109,28 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished all queued work; does nothing on a CPU."""
+    """Wait for the device to finish; returns at once on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def set_deterministic(wanted: bool) -> None:
-    """Request deterministic algorithms from PyTorch (an error if a GPU has none), without filling new tensors."""
+    """Use deterministic algorithms, an error if a GPU has none; new tensors are not filled."""
     if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required for cuBLAS to be deterministic
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass over every new tensor
 
 
 def keep_freed_memory(limit: int = ALL) -> bool:
-    """Keep up to `limit` bytes of freed memory in this process, so that later tensors need no new pages.
+    """Let this process keep up to `limit` bytes of freed memory, so that new tensors need no new pages.
 
-    glibc returns freed memory above about 50 MiB to the system immediately, which has to clear it again: as costly as
-    the operator that writes it, a tenth of a step in fp32 on a CPU. With a limit, blocks above 32 MiB are returned.
+    glibc returns freed memory above about 50 MiB to the system, which has to clear the pages again: as expensive as the
+    operator that writes them, a tenth of an fp32 step on a CPU. With a limit, blocks above 32 MiB are still returned.
 
-    Returns whether the limit is in effect: False for another C library, or if the environment sets malloc options
-    (MALLOC_TRIM_THRESHOLD_ and others, GLIBC_TUNABLES), which take precedence. An earlier, larger limit is kept.
+    Returns whether the limit is set: False with another C library, or if the environment has settings for it
+    (MALLOC_TRIM_THRESHOLD_ and similar, GLIBC_TUNABLES), which are respected. A larger limit set before is kept.
     """
     global _kept
     if limit <= _kept:

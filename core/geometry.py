@@ -16,7 +16,7 @@ PADDING_GREY = 114
 
 @dataclass(frozen=True)
 class Geometry:
-    """Network pixel = image pixel * scale + pad, per axis; width and height are the original image's.
+    """Network pixel = image pixel * scale + pad, per axis; width and height are those of the original image.
 
     `clips`: whether boxes mapped back to the image are clipped to it by default.
     """
@@ -56,7 +56,7 @@ class Geometry:
 
 
 def resize(image: np.ndarray, width: int, height: int, *, smooth: bool = True) -> np.ndarray:
-    """Image (H, W, 3) to (height, width, 3): area averaging when shrinking (no aliasing), bilinear when growing.
+    """Image (H, W, 3) to (height, width, 3): area averaging when shrinking (no aliasing), bilinear when enlarging.
 
     Always bilinear if not `smooth`, for networks that were trained on aliased images.
     """
@@ -80,7 +80,7 @@ def letterbox(
     rect_stride: int | None = None,
     original: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, Geometry]:
-    """Scale the long side to `size` and pad with grey around the centre to a square.
+    """Scale the long side to `size` and pad with gray to a square, the image centered.
 
     With `rect_stride` each side is padded only to its next multiple of that stride.
     `original` is the (width, height) to which the geometry maps back, if `image` was already resized.

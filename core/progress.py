@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then in a log file."""
+"""Progress of long work: a bar on a terminal, occasional plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
-LOG_FILE_INTERVAL = 15.0  # seconds between two states of a bar in a log file
+LOG_FILE_INTERVAL = 15.0  # seconds between two updates of a bar in a log file
 PLAIN_LINE_SECONDS = 30.0
 MAX_THREADS = 16
 
 
 class Progress:
-    """Counts ``total`` units of work; ``update`` takes a text, or a function that makes one only when it is shown."""
+    """Counts ``total`` units of work; ``update`` takes a text, or a function called only when it is shown."""
 
     def __init__(self, total: int, *, title: str, initial: int = 0, unit: str = "batch") -> None:
         self.title, self.total, self.done = title, total, initial
@@ -29,7 +29,7 @@ class Progress:
         self._last = time.monotonic()
 
     def update(self, text: str | Callable[[], str] = "", *, count: int = 1) -> None:
-        """Count ``count`` more units and show the text if it is time to."""
+        """Count ``count`` more units and show the text if due."""
         self.done += count
         if self._bar is not None:
             self._bar.update(count)

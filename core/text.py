@@ -1,16 +1,16 @@
-"""Text for people: names made printable, durations, and the known word nearest to a misspelt one."""
+"""Text for people: printable names, durations, and the known word closest to a misspelled one."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def printable(text: object) -> str:
-    """The text on one line, control characters (which a terminal would obey) replaced by question marks."""
+    """The text on one line, control characters replaced by question marks."""
     return "".join(character if character.isprintable() else "?" for character in str(text))
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds in the units people use: 4.2 s, 42 s, 3 min 05 s, 2 h 10 min."""
+    """A duration in readable units: 4.2 s, 42 s, 3 min 05 s, 2 h 10 min."""
     if seconds < 59.5:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -18,12 +18,12 @@ def format_duration(seconds: float) -> str:
 
 
 def closest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | None:
-    """The known word most like `word`, None if none resembles it."""
+    """The known word most similar to `word`, None if none is similar."""
     near = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=cutoff)
     return near[0] if near else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown `word`: ", did you mean 'relu'?", or nothing."""
+    """The end of an error message about an unknown `word`: ", did you mean 'relu'?", or empty."""
     near = closest(word, known)
     return f", did you mean {near!r}?" if near else ""

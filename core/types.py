@@ -83,6 +83,9 @@ class Detections:
     labels: torch.Tensor  # (n,) int64
 
 
+StateDict = dict[str, Any]
+"""Plain values and tensors by name, nested, as checkpoints hold them."""
+
 Outputs = Sequence[torch.Tensor]
 """Raw maps of a detector, each (B, C, H / stride, W / stride), finest level first."""
 

@@ -11,14 +11,14 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import torch
 from pydantic import ValidationError
 
 from configs.schema import Config
 from core.files import replacing
-from core.types import DetectorModel
+from core.types import DetectorModel, StateDict
 from engine.archive import read_archive
 from models import CensusRow, Darknet, Detector, build_model, census
 from models.darknet.weights import start_from_weights
@@ -44,7 +44,7 @@ DAMAGE = (
 )
 
 
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, content: StateDict) -> None:
     """Write ``content`` to ``path`` atomically.
 
     Raises OSError, naming the file, if it cannot be written; the old file is then unchanged.
@@ -82,7 +82,7 @@ class _ErrorKeepingFile:
         self.file.flush()
 
 
-def load_checkpoint(path: str | Path, *, kind: str | None = None) -> dict[str, Any]:
+def load_checkpoint(path: str | Path, *, kind: str | None = None) -> StateDict:
     """Read a checkpoint onto the CPU; nothing but tensors and plain values is unpickled.
 
     Raises FileNotFoundError if it is missing, ValueError if it is truncated, foreign, of another format or, with
@@ -116,7 +116,7 @@ def load_checkpoint(path: str | Path, *, kind: str | None = None) -> dict[str, A
     return content
 
 
-def _require_types(path: Path, content: dict[str, Any]) -> None:
+def _require_types(path: Path, content: StateDict) -> None:
     """Raise ValueError if a field has another type than expected."""
     for key, kind in {"kind": str, **FIELDS["training"]}.items():
         absent = key not in content or (key == "ema" and content[key] is None)
@@ -131,7 +131,7 @@ def _require_types(path: Path, content: dict[str, Any]) -> None:
             raise ValueError(f"{path}: the checkpoint's {key} holds no tensors by name")
 
 
-def inference_weights(content: dict[str, Any]) -> dict[str, torch.Tensor]:
+def inference_weights(content: StateDict) -> dict[str, torch.Tensor]:
     """Return the weights for inference: the EMA if the checkpoint has one, else the model's."""
     weights: dict[str, torch.Tensor] = content["ema"]["model"] if content.get("ema") else content["model"]
     return weights
@@ -194,7 +194,7 @@ def build_from_checkpoint(path: Path) -> tuple[Detector | Darknet, Config, list[
     return model, config, rows
 
 
-def _config(path: Path, tree: Mapping[str, Any]) -> Config:
+def _config(path: Path, tree: object) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -211,7 +211,7 @@ def _names(path: Path, names: object) -> list[str]:
     return names
 
 
-def _require_activations(path: Path, built: Sequence[CensusRow], trained: Sequence[Mapping[str, Any]]) -> None:
+def _require_activations(path: Path, built: Sequence[CensusRow], trained: Sequence[Mapping[str, object]]) -> None:
     """Raise ValueError if the weights were trained with other activations than the checkpoint's config builds."""
     here = [tuple(asdict(row)[key] for key in CENSUS_KEYS) for row in built]
     there = [tuple(row.get(key) for key in CENSUS_KEYS) for row in trained]
@@ -241,13 +241,13 @@ def _form(tensor: torch.Tensor) -> str:
     return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def rng_state() -> dict[str, Any]:
+def rng_state() -> StateDict:
     """Return the states of PyTorch's random generators, the only ones that carry over from step to step."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"cpu": torch.get_rng_state(), "cuda": list(cuda)}
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
+def set_rng_state(state: StateDict) -> None:
     """Restore the states of ``rng_state``."""
     torch.set_rng_state(state["cpu"])
     if state["cuda"] and torch.cuda.is_available():

@@ -4,9 +4,10 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
+
+from core.types import StateDict
 
 SPANS = ("data", "validation", "saving")
 WARMUP_STEPS = 3  # of a process: allocation, choice of algorithms, building of kernels
@@ -75,12 +76,12 @@ class Clock:
         event.record(torch.cuda.current_stream(self.device))
         return event
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return the totals and the current epoch, which a resumed run continues."""
         self._read()
         return {"total": dict(self.total), "epoch": dict(self._epoch), "steps": list(self.step_seconds)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Restore the times of a ``state_dict``."""
         self.total = {name: float(seconds) for name, seconds in state["total"].items()}
         self._epoch = {name: float(seconds) for name, seconds in state["epoch"].items()}

@@ -1,24 +1,25 @@
-"""What detect.py leaves behind: drawn pictures and videos, text labels, crops, one JSON file."""
+"""Output files of detect.py: images and videos with detections drawn in, text labels, crops, a JSON file."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import cv2
 import numpy as np
 
-from engine.detections import Result
-from engine.run_logger import increment_path
+from core.files import increment_path
+from engine.detections import Record, Result
 
-FPS_WHERE_UNKNOWN = 25.0
+DEFAULT_FPS = 25.0
 
 
 class DetectionFiles:
-    """Writes results into a run folder, which is made with the first of them: a run that fails before
-    leaves nothing. ``close`` ends the files that are open, after an interruption too; use it as a context manager.
+    """Writes results into a run folder, created for the first of them: a run that fails earlier leaves nothing.
+
+    Use it as a context manager, which completes the open files even after an interruption.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class DetectionFiles:
         records: bool = False,
         vid_stride: int = 1,
     ) -> None:
-        """``pictures``: drawn images and videos; ``txt``: labels/NAME.txt, with scores where ``conf``; ``crops``:
-        crops/CLASS/NAME.jpg; ``records``: detections.json; ``vid_stride``: as the source was opened with.
+        """Choose what to write.
+
+        ``pictures``: images and videos with detections drawn in; ``txt``: labels/NAME.txt, with scores if ``conf``;
+        ``crops``: crops/CLASS/NAME.jpg; ``records``: detections.json; ``vid_stride``: that of the source.
         """
         self.project, self.run, self.exist_ok = project, name, exist_ok
         self.pictures, self.txt, self.conf, self.crops, self.records = pictures, txt, conf, crops, records
@@ -47,11 +50,11 @@ class DetectionFiles:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing was asked to be written."""
+        """Whether nothing is to be written."""
         return not (self.pictures or self.txt or self.crops or self.records)
 
     def add(self, result: Result) -> None:
-        """Write all that was asked for about one result."""
+        """Write the files of one result."""
         if self.idle:
             return
         if self.folder is None:
@@ -69,23 +72,23 @@ class DetectionFiles:
             self._add_records(result.records())
 
     def _add_frame(self, result: Result) -> None:
-        """Write a frame to the video of its item; one whose size changes on the way keeps that of its first frame."""
+        """Write a frame to the video of its source, resized if its size differs from the first frame's."""
         picture = cv2.cvtColor(np.ascontiguousarray(result.plot()), cv2.COLOR_RGB2BGR)
         size = (picture.shape[1], picture.shape[0])
         if self._video is None or self._video[0] != result.frame.item:
             self._end_video()
             assert self.folder is not None
             path = self.folder / f"{result.frame.name}.mp4"
-            fps = (result.frame.fps or FPS_WHERE_UNKNOWN) / self.vid_stride
+            fps = (result.frame.fps or DEFAULT_FPS) / self.vid_stride
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
             if not writer.isOpened():
-                raise ValueError(f"{path}: OpenCV cannot write this video; leave pictures out with --nosave")
+                raise ValueError(f"{path}: OpenCV cannot write this video; use --nosave to write none")
             self._video = (result.frame.item, writer, size)
         _, writer, first = self._video
         writer.write(picture if size == first else cv2.resize(picture, first))
 
-    def _add_records(self, records: list[dict[str, Any]]) -> None:
-        """Add to detections.json, one detection a line."""
+    def _add_records(self, records: list[Record]) -> None:
+        """Append to detections.json, one detection per line."""
         if self._json is None:
             assert self.folder is not None
             self._json = open(self.folder / "detections.json", "w", encoding="utf-8")  # noqa: SIM115 closed by close
@@ -101,7 +104,7 @@ class DetectionFiles:
             self._video = None
 
     def close(self) -> None:
-        """End the open files; nothing happens where none is open."""
+        """Complete and close the open files."""
         self._end_video()
         if self._json is not None:
             self._json.write("\n]\n")

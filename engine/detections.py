@@ -1,4 +1,4 @@
-"""What was found in one picture, and the forms it can be written in: drawn, text, plain values, crops."""
+"""The detections of one image, and their output as picture, text, plain values or crops."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from core.text import printable
+from data.sources import Frame
 from engine.pictures.drawing import draw_detections, save_image
+
+Record = dict[str, str | int | float | list[float]]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was found in one picture, best first."""
+    """The detections of one image, highest score first."""
 
-    boxes: np.ndarray  # (n, 4) float32, xyxy in pixels of the picture
+    boxes: np.ndarray  # (n, 4) float32, xyxy in pixels of the image
     scores: np.ndarray  # (n,) float32
     labels: np.ndarray  # (n,) int64, positions in `names`
     names: list[str]
-    frame: Any  # data.sources.Frame: the picture itself (frame.image, RGB) and where it came from
+    frame: Frame  # the image (frame.image, RGB) and its source
     speed: dict[str, float]  # milliseconds for preprocess, inference and nms
     shape: tuple[int, int]  # height and width of the network's input
 
@@ -32,17 +34,17 @@ class Result:
 
     @property
     def image(self) -> np.ndarray:
-        """The picture (H, W, 3) uint8 RGB as it was read."""
+        """The original image (H, W, 3) uint8 RGB."""
         return self.frame.image
 
     @property
     def path(self) -> str:
-        """File, address or camera of the picture; "array 0" for an array."""
+        """File, URL or camera of the image; "array 0" for an array."""
         return self.frame.path
 
     @property
     def name(self) -> str:
-        """Stem for files about this picture; frames of a video are numbered."""
+        """Stem of the names of output files; frames of a video are numbered."""
         return f"{self.frame.name}_{self.frame.frame_index:06d}" if self.frame.is_video else self.frame.name
 
     def summary(self) -> str:
@@ -52,13 +54,13 @@ class Result:
         return ", ".join(parts) or "(no detections)"
 
     def plot(self) -> np.ndarray:
-        """A copy of the picture, RGB, with boxes, class names and scores drawn in; small pictures come enlarged."""
+        """A copy of the image, RGB, with boxes, class names and scores drawn in; small images are enlarged."""
         names = [printable(name) for name in self.names]
         return draw_detections(self.image, self.boxes, self.labels, self.scores, names)
 
-    def records(self) -> list[dict[str, Any]]:
-        """A plain dict a detection: image, (frame,) label, name, score and bbox: left, top, width, height in pixels."""
-        where: dict[str, Any] = {"image": self.path}
+    def records(self) -> list[Record]:
+        """One dict per detection: image, (frame,) label, name, score and bbox: left, top, width, height in pixels."""
+        where: Record = {"image": self.path}
         if self.frame.is_video:
             where["frame"] = self.frame.frame_index
         return [
@@ -74,8 +76,8 @@ class Result:
             )
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """All of it but the pixels as plain values."""
+    def to_dict(self) -> dict[str, object]:
+        """Everything except the pixels, as plain values."""
         width, height = self.frame.size
         return {
             "image": self.path,
@@ -86,7 +88,7 @@ class Result:
         }
 
     def to_txt(self, *, save_conf: bool = False) -> str:
-        """YOLO's text form, a line a detection: label, centre x, centre y, width, height as shares of the picture."""
+        """YOLO's text format, one line per detection: label, center x, center y, width, height, normalized."""
         width, height = self.frame.size
         lines = []
         for box, score, label in zip(self.boxes.astype(float), self.scores, self.labels, strict=True):
@@ -102,7 +104,7 @@ class Result:
         return "".join(lines)
 
     def save_txt(self, path: str | os.PathLike, *, save_conf: bool = False) -> None:
-        """Write ``to_txt``; nothing found gives an empty file."""
+        """Write ``to_txt``; without detections, an empty file."""
         Path(path).write_text(self.to_txt(save_conf=save_conf), encoding="utf-8")
 
     def save(self, path: str | os.PathLike) -> None:
@@ -110,9 +112,9 @@ class Result:
         save_image(path, self.plot())
 
     def save_crops(self, folder: str | os.PathLike) -> list[Path]:
-        """Write each detection's part of the picture to folder/CLASS/NAME.jpg; return the paths.
+        """Write the image region of each detection to folder/CLASS/NAME.jpg; return the paths.
 
-        Class names become safe folder names: none leads out of ``folder``.
+        Class names are made safe as folder names, so that none leads out of ``folder``.
         """
         written: list[Path] = []
         counts: Counter[int] = Counter()
@@ -139,9 +141,9 @@ def _plural(name: str, count: int) -> str:
 
 
 def safe_name(name: str, label: int, *, shared: bool = False) -> str:
-    """A class name as the name of a folder: letters, digits, space, dash; two classes never share one.
+    """A class name as a folder name, unique by class: letters, digits, space, dash.
 
     ``shared``: another class has this name too.
     """
-    safe = re.sub(r"[^\w\- ]", "_", name).strip()[:60]  # of at most 4 bytes each, where file systems take 255
+    safe = re.sub(r"[^\w\- ]", "_", name).strip()[:60]  # at most 4 bytes each; file systems allow 255
     return name if safe and safe == name and not shared else f"{safe} ({label})"

@@ -1,12 +1,11 @@
 """Exponential moving average (EMA) of the weights, which is evaluated and kept as best."""
 
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from core.types import DetectorModel
+from core.types import DetectorModel, StateDict
 
 MAX_SPAN = 10_000  # steps; the decay of 0.9999 that long COCO schedules use
 
@@ -36,11 +35,11 @@ class ModelEMA:
         for average, value in self._copied:
             average.copy_(value)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return the averaged weights and the number of updates."""
         return {"model": self.model.state_dict(), "updates": self.updates}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Restore the average from a ``state_dict``."""
         self.model.load_state_dict(state["model"])
         self.updates = int(state["updates"])

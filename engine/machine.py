@@ -1,4 +1,4 @@
-"""What a run ran as and on: the code, the machine and its libraries, and the memory that the training added."""
+"""The code, machine and libraries of a run, and the memory that the training needs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from core.progress import usable_cores
+
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE_FOLDERS = ("configs", "data", "engine", "models", "ops")  # with the scripts beside them: what a run is made of
+SOURCE_FOLDERS = ("configs", "core", "data", "engine", "models", "ops")  # of a training, besides the scripts
 SOURCE_SUFFIXES = (".py", ".cpp", ".cu", ".h")
 PACKAGES = (
     "torch", "torchvision", "numpy", "opencv-python-headless", "albumentations", "pycocotools", "hotcoco", "pydantic",
@@ -23,8 +24,8 @@ PACKAGES = (
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG")
 
 
-def _ask(*command: str) -> str | None:
-    """What a short command prints, or None where it is not there or fails."""
+def _output(*command: str) -> str | None:
+    """The output of a short command, or None if it is missing or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -33,7 +34,7 @@ def _ask(*command: str) -> str | None:
 
 
 def source_hash(root: Path = ROOT) -> str:
-    """SHA-256 over the names and contents of the source files a run is made of, comments and all."""
+    """SHA-256 over the names and contents of the source files of a run."""
     files = [path for path in root.glob("*") if path.suffix in SOURCE_SUFFIXES]
     for folder in SOURCE_FOLDERS:
         for place, folders, names in os.walk(root / folder):
@@ -47,25 +48,24 @@ def source_hash(root: Path = ROOT) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(root: Path = ROOT) -> dict[str, Any]:
-    """The code that runs: git commit (None outside a repository), whether files differ from it, hash of the sources."""
-    top = _ask("git", "-C", str(root), "rev-parse", "--show-toplevel")
+def fingerprint(root: Path = ROOT) -> dict[str, object]:
+    """The running code: git commit (None outside a repository), whether files differ from it, hash of the sources."""
+    top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel")
     commit = dirty = None
-    if top is not None and Path(top).resolve() == root.resolve():  # not some other repository round about
-        commit = _ask("git", "-C", str(root), "rev-parse", "HEAD")
-        changes = _ask("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
+    if top is not None and Path(top).resolve() == root.resolve():  # not an enclosing repository
+        commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
+        changes = _output("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
         dirty = None if changes is None else bool(changes)
     return {"commit": commit, "dirty": dirty, "source_sha256": source_hash(root)}
 
 
-def machine() -> dict[str, Any]:
-    """The machine and the software on it: what a time or a memory figure depends on."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def machine() -> dict[str, object]:
+    """The hardware and software that time and memory depend on."""
     return {
         "cpu": _cpu_name(),
         "cpu_instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
-        "cores_usable": usable,
+        "cores_usable": usable_cores(),
         "cpu_quota": _cpu_quota(),
         "threads": torch.get_num_threads(),
         "ram_mib": _ram_mib(),
@@ -99,11 +99,11 @@ def _cpu_name() -> str:
         key, _, value = line.partition(":")
         if key.strip() in ("model name", "Model", "Hardware"):
             return value.strip()
-    return _ask("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
+    return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
 
 
 def _cpu_quota() -> float | None:
-    """Processors' worth of time a container may use, None where it is not limited."""
+    """Number of CPUs a container may use, None without a limit."""
     limit, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
     return int(limit) / int(period) if limit.isdigit() and period.isdigit() else None
 
@@ -115,7 +115,7 @@ def _ram_mib() -> int | None:
         return None
 
 
-def _gpus() -> list[dict[str, Any]]:
+def _gpus() -> list[dict[str, object]]:
     found = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
@@ -128,15 +128,15 @@ def _gpus() -> list[dict[str, Any]]:
 
 def _driver() -> str | None:
     known = _read("/sys/module/nvidia/version").strip()
-    listed = known or _ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    listed = known or _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return listed.splitlines()[0] if listed else None
 
 
 class PeakMemory:
-    """Memory a training adds: on a GPU what PyTorch allocated at most, on a CPU the growth of the process's peak.
+    """Peak memory of a training: on a GPU what PyTorch allocated, on a CPU the growth of the process.
 
-    On a CPU the memory resident when this object is made (Python, libraries, model, data set) is subtracted; data
-    workers are processes of their own and are not counted.
+    On a CPU the memory resident when this object is created (Python, libraries, model, data set) is subtracted; data
+    loader processes are not counted.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -145,7 +145,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
         self.base = 0.0 if self.device.type == "cuda" else self._resident("VmRSS")
         if self.device.type == "cpu" and sys.platform == "linux":
-            # Forget the peak of the building; where this is not allowed the peak stays a bound from above.
+            # Reset the peak; if that is not permitted, the result is an upper bound.
             with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")
 
@@ -160,7 +160,7 @@ class PeakMemory:
         for line in _read("/proc/self/status").splitlines():
             if line.startswith(field):
                 return int(line.split()[1]) / 1024
-        import resource  # other systems only know the peak
+        import resource  # other systems report the peak only
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / (2**20 if sys.platform == "darwin" else 1024)

@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule and freezing; lengths are fractions of the run, so short runs keep their shape."""
+"""Optimizer, learning-rate schedule and freezing."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 
-def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict]:
-    """Split the trainable parameters: kernels with decay; norms, biases and activation parameters without.
+def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, object]]:
+    """Parameter groups: kernels with weight decay; norms, biases and activation parameters without.
 
     Raises RuntimeError unless every trainable parameter is in a group exactly once.
     """
@@ -18,7 +18,7 @@ def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict]:
     others = [parameter for parameter in trainable if id(parameter) not in decayed]
     seen = [id(parameter) for parameter in kernels + others]
     if len(seen) != len(set(seen)) or len(seen) != len(trainable):
-        raise RuntimeError("a parameter is missing from the optimizer or is in it twice")
+        raise RuntimeError("a parameter is missing from the optimizer or duplicate")
     return [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
@@ -37,7 +37,7 @@ def build_optimizer(
 def learning_rate(
     kind: str, *, total_steps: int, warmup_steps: int, lr: float, lr_final: float
 ) -> Callable[[int], float]:
-    """Return the learning rate as a function of the step: linear warm-up, then the schedule to lr * lr_final."""
+    """Return the learning rate as a function of the step: linear warm-up, then decay to lr * lr_final."""
 
     def decay(progress: float) -> float:
         if kind == "linear":
@@ -56,24 +56,26 @@ def learning_rate(
 
 
 def freeze(model: nn.Module, parts: Iterable[str]) -> list[str]:
-    """Stop the gradients of the named modules (``backbone``, ``neck.N3``, ...); return the frozen parameters' names.
+    """Freeze the named modules (``backbone``, ``neck.N3``, ...); return the names of the frozen parameters.
 
-    Their batch norms keep their statistics: ``hold_frozen`` puts them in eval mode. Raises ValueError for a wrong name.
+    ``hold_frozen`` keeps the statistics of their batch norms. Raises ValueError for an unknown name.
     """
     frozen = []
     for part in parts:
-        found = [(name, p) for name, p in model.named_parameters() if name == part or name.startswith(part + ".")]
-        if not found:
+        matches = [(name, p) for name, p in model.named_parameters() if name == part or name.startswith(part + ".")]
+        if not matches:
             known = [name for name, _ in model.named_children()]
-            raise ValueError(f"train.freeze: {part!r} is no module of the network; its parts are {', '.join(known)}")
-        for name, parameter in found:
+            raise ValueError(
+                f"train.freeze: {part!r} is not a module of the network, expected one of {', '.join(known)}"
+            )
+        for name, parameter in matches:
             parameter.requires_grad_(False)
             frozen.append(name)
     return frozen
 
 
 def hold_frozen(model: nn.Module) -> None:
-    """Put batch norms without a trainable parameter in eval mode, so that their statistics stay as they are."""
+    """Put batch norms without trainable parameters in eval mode, which keeps their statistics."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and not any(p.requires_grad for p in module.parameters()):
             module.eval()

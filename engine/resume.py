@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import Config, flatten, load
+from core.types import StateDict
 from engine.checkpoint import load_checkpoint
 from engine.setup import adapt_config
 
@@ -22,7 +23,7 @@ class Resumed:
     """A run to be continued."""
 
     config: Config
-    checkpoint: Mapping[str, Any]
+    checkpoint: StateDict
     folder: Path
 
 

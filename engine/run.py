@@ -9,14 +9,13 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any
 
 from torch import nn
 
 from core.device import out_of_memory
 from core.files import increment_path, lock_run_folder, write_text
 from core.metrics import PRIMARY
-from core.types import Batch
+from core.types import Batch, StateDict
 from data.issues import count_issues, list_issues, summarize_issues, write_issues
 from data.loader import LoaderError, as_loader_error
 from engine.checkpoint import initial_weights, load_checkpoint, rng_state, save_checkpoint, set_rng_state
@@ -66,7 +65,7 @@ class TrainingRun:
         if resumed is None or not (self.folder / "run.json").is_file():
             self._write_first_files(initial_sha256)
 
-    def _restore(self, checkpoint: Mapping[str, Any]) -> None:
+    def _restore(self, checkpoint: StateDict) -> None:
         trainer = self.trainer
         if checkpoint["data_sha256"] != dict(self.setup.data_sha256):
             raise ValueError("--resume: the annotations differ from those the run was started with")
@@ -302,14 +301,14 @@ class TrainingRun:
         if removed:
             raise FileNotFoundError(errno.ENOENT, f"the run folder {self.folder} was removed; last.pt is written anew")
 
-    def _common_content(self) -> dict[str, Any]:
+    def _common_content(self) -> StateDict:
         return {
             "config": self.config.model_dump(mode="json"),
             "names": list(self.classes),
             "census": [asdict(row) for row in self.setup.census],
         }
 
-    def _training_content(self) -> dict[str, Any]:
+    def _training_content(self) -> StateDict:
         trainer = self.trainer
         return {
             "kind": "training",
@@ -324,7 +323,7 @@ class TrainingRun:
             "data_sha256": dict(self.setup.data_sha256),
         }
 
-    def _inference_content(self, result: EvalResult) -> dict[str, Any]:
+    def _inference_content(self, result: EvalResult) -> StateDict:
         numbers = {name: float(value) for name, value in result.stats.numbers.items()}
         weights = self.trainer.eval_model.state_dict()
         return {"kind": "weights", **self._common_content(), "model": weights, "stats": numbers}

@@ -27,14 +27,14 @@ def update_run(path: str | os.PathLike, **values: object) -> None:
 
 def run_record(
     *,
-    config: Mapping[str, Any],
-    differs: Mapping[str, Any],
+    config: Mapping[str, object],
+    differs: Mapping[str, object],
     data_hash: Mapping[str, str],
     census: Sequence[CensusRow],
     operator: Mapping[str, str],
     device: str,
     **more: object,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The content of run.json at the start of a run.
 
     `differs`: difference of the config from the base; `operator`: which Mish implementation runs and why, as

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from core.device import DeviceConfig
 from core.progress import Progress
-from core.types import Batch, DetectorModel, Outputs, Targets
+from core.types import Batch, DetectorModel, Outputs, StateDict, Targets
 from data.loader import TrainLoader
 from engine.clock import Clock
 from engine.ema import ModelEMA
@@ -42,7 +42,7 @@ class State:
     )
     batches_crc32: int = 0  # of the current epoch: over the checksums of its batches
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return the state as plain values and a tensor."""
         return {**vars(self), "rows": [dict(row) for row in self.rows]}
 

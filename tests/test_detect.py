@@ -108,7 +108,7 @@ def test_a_damaged_picture_is_passed_over_and_counted(
     (here / "in/000001.jpg").write_bytes(b"broken")
     assert run(detect.main, "detect.py", "--weights", place / "best.pt", "--source", "in") == 0
     out, err = capsys.readouterr()
-    assert "2 pictures, 1 skipped" in out and err.count("\n") == 1 and "000001.jpg" in err
+    assert "2 images, 1 skipped" in out and err.count("\n") == 1 and "000001.jpg" in err
     assert sorted(path.name for path in (here / "runs/detect/exp").iterdir()) == ["000000.jpg", "000002.jpg"]
 
 
@@ -126,7 +126,7 @@ def test_an_interruption_leaves_whole_files(
     monkeypatch.setattr(Source, "__iter__", interrupted)
     arguments = ["--weights", place / "best.pt", "--source", place / "clip.mp4", "--save-json", "--conf", 0.01]
     assert run(detect.main, "detect.py", *arguments) == 130
-    assert "stopped after 3 pictures" in capsys.readouterr().out
+    assert "stopped after 3 images" in capsys.readouterr().out
     folder = here / "runs/detect/exp"
     assert {record["frame"] for record in json.loads((folder / "detections.json").read_text())} == {0, 1, 2}
     assert cv2.VideoCapture(str(folder / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -70,7 +69,7 @@ class GroundTruth:
         return {key: identity for identity, key in self.key_of.items()}
 
     @property
-    def categories(self) -> list[dict[str, Any]]:
+    def categories(self) -> list[dict[str, object]]:
         """COCO's `categories`."""
         return [{"id": i, "name": name} for i, name in zip(self.category_ids, self.names, strict=True)]
 
@@ -91,7 +90,7 @@ class GroundTruth:
         """The objects as a table with class positions."""
         return BoxTable(self.image_key, self.boxes, self.labels)
 
-    def as_coco(self) -> dict[str, Any]:
+    def as_coco(self) -> dict[str, object]:
         """A COCO dictionary with what box evaluation reads."""
         columns = zip(
             self.annotation_id.tolist(),

@@ -1,8 +1,8 @@
-"""Which detection found which object: the matching behind the confidence curves and the confusion matrix.
+"""Matching of detections to objects, for the confidence curves and the confusion matrix.
 
-COCO's average precision itself comes from pycocotools (coco.py). This file answers what pycocotools does not:
-precision, recall and F1 as functions of the confidence threshold, and which classes are mistaken for which. Everything
-works on compact float64 arrays in COCO's xywh form, so that borderline overlaps fall as they do there.
+Average precision is computed by pycocotools (coco.py). This module adds precision, recall and F1 as functions of the
+confidence threshold, and the confusion between classes. It works on float64 arrays in COCO's xywh format, so that
+borderline overlaps are decided as in pycocotools.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ConfidenceCurves:
 
 
 def intersections(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Areas shared by each pair of xywh boxes: (n, 4), (m, 4) -> (n, m). torchvision has IoU, crowds need this part."""
+    """Intersection areas of all pairs of xywh boxes: (n, 4), (m, 4) -> (n, m)."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, :2] + first[:, None, 2:], second[None, :, :2] + second[None, :, 2:])
     return np.clip(high - low, 0.0, None).prod(axis=-1)
@@ -82,7 +82,7 @@ def overlapping_pairs(
 
 
 def inside_crowd(detections: BoxTable, crowds: BoxTable, *, minimum: float, same_class: bool) -> np.ndarray:
-    """Detections of which at least the share `minimum` lies in a crowd box: (n,) bool. COCO measures crowds so."""
+    """Detections of which at least the fraction `minimum` lies in a crowd box, COCO's criterion: (n,) bool."""
     inside = np.zeros(len(detections), bool)
     for rows, columns in _shared_images(detections, crowds):
         area = detections.boxes[rows][:, 2:].prod(axis=1)[:, None]
@@ -95,7 +95,7 @@ def inside_crowd(detections: BoxTable, crowds: BoxTable, *, minimum: float, same
 
 
 def take_in_order(first: np.ndarray, second: np.ndarray, order: np.ndarray) -> tuple[list[int], list[int]]:
-    """Walk the pairs in `order` and keep each whose two ends are both still free."""
+    """Greedy one-to-one matching: go through the pairs in `order` and keep those with both members unmatched."""
     used_first: set[int] = set()
     used_second: set[int] = set()
     kept: tuple[list[int], list[int]] = ([], [])
@@ -110,7 +110,7 @@ def take_in_order(first: np.ndarray, second: np.ndarray, order: np.ndarray) -> t
 
 
 def _best_per_image_and_class(detections: BoxTable, scores: np.ndarray, limit: int) -> np.ndarray:
-    """Positions of the `limit` best scored detections of each image and class, best first within the whole table."""
+    """Positions of the `limit` highest-scoring detections of each image and class, sorted by score."""
     order = np.lexsort((-scores, detections.label, detections.image))
     image, label = detections.image[order], detections.label[order]
     starts = np.ones(len(order), bool)
@@ -123,16 +123,16 @@ def _best_per_image_and_class(detections: BoxTable, scores: np.ndarray, limit: i
 def found_objects(
     detections: BoxTable, scores: np.ndarray, truths: BoxTable, crowd: np.ndarray, *, iou: float = 0.5, limit: int = 100
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """COCO's greedy matching at one IoU: (positions, best score first; true positive; ignored because in a crowd).
+    """COCO's greedy matching at one IoU: (positions by falling score; true positive; ignored because in a crowd).
 
-    The best scored detection chooses first and takes the free object of its class that it overlaps most; at most
+    In order of score, each detection is matched to the unmatched object of its class with the highest IoU; at most
     `limit` detections of an image and class take part, as in pycocotools.
     """
     kept = _best_per_image_and_class(detections, scores, limit)
     table = BoxTable(detections.image[kept], detections.boxes[kept], detections.label[kept])
     single, crowds = (BoxTable(truths.image[m], truths.boxes[m], truths.label[m]) for m in (~crowd, crowd))
     d, t, overlap = overlapping_pairs(table, single, minimum=iou, same_class=True)
-    # Among equal overlaps pycocotools keeps the later object.
+    # For equal overlaps pycocotools takes the later object.
     order = np.lexsort((-t, -overlap, d))
     matched, _ = take_in_order(d, t, order)
     true_positive = np.zeros(len(kept), bool)
@@ -144,7 +144,7 @@ def found_objects(
 def confidence_curves(
     detections: BoxTable, scores: np.ndarray, truths: BoxTable, crowd: np.ndarray, *, num_classes: int
 ) -> ConfidenceCurves:
-    """Precision, recall and F1 at IoU 0.5 against the confidence threshold; precision is 0 where nothing is found."""
+    """Precision, recall and F1 at IoU 0.5 against the confidence threshold; precision is 0 without detections."""
     kept, true_positive, ignored = found_objects(detections, scores, truths, crowd)
     objects = np.bincount(truths.label[~crowd], minlength=num_classes)
     precision, recall = (np.full((num_classes, len(CONFIDENCES)), np.nan) for _ in range(2))
@@ -172,8 +172,8 @@ def confusion_counts(
 ) -> np.ndarray:
     """Confusion matrix (classes + 1, classes + 1), rows predicted, columns true, the last of each is background.
 
-    Detections above `conf` and objects are paired by falling IoU whatever their classes, as YOLO users know it. An
-    unpaired detection counts as background taken for its class unless it lies in a crowd; an unpaired object as missed.
+    Detections above `conf` and objects are matched by falling IoU regardless of class, as in other YOLO projects. An
+    unmatched detection counts as background unless it lies in a crowd; an unmatched object as missed.
     """
     sure = scores > conf
     table = BoxTable(detections.image[sure], detections.boxes[sure], detections.label[sure])

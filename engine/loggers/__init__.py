@@ -20,7 +20,7 @@ class RunStart:
     """What loggers get before the first epoch, or before the first one after a resume."""
 
     folder: Path
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     loss_names: Sequence[str]
     epochs: int
     rows: Sequence[Row]  # of the epochs before a resume

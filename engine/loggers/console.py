@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from core.metrics import DATA_WAIT_FRACTION, PRIMARY
 from core.text import format_duration
@@ -44,8 +43,8 @@ class Console(Logger):
 
 def start_summary(
     *,
-    differs: Mapping[str, Any],
-    code: Mapping[str, Any],
+    differs: Mapping[str, object],
+    code: Mapping[str, object],
     device: str,
     operator: Mapping[str, str],
     census: str,
@@ -57,7 +56,7 @@ def start_summary(
 ) -> str:
     """The lines printed before a run: difference from the base config, code, device, Mish, size, activations."""
     changes = ", ".join(f"{key}={_shorten(value)}" for key, value in differs.items()) or "nothing"
-    commit = f"commit {code['commit'][:10]}" if code.get("commit") else "no git repository"
+    commit = f"commit {str(code['commit'])[:10]}" if code.get("commit") else "no git repository"
     dirty = ", with uncommitted changes" if code.get("dirty") else ""
     entries = [
         ("differs from yolo.yaml in", changes),

@@ -47,11 +47,11 @@ class StubDetector(nn.Module):
     def loss(self, outputs, targets):
         return outputs.float().sum(), {"box": outputs.float().mean(), "cls": targets.mask.float().sum()}
 
-    def nms(self, boxes, scores, *, conf, iou, max_det, multi_label, agnostic):
+    def nms(self, boxes, scores, options):
         found = []
         for number in boxes.tolist():
             corners, sure, labels = self.answers[number]
-            kept = [k for k, score in enumerate(sure) if score > conf][:max_det]
+            kept = [k for k, score in enumerate(sure) if score > options.conf][: options.max_det]
             found.append(
                 Detections(
                     torch.tensor([corners[k] for k in kept], dtype=torch.float32).reshape(-1, 4),
