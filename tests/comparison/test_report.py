@@ -119,6 +119,7 @@ KEYS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", KEYS)
 def test_every_figure_is_that_of_the_raw_files(five: Path, key: str) -> None:
     numbers = json.loads((five / "report.json").read_text())

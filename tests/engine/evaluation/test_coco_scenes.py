@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from engine.evaluation.coco import STAT_NAMES, coco_stats
 
-SCENES = 5  # of each kind
+SCENES = 4  # of each kind
 KINDS = {
     "mixed": {},
     "crowds": {"crowd": 0.5},
