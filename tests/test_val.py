@@ -17,6 +17,7 @@ PICTURES = {"PR_curve.png", "F1_curve.png", "confusion_matrix.png", "confusion_m
 SAMPLES = {"val_batch0_labels.jpg", "val_batch0_pred.jpg"}
 
 
+@pytest.mark.slow
 def test_the_headline_is_pycocotools_own(place: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its numbers come out again when pycocotools reads the written predictions."""
     assert run(val.main, "val.py", "--weights", place / "best.pt", "--conf-thres", 0.2, "--batch-size", 4) == 0

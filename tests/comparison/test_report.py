@@ -96,6 +96,7 @@ KEYS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", KEYS)
 def test_every_metric_matches_the_run_folders(example: Path, key: str) -> None:
     numbers = json.loads((example / "report.json").read_text())

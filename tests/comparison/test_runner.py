@@ -46,6 +46,7 @@ def cells(folder: Path) -> list[str]:
     return [each["cell"] for each in started(folder)]
 
 
+@pytest.mark.slow
 def test_runs_are_ordered_by_seed_with_a_rotated_start(tmp_path: Path) -> None:
     complete: list[int] = []
     plan = plan_of("relu", "silu", "mish", seeds=(0, 4, 7))

@@ -27,6 +27,7 @@ def test_sizes_are_the_customary_ones(size):
     assert [tuple(each.shape) for each in maps] == [(2, 144, 8, 12), (2, 144, 4, 6), (2, 144, 2, 3)]
 
 
+@pytest.mark.slow
 def test_counting_flops_leaves_the_model_alone():
     model = build_model(model_config(), num_classes=3, seed=0).train()
     before = {name: each.clone() for name, each in model.state_dict().items()}

@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from engine.evaluation.coco import STAT_NAMES, coco_stats
 from tests.support.coco import ground_truth
 
-SCENES = 5  # of each kind
+SCENES = 4  # of each kind
 KINDS = {
     "mixed": {},
     "crowds": {"crowd": 0.5},
