@@ -70,7 +70,7 @@ def test_a_list_in_a_list_in_a_list_is_no_bomb(tmp_path: Path) -> None:
     for _ in range(30):
         bomb = [bomb, bomb]
     torch.save({"a": bomb}, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="again and again"):
+    with pytest.raises(ValueError, match="more values than its size allows"):
         read_archive(tmp_path / "a.pt")
 
 
