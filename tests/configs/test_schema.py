@@ -24,6 +24,17 @@ def test_the_base_config_states_every_value_once() -> None:
     assert missing == []
 
 
+def test_gains_of_loss_terms_are_completed_and_checked(tmp_path: Path) -> None:
+    assert load("yolo.yaml", ["model.loss.box=5"]).model.loss == {"box": 5.0, "cls": 0.5, "dfl": 1.5}
+    (tmp_path / "alone.yaml").write_text("data: shapes.yaml\nmodel: {loss: {cls: 1.0}}\n")
+    assert load(tmp_path / "alone.yaml").model.loss == {"box": 7.5, "cls": 1.0, "dfl": 1.5}
+    with pytest.raises(ValueError, match=r"model\.loss.*'bix'.*'box'"):
+        load("yolo.yaml", ["model.loss.bix=1"])
+    for value in ("-1", "many"):
+        with pytest.raises(ValueError, match=r"model\.loss\.box"):
+            load("yolo.yaml", [f"model.loss.box={value}"])
+
+
 def test_defaults_of_the_schema_are_the_values_of_the_base_config() -> None:
     config = load("yolo.yaml")
     bare = Config(data=config.data)

@@ -137,6 +137,11 @@ def test_a_missing_package_is_one_line_with_the_command(monkeypatch, name, packa
         make_loggers([name])
 
 
+def test_an_unknown_logger_is_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match=r"run\.loggers.*'tensorbord'.*'tensorboard'"):
+        make_loggers(["tensorbord"])
+
+
 def test_console(capsys):
     logger = Console()
     logger.start(start_of(Path("x")))

@@ -175,6 +175,8 @@ def test_results_and_labels(tmp_path):
     plot_results(tmp_path / "results.png", rows)
     plot_results(tmp_path / "one.png", rows[:1])
     plot_results(tmp_path / "none.png", [])
+    terms = {f"train/{name}_loss": 1.0 for name in ("box", "cls", "dfl", "l1", "iou")}
+    plot_results(tmp_path / "five.png", [{"epoch": 1, **terms}])
     generator = np.random.default_rng(0)
     plot_labels(
         tmp_path / "labels.png",
@@ -202,4 +204,7 @@ def test_results_and_labels(tmp_path):
         paths=["a", "b", "c"],
     )
     plot_train_batch(tmp_path / "train_batch0.jpg", batch, ["a", "b"])
-    assert set(written(tmp_path)) == {"results.png", "one.png", "labels.png", "split.png", "train_batch0.jpg"}
+    pictures = written(tmp_path)
+    names = ("results.png", "one.png", "five.png", "labels.png", "split.png", "train_batch0.jpg")
+    assert set(pictures) == set(names)
+    assert pictures["one.png"].shape[1] * 6 == pictures["five.png"].shape[1] * 4  # a panel per loss term, at least 4
