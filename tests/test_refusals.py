@@ -437,7 +437,7 @@ def fill_runs(folder: Path, data: Path) -> None:
 
 
 def fill_comparisons(folder: Path) -> None:
-    """Runs to report on, good ones and others, and comparisons that cannot be gone on with."""
+    """Runs to report, usable and unusable, and comparisons that cannot be resumed."""
     for place in ("runs_good", "runs_half", "runs_cut", "runs_other"):
         for act in ("relu", "mish") if place == "runs_good" else ("silu",):
             write_run(folder / place / f"{act}-s0", act=act, seed=0, last=0.4)
