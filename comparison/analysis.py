@@ -30,6 +30,7 @@ from comparison.summary import (
     Verdict,
 )
 from core.limits import MAX_DATA_WAIT_FRACTION
+from core.metrics import EVALUATION
 
 MARGIN = 0.5  # mAP points, if no plan declares one
 MAX_OTHER_CORES = 0.10  # mean cores used by other processes, above which a run is excluded from timing
@@ -249,15 +250,10 @@ class MetricSpec:
     note: str = ""
 
 
-SECONDARY = (
-    ("metrics/mAP50", "mAP50"),
-    ("metrics/AP_small", "AP small"),
-    ("metrics/AP_medium", "AP medium"),
-    ("metrics/AP_large", "AP large"),
-)
+SECONDARY = tuple(metric for metric in EVALUATION if metric.compared and metric.key != PRIMARY)
 METRICS = (
     MetricSpec(key=PRIMARY, title="mAP50-95, last epoch", unit=POINTS, value=last_points(PRIMARY)),
-    *(MetricSpec(key=key, title=title, unit=POINTS, value=last_points(key)) for key, title in SECONDARY),
+    *(MetricSpec(key=each.key, title=each.title, unit=POINTS, value=last_points(each.key)) for each in SECONDARY),
     MetricSpec(
         key="best", title="mAP50-95, best epoch", unit=POINTS, value=best_points, note="selected on the val set"
     ),

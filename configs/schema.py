@@ -26,6 +26,7 @@ from pydantic import (
 from configs.cli import parse_setting
 from configs.errors import explain
 from configs.loading import CONFIGS, Tree, absolute, embed_cfg, find, flatten, load_data, read_chain, set_value
+from core.text import did_you_mean
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -36,6 +37,7 @@ AtLeastOne = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Length = Annotated[float, Field(ge=0, le=MAX_COUNT)]  # part of the schedule: a fraction of the run, or epochs
 EmbeddedImages = Annotated[int, Field(ge=1, le=100_000)]
+DEFAULT_GAINS: dict[str, float] = yaml.safe_load((CONFIGS / "yolo.yaml").read_text(encoding="utf-8"))["model"]["loss"]
 MIN_STRIDE = 32  # image sizes are multiples of it whatever the model
 MIN_IMGSZ, MAX_IMGSZ = 64, 4096
 
@@ -69,9 +71,21 @@ def _consecutive(levels: list[int]) -> list[int]:
     return levels
 
 
+def _gains(value: object) -> object:
+    """Complete the gains of the loss terms by those of yolo.yaml; ValueError for a term that is not there."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected the gain of each loss term, as in {DEFAULT_GAINS}")
+    for name in value:
+        if name not in DEFAULT_GAINS:
+            hint = did_you_mean(str(name), DEFAULT_GAINS)
+            raise ValueError(f"unknown key {str(name)[:100]!r}{hint}; the loss terms are {', '.join(DEFAULT_GAINS)}")
+    return {**DEFAULT_GAINS, **value}
+
+
 PathText = Annotated[str, AfterValidator(_printable)]
 # Level i has stride 2**i; models/backbone.py has widths for levels up to 7.
 Levels = Annotated[list[Annotated[int, Field(ge=2, le=7)]], AfterValidator(_consecutive)]
+LossGains = Annotated[dict[str, NonNegative], BeforeValidator(_gains)]  # by loss term
 # The names and parameters that exist are in models/activations.py, which checks them when the model is built.
 Activation = Annotated[dict[str, str | bool | int | float], BeforeValidator(_activation)]
 
@@ -113,14 +127,6 @@ class Head(Part):
     name: str = "decoupled"
 
 
-class LossGains(Frozen):
-    """Weights of the loss terms."""
-
-    box: NonNegative = 7.5
-    cls: NonNegative = 0.5
-    dfl: NonNegative = 1.5
-
-
 class Assignment(Frozen):
     """Task-aligned assignment (TOOD): the k anchors per box with the largest score^alpha * IoU^beta are positive."""
 
@@ -143,7 +149,7 @@ class YoloModel(Frozen):
     head: Head = Head()
     norm_act: Literal["fused", "plain"] = "fused"
     reg_max: Annotated[int, Field(ge=2, le=256)] = 16
-    loss: LossGains = LossGains()
+    loss: LossGains = dict(DEFAULT_GAINS)
     assign: Assignment = Assignment()
 
 
@@ -294,7 +300,7 @@ class Run(Frozen):
     project: str = "runs/train"
     name: str = "exp"
     exist_ok: bool = False
-    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = ["tensorboard"]
+    loggers: list[str] = ["tensorboard"]  # names of engine.loggers.LOGGERS, which checks them before a run starts
 
 
 class Config(Frozen):

@@ -11,6 +11,8 @@ from typing import Literal
 
 DATA_WAIT_FRACTION = 0.05  # of the step time; above it, training time says little about the network
 
+Panel = Literal["precision and recall", "mAP", "AP by size"]
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -21,6 +23,8 @@ class Metric:
     unit: str = ""
     better: Literal["higher", "lower"] | None = None
     digits: int = 3  # after the point, in tables for people
+    panel: Panel | None = None  # of results.png in which it is drawn
+    compared: bool = False  # by compare.py, in points at the last epoch
 
     @property
     def name(self) -> str:
@@ -47,16 +51,16 @@ COCO = (
 PRIMARY = "mAP50-95"  # decides which weights are best
 
 EVALUATION = (
-    Metric("metrics/precision", "precision (IoU 0.5, best F1)", better="higher"),
-    Metric("metrics/recall", "recall (IoU 0.5, best F1)", better="higher"),
-    Metric("metrics/mAP50", "mAP50", better="higher"),
-    Metric("metrics/mAP50-95", "mAP50-95", better="higher"),
+    Metric("metrics/precision", "precision (IoU 0.5, best F1)", better="higher", panel="precision and recall"),
+    Metric("metrics/recall", "recall (IoU 0.5, best F1)", better="higher", panel="precision and recall"),
+    Metric("metrics/mAP50", "mAP50", better="higher", panel="mAP", compared=True),
+    Metric("metrics/mAP50-95", "mAP50-95", better="higher", panel="mAP", compared=True),
     Metric("metrics/mAP75", "mAP75", better="higher"),
-    Metric("metrics/AP_small", "AP small", better="higher"),
-    Metric("metrics/AP_medium", "AP medium", better="higher"),
-    Metric("metrics/AP_large", "AP large", better="higher"),
+    Metric("metrics/AP_small", "AP small", better="higher", panel="AP by size", compared=True),
+    Metric("metrics/AP_medium", "AP medium", better="higher", panel="AP by size", compared=True),
+    Metric("metrics/AP_large", "AP large", better="higher", panel="AP by size", compared=True),
 )
-"""Metrics of the evaluation after each epoch."""
+"""Metrics of the evaluation after each epoch: COCO's by their names in `COCO`, precision and recall."""
 
 LOSSES = {
     "box": "box loss (CIoU)",
@@ -64,7 +68,7 @@ LOSSES = {
     "cls": "class loss (BCE)",
     "dfl": "distribution focal loss",
 }
-"""Titles of loss terms; which of them a model has, its ``loss_names`` say."""
+"""Titles of loss terms, by default their names; ``loss_names`` of a model are the terms that it has."""
 
 PROGRESS = (Metric("epoch", "epoch", digits=0), Metric("step", "optimizer step", digits=0))
 COST = (

@@ -140,7 +140,7 @@ def _build_detector(section: YoloSection, names: Sequence[str]) -> Detector:
         neck,
         head,
         names=names,
-        gains={"box": section.loss.box, "cls": section.loss.cls, "dfl": section.loss.dfl},
+        gains=section.loss,
         assignment={"topk": section.assign.topk, "alpha": section.assign.alpha, "beta": section.assign.beta},
         activations=activations,
     )

@@ -22,7 +22,7 @@ from models.backbone import CSPBackbone
 from models.blocks import folded
 from models.decode import decode, nms
 from models.head import DecoupledHead
-from models.loss import detection_loss
+from models.loss import LOSS_NAMES, detection_loss
 from models.neck import Neck
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class AssignmentOptions(TypedDict):
 class Detector(DetectorModel):
     """An anchor-free detector; images (B, 3, H, W) in 0..1 with height and width divisible by `stride`."""
 
-    loss_names = ("box", "cls", "dfl")
+    loss_names = LOSS_NAMES
     fitting: Mapping[str, bool] = {
         "stretch": False,
         "smooth": True,
@@ -57,7 +57,7 @@ class Detector(DetectorModel):
         assignment: AssignmentOptions,
         activations: Mapping[str, ActivationSpec],
     ):
-        """`gains` of the loss terms box, cls and dfl; `activations` requested for each stage, as in {"neck.T4": ...}.
+        """`gains` of the loss terms by name; `activations` requested for each stage, as in {"neck.T4": ...}.
 
         The census checks the network against `activations`.
         """
@@ -81,7 +81,7 @@ class Detector(DetectorModel):
         return letterbox(image, size, rect_stride=self.stride if rect else None, original=original)
 
     def loss(self, outputs: Sequence[Tensor], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of the raw maps, a float32 scalar, and its detached terms box, cls and dfl."""
+        """The loss of the raw maps, a float32 scalar, and its detached terms by name."""
         return detection_loss(
             outputs,
             targets,

@@ -1,6 +1,7 @@
 """The loss of the detector: cross-entropy with soft class targets, CIoU and distribution focal loss of boxes."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,9 @@ from core.boxes import pair_ciou
 from core.types import Targets
 from models.assign import Assignment, assign
 from models.decode import anchor_points, decode_boxes, flatten_levels
+
+LOSS_NAMES = ("box", "cls", "dfl")
+"""The terms of the loss; their gains are `model.loss` of configs/yolo.yaml."""
 
 
 def detection_loss(
@@ -36,15 +40,11 @@ def detection_loss(
         with torch.no_grad():
             boxes = decode_boxes(distributions, points, sizes)
             assigned = assign(logits, boxes, targets, shapes=shapes, strides=strides, topk=topk, alpha=alpha, beta=beta)
-        classes = class_loss(logits, targets, assigned)
-        overlap, distance = box_losses(distributions, points, sizes, targets, assigned)
+        sums = {"cls": class_loss(logits, targets, assigned)}
+        sums |= box_losses(distributions, points, sizes, targets, assigned)
         total = assigned.scores.sum().clamp(min=1)
-        terms = {
-            "box": gains["box"] * overlap / total,
-            "cls": gains["cls"] * classes / total,
-            "dfl": gains["dfl"] * distance / total,
-        }
-        loss = terms["box"] + terms["cls"] + terms["dfl"]
+        terms = {name: gains[name] * sums[name] / total for name in LOSS_NAMES}
+        loss = reduce(torch.add, terms.values())
     return loss, {name: term.detach() for name, term in terms.items()}
 
 
@@ -61,8 +61,8 @@ def class_loss(logits: Tensor, targets: Targets, assigned: Assignment) -> Tensor
 
 def box_losses(
     distributions: Tensor, points: Tensor, sizes: Tensor, targets: Targets, assigned: Assignment
-) -> tuple[Tensor, Tensor]:
-    """Sums over the positives of 1 - CIoU and of the distribution focal loss, weighted by the target scores."""
+) -> dict[str, Tensor]:
+    """Sums over the positives, weighted by the target scores: 1 - CIoU (box), distribution focal loss (dfl)."""
     anchors = assigned.anchors.flatten(1)  # (B, N), N = M * K
     chosen = distributions.gather(1, anchors.unsqueeze(-1).expand(-1, -1, distributions.shape[-1]))
     points, sizes = points[anchors], sizes[anchors]  # (B, N, 2), (B, N, 1)
@@ -73,7 +73,8 @@ def box_losses(
     weights = assigned.scores.flatten(1)
     overlap = (1 - pair_ciou(decode_boxes(chosen, points, sizes), wanted)) * weights
     distances = torch.cat((points - wanted[..., :2], wanted[..., 2:] - points), dim=-1) / sizes
-    return overlap.sum(), (distribution_focal_loss(chosen, distances) * weights).sum()
+    focal = distribution_focal_loss(chosen, distances) * weights
+    return {"box": overlap.sum(), "dfl": focal.sum()}
 
 
 def distribution_focal_loss(distributions: Tensor, distances: Tensor) -> Tensor:

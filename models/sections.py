@@ -32,19 +32,6 @@ class NamedPart(PartSection, Protocol):
     def name(self) -> str: ...
 
 
-class YoloGains(Protocol):
-    """Weights of the loss terms."""
-
-    @property
-    def box(self) -> float: ...
-
-    @property
-    def cls(self) -> float: ...
-
-    @property
-    def dfl(self) -> float: ...
-
-
 class AssignmentSection(Protocol):
     """Parameters of the task-aligned assignment."""
 
@@ -89,7 +76,7 @@ class YoloSection(Protocol):
     def reg_max(self) -> int: ...
 
     @property
-    def loss(self) -> YoloGains: ...
+    def loss(self) -> Mapping[str, float]: ...
 
     @property
     def assign(self) -> AssignmentSection: ...

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from core.text import did_you_mean
+
 Row = dict[str, Any]  # an epoch's row of results.csv: numbers by column
 NOT_PLOTTED = ("epoch", "step", "batches_crc32")
 
@@ -61,11 +63,18 @@ class Logger:
 
 
 def make_loggers(names: Sequence[str]) -> list[Logger]:
-    """The console, results.csv and the optional loggers by name; ValueError if a package is not installed."""
+    """The console, results.csv and the optional loggers by name.
+
+    ValueError for an unknown name or a package that is not installed.
+    """
     from engine.loggers.console import Console
     from engine.loggers.results_csv import ResultsCsv
 
-    optional = [_OPTIONAL[name]() for name in dict.fromkeys(names)]
+    for name in names:
+        if name not in LOGGERS:
+            hint = did_you_mean(name, LOGGERS)
+            raise ValueError(f"run.loggers: unknown logger {name[:100]!r}{hint}; known are {', '.join(LOGGERS)}")
+    optional = [LOGGERS[name]() for name in dict.fromkeys(names)]
     return [Console(), ResultsCsv(), *optional]
 
 
@@ -90,7 +99,8 @@ def _mlflow() -> Logger:
     return MLflow()
 
 
-_OPTIONAL: dict[str, Callable[[], Logger]] = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}
+LOGGERS: dict[str, Callable[[], Logger]] = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}
+"""The optional loggers by name; each function imports its logger, since most need a package that may be missing."""
 
 
 def _require(module: str, *, package: str | None = None) -> None:

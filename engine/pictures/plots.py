@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from core.files import replacing
-from core.metrics import BY_KEY, LOSSES
+from core.metrics import BY_KEY, EVALUATION, LOSSES, Panel
 from core.text import printable
 from core.types import Batch
 from data.annotations import Annotations
@@ -79,24 +80,27 @@ def plot_results(path: str | os.PathLike, rows: Sequence[Row]) -> None:
     """results.png: losses, precision and recall, mAP, AP by object size, learning rate and time by epoch."""
     if not rows:
         return
-    figure = _figure(17, 8)
-    axes = figure.subplots(2, 4)
-    epoch = _column(rows, "epoch")
     terms = [key.removeprefix("train/").removesuffix("_loss") for key in rows[-1] if key.startswith("train/")]
-    for axis, term in zip(axes[0][:3], terms, strict=False):
+    columns = max(4, len(terms) + 1)
+    figure = _figure(4.25 * columns, 8)
+    axes = figure.subplots(2, columns)
+    epoch = _column(rows, "epoch")
+    for axis, term in zip(axes[0], terms, strict=False):
         series = {"train": f"train/{term}_loss", "validation": f"val/{term}_loss"}
         _lines(axis, rows, epoch, LOSSES.get(term, f"{term} loss"), series, "loss")
-    _lines(
-        axes[0, 3], rows, epoch, "precision and recall (IoU 0.5, best F1)",
-        {"precision": "metrics/precision", "recall": "metrics/recall"}, "fraction", best=False,
-    )  # fmt: skip
-    headline = {"mAP50": "metrics/mAP50", "mAP50-95": "metrics/mAP50-95"}
-    _lines(axes[1, 0], rows, epoch, "mean average precision", headline, "mAP", best=True)
-    sizes = {size: f"metrics/AP_{size}" for size in ("small", "medium", "large")}
-    _lines(axes[1, 1], rows, epoch, "mAP50-95 by object size", sizes, "AP")
+    _lines(axes[0, -1], rows, epoch, "precision and recall", _panel("precision and recall"), "fraction")
+    _lines(axes[1, 0], rows, epoch, "mean average precision", _panel("mAP"), "mAP", best=True)
+    _lines(axes[1, 1], rows, epoch, "mAP50-95 by object size", _panel("AP by size"), "AP")
     _lines(axes[1, 2], rows, epoch, "learning rate", {"learning rate": "lr"}, "step size", log=True)
     _epoch_times(axes[1, 3], rows, epoch)
+    for axis in axes[1, 4:]:
+        axis.axis("off")
     _save(figure, path)
+
+
+def _panel(panel: Panel) -> dict[str, str]:
+    """The columns of results.csv that a panel of results.png shows, by the label of their line."""
+    return {metric.title: metric.key for metric in EVALUATION if metric.panel == panel}
 
 
 def _lines(
@@ -111,7 +115,7 @@ def _lines(
     log: bool = False,
 ) -> None:
     shown = 0
-    for (name, column), color in zip(series.items(), (TRAIN, VAL, THIRD), strict=False):
+    for (name, column), color in zip(series.items(), cycle((TRAIN, VAL, THIRD, FOURTH, FIFTH)), strict=False):
         values = _column(rows, column)
         there = ~np.isnan(values)
         if there.any():

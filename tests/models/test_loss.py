@@ -57,7 +57,7 @@ def test_gradients_agree_with_finite_differences_once_the_assignment_stands():
     check = {"fast_mode": True, "raise_exception": True}
     assert torch.autograd.gradcheck(lambda x: class_loss(x, targets, fixed), (logits,), **check)
     assert torch.autograd.gradcheck(
-        lambda x: box_losses(x, points, sizes, targets, fixed)[1], (distributions,), **check
+        lambda x: box_losses(x, points, sizes, targets, fixed)["dfl"], (distributions,), **check
     )
 
 
