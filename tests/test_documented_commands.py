@@ -90,6 +90,8 @@ def test_script_and_flags_exist(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_files_named_in_commands_for_pytest_exist() -> None:
     for name in sorted(OUTSIDE & set(COMMANDS)):
         for page, line in COMMANDS[name]:
+            if page == "docs/extending.md":  # its examples add test files; tests/test_extending.py runs the commands
+                continue
             for word in split(line)[1]:
                 assert not word.startswith("tests/") or (ROOT / word).exists(), (page, line)
 
