@@ -112,7 +112,7 @@ class YOLO:
 
     @property
     def iou(self) -> float:
-        """The overlap of suppression that is customary for these weights."""
+        """Default NMS IoU threshold of this kind of network."""
         return self.config.model.nms_iou
 
     def describe(self) -> str:

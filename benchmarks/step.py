@@ -43,7 +43,7 @@ def our_step(
     overrides = [f"model.act={act}", f"model.norm_act={norm_act}", f"model.size={arguments.size}"]
     config = load("yolo.yaml", overrides)
     model = build_model(config.model, num_classes=CLASSES, seed=0)
-    model.to(placement.device, memory_format=placement.memory_format).train()  # type: ignore[call-overload]
+    placement.move(model.train())
     forward = torch.compile(model) if compiled else model
     optimizer = adamw(model)
     scaler = torch.amp.GradScaler(placement.device.type, enabled=placement.needs_scaler)

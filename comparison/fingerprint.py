@@ -68,7 +68,7 @@ def _within(key: str, prefixes: Iterable[str]) -> bool:
 def deviations(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
     """The keys in which runs differ: key -> value as text -> the runs with this value.
 
-    A missing key counts as a value of its own, except for implementations, which only runs with that activation have.
+    A missing key counts as a distinct value, except for implementations, which only runs with that activation have.
     Runs without a record (failed before they began) are ignored.
     """
     settings = [(run, run_settings(run)) for run in runs if run.record]

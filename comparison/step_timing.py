@@ -208,7 +208,7 @@ def build_step(config: Config, device: DeviceConfig, names: list[str]) -> tuple[
     assert train.imgsz is not None  # a loaded configuration has one
     section, _ = adapted(config.model, classes=len(names), side=train.imgsz)
     model = build_model(section, names=names, seed=train.seed)
-    model.to(device.device, memory_format=device.memory_format)  # type: ignore[call-overload]
+    device.move(model)
     rows = census(model, device=device.device, dtype=device.amp_dtype)
     optimizer = build_optimizer(
         model, name=train.optimizer, lr=LEARNING_RATE, momentum=train.momentum, weight_decay=train.weight_decay

@@ -31,8 +31,8 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Compose one value with everything it contains."""
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+        mark = self.peek_event().start_mark
+        if self.check_event(yaml.AliasEvent):
             # A few lines of aliases can stand for gigabytes ("billion laughs").
             raise ComposerError(None, None, "YAML aliases (*name) are not accepted", mark)
         self.depth += 1

@@ -31,6 +31,10 @@ class DeviceConfig:
         """Return the autocast context, which does nothing if mixed precision is off."""
         return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
 
+    def move(self, model: torch.nn.Module) -> None:
+        """Move a model to the device, in the memory format."""
+        model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]  # not in its annotation
+
     def describe(self) -> str:
         """Device, precision and memory format with their reasons, in one line."""
         precision = "fp32" if self.amp_dtype is None else str(self.amp_dtype).removeprefix("torch.") + " autocast"

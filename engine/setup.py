@@ -63,7 +63,7 @@ def build_trainer(setup: TrainSetup) -> Trainer:
     """The trainer of a run, its model on the device."""
     train, device = setup.config.train, setup.device
     model = setup.model
-    model.to(device.device, memory_format=device.memory_format)  # type: ignore[call-overload]  # not in its annotation
+    device.move(model)
     frozen = freeze(model, train.freeze)
     if frozen:
         setup.notes.append(f"frozen: {', '.join(train.freeze)} ({len(frozen)} tensors)")

@@ -17,6 +17,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -242,11 +244,11 @@ def nvrtc_image(architecture: str) -> Path:
     )  # fmt: skip
 
 
-def _compile_with_nvrtc(nvrtc, architecture: str, path: Path) -> None:
+def _compile_with_nvrtc(nvrtc: ModuleType, architecture: str, path: Path) -> None:
     source, *included = (source_text([name]).encode() for name in CUDA_SOURCES)
     name, *names = (name.encode() for name in CUDA_SOURCES)
 
-    def check(result):
+    def check(result: tuple[Any, ...]) -> Any:
         if result[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
             raise Unavailable(f"NVRTC failed for sm_{architecture} ({result[0]})")
         return result[1] if len(result) == 2 else None

@@ -1,4 +1,4 @@
-"""Darknet's cfg and weights through the scripts and the Python door."""
+"""Darknet cfg and weights files in the scripts and the Python API."""
 
 import contextlib
 import io

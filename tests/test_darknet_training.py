@@ -165,7 +165,7 @@ def test_a_backbone_is_a_start(place: Path, capsys: pytest.CaptureFixture[str]) 
         (["--set", "model.loss.dfl=1"], "model.loss.dfl (command line): unknown key"),
         (["--set", "model.loss.box=-1"], "model.loss.box"),
         (["--set", "model.loss.label_smoothing=2"], "model.loss.label_smoothing"),
-        (["--cfg", "yolo-mish.yaml", "--weights", "x.weights"], "x.weights: a Darknet .weights; expected the --cfg"),
+        (["--cfg", "yolo-mish.yaml", "--weights", "x.weights"], "x.weights: Darknet weights; expected the --cfg"),
     ],
 )
 def test_refusals(place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:

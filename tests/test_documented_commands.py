@@ -90,11 +90,10 @@ def test_script_and_flags_exist(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_files_named_in_commands_for_pytest_exist() -> None:
     for name in sorted(OUTSIDE & set(COMMANDS)):
         for page, line in COMMANDS[name]:
-            added = re.findall(
-                r"^\+\+\+ b/(.+)$", (ROOT / page).read_text(encoding="utf-8"), re.M
-            )  # by a diff of the page
+            if page == "docs/extending.md":  # its examples add test files; tests/test_extending.py runs the commands
+                continue
             for word in split(line)[1]:
-                assert not word.startswith("tests/") or word in added or (ROOT / word).exists(), (page, line)
+                assert not word.startswith("tests/") or (ROOT / word).exists(), (page, line)
 
 
 def test_files_named_in_the_pages_exist() -> None:

@@ -181,7 +181,7 @@ run_script(lambda: train.main(sys.argv[1:]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
 def test_memory_that_runs_out(data: Path, here: Path) -> None:
-    """In a process of its own: libraries do not all recover."""
+    """In a separate process: libraries do not all recover."""
     arguments = [sys.executable, "-c", STARVED, *map(str, OPTIONS), "--data", str(data)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(arguments, cwd=here, env=environment, capture_output=True, text=True)

@@ -78,7 +78,7 @@ def test_comparisons_know_run_folders_only() -> None:
     """No module of comparison/ imports torch: a report is made where nothing is trained."""
     folder = ROOT / "comparison"
     readers = {path.name for path in folder.glob("*.py") if "torch" in imported(path.read_text(encoding="utf-8"))}
-    readers -= {"step_timing.py"}  # a command, run in a process of its own
+    readers -= {"step_timing.py"}  # a command, run in a separate process
     assert readers == set() and (folder / "report.py").is_file()
 
 

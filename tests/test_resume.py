@@ -99,7 +99,7 @@ def short(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -
 
 
 def resumed(short: Short, name: str, content: dict[str, Any], *more: object) -> dict[str, Any]:
-    """The end of the cut run, resumed from this checkpoint in a folder of its own."""
+    """The end of the cut run, resumed from this checkpoint in a new folder."""
     shutil.copytree(short.folder / "cut", short.folder / name)
     torch.save(content, short.last(name))
     assert run(train.main, "train.py", "--resume", short.last(name), *more) == 0

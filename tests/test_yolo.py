@@ -1,4 +1,4 @@
-"""The Python door: the same results however a picture comes, and refusals that say what is wrong."""
+"""The Python API: the same results for every kind of input, and clear errors."""
 
 import json
 from collections.abc import Callable

@@ -108,7 +108,7 @@ except Interrupted as stopped:
 
 
 def call(plan: Plan, folder: Path) -> subprocess.Popen:
-    """The same in a process of its own, to be stopped or killed."""
+    """The same in a separate process, to be stopped or killed."""
     (folder / "given.json").write_text(plan.model_dump_json())
     words = [sys.executable, "-c", CALL, str(folder), *STUB]
     return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)

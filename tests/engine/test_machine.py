@@ -57,7 +57,7 @@ print(memory.mib())
 
 
 def test_peak_memory_counts_growth_only():
-    """In a process of its own: memory that earlier tests freed but the allocator kept would be used first."""
+    """In a separate process: memory that earlier tests freed but the allocator kept would be used first."""
     done = subprocess.run([sys.executable, "-c", GROWTH], cwd=machine.ROOT, capture_output=True, text=True, check=True)
     first, after = map(float, done.stdout.split())
     assert first < 30 and 50 < after - first < 90

@@ -17,7 +17,7 @@ PUBLISHED = {"n": (3.2, 8.7), "s": (11.2, 28.6), "m": (25.9, 78.9), "l": (43.7, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", PUBLISHED)
-def test_sizes_are_the_customary_ones(size):
+def test_sizes_are_those_of_the_field(size):
     with torch.device("meta"):
         model = build_model(model_config(size=size), seed=0)
     parameters, gflops = PUBLISHED[size]

@@ -1,6 +1,6 @@
 """Every published cfg with random weights against OpenCV 4.10's Darknet reader, an independent implementation.
 
-It lives in an environment of its own, as OpenCV 5 has no such reader: make one (uv venv cv; uv pip install --python
+It needs a separate environment, as OpenCV 5 has no such reader: make one (uv venv cv; uv pip install --python
 cv/bin/python opencv-python-headless==4.10.0.84) and set YOLO_MISH_OPENCV410=cv/bin/python.
 """
 
