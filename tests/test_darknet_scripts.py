@@ -36,6 +36,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_val_and_detect_on_cfg_and_weights(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both = ["--cfg", "x.cfg", "--weights", "x.weights"]
     assert run(val.main, "val.py", *both, "--data", "shapes.yaml", "--conf", 0.01) == 0

@@ -218,6 +218,7 @@ def test_failures_come_first_and_exclusions_are_explained(example: Path) -> None
     assert wording.NOTES["best"] in page.text and "unfinished schedule" in page.text
 
 
+@pytest.mark.slow
 def test_labels_and_reasons_are_escaped(tmp_path: Path) -> None:
     nasty = 'm"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;--> $x_1$'
     for seed in range(3):

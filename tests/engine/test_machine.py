@@ -56,6 +56,7 @@ print(memory.mib())
 """
 
 
+@pytest.mark.slow
 def test_peak_memory_counts_growth_only():
     """In a separate process: memory that earlier tests freed but the allocator kept would be used first."""
     done = subprocess.run([sys.executable, "-c", GROWTH], cwd=machine.ROOT, capture_output=True, text=True, check=True)

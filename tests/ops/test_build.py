@@ -140,6 +140,7 @@ def test_an_import_builds_and_writes_nothing(cache, compiler):
     assert not cache.exists() and not log.exists()
 
 
+@pytest.mark.slow
 def test_the_baseline_instruction_set_gives_equal_results(tmp_path):
     compiler = build.cpp_compiler()
     if compiler is None:

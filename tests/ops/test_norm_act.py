@@ -265,6 +265,7 @@ def test_fusion_predicts_what_is_fused():
         assert norm_act.fusion(norm, act, device, dtype) is None
 
 
+@pytest.mark.slow
 def test_opcheck():
     x, ops = images(2, 4, 5, 5), torch.ops.yolo
     mean, variance, weight, bias = torch.zeros(4), torch.ones(4), torch.full((4,), 2.0), torch.ones(4)

@@ -48,6 +48,7 @@ def two_splits(here: Path, **more: object) -> Path:
     return write_yaml(here / "data.yaml", train=train, val=val)
 
 
+@pytest.mark.slow
 def test_the_page_holds_its_pictures_and_loads_nothing(here: Path) -> None:
     name = '<script src="http://x/">$\\frac$\n'
     categories = [{"id": 3, "name": name}, {"id": 7, "name": "b & c"}]
@@ -151,6 +152,7 @@ def test_bad_input(case: str, here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert tree(here) == before
 
 
+@pytest.mark.slow
 def test_many_records_are_read_leniently_in_seconds(tmp_path: Path) -> None:
     """One NaN sends the whole file record by record; with every tenth record bad, time grows no faster than length."""
     annotations = [box(k, 1 + k % 40, [1, 1, 5, 0 if k % 10 == 0 else 5]) for k in range(30_000)]
