@@ -31,21 +31,21 @@ from configs.cli import Parser, run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 ACTS = ("relu", "leaky_relu", "silu", "mish", "gelu", "elu", "hardswish", "softplus")
-NOISES = ("normal", "t3", "fall", "baseline")  # t(3); 3 % drop by 10 sigma; baseline with three times the variance
+# t(3); 3 % drop by 10 sigma; baseline with three times the variance; the last candidate with a multiple of the sd
+NOISES = ("normal", "t3", "fall", "baseline", "candidate x2", "candidate x4", "candidate x10")
 SIGMA = 0.6  # mAP points
 SEEDS_SD = 1.0  # mAP points: sd of the seed effect
 TIME_SD = 0.01  # sd of the log of a run's time
 CURVE = (0.60, 0.85, 1.0)  # fraction of the final mAP, by epoch
 EPOCH_SD = 0.5  # sigma: additional sd of earlier epochs
 STEPS = 20
-# Upper bounds in %: 5 % plus two standard errors of 1,000 sets; five activations with a noisy baseline reach 6.8 %.
-MAX_ERROR = {"normal": 6.4, "t3": 6.4, "fall": 6.4, "baseline": 8.4}
-COVERAGE = (93.0, 97.0)  # %
+MAX_ERROR = 6.4  # %: 5 % plus two standard errors of 1,000 sets
+COVERAGE = (93.0, 98.0)  # %
 POWER_TOLERANCE = 3.0  # percentage points
 DETECTABLE_TOLERANCE = 0.10  # relative
-CONSERVATIVE_POWER = {  # %, by activations and seeds, at 1, 2 and 3 sigma: from 10,000 earlier sets in memory
-    (2, 3): (12, 29, 51), (2, 5): (23, 66, 94), (2, 9): (45, 96, 100),
-    (3, 3): (9, 30, 61), (3, 5): (18, 66, 95), (5, 3): (7, 31, 66), (5, 5): (14, 62, 95),
+CONSERVATIVE_POWER = {  # %, by activations and seeds, at 1, 2 and 3 sigma: from 40,000 sets of separate code
+    (2, 3): (12, 29, 51), (2, 5): (23, 67, 93), (2, 9): (46, 96, 100),
+    (3, 3): (8, 27, 55), (3, 5): (16, 60, 93), (5, 3): (6, 26, 60), (5, 5): (12, 57, 92),
 }  # fmt: skip
 
 
@@ -136,6 +136,8 @@ def residuals(design: Design, generator: np.random.Generator) -> NDArray[np.floa
         drawn -= 10 * SIGMA * (generator.random(shape) < 0.03)
     if design.noise == "baseline":
         drawn[0] *= math.sqrt(3)
+    if design.noise.startswith("candidate"):
+        drawn[-1] *= float(design.noise.removeprefix("candidate x"))
     return drawn
 
 
@@ -297,7 +299,7 @@ def _whole(design: Design) -> tuple[int, int]:
 
 def error_designs(sizes: Sequence[tuple[int, int]]) -> list[Design]:
     """Comparisons without true differences."""
-    kinds = (("normal", 0.0), ("t3", 0.0), ("normal", 0.1), ("t3", 0.1), ("fall", 0.0), ("baseline", 0.0))
+    kinds = (*((noise, 0.0) for noise in NOISES), ("normal", 0.1), ("t3", 0.1))
     return [
         Design(acts=acts, seeds=seeds, noise=noise, missing=missing)
         for noise, missing in kinds
@@ -313,7 +315,7 @@ def power_designs(sizes: Sequence[tuple[int, int]]) -> list[Design]:
 def error_row(tally: Tally) -> tuple[list[str], bool]:
     """Family-wise error rates and joint coverage, which has an upper bound only for normal residuals."""
     design, error, covered = tally.design, tally.percent(tally.any_significant), tally.percent(tally.covered)
-    holds = error <= MAX_ERROR[design.noise] and (covered <= COVERAGE[1] or design.noise != "normal")
+    holds = error <= MAX_ERROR and (covered <= COVERAGE[1] or design.noise != "normal")
     missing = f"{100 * design.missing:g} %" if design.missing else "none"
     further = [f"{tally.percent(count):.1f}" for count in (tally.time_significant, tally.until_significant)]
     figures = [f"{error:.1f}", f"{covered:.1f}", *further, str(tally.without)]
@@ -353,7 +355,7 @@ POWER_HEAD = (
     "sets",
     "power %",
     "expected %",
-    "formula without conservative sd %",
+    "formula without conservative errors %",
     "coverage %",
 )
 DETECTABLE_HEAD = ("activations", "seeds", "sets", "printed beforehand, sigma", "simulated, sigma", "deviation")

@@ -122,7 +122,7 @@ def test_every_metric_matches_the_run_folders(example: Path, key: str) -> None:
 
 
 def least_squares(values: Mapping[tuple[str, int], float], acts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Differences from the first activation, their standard errors, and the conservative residual sd."""
+    """Differences from the first activation, their conservative standard errors, and the conservative residual sd."""
     cells, seeds = list(values), sorted({seed for _, seed in values})
     design = [[act == each for each in acts[1:]] + [seed == each for each in seeds] for act, seed in cells]
     x, y = np.array(design, float), np.array([values[cell] for cell in cells])
@@ -134,7 +134,8 @@ def least_squares(values: Mapping[tuple[str, int], float], acts: Sequence[str]) 
     guard = np.mean([np.var(gap, ddof=1) for gap in gaps[1:]]) / 2
     sigma = math.sqrt(max(squares[0] / degrees, guard))
     factors = np.sqrt(np.diag(np.linalg.inv(x.T @ x)))
-    return solution[: len(acts) - 1], sigma * factors[: len(acts) - 1], sigma
+    own = [np.std(gap, ddof=1) / math.sqrt(len(gap)) for gap in gaps[1:]]
+    return solution[: len(acts) - 1], np.maximum(sigma * factors[: len(acts) - 1], own), sigma
 
 
 @pytest.mark.parametrize("key", ["metrics/mAP50-95", "metrics/AP_small", "until", "time"])
