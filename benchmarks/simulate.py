@@ -26,13 +26,14 @@ from comparison.analysis import analyse
 from comparison.plan import Plan, make_plan, read_plan
 from comparison.runs import FAILURE, Run, read_runs, run_name
 from comparison.statistics import power
-from comparison.summary import Metric, Outcome
+from comparison.summary import Kind, Metric, Outcome
 from configs.cli import Parser, run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 ACTS = ("relu", "leaky_relu", "silu", "mish", "gelu", "elu", "hardswish", "softplus")
 # t(3); 3 % drop by 10 sigma; baseline with three times the variance; the last candidate with a multiple of the sd
 NOISES = ("normal", "t3", "fall", "baseline", "candidate x2", "candidate x4", "candidate x10")
+SIGNIFICANT: tuple[Kind, ...] = ("higher", "lower", "higher-within-margin", "lower-within-margin")
 SIGMA = 0.6  # mAP points
 SEEDS_SD = 1.0  # mAP points: sd of the seed effect
 TIME_SD = 0.01  # sd of the log of a run's time
@@ -86,7 +87,7 @@ class Tally:
         self.sets += 1
         comparison = outcome.primary.comparison
         differences = list(comparison.differences.values()) if comparison else []
-        significant = len(outcome.of_kind("higher", "lower"))
+        significant = len(outcome.of_kind(*SIGNIFICANT))
         self.any_significant += significant > 0
         self.significant += significant
         self.candidates += len(outcome.verdicts)

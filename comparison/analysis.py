@@ -9,11 +9,12 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from comparison import wording
+from comparison import checks, wording
 from comparison.plan import Plan
 from comparison.runs import Run, by_key
 from comparison.statistics import compare, compare_ratio, interim_alpha, value_at
@@ -44,7 +45,7 @@ def analyse(runs: Sequence[Run], plan: Plan | None, *, baseline: str | None = No
     the last planned analysis whose seeds are complete. ValueError if two runs have the same activation and seed, if
     there is nothing to compare, or if the baseline has no run.
     """
-    keyed = by_key(runs)
+    keyed = by_key([concluded(run) for run in runs])
     acts = list(dict.fromkeys(act for act, _ in keyed))
     margin = 100 * plan.margin if plan else MARGIN
     baseline = baseline or (plan.baseline if plan else acts[0] if acts else "")
@@ -69,6 +70,13 @@ def analyse(runs: Sequence[Run], plan: Plan | None, *, baseline: str | None = No
         return outcome, None
     reason = wording.beyond_plan(reached[-1], beyond)
     return outcome, _outcome(keyed, baseline, [*plan.acts, *acts], plan.alpha, margin, reason)
+
+
+def concluded(run: Run) -> Run:
+    """The run, as failed if it finished without the primary metric: a loss that is not finite leaves none."""
+    if run.status == "finished" and run.rows[-1].get(PRIMARY) is None:
+        return replace(run, status="failed", reason=wording.no_primary())
+    return run
 
 
 def _complete_seeds(keyed: Mapping[RunKey, Run], plan: Plan) -> int:
@@ -104,6 +112,16 @@ def _outcome(
         if (reason := exclusion_reason(run))
     )
     metrics, until_seconds = _metrics(runs, acts, alpha)
+    curves = [learning_curve(run) for run in runs if run.act == baseline]
+    insensitive = checks.insensitivity(curves, margin=margin)
+    judge = partial(
+        _verdicts,
+        acts=acts,
+        failed=failed,
+        margin=margin,
+        exploratory=bool(exploratory),
+        insensitive=wording.insensitivity(insensitive, baseline, margin),
+    )
     return Outcome(
         baseline=baseline,
         acts=acts,
@@ -113,22 +131,26 @@ def _outcome(
         metrics=metrics,
         until_seconds=until_seconds,
         failed=failed,
+        failure_rates=checks.failure_rates(failed, baseline=baseline, alpha=alpha),
+        insensitive=insensitive,
+        remarks=_remarks(metrics[PRIMARY], margin=margin, judge=judge),
         unfinished=_unfinished(keyed),
         excluded=excluded,
         exploratory=exploratory,
-        verdicts=_verdicts(metrics[PRIMARY], acts, failed, margin=margin, exploratory=bool(exploratory)),
-        time_verdicts=_verdicts(metrics["time"], acts, failed, margin=None, exploratory=bool(exploratory)),
+        verdicts=judge(metrics[PRIMARY]),
+        time_verdicts=judge(metrics["time"], margin=None),
         headline=wording.headline(metrics[PRIMARY], baseline),
     )
 
 
 def _verdicts(
     metric: Metric,
+    *,
     acts: Sequence[str],
     failed: Mapping[str, Failures],
-    *,
     margin: float | None,
     exploratory: bool,
+    insensitive: str,
 ) -> dict[str, Verdict]:
     """The verdict on each candidate; without a margin, on ratios."""
     verdicts = {}
@@ -140,9 +162,28 @@ def _verdicts(
             verdicts[act] = wording.time_verdict(difference, metric.comparison, exploratory=exploratory)
         else:
             verdicts[act] = wording.map_verdict(
-                difference, metric.comparison, margin=margin, failed=failed, exploratory=exploratory
+                difference,
+                metric.comparison,
+                margin=margin,
+                failed=failed,
+                exploratory=exploratory,
+                insensitive=insensitive,
             )
     return verdicts
+
+
+def _remarks(metric: Metric, *, margin: float, judge: Callable[[Metric], dict[str, Verdict]]) -> tuple[str, ...]:
+    """How much each activation scatters, and what the verdicts would be without runs that collapsed."""
+    values = {act: each.values for act, each in metric.arms.items()}
+    scatter = wording.scatter({act: each.sd for act, each in metric.arms.items() if each.sd is not None}, metric.unit)
+    low = checks.collapsed(values, margin=margin)
+    if not low or metric.comparison is None:
+        return scatter
+    rest = {act: {seed: each for seed, each in own.items() if seed != low.get(act)} for act, own in values.items()}
+    comparison = compare(rest, baseline=metric.comparison.baseline, alpha=metric.comparison.alpha)
+    verdicts = judge(replace(metric, comparison=comparison))
+    runs = {(act, seed): (values[act][seed], statistics.median(rest[act].values())) for act, seed in low.items()}
+    return (*scatter, wording.collapsed(runs, verdicts))
 
 
 # --------------------------------------------------------------------------------------------------- metrics of a run

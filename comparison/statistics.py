@@ -1,11 +1,11 @@
 """Simultaneous confidence intervals for candidates against a baseline over common seeds, and required seeds.
 
 Model: value = mean + activation + seed + residual. Tests are read off two-sided Dunnett intervals for m candidates (the
-paired t interval for one). Standard errors are conservative, as activations may scatter unequally. The residual sd is the
-larger of the two-way residual sd and the sd implied by half the mean variance of the paired differences, which protects
-against a baseline noisier than the rest; the standard error of a candidate is the larger of the one from this sd and that
-of its own paired differences, which protects against a noisy candidate. ``python -m benchmarks.simulate`` simulates error
-rates, coverage and power.
+paired t interval for one). Standard errors are conservative, as activations may scatter unequally. The residual sd is
+the larger of the two-way residual sd and the sd implied by half the mean variance of the paired differences, which
+protects against a baseline noisier than the rest; the standard error of a candidate is the larger of the one from this
+sd and that of its own paired differences, which protects against a noisy candidate.
+``python -m benchmarks.simulate`` simulates error rates, coverage and power.
 """
 
 import math
@@ -357,15 +357,28 @@ def interim_alpha(interim: Sequence[int], seeds: int, *, alpha: float = 0.05) ->
 
 def classify(
     difference: Difference, *, margin: float
-) -> Literal["higher", "lower", "equivalent", "non-inferior", "inconclusive", "none"]:
+) -> Literal[
+    "higher",
+    "lower",
+    "higher-within-margin",
+    "lower-within-margin",
+    "equivalent",
+    "non-inferior",
+    "inconclusive",
+    "none",
+]:
     """The first conclusion that holds; "none" without an interval."""
     if difference.interval is None or difference.equivalence_interval is None:
         return "none"
-    if difference.interval[0] > 0 or difference.interval[1] < 0:
-        return "higher" if difference.interval[0] > 0 else "lower"
-    if difference.equivalence_interval[0] > -margin:
-        return "equivalent" if difference.equivalence_interval[1] < margin else "non-inferior"
-    return "inconclusive"
+    low, high = difference.equivalence_interval
+    within = -margin < low and high < margin
+    if difference.interval[0] > 0:
+        return "higher-within-margin" if within else "higher"
+    if difference.interval[1] < 0:
+        return "lower-within-margin" if within else "lower"
+    if within:
+        return "equivalent"
+    return "non-inferior" if low > -margin else "inconclusive"
 
 
 # ------------------------------------------------------------------------------------------------------------ curves

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from comparison.plan import Plan
-from comparison.statistics import Comparison, Difference, classify, seeds_for_equivalence, seeds_needed
+from comparison.statistics import Comparison, Difference, classify, seeds_for_equivalence, seeds_needed, sigma_upper
 from comparison.summary import (
     POINTS,
     Failures,
+    Insensitivity,
     Kind,
     Metric,
     Outcome,
@@ -23,6 +24,7 @@ from comparison.summary import (
 from core.limits import MAX_DATA_WAIT_FRACTION
 from core.text import format_duration
 
+UNEQUAL = 2.0  # ratio of the largest to the smallest standard deviation from which it is pointed out
 MIN_SEEDS, GOOD_SEEDS = 3, 5  # for a verdict; for a useful one
 
 # ------------------------------------------------------------------------------------------------- numbers in sentences
@@ -108,6 +110,51 @@ def busy_machine(cores: float) -> str:
     return f"other processes used {cores:.2f} of a core"
 
 
+def no_primary() -> str:
+    """Why a finished run counts as failed."""
+    return "finished without mAP50-95 in its last epoch"
+
+
+def insensitivity(found: Insensitivity | None, baseline: str, margin: float) -> str:
+    """Why neither equivalence nor non-inferiority can be shown; empty if they can."""
+    if found is None:
+        return ""
+    if found.reason == "floor":
+        return (
+            f"nothing was learned yet (mean mAP of {baseline} {found.mean:.2f} points, less than 10 times the margin "
+            f"of {margin:g})"
+        )
+    if found.reason == "rising":
+        return (
+            f"training is unfinished (mean mAP of {baseline} {found.mean:.1f} points and still rising steeply: as many "
+            f"epochs again would add {found.rise or 0:.1f} points at the final rate)"
+        )
+    return f"there is no room for a difference (mean mAP of {baseline} {found.mean:.1f} points)"
+
+
+def scatter(deviations: Mapping[str, float], unit: str) -> tuple[str, ...]:
+    """How much the runs of each activation scatter, and by what factor this differs."""
+    if not deviations:
+        return ()
+    most, least = (choose(deviations, key=lambda act: deviations[act]) for choose in (max, min))
+    listed = ", ".join(f"{act} {sd:.2f}" for act, sd in deviations.items())
+    factor = deviations[most] / deviations[least] if deviations[least] else math.inf
+    unequal = ""
+    if math.isfinite(factor) and factor >= UNEQUAL:
+        unequal = f"; {most} scatters {factor:.1f} times as much as {least}"
+    return (f"Standard deviation over seeds: {listed} {unit}{unequal}.",)
+
+
+def collapsed(runs: Mapping[tuple[str, int], tuple[float, float]], verdicts: Mapping[str, Verdict]) -> str:
+    """Runs far below the others of their activation (value, median of the others), and the verdicts without them."""
+    listed = "; ".join(
+        f"{act}, seed {seed}: {value:.1f} points, median of its other runs {median:.1f}"
+        for (act, seed), (value, median) in runs.items()
+    )
+    without = "; ".join(f"{act}: {verdict.text}" for act, verdict in verdicts.items())
+    return f"Collapsed: {listed}. Such runs count; without {'it' if len(runs) == 1 else 'them'}: {without}."
+
+
 def _failed(act: str, baseline: str, failed: Mapping[str, Failures]) -> list[str]:
     """The failed runs of a candidate and of the baseline: a failure is an outcome."""
     both = {name: failed[name] for name in (act, baseline) if name in failed}
@@ -121,9 +168,18 @@ def missing_verdict(act: str, metric: Metric, baseline: str, failed: Mapping[str
 
 
 def map_verdict(
-    difference: Difference, comparison: Comparison, *, margin: float, failed: Mapping[str, Failures], exploratory: bool
+    difference: Difference,
+    comparison: Comparison,
+    *,
+    margin: float,
+    failed: Mapping[str, Failures],
+    exploratory: bool,
+    insensitive: str = "",
 ) -> Verdict:
-    """The verdict on a candidate in the primary metric; `margin` in mAP points."""
+    """The verdict on a candidate in the primary metric; `margin` in mAP points.
+
+    `insensitive`: why nothing that relies on the margin can be concluded, if so.
+    """
     act, base = difference.name, comparison.baseline
     kind: Kind = classify(difference, margin=margin)
     size = f"{signed(difference.estimate)} {POINTS}"
@@ -133,42 +189,51 @@ def map_verdict(
         return Verdict(
             kind="none", text=f"{first}no verdict ({_why_no_interval(comparison)}); observed {size} vs {base}"
         )
-    basis = f"{count(comparison.candidates, 'candidate')}, {count(len(comparison.seeds), 'seed')}"
-    wide = _interval(difference.interval, comparison.alpha)
-    narrow = _interval(difference.equivalence_interval, 2 * comparison.alpha)
-    wide_level = wide.removeprefix("simultaneous ")
+    basis = f"{count(comparison.candidates, 'candidate')}, {count(difference.pairs, 'pair')}"
+    wide, narrow = _interval(difference.interval, comparison.alpha), _ends(difference.equivalence_interval)
+    sure = f"({wide}, {level(2 * comparison.alpha)} CI {narrow}; {basis})"
     if exploratory:
-        kind, text = "exploratory", f"exploratory, no verdict: {size} vs {base} ({wide}; {basis})"
+        kind, text = "exploratory", f"exploratory, no verdict: {size} vs {base} {sure}"
+    elif insensitive and kind not in ("higher", "lower", "inconclusive"):
+        kind, text = "insensitive", f"{insensitive}, {size} vs {base} {sure}"
     elif kind in ("higher", "lower"):
-        text = f"significantly {kind} than {base}, {size} ({wide}; {basis})"
+        text = f"significantly {kind} than {base}, {size} {sure}"
+    elif kind in ("higher-within-margin", "lower-within-margin"):
+        word = kind.partition("-")[0]
+        text = f"{word} than {base} by less than the declared margin of {margin:g} {POINTS}, {size} {sure}"
     elif kind == "equivalent":
-        text = f"equivalent to {base} within ±{margin:g} {POINTS}, {size} ({narrow}, {wide_level}; {basis})"
+        text = f"equivalent to {base} within ±{margin:g} {POINTS}, {size} {sure}"
     elif kind == "non-inferior":
-        text = (
-            f"non-inferior to {base} (margin {margin:g} {POINTS}), superiority not shown, {size} "
-            f"({narrow}, {wide_level}; {basis})"
-        )
+        text = f"non-inferior to {base} (margin {margin:g} {POINTS}), superiority not shown, {size} {sure}"
     else:
-        text = f"inconclusive, {size} vs {base} ({wide}; {basis}){_more_seeds(comparison, margin)}"
-    few = "; with two seeds, only large differences are detectable" if len(comparison.seeds) == 2 else ""
+        text = f"inconclusive, {size} vs {base} {sure}{_more_seeds([difference], comparison, margin)}"
+    few = "; with two pairs of runs, only large differences are detectable" if difference.pairs == 2 else ""
     return Verdict(kind=kind, text=f"{first}{text}{few}")
 
 
 def time_verdict(difference: Difference, comparison: Comparison, *, exploratory: bool) -> Verdict:
-    """The verdict on a candidate's training time; it has no margin."""
+    """The verdict on a candidate's training time; it has no margin. Without significance, it is a bound."""
     size = f"{percent(difference.estimate)} vs {comparison.baseline}"
     if difference.interval is None:
         return Verdict(kind="none", text=f"{size}, no interval ({_why_no_interval(comparison)})")
     low, high = difference.interval
     kind: Kind = "higher" if low > 1 else "lower" if high < 1 else "inconclusive"
+    sure = _ratio_interval(difference.interval, comparison.alpha)
     if exploratory:
-        kind = "exploratory"
-    word = "significant" if kind in ("higher", "lower") else kind
-    return Verdict(kind=kind, text=f"{size} ({_ratio_interval(difference.interval, comparison.alpha)}, {word})")
+        return Verdict(kind="exploratory", text=f"{size} ({sure}, exploratory)")
+    if kind == "inconclusive" and math.isfinite(high):
+        most = [percent(high).lstrip("+"), percent(2 - low).lstrip("+")]  # 2 - low: as much less as low is below 1
+        bound = f"at most {most[0]} more, at most {most[1]} less than {comparison.baseline}"
+        return Verdict(kind=kind, text=f"{bound} ({sure}, inconclusive)")
+    return Verdict(kind=kind, text=f"{size} ({sure}, {'inconclusive' if kind == 'inconclusive' else 'significant'})")
 
 
 def _interval(interval: tuple[float, float], alpha: float) -> str:
-    return f"simultaneous {level(alpha)} CI {signed(interval[0])} to {signed(interval[1])}"
+    return f"simultaneous {level(alpha)} CI {_ends(interval)}"
+
+
+def _ends(interval: tuple[float, float]) -> str:
+    return f"{signed(interval[0])} to {signed(interval[1])}"
 
 
 def _ratio_interval(interval: tuple[float, float], alpha: float) -> str:
@@ -181,15 +246,22 @@ def _why_no_interval(comparison: Comparison) -> str:
     return "one seed" if len(comparison.seeds) == 1 else "too few complete pairs of runs"
 
 
-def _more_seeds(comparison: Comparison, margin: float) -> str:
-    """The additional seeds that detect a difference as large as the margin; what was observed plays no part in it."""
-    if not comparison.sigma:
+def _more_seeds(differences: Sequence[Difference], comparison: Comparison, margin: float) -> str:
+    """The additional seeds that detect a difference as large as the margin; what was observed plays no part in it.
+
+    From two pairs of runs, the number for the upper confidence limit of the residual sd.
+    """
+    widest = max(differences, key=lambda each: each.sigma or 0.0)
+    if not widest.sigma:
         return ""
-    needed = seeds_needed(margin, sigma=comparison.sigma, candidates=comparison.candidates, alpha=comparison.alpha)
+    few = widest.pairs <= 2
+    sigma = sigma_upper(widest.sigma, comparison.degrees) if few else widest.sigma
+    needed = seeds_needed(margin, sigma=sigma, candidates=comparison.candidates, alpha=comparison.alpha)
     more = None if needed is None else needed - len(comparison.seeds)
     if more is not None and more <= 0:
         return ""
-    return f"; about {seeds_or_more(more)} more seeds needed to detect {margin:g} {POINTS}"
+    careful = " (conservative estimate)" if few else ""
+    return f"; about {seeds_or_more(more)} more seeds needed to detect {margin:g} {POINTS}{careful}"
 
 
 def headline(metric: Metric, baseline: str) -> str:
@@ -215,21 +287,73 @@ def recommendation(outcome: Outcome) -> tuple[str, ...]:
             "No recommendation: these results are exploratory. Confirm them in a planned comparison with fresh seeds.",
         )
     missing = [f"No run of {join(lost, 'or')} was completed, so there is no evidence for it."] if lost else []
+    reliable = _reliability(outcome)
     if len(outcome.of_kind("none")) == len(outcome.candidates):
-        return (*missing, *([_no_interval(outcome)] if len(lost) < len(outcome.candidates) else []))
-    higher, lower, unclear = (outcome.of_kind(kind) for kind in ("higher", "lower", "inconclusive"))
-    sentences = _use(outcome, higher) if higher else _keep(outcome, unclear)
+        return (*missing, *([_no_interval(outcome)] if len(lost) < len(outcome.candidates) else []), *reliable)
+    lower, unclear = outcome.of_kind("lower"), outcome.of_kind("inconclusive")
+    use = [act for act in outcome.of_kind("higher") if not _objection(outcome, act)]
+    sentences = _use(outcome, use) if use else _keep(outcome, unclear)
+    sentences += [text for act in outcome.of_kind("higher") if (text := _objection(outcome, act))]
+    if outcome.insensitive:
+        found = insensitivity(outcome.insensitive, base, outcome.margin)
+        sentences.append(f"{found[0].upper()}{found[1:]}: a longer or an easier training may decide otherwise.")
     if lower:
         sentences.append(f"Avoid {join(lower, 'or')}: significantly lower mAP than {base}.")
-    if higher and unclear and outcome.primary.comparison:
-        sentences.append(f"{join(unclear)}: inconclusive{_more_seeds(outcome.primary.comparison, outcome.margin)}.")
+    if use and unclear and outcome.primary.comparison:
+        differences = [each for act in unclear if (each := outcome.primary.difference(act))]
+        more = _more_seeds(differences, outcome.primary.comparison, outcome.margin)
+        sentences.append(f"{join(unclear)}: inconclusive{more}.")
     failed = [
         f"{each.failed} of {each.ended} {act} runs"
         for act, each in outcome.failed.items()
         if each.failed and act not in lost
     ]
     warning = [f"Warning: {join(failed)} failed; the results are those of completed runs."] if failed else []
-    return (*sentences, *missing, *warning)
+    return (*sentences, *missing, *warning, *reliable)
+
+
+def _objection(outcome: Outcome, act: str) -> str:
+    """Why a candidate with a significantly higher mAP is not recommended, if so."""
+    difference, base = outcome.primary.difference(act), outcome.baseline
+    gain = f"{signed(difference.estimate)} {POINTS}" if difference else ""
+    failed, ended = outcome.failed[act]
+    if outcome.fails_more(act):
+        other = outcome.failed[base]
+        return (
+            f"{act}: higher mAP than {base} where it trains ({gain}), but {failed} of {ended} runs did not "
+            f"({base}: {other.failed} of {other.ended}), so it is not recommended."
+        )
+    equal = outcome.metrics["until"].difference(act)
+    if equal and equal.interval and equal.interval[1] < 0 and outcome.time_verdicts[act].kind == "higher":
+        return (
+            f"{act}: higher mAP than {base} at equal epochs ({gain}, training time {outcome.time_verdicts[act].text}), "
+            f"but {_equal_time(outcome, act)}, so it is not recommended for a fixed training time."
+        )
+    return ""
+
+
+def _equal_time(outcome: Outcome, act: str) -> str:
+    """The mAP at equal training time, where the training times differ significantly; else empty."""
+    until = outcome.metrics["until"]
+    difference = until.difference(act)
+    if outcome.time_verdicts[act].kind not in ("higher", "lower") or difference is None or until.comparison is None:
+        return ""
+    interval = f" ({_interval(difference.interval, until.comparison.alpha)})" if difference.interval else ""
+    return f"at equal training time {signed(difference.estimate)} {POINTS}{interval} by an unfinished schedule"
+
+
+def _reliability(outcome: Outcome) -> list[str]:
+    """Candidates that fail significantly more or less often than the baseline (Fisher's exact test, Bonferroni)."""
+    base, sentences = outcome.failure_rates.get(outcome.baseline), []
+    for act, rate in outcome.failure_rates.items():
+        if base is None or rate.p is None or rate.p * len(outcome.candidates) >= outcome.alpha:
+            continue
+        word = "more" if outcome.fails_more(act) else "fewer"
+        sentences.append(
+            f"Significantly {word} runs of {act} failed: {rate.failed} of {rate.ended}, {outcome.baseline} "
+            f"{base.failed} of {base.ended} (Fisher's exact test, p = {rate.p:.2g})."
+        )
+    return sentences
 
 
 def control(outcome: Outcome) -> tuple[str, ...]:
@@ -237,7 +361,7 @@ def control(outcome: Outcome) -> tuple[str, ...]:
     what = f"A/A control: {outcome.baseline} is compared with itself under other seeds, so there is nothing to choose."
     if outcome.exploratory:
         return (what, "It is not complete, so it does not check the method yet.")
-    if outcome.of_kind("higher", "lower"):
+    if outcome.of_kind("higher", "lower", "higher-within-margin", "lower-within-margin"):
         return (
             what,
             f"The interval excludes 0, which happens by chance in {100 * outcome.alpha:g} % of such controls; if it "
@@ -258,18 +382,22 @@ def _no_interval(outcome: Outcome) -> str:
 
 
 def _use(outcome: Outcome, higher: Sequence[str]) -> list[str]:
+    """The candidates to use: gain, training time and, where the times differ, gain at equal time in one sentence."""
     base, metric = outcome.baseline, outcome.primary
-    sentences = [f"Use {join(higher, 'or')} for data and a schedule like these: significantly higher mAP than {base}."]
-    if len(higher) > 1:
-        largest = max(higher, key=lambda act: metric.mean(act) or -math.inf)
-        sentences.append(
-            f"The largest observed mAP is that of {largest}; candidates were not tested against each other."
-        )
+    price = {}
     for act in higher:
         if difference := metric.difference(act):
-            gain = f"mAP {signed(difference.estimate)} points"
-            sentences.append(f"{act}: {gain}, training time {outcome.time_verdicts[act].text}.")
-    return sentences
+            gain = f"mAP {signed(difference.estimate)} points, training time {outcome.time_verdicts[act].text}"
+            price[act] = ", ".join(filter(None, (gain, _equal_time(outcome, act))))
+    first = f"Use {join(higher, 'or')} for data and a schedule like these: significantly higher mAP than {base}"
+    if len(higher) == 1:
+        return [f"{first}; {'; '.join(price.values())}."]
+    largest = max(higher, key=lambda act: metric.mean(act) or -math.inf)
+    return [
+        f"{first}.",
+        f"The largest observed mAP is that of {largest}; candidates were not tested against each other.",
+        *(f"{act}: {text}." for act, text in price.items()),
+    ]
 
 
 def _keep(outcome: Outcome, unclear: Sequence[str]) -> list[str]:
@@ -280,13 +408,19 @@ def _keep(outcome: Outcome, unclear: Sequence[str]) -> list[str]:
             f"{'changes' if len(unclear) == 1 else 'change'} the mAP compared with {base}. Keep {base} until more "
             "seeds are available."
         ]
+    elif undecided := outcome.of_kind("insensitive"):
+        sentences = [f"No choice between {base} and {join(undecided, 'or')} is supported."]
     else:
-        sentences = [f"Keep {base}: no candidate has a significantly higher mAP."]
+        sentences = [f"Keep {base}: no candidate has a higher mAP by the declared margin of {margin:g} points."]
+    for word in ("higher", "lower"):
+        if small := outcome.of_kind("higher-within-margin" if word == "higher" else "lower-within-margin"):
+            sentences.append(f"{word.capitalize()} than {base} by less than the margin: {join(small)}.")
     if non_inferior := outcome.of_kind("non-inferior"):
         sentences.append(
             f"Non-inferior to {base} (margin {margin:g} points), superiority not shown: {join(non_inferior)}."
         )
-    if equivalent := outcome.of_kind("equivalent"):
+    alike = outcome.of_kind("equivalent", "higher-within-margin", "lower-within-margin")
+    if equivalent := [act for act in alike if not outcome.fails_more(act)]:
         sentences.append(
             f"Equivalent within ±{margin:g} points: {join([base, *equivalent])}. Choose between them by training time "
             "and memory."
@@ -315,6 +449,11 @@ def required_seeds(summary: Summary) -> str:
             "useful one."
         )
     row = next(each for each in required.rows if each.points == summary.planned.margin)
+    if only_conservative(summary):
+        return (
+            f"about {seeds_or_more(row.seeds_conservative)} seeds per activation to {goal(row)} (conservative "
+            "estimate, from two pairs of runs)."
+        )
     if row.seeds is None:
         return f"more than 1,000 seeds per activation to {goal(row)}."
     time = "" if row.hours is None else f": {hours(row.hours)} on this machine"
@@ -324,12 +463,25 @@ def required_seeds(summary: Summary) -> str:
     )
 
 
+def only_conservative(summary: Summary) -> bool:
+    """Whether the residual sd is known from two pairs of runs only, which supports no more than a cautious number."""
+    comparison = summary.planned.primary.comparison
+    return comparison is not None and all(each.pairs <= 2 for each in comparison.differences.values())
+
+
 def variation(summary: Summary) -> str:
     """The seed variation and what these runs can detect."""
     required = summary.required_seeds
     if required is None:
         return ""
-    sentences = [f"Residual standard deviation of one run: {required.sigma:.2f} {POINTS}."]
+    comparison = summary.planned.primary.comparison
+    each = {name: difference.sigma for name, difference in comparison.differences.items()} if comparison else {}
+    known = {name: sigma for name, sigma in each.items() if sigma}
+    sentences = [
+        "Residual standard deviation of one run, by comparison with the baseline (conservative): "
+        f"{', '.join(f'{name} {sigma:.2f}' for name, sigma in known.items())} {POINTS}. Seeds are those for "
+        f"{required.sigma:.2f}."
+    ]
     if required.detectable is not None:
         seeds = count(len(summary.planned.seeds), "seed")
         sentences.append(
@@ -350,7 +502,12 @@ def failures(summary: Summary) -> list[str]:
             if run["activation"] == act and run["status"] == "failed"
         ]
         if failed:
-            lines.append(f"{failed} of {ended} {act} runs failed ({'; '.join(reasons)})")
+            rate = summary.planned.failure_rates[act]
+            test = (
+                "" if rate.p is None else f", Fisher's exact test against {summary.planned.baseline} p = {rate.p:.2g}"
+            )
+            ends = f"{level(summary.planned.alpha)} CI {100 * rate.low:.0f} to {100 * rate.high:.0f} %"
+            lines.append(f"{failed} of {ended} {act} runs failed ({'; '.join(reasons)}); {ends}{test}")
     return lines
 
 
@@ -407,7 +564,8 @@ def _estimation(metric: Metric) -> str:
         f"{name}, simultaneous {level(alpha)}, {count(len(comparison.seeds), 'seed')} ({fit}): estimate ± "
         f"{comparison.critical:.3f} standard errors, {comparison.degrees} degrees of freedom, residual standard "
         f"deviation {comparison.sigma:.4g} (conservative: the larger of the two-way residual and of that implied by "
-        "the paired differences)."
+        "the paired differences). A candidate whose own paired differences scatter more gets its own, larger standard "
+        "error."
     )
 
 
@@ -427,14 +585,21 @@ def effects_title(outcome: Outcome) -> str:
     if outcome.exploratory:
         return f"Exploratory: differences from {base}, {seeds}"
     groups = {
-        f"higher than {base}": outcome.of_kind("higher"),
+        f"higher than {base}": [act for act in outcome.of_kind("higher") if not outcome.fails_more(act)],
+        f"higher than {base} where training does not fail": [
+            act for act in outcome.of_kind("higher") if outcome.fails_more(act)
+        ],
         f"lower than {base}": outcome.of_kind("lower"),
+        f"higher than {base} by less than the margin": outcome.of_kind("higher-within-margin"),
+        f"lower than {base} by less than the margin": outcome.of_kind("lower-within-margin"),
         f"equivalent to {base} within ±{outcome.margin:g} points": outcome.of_kind("equivalent"),
         f"non-inferior to {base}": outcome.of_kind("non-inferior"),
     }
     parts = [f"{join(acts)} {what}" for what, acts in groups.items() if acts]
     if parts:
         return f"mAP: {'; '.join(parts)} ({seeds})"
+    if outcome.of_kind("insensitive"):
+        return f"Observed differences from {base}, {seeds}: {insensitivity(outcome.insensitive, base, outcome.margin)}"
     if outcome.of_kind("inconclusive"):
         return f"mAP: inconclusive vs {base} ({seeds})"
     return f"Observed differences from {base}, {seeds}: no verdict"
@@ -468,13 +633,19 @@ def times_title(outcome: Outcome) -> str:
     comparison = outcome.time.comparison
     if comparison is None or not comparison.differences:
         return "Training time of every run: none left to compare"
-    ratios = {name: each.estimate for name, each in comparison.differences.items()}
-    if len(ratios) > 3:
-        return (
-            f"Training time: ×{min(ratios.values()):.2f} to ×{max(ratios.values()):.2f} relative to {outcome.baseline}"
-        )
-    listed = ", ".join(f"{name} ×{ratio:.2f}" for name, ratio in ratios.items())
+    if len(comparison.differences) > 3:
+        ratios = [each.estimate for each in comparison.differences.values()]
+        return f"Training time: observed ×{min(ratios):.2f} to ×{max(ratios):.2f} relative to {outcome.baseline}"
+    listed = ", ".join(f"{name} {_bound(each)}" for name, each in comparison.differences.items())
     return f"Training time relative to {outcome.baseline}: {listed}"
+
+
+def _bound(ratio: Difference) -> str:
+    """A time ratio with the bounds of its interval."""
+    if ratio.interval is None or math.isinf(ratio.interval[1]):
+        return f"×{ratio.estimate:.2f} (no interval)"
+    low, high = ratio.interval
+    return f"×{ratio.estimate:.2f} ({low:.2f} to {high:.2f})"
 
 
 def timing_title(rows: Sequence[TimingRow]) -> str:

@@ -316,11 +316,53 @@ def test_runs_beyond_the_plan_are_reported_separately(tmp_path: Path, undrawn: N
     assert text.startswith("EXPLORATORY: no plan was written") and "No recommendation" in text
 
 
-def test_the_recommendation_names_gain_and_cost(tmp_path: Path, undrawn: None) -> None:
+def test_the_recommendation_names_gain_cost_and_gain_at_equal_time(tmp_path: Path, undrawn: None) -> None:
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 6.0}, slower={"mish": 1.5}, seeds=range(5))
     _, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(5)))
-    first, second = numbers["recommendation"]
-    assert "mish" in first and re.search(r"training time \+(49|5\d)\.\d %", second)
+    (only,) = numbers["recommendation"]
+    until = numbers["metrics"]["until"]["comparison"]["differences"]["mish"]
+    assert only.startswith("Use mish") and re.search(r"training time \+(49|5\d)\.\d %", only)
+    assert f"at equal training time {until['estimate']:+.2f} mAP points" in only
+
+
+def test_a_gain_that_is_a_loss_at_equal_time_is_not_recommended(tmp_path: Path, undrawn: None) -> None:
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 2.0}, slower={"mish": 2.5}, seeds=range(5))
+    text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(5)))
+    assert numbers["verdicts"]["mish"]["kind"] == "higher"
+    assert numbers["metrics"]["until"]["comparison"]["differences"]["mish"]["interval"][1] < 0
+    assert not re.search(r"^Use|^  Use", text, re.MULTILINE) and "not recommended for a fixed training time" in text
+
+
+def test_no_activation_that_fails_more_often_is_recommended(tmp_path: Path, undrawn: None) -> None:
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 6.0}, seeds=range(5))
+    for seed in (1, 2, 4):
+        shutil.rmtree(tmp_path / f"mish-s{seed}")
+        write_failed(tmp_path / f"mish-s{seed}", act="mish", seed=seed, reason="loss is not finite")
+    text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(5)))
+    verdict = numbers["verdicts"]["mish"]
+    assert "1 candidate, 2 pairs" in verdict["text"] and "two pairs of runs" in verdict["text"]
+    assert not any(sentence.startswith("Use") for sentence in numbers["recommendation"])
+    if verdict["kind"] == "higher":
+        assert any("where it trains" in each and "3 of 5 runs did not" in each for each in numbers["recommendation"])
+    assert numbers["failure_rates"]["mish"]["p"] == pytest.approx(stats.fisher_exact([[3, 2], [0, 5]]).pvalue)
+    assert "Fisher's exact test against relu p = 0.17" in text
+    rows = Page(tmp_path / "report.html").text
+    assert "3 of 5" in rows and "0 of 5" in rows and "15 % to 95 %" in rows
+
+
+def test_a_finished_run_without_the_primary_metric_counts_as_failed(tmp_path: Path, undrawn: None) -> None:
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 6.0}, seeds=range(3))
+    path = tmp_path / "mish-s1" / "results.csv"
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[-1]["metrics/mAP50-95"] = ""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(3)))
+    assert numbers["failed"] == {"relu": [0, 3], "mish": [1, 3]}
+    assert text.startswith("FAILED: 1 of 3 mish runs failed (seed 1: finished without mAP50-95")
 
 
 def test_a_control_has_no_recommendation(tmp_path: Path, undrawn: None) -> None:
