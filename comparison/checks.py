@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy.stats import binomtest, fisher_exact
@@ -22,13 +23,21 @@ def failure_rates(failed: Mapping[str, Failures], *, baseline: str, alpha: float
     for act, each in failed.items():
         if each.ended == 0:
             continue
-        interval = binomtest(each.failed, each.ended).proportion_ci(1 - alpha, method="exact")
-        table = [[one.failed, one.ended - one.failed] for one in (each, base)]
-        p = None if act == baseline else float(fisher_exact(table).pvalue)
-        rates[act] = FailureRate(
-            failed=each.failed, ended=each.ended, low=float(interval.low), high=float(interval.high), p=p
-        )
+        low, high = _exact_interval(each, alpha)
+        p = None if act == baseline else _fisher(each, base)
+        rates[act] = FailureRate(failed=each.failed, ended=each.ended, low=low, high=high, p=p)
     return rates
+
+
+@lru_cache(maxsize=1024)
+def _exact_interval(failures: Failures, alpha: float) -> tuple[float, float]:
+    interval = binomtest(failures.failed, failures.ended).proportion_ci(1 - alpha, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+@lru_cache(maxsize=1024)
+def _fisher(one: Failures, other: Failures) -> float:
+    return float(fisher_exact([[each.failed, each.ended - each.failed] for each in (one, other)]).pvalue)
 
 
 def insensitivity(curves: Sequence[LearningCurve], *, margin: float) -> Insensitivity | None:

@@ -78,11 +78,18 @@ class Comparison:
 # -------------------------------------------------------------------------------------------------- the distribution
 
 
+@lru_cache(maxsize=1)
+def _legendre() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Nodes and weights of Gauss-Legendre quadrature."""
+    nodes, weights = np.polynomial.legendre.leggauss(128)
+    return nodes, weights
+
+
 @lru_cache(maxsize=256)
 def _scales(degrees: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Nodes and weights for the expectation over s = sqrt(chi2 / degrees): Gauss-Legendre in log s."""
     low, high = (0.5 * math.log(edge / degrees) for edge in (chi2.ppf(1e-13, degrees), chi2.isf(1e-13, degrees)))
-    nodes, weights = np.polynomial.legendre.leggauss(128)
+    nodes, weights = _legendre()
     s = np.exp(low + (high - low) * (nodes + 1) / 2)
     weights = weights * chi2.pdf(degrees * s**2, degrees) * s**2
     return s, weights / weights.sum()
