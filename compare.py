@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ray_runner.connect()
     arms = parse_arms(arguments.acts, given, cfg=arguments.cfg)
     common, notes = common_overrides(arms, given)
-    plan = plan_from(arguments, arms, common, notes=notes, existing=read_plan(folder))
+    plan = plan_from(arguments, arms, common, notes=notes, existing=read_plan(folder), folder=folder)
     plan.write(folder)
     print(f"{describe(plan)}\n{'folder':<20}{folder}", flush=True)
     if arguments.timing and not (folder / timing_probe.TIMING).is_file():
@@ -96,9 +96,9 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add(
         "--sigma",
         type=float,
-        default=0.006,
         metavar="SD",
-        help="residual standard deviation of one run's mAP assumed for planning",
+        help="residual standard deviation of one run's mAP assumed for planning (a fraction); default: that of earlier "
+        "runs on this data beside the folder, else unknown",
     )
     add("--looks", metavar="N,N", help="interim analyses, in seeds, ending with all seeds, as in 3,5; none by default")
     add("--engine", choices=("local", "ray"), default="local", help="train on this machine or on a Ray cluster")

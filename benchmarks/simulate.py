@@ -344,7 +344,7 @@ def power_row(tally: Tally) -> tuple[list[str], bool]:
 def detectable_row(tally: Tally) -> tuple[list[str], bool]:
     """The difference detected with 80 % probability: as printed before the runs, and simulated."""
     plan, simulated = plan_of(tally.design), tally.detectable()
-    printed = plan.detectable() / plan.sigma_assumed
+    printed = plan.detectable(1.0)
     deviation = printed / simulated - 1
     row = [str(tally.design.acts), str(tally.design.seeds), str(tally.sets), f"{printed:.2f}", f"{simulated:.2f}"]
     return [*row, f"{100 * deviation:+.1f} %"], abs(deviation) <= DETECTABLE_TOLERANCE

@@ -18,7 +18,6 @@ from configs.errors import explain
 from core.files import write_text
 
 PLAN = "plan.json"
-SIGMA = 0.006  # residual sd of one run's mAP50-95, assumed for planning
 AA_SUFFIX = " (other seeds)"  # label suffix of the second arm of an A/A control
 VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training step, assumed for the estimate
 # Fields that must agree when a comparison is resumed; seeds and arms may be added.
@@ -60,7 +59,7 @@ class Plan(BaseModel):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     budget: Literal["epochs", "time"] = "epochs"
     aa: bool = Field(False, alias="same")  # A/A control: one activation against itself under other seeds
-    sigma_assumed: Annotated[float, Field(gt=0)] = SIGMA
+    sigma_assumed: Annotated[float, Field(gt=0)] | None = None  # residual sd of one run's mAP50-95; None if unknown
     notes: tuple[str, ...] = ()
     step_ms: dict[str, float] = {}  # time of a training step by arm, from the probe; empty without one
     batches: tuple[int, int] = (0, 0)  # per epoch: training, validation; from the probe
@@ -169,10 +168,10 @@ class Plan(BaseModel):
         train, val = self.batches
         return self.start_s + self.epochs[run.act] * (train + VAL_STEP_FRACTION * val) * self.step_ms[run.act] / 1000
 
-    def detectable(self) -> float:
+    def detectable(self, sigma: float) -> float:
         """The difference in mAP, as a fraction, that the planned seeds detect with 80 % power; inf for one seed."""
         return minimal_detectable(
-            sigma=self.sigma_assumed,
+            sigma=sigma,
             candidates=len(self.acts) - 1,
             seeds=len(self.seeds),
             alpha=self.alpha,

@@ -24,6 +24,7 @@ from comparison.summary import (
 from core.limits import MAX_DATA_WAIT_FRACTION
 from core.text import format_duration
 
+POSSIBLE_SIGMAS = (0.5, 1.0, 2.0, 3.5)  # residual sd of one run in mAP points, as measured on small data
 UNEQUAL = 2.0  # ratio of the largest to the smallest standard deviation from which it is pointed out
 MIN_SEEDS, GOOD_SEEDS = 3, 5  # for a verdict; for a useful one
 
@@ -774,21 +775,31 @@ def _estimated_time(plan: Plan) -> str:
 
 
 def _detectable(plan: Plan) -> str:
-    smallest = 100 * plan.detectable()
-    if math.isinf(smallest):
+    if len(plan.seeds) < 2:
         return "no interval and no verdict with one seed"
     few = "; with two seeds, only large differences are detectable" if len(plan.seeds) == 2 else ""
+    if plan.sigma_assumed is None:
+        smallest = join([f"{100 * plan.detectable(sigma / 100):.2g}" for sigma in POSSIBLE_SIGMAS])
+        return (
+            f"unknown without an estimate of the residual standard deviation of one run: {smallest} {POINTS} (80 % "
+            f"probability) if it is {join([f'{sigma:g}' for sigma in POSSIBLE_SIGMAS])} points; two or three pilot "
+            f"seeds tell (--sigma){few}"
+        )
     return (
-        f"a difference of {smallest:.2g} {POINTS} with 80 % probability{few} (assumes a residual standard deviation of "
-        f"one run of {100 * plan.sigma_assumed:.2g} points, --sigma)"
+        f"a difference of {100 * plan.detectable(plan.sigma_assumed):.2g} {POINTS} with 80 % probability{few} (assumes "
+        f"a residual standard deviation of one run of {100 * plan.sigma_assumed:.2g} points, --sigma)"
     )
 
 
 def _seeds_for_equivalence(plan: Plan) -> str:
-    seeds = seeds_for_equivalence(
-        plan.margin, sigma=plan.sigma_assumed, candidates=len(plan.acts) - 1, alpha=plan.alpha
-    )
-    return f"showing equivalence requires {seeds_or_more(seeds)} seeds (80 % probability, same assumption)"
+    def seeds(sigma: float) -> str:
+        needed = seeds_for_equivalence(plan.margin, sigma=sigma, candidates=len(plan.acts) - 1, alpha=plan.alpha)
+        return seeds_or_more(needed)
+
+    if plan.sigma_assumed is None:
+        known = join([seeds(sigma / 100) for sigma in POSSIBLE_SIGMAS])
+        return f"showing equivalence requires {known} seeds (80 % probability, same standard deviations)"
+    return f"showing equivalence requires {seeds(plan.sigma_assumed)} seeds (80 % probability, same assumption)"
 
 
 def timing_setting(content: Mapping[str, object]) -> str:
