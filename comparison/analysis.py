@@ -34,7 +34,6 @@ from core.limits import MAX_DATA_WAIT_FRACTION
 from core.metrics import EVALUATION
 
 MARGIN = 0.5  # mAP points, if no plan declares one
-MAX_OTHER_CORES = 0.10  # mean cores used by other processes, above which a run is excluded from timing
 TIME_COLUMNS = ("time_train_s", "time_warmup_s", "time_data_s", "time_val_s", "time_save_s")
 
 
@@ -257,9 +256,15 @@ def exclusion_reason(run: Run) -> str:
     train, waited = total(run, "time_train_s"), total(run, "time_data_s")
     if train and waited > MAX_DATA_WAIT_FRACTION * train:
         return wording.waited_for_data(waited / train)
-    others = _recorded(run, "other_cores")
-    if others and statistics.fmean(others) > MAX_OTHER_CORES:
-        return wording.busy_machine(statistics.fmean(others))
+    if not train:
+        return wording.not_timed()
+    seconds = [sum(row.get(column) or 0.0 for column in TIME_COLUMNS) for row in run.rows]
+    others = checks.contention([row.get("other_cores") for row in run.rows], seconds)
+    if others is None:
+        return wording.load_unknown()
+    mean, most = others
+    if mean > checks.MAX_OTHER_CORES or most > checks.MAX_OTHER_CORES_ONCE:
+        return wording.busy_machine(mean, most)
     return ""
 
 
@@ -303,7 +308,7 @@ METRICS = (
     MetricSpec(
         key="images_per_s", title="training, median epoch", unit="images/s", value=_images_per_second, compared=None
     ),
-    MetricSpec(key="latency", title="inference latency", unit="ms/image", value=_latency, compared=None),
+    MetricSpec(key="latency", title="inference latency", unit="ms/image", value=_latency, compared=None, timed=True),
     MetricSpec(
         key="epoch_seconds", title="training time per epoch", unit="s", value=epoch_seconds, compared=None, timed=True
     ),

@@ -13,6 +13,8 @@ FLOOR = 10  # margins: at a lower mean mAP of the baseline, nothing counts as le
 CEILING = 95.0  # mAP points of the baseline: above it there is no room for a difference
 RISING = 0.5  # of the last mAP: more than this, added by another schedule at the final rate, is an unfinished training
 FINAL_FRACTION = 0.1  # of the epochs: the final rate is that of this last part
+MAX_OTHER_CORES = 0.10  # mean cores used by other processes, above which a time is excluded
+MAX_OTHER_CORES_ONCE = 0.50  # the same in any one epoch
 COLLAPSED = 5.0  # standard deviations below the median of the activation's other runs
 
 
@@ -38,6 +40,15 @@ def _exact_interval(failures: Failures, alpha: float) -> tuple[float, float]:
 @lru_cache(maxsize=1024)
 def _fisher(one: Failures, other: Failures) -> float:
     return float(fisher_exact([[each.failed, each.ended - each.failed] for each in (one, other)]).pvalue)
+
+
+def contention(cores: Sequence[float | None], seconds: Sequence[float]) -> tuple[float, float] | None:
+    """The time-weighted mean and the maximum of the cores that other processes used; None unless always recorded."""
+    known = [each for each in cores if each is not None]
+    if len(known) < len(cores) or not known:
+        return None
+    weights = seconds if sum(seconds) > 0 else [1.0] * len(known)
+    return float(np.average(known, weights=weights)), max(known)
 
 
 def insensitivity(curves: Sequence[LearningCurve], *, margin: float) -> Insensitivity | None:

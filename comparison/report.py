@@ -11,6 +11,7 @@ from pathlib import Path
 
 from comparison import wording
 from comparison.analysis import TIME_COLUMNS, analyse, concluded, learning_curve, total
+from comparison.checks import MAX_OTHER_CORES
 from comparison.fingerprint import EPOCHS, check_comparable, deviations, pairing, run_settings
 from comparison.plan import Plan, read_plan
 from comparison.runs import Run, read_runs
@@ -196,6 +197,12 @@ def read_timing(path: Path) -> Timing:
             )
             for row in content["rows"]
         )
-        return Timing(words=wording.timing_setting(content), rows=rows)
+        cores = None if content.get("other_cores") is None else float(content["other_cores"])
+        return Timing(
+            words=wording.timing_setting(content),
+            load=wording.timing_load(cores),
+            excluded=cores is not None and cores > MAX_OTHER_CORES,
+            rows=rows,
+        )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected rows of act, norm_act, median_ms, ratio, low, high: {error}") from error

@@ -218,6 +218,8 @@ class Timing:
     """An isolated timing of the training step (comparison/step_timing.py)."""
 
     words: str = ""
+    load: str = ""  # the load by other processes, in words
+    excluded: bool = False  # it was too high
     rows: tuple[TimingRow, ...] = ()
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from comparison.checks import MAX_OTHER_CORES, MAX_OTHER_CORES_ONCE
 from comparison.plan import Plan
 from comparison.statistics import Comparison, Difference, classify, seeds_for_equivalence, seeds_needed, sigma_upper
 from comparison.summary import (
@@ -25,6 +26,7 @@ from core.limits import MAX_DATA_WAIT_FRACTION
 from core.text import format_duration
 
 POSSIBLE_SIGMAS = (0.5, 1.0, 2.0, 3.5)  # residual sd of one run in mAP points, as measured on small data
+MAX_TIME_GAP = 0.02  # relative difference in training time up to which times count as equal
 UNEQUAL = 2.0  # ratio of the largest to the smallest standard deviation from which it is pointed out
 MIN_SEEDS, GOOD_SEEDS = 3, 5  # for a verdict; for a useful one
 
@@ -106,9 +108,19 @@ def waited_for_data(fraction: float) -> str:
     return f"waited for data {100 * fraction:.0f} % of its step time"
 
 
-def busy_machine(cores: float) -> str:
+def busy_machine(mean: float, most: float) -> str:
     """Why a run beside other processes is excluded from timing."""
-    return f"other processes used {cores:.2f} of a core"
+    return f"other processes used {mean:.2f} of a core on average, {most:.2f} in one epoch"
+
+
+def load_unknown() -> str:
+    """Why a run is excluded from timing if the load by other processes is not recorded for every epoch."""
+    return "the load by other processes was not recorded"
+
+
+def not_timed() -> str:
+    """Why a run without a timed step is excluded from timing."""
+    return "no training step was timed (0 s)"
 
 
 def no_primary() -> str:
@@ -517,8 +529,8 @@ def budgets(summary: Summary) -> str:
     until = list(summary.planned.until_seconds.values())
     if summary.equal_time_planned:
         text = (
-            "The epochs of each activation were planned to fit the training time of the fastest one, so the last epoch "
-            "compares them at equal time."
+            "The epochs of each activation were planned to fit the training time of the fastest one. "
+            f"{realised_times(summary.planned)}"
         )
     else:
         text = "Equal epochs: every activation was trained on the same number of images."
@@ -530,6 +542,23 @@ def budgets(summary: Summary) -> str:
         f"fastest run ends ({at} on average). Slower runs are read before their learning rate has decayed (“unfinished "
         "schedule”), which puts them at a disadvantage; --budget time plans a comparison without it."
     )
+
+
+def realised_times(outcome: Outcome) -> str:
+    """Whether the training times that were planned to be equal are, with their ratios."""
+    comparison = outcome.time.comparison
+    if comparison is None or not comparison.differences:
+        return "The realised times are unknown, as no run was timed, so nothing shows that they are equal."
+    base = outcome.baseline
+    listed = join([f"{name} {_bound(each)}" for name, each in comparison.differences.items()])
+    apart = [name for name, each in comparison.differences.items() if abs(each.estimate - 1) > MAX_TIME_GAP]
+    realised = f"Realised training time relative to {base} (simultaneous {level(comparison.alpha)} CI): {listed}"
+    if apart:
+        return (
+            f"{realised}. More than {100 * MAX_TIME_GAP:g} % apart from {base}: {join(apart)}; the last epoch does not "
+            "compare at equal time."
+        )
+    return f"{realised}: within {100 * MAX_TIME_GAP:g} %, so the last epoch compares at about equal time."
 
 
 def memory(value: float, baseline: float) -> str:
@@ -649,10 +678,12 @@ def _bound(ratio: Difference) -> str:
     return f"×{ratio.estimate:.2f} ({low:.2f} to {high:.2f})"
 
 
-def timing_title(rows: Sequence[TimingRow]) -> str:
+def timing_title(rows: Sequence[TimingRow], *, excluded: bool = False) -> str:
     """The title of the figure of the isolated timing."""
     slowest = max(rows, key=lambda row: row.ratio)
     name, first = (f"{row.act} ({row.norm_act})" for row in (slowest, rows[0]))
+    if excluded:
+        return f"Isolated timing, excluded because of other processes: ratios to {first}"
     return f"Isolated timing: slowest step {name}, ×{slowest.ratio:.2f} relative to {first}"
 
 
@@ -686,7 +717,8 @@ PAGE = {
     "times": "Training time per epoch. A cross marks a run excluded from timing.",
     "all_timed": (
         f"No run is excluded from timing: none waited for data for more than {100 * MAX_DATA_WAIT_FRACTION:g} % of "
-        "its step time, and other processes used at most 10 % of a core, as far as recorded."
+        f"its step time, and other processes used at most {MAX_OTHER_CORES:g} of a core on average and "
+        f"{MAX_OTHER_CORES_ONCE:g} in any epoch."
     ),
     "timing": (
         "Measured separately from training: preloaded batches, short blocks of steps, all networks alternating in "
@@ -712,7 +744,10 @@ NOTES = {
         "Peak memory is what training adds: on a GPU the peak allocation of PyTorch, on a CPU the peak size of the "
         "process minus its size after the model was built. It is descriptive."
     ),
-    "latency": "Inference latency is that of the trained network on the machine of the training.",
+    "latency": (
+        "Inference latency is that of the trained network on the machine of the training, per image in batches of the "
+        "validation, not at batch 1; runs excluded from timing have none. It is descriptive."
+    ),
     "correlation": (
         "Correlation: between the paired runs of a candidate and the baseline. Near 1, pairing by seed removes most"
         " of the seed variation; near 0, it removes none."
@@ -732,7 +767,9 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
     epochs_by_act = {act: plan.epochs[act] for act in (*plan.acts, *plan.added_acts)}
     same_epochs = len(set(epochs_by_act.values())) == 1
     epochs = f"{plan.epochs[plan.baseline]}" if same_epochs else ", ".join(f"{a} {n}" for a, n in epochs_by_act.items())
-    budget = "" if plan.budget == "epochs" else ", planned to fit the training time of the fastest activation"
+    budget = (
+        "" if plan.budget == "epochs" else f", planned to fit the training time of the fastest activation{_gaps(plan)}"
+    )
     runs = plan.runs
     interim = ", ".join(map(str, plan.interim or (len(plan.seeds),)))
     entries = [
@@ -750,6 +787,15 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
         added = [*plan.added_acts, *(f"seed {seed}" for seed in plan.added_seeds)]
         entries.append(("added", f"{', '.join(added)}, beyond the plan: their results are exploratory"))
     return entries + [("note", note) for note in plan.notes]
+
+
+def _gaps(plan: Plan) -> str:
+    """Which planned training times differ from the baseline's after rounding to whole epochs, and by how much."""
+    times = {act: plan.epochs[act] * plan.step_ms[act] for act in plan.acts if act in plan.step_ms}
+    base = times.get(plan.baseline)
+    gaps = {act: time / base for act, time in times.items() if base and abs(time / base - 1) > MAX_TIME_GAP}
+    listed = ", ".join(f"{act} {percent(ratio)}" for act, ratio in gaps.items())
+    return f"; not equal after rounding to whole epochs: {listed} vs {plan.baseline}" if gaps else ""
 
 
 def plan_record(plan: Plan | None) -> tuple[tuple[str, str], ...]:
@@ -812,6 +858,18 @@ def timing_setting(content: Mapping[str, object]) -> str:
         "block": "{} steps each",
     }
     return ", ".join(text.format(content[key]) for key, text in templates.items() if content.get(key) is not None)
+
+
+def timing_load(cores: float | None) -> str:
+    """The load by other processes during an isolated timing, in mean cores, and whether it invalidates the times."""
+    if cores is None:
+        return "The load by other processes was not recorded, so these times are not known to be clean."
+    if cores > MAX_OTHER_CORES:
+        return (
+            f"Excluded: other processes used {cores:.2f} of a core, more than {MAX_OTHER_CORES:g}, so nothing follows "
+            "from these times."
+        )
+    return f"Other processes used {cores:.2f} of a core."
 
 
 def setting(same: Mapping[str, str | int | float | bool]) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def values_of(folder: Path, key: str) -> dict[tuple[str, int], float]:
         elif key == "images_per_s":
             value = np.median([float(row["images_per_s"]) for row in rows])
         else:
-            value = record["latency"]["ms_per_image"]
+            value = None if excluded(rows) else record["latency"]["ms_per_image"]
         if value is not None:
             found[act, seed] = float(value)
     return found
@@ -365,6 +365,21 @@ def test_a_finished_run_without_the_primary_metric_counts_as_failed(tmp_path: Pa
     assert text.startswith("FAILED: 1 of 3 mish runs failed (seed 1: finished without mAP50-95")
 
 
+@pytest.mark.parametrize(("slower", "equal"), [(1.06, False), (0.93, False), (1.0, True)])
+def test_unequal_times_are_not_called_equal(tmp_path: Path, undrawn: None, slower: float, equal: bool) -> None:
+    """Epochs are rounded: 8 and 8 of networks with steps of 100 and 106 ms take 6 % longer."""
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 1.0}, slower={"mish": slower}, seeds=range(5))
+    plan = plan_of(("relu", "mish"), range(5), budget="time", step_ms={"relu": 100.0, "mish": 100.0 * slower})
+    _, numbers = report_of(tmp_path, plan)
+    page = Page(tmp_path / "report.html").text
+    ratio = numbers["metrics"]["time"]["comparison"]["differences"]["mish"]
+    low, high = ratio["interval"]
+    assert f"mish ×{ratio['estimate']:.2f} ({low:.2f} to {high:.2f})" in page
+    assert ("compares at about equal time" in page) == equal
+    assert ("More than 2 % apart from relu: mish; the last epoch does not compare at equal time" in page) != equal
+    assert ("not equal after rounding to whole epochs: mish" in page) != equal
+
+
 def test_a_control_has_no_recommendation(tmp_path: Path, undrawn: None) -> None:
     for seed in range(6):
         write_run(tmp_path / f"mish-s{seed}", act="mish", seed=seed, last=0.6 + (seed * seed % 4) / 100)
@@ -407,9 +422,12 @@ def test_an_isolated_timing_in_the_folder_is_shown(tmp_path: Path) -> None:
         }
         for act, form, ratio in (("relu", "fused", 1.0), ("mish", "fused", 1.07), ("mish_torch", "plain", 1.61))
     ]
-    (tmp_path / "timing.json").write_text(json.dumps({"rows": rows, "device": "cpu", "rounds": 30, "block": 5}))
-    report_of(tmp_path, plan_of(("relu", "mish"), range(2)))
-    page = Page(tmp_path / "report.html")
+    content = {"rows": rows, "device": "cpu", "rounds": 30, "block": 5}
+    for cores, said in ((None, "was not recorded"), (0.3, "Excluded: other processes used 0.30"), (0.02, "used 0.02")):
+        (tmp_path / "timing.json").write_text(json.dumps({**content, "other_cores": cores}))
+        report_of(tmp_path, plan_of(("relu", "mish"), range(2)))
+        page = Page(tmp_path / "report.html")
+        assert said in page.text
     assert "Isolated timing" in page.text and "mish_torch" in page.text and "cpu, 30 rounds, 5 steps each" in page.text
     assert (tmp_path / "pictures" / "timing.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "timing.json").write_text('{"rows": [{"act": "mish"}]}')
