@@ -101,6 +101,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         "runs on this data beside the folder, else unknown",
     )
     add("--looks", metavar="N,N", help="interim analyses, in seeds, ending with all seeds, as in 3,5; none by default")
+    add("--all-pairs", action="store_true", help="also compare the candidates with each other (Tukey's intervals)")
     add("--engine", choices=("local", "ray"), default="local", help="train on this machine or on a Ray cluster")
     add("--retry-failed", action="store_true", help="restart failed runs")
     add(

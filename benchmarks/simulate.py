@@ -2,7 +2,8 @@
 
 Comparisons with known true differences are drawn, written as run folders with a plan like those of compare.py (without
 training), read back and passed through the analysis of the report; their verdicts are counted. ``--table`` selects the
-tables: error, power, detectable, or scatter (a noisy candidate, intervals alone).
+tables: error, power, detectable, or of intervals alone, with a noisy candidate: scatter (against the baseline) and
+pairs (candidates against each other).
 
 Model: value = mean + activation + seed + residual; sigma is the standard deviation of the residual.
 """
@@ -22,10 +23,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from comparison.all_pairs import all_pairs
 from comparison.analysis import analyse
 from comparison.plan import Plan, make_plan, read_plan
 from comparison.runs import FAILURE, Run, read_runs, run_name
-from comparison.statistics import compare, power
+from comparison.statistics import Difference, Values, compare, power
 from comparison.summary import Kind, Metric, Outcome
 from configs.cli import Parser, run_script
 
@@ -350,8 +352,11 @@ def detectable_row(tally: Tally) -> tuple[list[str], bool]:
     return [*row, f"{100 * deviation:+.1f} %"], abs(deviation) <= DETECTABLE_TOLERANCE
 
 
-def scatter_errors(acts: int, seeds: int, *, sets: int, seed: int) -> dict[int, float]:
-    """Family-wise error rate in % by the last candidate's sd in units of the others'; intervals alone, without runs."""
+def scatter_errors(acts: int, seeds: int, *, sets: int, seed: int, pairs: bool = False) -> dict[int, float]:
+    """Family-wise error rate in % by the last candidate's sd in units of the others'; intervals alone, without runs.
+
+    ``pairs``: of the candidates against each other instead of against the baseline.
+    """
     errors = {}
     for factor in SCATTER:
         generator = np.random.default_rng([seed, acts, seeds, factor])
@@ -360,10 +365,14 @@ def scatter_errors(acts: int, seeds: int, *, sets: int, seed: int) -> dict[int, 
         for _ in range(sets):
             table = residuals(design, generator).tolist()
             values = {ACTS[act]: dict(enumerate(row)) for act, row in enumerate(table)}
-            found = compare(values, baseline=ACTS[0]).differences.values()
+            found = all_pairs(values, baseline=ACTS[0]) if pairs else _differences(values)
             wrong += any(each.interval and not each.interval[0] <= 0 <= each.interval[1] for each in found)
         errors[factor] = 100 * wrong / sets
     return errors
+
+
+def _differences(values: Values) -> Sequence[Difference]:
+    return list(compare(values, baseline=ACTS[0]).differences.values())
 
 
 SIZES = ((2, 3), (2, 5), (2, 9), (3, 3), (3, 5), (5, 3), (5, 5))
@@ -396,8 +405,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     sizes = [(arguments.acts, arguments.seeds)] if arguments.acts else SIZES
     all_hold = True
-    if "scatter" in arguments.table:
-        print_scatter(sizes, sets=SCATTER_SETS * arguments.sets, seed=arguments.rng)
+    for name in [each for each in arguments.table if each in ("scatter", "pairs")]:
+        print_scatter(sizes, sets=SCATTER_SETS * arguments.sets, seed=arguments.rng, pairs=name == "pairs")
     for name in [each for each in arguments.table if each in TABLES]:
         head, designs, row_of = TABLES[name]
         print(f"| {' | '.join([*head, 'holds'])} |\n|{'---|' * (len(head) + 1)}", flush=True)
@@ -414,11 +423,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if all_hold else 1
 
 
-def print_scatter(sizes: Sequence[tuple[int, int]], *, sets: int, seed: int) -> None:
+def print_scatter(sizes: Sequence[tuple[int, int]], *, sets: int, seed: int, pairs: bool) -> None:
     """Print the table of error rates with a noisy candidate; no bound is required."""
     print(f"| {' | '.join(SCATTER_HEAD)} |\n|{'---|' * len(SCATTER_HEAD)}", flush=True)
-    for acts, seeds in sizes:
-        errors = scatter_errors(acts, seeds, sets=sets, seed=seed)
+    for acts, seeds in [(acts, seeds) for acts, seeds in sizes if acts > 2 or not pairs]:
+        errors = scatter_errors(acts, seeds, sets=sets, seed=seed, pairs=pairs)
         print(f"| {acts} | {seeds} | {sets} | {' | '.join(f'{each:.1f}' for each in errors.values())} |", flush=True)
     print()
 
@@ -430,7 +439,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--sets", type=int, default=1000, help="comparisons of each design")
     add("--acts", type=int, help="activations, including the baseline; default: all sizes of the table")
     add("--seeds", type=int, help="seeds per activation; requires --acts")
-    add("--table", nargs="+", default=list(TABLES), choices=[*TABLES, "scatter"], help="tables to print")
+    add("--table", nargs="+", default=list(TABLES), choices=[*TABLES, "scatter", "pairs"], help="tables to print")
     add("--rng", type=int, default=0, help="seed of the simulation")
     add("--through", type=int, default=0, help="sets of each design to report with compare.py as well")
     add("--in-memory", action="store_true", help="do not write run folders")

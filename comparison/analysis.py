@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from comparison import checks, wording
+from comparison.all_pairs import PairDifference, all_pairs
 from comparison.plan import Plan
 from comparison.runs import Run, by_key
 from comparison.statistics import compare, compare_ratio, interim_alpha, value_at
@@ -64,11 +65,19 @@ def analyse(runs: Sequence[Run], plan: Plan | None, *, baseline: str | None = No
     planned = {(act, seed): keyed[act, seed] for seed in plan.seeds[: reached[-1]] for act in plan.acts}
     alpha = interim_alpha(interim, reached[-1], alpha=plan.alpha)
     outcome = replace(_outcome(planned, baseline, list(plan.acts), alpha, margin), unfinished=_unfinished(keyed))
+    if plan.all_pairs:
+        outcome = replace(outcome, pairs=_pairs(outcome.primary, baseline, alpha))
     beyond = [key for key, run in keyed.items() if key not in planned and run.status != "unfinished"]
     if not beyond:
         return outcome, None
     reason = wording.beyond_plan(reached[-1], beyond)
     return outcome, _outcome(keyed, baseline, [*plan.acts, *acts], plan.alpha, margin, reason)
+
+
+def _pairs(metric: Metric, baseline: str, alpha: float) -> tuple[PairDifference, ...]:
+    """The candidates against each other."""
+    values = {act: each.values for act, each in metric.arms.items() if each.values}
+    return all_pairs(values, baseline=baseline, alpha=alpha)
 
 
 def concluded(run: Run) -> Run:

@@ -71,6 +71,7 @@ def plan_from(
         "margin": arguments.margin,
         "interim": parse_numbers(arguments.looks, "--looks") if arguments.looks else (),
         "budget": arguments.budget,
+        "all_pairs": arguments.all_pairs,
         "aa": arguments.aa,
         "sigma_assumed": sigma,
         "notes": tuple(notes),

@@ -22,7 +22,7 @@ AA_SUFFIX = " (other seeds)"  # label suffix of the second arm of an A/A control
 VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training step, assumed for the estimate
 # Fields that must agree when a comparison is resumed; seeds and arms may be added.
 FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin": "margin", "alpha": "alpha",
-         "budget": "budget", "aa": "same"}  # fmt: skip
+         "budget": "budget", "all_pairs": "all_pairs", "aa": "same"}  # fmt: skip
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Overrides = dict[str, JsonValue]
@@ -58,6 +58,7 @@ class Plan(BaseModel):
     interim: tuple[Annotated[int, Field(ge=1)], ...] = Field((), alias="looks")  # analyses, in seeds; the last is final
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     budget: Literal["epochs", "time"] = "epochs"
+    all_pairs: bool = False  # also the candidates against each other, a family of tests of its own
     aa: bool = Field(False, alias="same")  # A/A control: one activation against itself under other seeds
     sigma_assumed: Annotated[float, Field(gt=0)] | None = None  # residual sd of one run's mAP50-95; None if unknown
     notes: tuple[str, ...] = ()

@@ -283,6 +283,7 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         text=wording.PAGE,
         subtitle=wording.subtitle(summary),
         failed=wording.failures(summary),
+        pairs=wording.pair_lines(outcome),
         failure_table=failure_table(outcome, palette),
         exploratory="; ".join(outcome.exploratory),
         candidates=[(act, palette.variable(act), _memory(outcome, act)) for act in outcome.candidates],
@@ -338,7 +339,7 @@ def terminal(summary: Summary, path: Path) -> str:
     if outcome.exploratory:
         lines.append(f"EXPLORATORY: {'; '.join(outcome.exploratory)}")
     lines += [*summary.recommendation, "", *(f"  {line}" for line in verdict_lines(outcome))]
-    lines += [f"  {remark}" for remark in outcome.remarks]
+    lines += [f"  {line}" for line in [*wording.pair_lines(outcome), *outcome.remarks]]
     lines += ["", *_terminal_table(outcome), ""]
     lines += [f"excluded from timing: {each.act}, seed {each.seed}: {each.reason}" for each in outcome.excluded]
     if required := wording.required_seeds(summary):

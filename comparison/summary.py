@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
+from comparison.all_pairs import PairDifference
 from comparison.statistics import Comparison, Difference
 
 FORMAT = 2
@@ -126,6 +127,7 @@ class Outcome:
     verdicts: Mapping[str, Verdict]  # candidate -> conclusion on the primary metric
     time_verdicts: Mapping[str, Verdict]  # candidate -> conclusion on training time
     headline: str  # the largest observed mAP
+    pairs: tuple[PairDifference, ...] = ()  # candidates against each other, if the plan declares it
 
     @property
     def primary(self) -> Metric:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from comparison.all_pairs import PairDifference
 from comparison.checks import MAX_OTHER_CORES, MAX_OTHER_CORES_ONCE
 from comparison.plan import Plan
 from comparison.statistics import Comparison, Difference, classify, seeds_for_equivalence, seeds_needed, sigma_upper
@@ -408,9 +409,34 @@ def _use(outcome: Outcome, higher: Sequence[str]) -> list[str]:
     largest = max(higher, key=lambda act: metric.mean(act) or -math.inf)
     return [
         f"{first}.",
-        f"The largest observed mAP is that of {largest}; candidates were not tested against each other.",
+        f"The largest observed mAP is that of {largest}; {_choice(outcome, higher)}.",
         *(f"{act}: {text}." for act, text in price.items()),
     ]
+
+
+def _choice(outcome: Outcome, acts: Sequence[str]) -> str:
+    """Whether these candidates are separated from each other."""
+    pairs = [pair for pair in outcome.pairs if {pair.one, pair.other} <= set(acts)]
+    if not pairs:
+        return "candidates were not tested against each other (--all-pairs)"
+    return "; ".join(pair_verdict(pair) for pair in pairs)
+
+
+def pair_verdict(pair: PairDifference) -> str:
+    """Whether two candidates are separated, without the level of the intervals."""
+    size = f"{signed(pair.estimate)} {POINTS}"
+    if pair.interval is None:
+        return f"{pair.one} vs {pair.other}: {size}, no interval"
+    word = f"separated, {pair.one} is higher" if pair.separated else "not separated"
+    return f"{pair.one} vs {pair.other}: {word}, {size} ({_ends(pair.interval)}; {count(pair.pairs, 'pair')})"
+
+
+def pair_lines(outcome: Outcome) -> list[str]:
+    """The candidates against each other, with a heading; empty if the plan does not declare it."""
+    if not outcome.pairs:
+        return []
+    head = f"candidates against each other, simultaneous {level(outcome.alpha)} CI (Tukey; a family of its own):"
+    return [head, *(pair_verdict(pair) for pair in outcome.pairs)]
 
 
 def _keep(outcome: Outcome, unclear: Sequence[str]) -> list[str]:
@@ -783,6 +809,8 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
         ("equivalence", f"margin ±{100 * plan.margin:.2g} {POINTS}; {_seeds_for_equivalence(plan)}"),
         ("analyses", f"after {interim} seeds; family-wise error rate {plan.alpha:g} in total"),
     ]
+    if plan.all_pairs:
+        entries.append(("all pairs", "candidates also against each other (Tukey), a family with its own error rate"))
     if plan.added_acts or plan.added_seeds:
         added = [*plan.added_acts, *(f"seed {seed}" for seed in plan.added_seeds)]
         entries.append(("added", f"{', '.join(added)}, beyond the plan: their results are exploratory"))

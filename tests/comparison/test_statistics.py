@@ -249,6 +249,7 @@ def test_a_noisy_candidate_widens_its_own_interval_only() -> None:
     }
     found = compare(values, baseline="relu")
     silu, mish = (found.differences[act] for act in ("silu", "mish"))
+    assert found.sigma
     own = statistics.stdev(values["mish"][seed] - values["relu"][seed] for seed in range(5)) / math.sqrt(5)
     pooled = found.sigma * math.sqrt(2 / 5)
     assert silu.standard_error == pytest.approx(pooled) and mish.standard_error == pytest.approx(own) and own > pooled
