@@ -89,5 +89,8 @@ def test_runs_that_differ_in_activation_start_and_are_fed_alike(data: Path, here
         for name, folder in folders.items()
     }
     assert weights["one"] == weights["two"] != weights["other"]
+    images = len(json.loads(next((data.parent / "shapes").rglob("*val*.json")).read_text())["images"])
+    for record in records.values():  # images of one shape, validated at twice the training batch
+        assert record["latency"]["batch"] == min(2 * record["config"]["train"]["batch"], images)
     assert batches["one"] == batches["two"] and not set(batches["one"]) & set(batches["other"])
     assert len(set(batches["one"])) == 2  # augmentation goes on from epoch to epoch
