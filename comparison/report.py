@@ -155,6 +155,9 @@ def _run_row(run: Run, outcome: Outcome) -> dict[str, Field]:
         "status": run.status,
         "reason": run.reason,
         "time_excluded": reasons.get((run.act, run.seed), ""),
+        "diverged": int(run.diverged),
+        "earlier_failures": "; ".join(run.earlier_failures),
+        "attempts": 1 + len(run.earlier_failures),
         "epochs": len(run.rows),
         "folder": run.folder.name,
     }

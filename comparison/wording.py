@@ -374,8 +374,12 @@ def variation(summary: Summary) -> str:
 
 
 def failures(summary: Summary) -> list[str]:
-    """The failed runs of each activation, with reasons."""
-    lines = []
+    """The failed runs of each activation, with reasons, and those that finished at a later attempt."""
+    lines = [
+        f"{run['activation']}, seed {run['seed']}: attempt {run['attempts']}; failed before: {run['earlier_failures']}"
+        for run in summary.runs
+        if run["earlier_failures"]
+    ]
     for act, (failed, ended) in summary.planned.failed.items():
         reasons = [
             f"seed {run['seed']}: {run['reason'] or 'no reason recorded'}"
@@ -521,7 +525,10 @@ def timing_title(rows: Sequence[TimingRow]) -> str:
 
 PAGE = {
     "title": "Which activation should this detector use?",
-    "failed": "A failed run is an outcome of its activation. All results below are those of completed runs.",
+    "failed": (
+        "A diverged loss is an outcome of the activation; other failures may be those of the machine. All results "
+        "below are those of completed runs."
+    ),
     "unfinished": "not finished, not included",
     "exploratory": "The numbers are correct, but they carry no verdict.",
     "effects": (
