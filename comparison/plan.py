@@ -3,6 +3,7 @@
 Its JSON form is plan.json in the comparison's folder.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,9 @@ VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training s
 # Fields that must agree when a comparison is resumed; seeds and arms may be added.
 FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin": "margin", "alpha": "alpha",
          "budget": "budget", "all_pairs": "all_pairs", "aa": "same"}  # fmt: skip
+# What does not belong to the declaration: estimates and later additions, by their names in plan.json.
+NOT_DECLARED = {"notes", "step_ms", "batches", "start_s", "created", "added_acts", "added_seeds", "sigma_assumed"}
+BY_ARM = ("arms", "epochs")
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Overrides = dict[str, JsonValue]
@@ -158,6 +162,7 @@ class Plan(BaseModel):
             **self.arms[run.act],
             "train.epochs": self.epochs[run.act],
             "train.seed": run.seed,
+            "run.plan": self.reference,
         }
 
     # -------------------------------------------------------------------------------------------------------- estimates
@@ -181,9 +186,22 @@ class Plan(BaseModel):
 
     # ---------------------------------------------------------------------------------------------------------- on disk
 
-    def to_json(self) -> dict[str, JsonValue]:
+    def to_json(self, *, exclude_defaults: bool = False) -> dict[str, JsonValue]:
         """The content of plan.json."""
-        return self.model_dump(mode="json", by_alias=True)
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=exclude_defaults)
+
+    @property
+    def reference(self) -> str:
+        """What each run records of the plan: a hash of all that it declares, and the time at which it was written.
+
+        Later additions and estimates do not change it.
+        """
+        first = self.model_copy(update={key: {act: getattr(self, key)[act] for act in self.acts} for key in BY_ARM})
+        declared = {
+            key: value for key, value in first.to_json(exclude_defaults=True).items() if key not in NOT_DECLARED
+        }
+        canonical = json.dumps(declared, sort_keys=True, separators=(",", ":"))
+        return f"{hashlib.sha256(canonical.encode()).hexdigest()} {self.created}"
 
     def write(self, folder: Path) -> None:
         """Write plan.json atomically."""

@@ -300,6 +300,7 @@ class Run(Frozen):
     project: str = "runs/train"
     name: str = "exp"
     exist_ok: bool = False
+    plan: str | None = None  # of a comparison, set by compare.py: its hash and the time at which it was written
     loggers: list[str] = ["tensorboard"]  # names of engine.loggers.LOGGERS, which checks them before a run starts
 
 
