@@ -1,6 +1,7 @@
 """Compare activations by training, as in: python compare.py --acts relu leaky_relu silu mish --seeds 3
 
-Every activation is trained with every seed, each in a fresh process of train.py; the first activation is the baseline.
+Any other setting is compared in the same way, with --vary augment.mosaic=1,0.5 or --arm NAME KEY=VALUE ... .
+Every arm is trained with every seed, each in a fresh process of train.py; the first arm is the baseline.
 The plan is written and printed before the first run. The result is a verdict, a table and report.html. If interrupted,
 rerun the same command to resume.
 """
@@ -29,14 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = overrides(arguments)
 
     from comparison import ray_runner, runner, timing_probe
-    from comparison.arms import parse_arms
-    from comparison.cli_spec import plan_from, take_folder
+    from comparison.cli_spec import arms_from, plan_from, take_folder
     from comparison.plan import read_plan
     from comparison.report import report, write_report
     from comparison.wording import describe
     from core.files import check_run_name
 
-    folder = take_folder(given)
+    folder = take_folder(given, acts=bool(arguments.acts))
     if arguments.report:
         folders = [Path(each) for each in arguments.report]
         print(report(folders, folder, baseline=arguments.baseline, allow=arguments.allow))
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given.pop("train.device", None)
     if arguments.engine == "ray":
         ray_runner.connect()
-    arms = parse_arms(arguments.acts, given, cfg=arguments.cfg)
+    arms = arms_from(arguments, given)
     common, notes = common_overrides(arms, given)
     plan = plan_from(arguments, arms, common, notes=notes, existing=read_plan(folder))
     plan.write(folder)
@@ -88,9 +88,18 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         metavar="ACT",
         help="activations: mish, {name: swish, learnable: true}, backbone=mish,neck=leaky_relu",
     )
+    add("--vary", metavar="KEY=VALUE,VALUE", help="compare values of a config key, as in augment.mosaic=1,0.5")
+    add(
+        "--arm",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME", "KEY=VALUE"),
+        help="an arm with these settings; repeat it for each arm",
+    )
     add("--seeds", default="3", help="number of seeds, starting at 0, or a list: 0,1,5")
-    add("--baseline", metavar="ACT", help="activation that the others are compared with, if not the first")
-    add("--aa", action="store_true", help="A/A control: compare one activation with itself, with fresh seeds")
+    add("--baseline", metavar="ARM", help="arm that the others are compared with, if not the first")
+    add("--aa", action="store_true", help="A/A control: compare one arm with itself, with fresh seeds")
     add("--budget", choices=("epochs", "time"), default="epochs", help="equal epochs, or equal training time")
     add("--margin", type=float, default=0.005, help="equivalence margin (mAP, as a fraction)")
     add(
@@ -122,29 +131,34 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add_config_flags(parser)
     parser.set_defaults(cfg="yolo-mish.yaml")
     arguments = parser.parse_args(argv)
-    if bool(arguments.acts) == bool(arguments.report):
-        parser.error("expected --acts with the activations to compare, or --report with the folders of finished runs")
+    if bool(arguments.acts or arguments.vary or arguments.arm) == bool(arguments.report):
+        parser.error(
+            "expected --acts, --vary or --arm with what to compare, or --report with the folders of finished runs"
+        )
     return arguments
 
 
 def common_overrides(
     arms: Sequence["Arm"], given: Mapping[str, "JsonValue"]
 ) -> tuple[dict[str, "JsonValue"], tuple[str, ...]]:
-    """The overrides of all runs, and notes for the plan; checks that all activations exist and differ.
+    """The overrides of all runs, and notes for the plan; checks that all activations exist and all arms differ.
 
     If an activation by which the arms differ has no form fused with batch norm, all are computed unfused.
     """
+    from comparison.arms import differing_keys, is_activation, varied_keys
     from models import resolve_activations
     from models.activations import has_fused_form
 
+    noun = "arm" if varied_keys(arms) else "activation"
     resolved = [resolve_activations(arm.config.model) for arm in arms]
     for number, stages in enumerate(resolved):
-        if stages in resolved[:number]:
-            other = arms[resolved.index(stages)]
-            raise ValueError(f"--acts: {arms[number].text} and {other.name} are the same activation")
+        for other in (arm for arm, others in zip(arms[:number], resolved, strict=False) if others == stages):
+            if all(map(is_activation, differing_keys([other, arms[number]]))):
+                raise ValueError(f"{arms[number].text} and {other.name} are the same {noun}")
     compared = [spec for each in resolved for stage, spec in each.items() if any(o[stage] != spec for o in resolved)]
     unfused = dict.fromkeys(spec.name for spec in compared if not has_fused_form(spec))
-    if not unfused or arms[0].config.model.norm_act == "plain":
+    own = any(NORM_ACT in arm.overrides for arm in arms)  # an arm may compare it
+    if not unfused or own or arms[0].config.model.norm_act == "plain":
         return dict(given), ()
     names = ", ".join(unfused)
     if NORM_ACT in given:

@@ -6,7 +6,16 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from comparison.arms import Arm, parse_arms, parse_numbers, parse_seeds
+from comparison.arms import (
+    Arm,
+    check_names,
+    named_arms,
+    parse_arms,
+    parse_numbers,
+    parse_seeds,
+    varied_arms,
+    varied_keys,
+)
 from comparison.plan import AA_SUFFIX, Plan, epochs_in_equal_time, make_plan
 from comparison.timing_probe import probe
 
@@ -15,16 +24,31 @@ INSTEAD = {
     "train.seed": "--seed: the seeds are set with --seeds",
     "run.exist_ok": "--exist-ok: a comparison always resumes in its own folder; leave it out",
     "model.act": "--set model.act: the activations are set with --acts",
+    "run.arm": "--set run.arm: the arms are named with --arm",
     "train.profile": "--profile: it would slow down what is timed; use python train.py --profile",
 }
 
 
-def take_folder(given: dict[str, JsonValue]) -> Path:
+def take_folder(given: dict[str, JsonValue], *, acts: bool = True) -> Path:
     """Remove the comparison's folder from the overrides; ValueError if they set what a comparison sets itself."""
     for key, message in INSTEAD.items():
-        if key in given:
+        if key in given and (acts or key != "model.act"):
             raise ValueError(message)
     return Path(str(given.pop("run.project", "runs/compare"))) / str(given.pop("run.name", "exp"))
+
+
+def arms_from(arguments: Namespace, given: Mapping[str, JsonValue]) -> list[Arm]:
+    """The arms that --acts, --vary and --arm name, in this order."""
+    arms = parse_arms(arguments.acts or (), given, cfg=arguments.cfg)
+    if arguments.vary is not None:
+        if arms:
+            raise ValueError(
+                "--vary: found --acts as well; name the combinations with --arm, as in --arm A model.act=mish ..."
+            )
+        arms += varied_arms(arguments.vary, given, cfg=arguments.cfg)
+    check_names(arguments.arm)
+    arms += named_arms(arguments.arm, given, cfg=arguments.cfg)
+    return arms
 
 
 def plan_from(
@@ -44,10 +68,12 @@ def plan_from(
     baseline = arms[0].name
     if arguments.aa:
         if len(arms) != 1:
-            raise ValueError(f"--aa: found {', '.join(by_name)}; expected one activation, to compare with itself")
+            raise ValueError(f"--aa: found {', '.join(by_name)}; expected one arm, to compare with itself")
         by_name[baseline + AA_SUFFIX] = by_name[baseline]
         epochs[baseline + AA_SUFFIX] = epochs[baseline]
-    if arguments.baseline is not None:
+    if arguments.baseline in by_name:
+        baseline = arguments.baseline
+    elif arguments.baseline is not None:
         baseline = parse_arms([arguments.baseline], overrides, cfg=arguments.cfg)[0].name
     fields: dict[str, object] = {
         "acts": tuple(by_name),
@@ -56,6 +82,7 @@ def plan_from(
         "cfg": arguments.cfg,
         "overrides": dict(overrides),
         "arms": by_name,
+        "varies": varied_keys(arms),
         "epochs": epochs,
         "margin": arguments.margin,
         "interim": parse_numbers(arguments.looks, "--looks") if arguments.looks else (),
@@ -72,7 +99,10 @@ def plan_from(
         fields |= {"step_ms": timing.step_ms, "batches": timing.batches, "start_s": timing.start_s}
     if arguments.budget == "time":
         if timing is None:
-            raise ValueError("--budget time: the epochs are planned from a probe; expected --probe 1 or more")
+            raise ValueError(
+                "--budget time: the epochs are planned from a probe; expected --probe 1 or more, and arms that do not "
+                "differ in their batches"
+            )
         fields["epochs"] = epochs_in_equal_time(epochs[arms[0].name], timing.step_ms)
     plan = make_plan(**fields)
     return plan if existing is None else existing.merged(plan)

@@ -12,9 +12,10 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from comparison.runs import Run, run_name
+from comparison.runs import ACTIVATION_KEYS, Run, run_name, slug
 from comparison.statistics import minimal_detectable
 from configs.errors import explain
+from configs.loading import flatten
 from core.files import write_text
 
 PLAN = "plan.json"
@@ -23,7 +24,7 @@ AA_SUFFIX = " (other seeds)"  # label suffix of the second arm of an A/A control
 VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training step, assumed for the estimate
 # Fields that must agree when a comparison is resumed; seeds and arms may be added.
 FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin": "margin", "alpha": "alpha",
-         "budget": "budget", "aa": "same"}  # fmt: skip
+         "budget": "budget", "varies": "varies", "aa": "same"}  # fmt: skip
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Overrides = dict[str, JsonValue]
@@ -59,6 +60,7 @@ class Plan(BaseModel):
     interim: tuple[Annotated[int, Field(ge=1)], ...] = Field((), alias="looks")  # analyses, in seeds; the last is final
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     budget: Literal["epochs", "time"] = "epochs"
+    varies: tuple[str, ...] = ()  # config keys in which the arms differ; empty: in their activations only
     aa: bool = Field(False, alias="same")  # A/A control: one activation against itself under other seeds
     sigma_assumed: Annotated[float, Field(gt=0)] = SIGMA
     notes: tuple[str, ...] = ()
@@ -91,6 +93,10 @@ class Plan(BaseModel):
                 f"looks: found {', '.join(map(str, self.interim))}; expected increasing numbers of seeds, the last of "
                 f"them all {len(self.seeds)}"
             )
+        names = {slug(act): act for act in self.all_acts}
+        alike = [act for act in self.all_acts if names[slug(act)] != act]
+        if alike:
+            raise ValueError(f"acts: {alike[0]} and {names[slug(alike[0])]} would have the same folder; rename one")
         missing = [act for act in self.all_acts if act not in self.arms or act not in self.epochs]
         if missing:
             raise ValueError(f"specs, epochs: {missing[0]} is missing")
@@ -158,7 +164,23 @@ class Plan(BaseModel):
             **self.arms[run.act],
             "train.epochs": self.epochs[run.act],
             "train.seed": run.seed,
+            **({"run.arm": run.act, "run.varies": list(self.varies)} if self.varies else {}),
         }
+
+    def check_arms(self, runs: Sequence[Run]) -> None:
+        """ValueError if runs name other varied keys than the plan, or do not have the settings of their arm."""
+        varies = self.varies or ACTIVATION_KEYS
+        for run in runs:
+            if not run.record:
+                continue
+            if run.varies != varies:
+                its, planned = ", ".join(run.varies), ", ".join(varies)
+                raise ValueError(f"{run.folder}: its arms differ in {its}, those of the plan in {planned}")
+            config = flatten(run.record["config"])
+            for key, value in self.arms.get(run.act, {}).items() if self.varies else ():
+                found = config.get(key, value)  # a mapping is not one key of the flat config
+                if found not in (value, {"name": value}):
+                    raise ValueError(f"{run.folder}: {key} is {_brief(found)}, expected {_brief(value)} of {run.act}")
 
     # -------------------------------------------------------------------------------------------------------- estimates
 

@@ -252,7 +252,8 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
     return environment.get_template("page.html").render(
         summary=summary,
         outcome=outcome,
-        text=wording.PAGE,
+        text=wording.page_text(summary.noun),
+        noun=summary.noun,
         subtitle=wording.subtitle(summary),
         failed=wording.failures(summary),
         exploratory="; ".join(outcome.exploratory),
@@ -270,7 +271,7 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         variation=wording.variation(summary),
         larger=summary.larger
         and {"why": "; ".join(summary.larger.exploratory), "lines": verdict_lines(summary.larger)},
-        method=wording.method(outcome, summary.setting.pairing),
+        method=wording.method(outcome, summary.setting),
         run_table=run_table(summary, palette),
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from comparison import wording
 from comparison.analysis import TIME_COLUMNS, analyse, learning_curve, total
-from comparison.fingerprint import EPOCHS, check_comparable, deviations, pairing, run_settings
+from comparison.fingerprint import EPOCHS, check_comparable, deviations, pairing, run_settings, unpaired
 from comparison.plan import Plan, read_plan
 from comparison.runs import Run, read_runs
 from comparison.statistics import minimal_detectable, seeds_for_equivalence, seeds_needed, sigma_upper
@@ -65,6 +65,8 @@ def write_report(
     ValueError before anything is written if the runs cannot be compared. Runs that are stratified (``allow``) are no
     longer those of the plan.
     """
+    if plan is not None:
+        plan.check_arms(runs)
     free = (EPOCHS,) if plan is not None and plan.budget == "time" else ()
     runs, remarks = check_comparable(runs, allow=allow, free=free)
     if remarks:
@@ -173,6 +175,7 @@ def _setting(runs: Sequence[Run]) -> Setting:
             for key, values in differing.items()
         },
         pairing=tuple(pairing(runs)),
+        unpaired=unpaired(runs),
     )
 
 

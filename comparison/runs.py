@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 PARTS = ("backbone", "neck", "head")
+ACTIVATION_KEYS = ("model.act", *(f"model.{part}.act" for part in PARTS), *(f"model.{part}.stages" for part in PARTS))
 FAILURE = "failure.json"  # written by the runner into the folder of a failed run
 MAX_BYTES = 1 << 28  # of run.json
 MAX_SLUG = 100  # characters
@@ -23,12 +24,13 @@ class Run:
     """One run of train.py."""
 
     folder: Path
-    act: str  # label of the activation: "mish", "swish(beta=1.0, learnable=true)", "backbone=mish,neck=relu,head=relu"
+    act: str  # label of the arm, by default its activation: "mish", "swish(learnable=true)", "backbone=mish,neck=relu"
     seed: int
     status: Literal["finished", "failed", "unfinished"]
     reason: str = ""  # why it failed, one line
     record: Mapping[str, Any]  # run.json, {} if missing
     rows: tuple[Mapping[str, float | None], ...]  # results.csv, one row per epoch
+    varies: tuple[str, ...] = ACTIVATION_KEYS  # config keys in which the arms of its comparison differ
 
 
 def read_run(folder: Path) -> Run:
@@ -42,9 +44,12 @@ def read_run(folder: Path) -> Run:
     failed = _read_json(failure) if failure.is_file() and "results" not in record else {}
     try:
         if record:
-            act, seed = activation_label(record["config"]["model"]), record["config"]["train"]["seed"]
+            config = record["config"]
+            arm = config.get("run") or {}
+            act, seed = arm.get("arm") or activation_label(config["model"]), config["train"]["seed"]
+            varies = tuple(map(str, arm["varies"])) if arm.get("arm") else ACTIVATION_KEYS
         else:
-            act, seed = failed["act"], failed["seed"]
+            act, seed, varies = failed["act"], failed["seed"], ACTIVATION_KEYS
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder}: run.json has no activation or no seed; it was not written by train.py") from error
     if not isinstance(act, str) or not isinstance(seed, int):
@@ -55,7 +60,7 @@ def read_run(folder: Path) -> Run:
     if status == "finished" and not rows:
         raise ValueError(f"{folder}: run.json belongs to a finished run, but results.csv has no row")
     reason = str(failed.get("reason", ""))
-    return Run(folder=folder, act=act, seed=seed, status=status, reason=reason, record=record, rows=rows)
+    return Run(folder=folder, act=act, seed=seed, status=status, reason=reason, record=record, rows=rows, varies=varies)
 
 
 def read_runs(folders: Iterable[Path]) -> list[Run]:

@@ -167,6 +167,7 @@ class Setting:
     same: Mapping[str, str | int | float | bool]
     differs: Mapping[str, tuple[str, ...]]
     pairing: tuple[str, ...]  # deviations from equal starting weights and batches within a seed
+    unpaired: Mapping[str, tuple[str, ...]]  # "weights", "batches": the keys by which the arms make them differ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +206,11 @@ class Summary:
     plan: Mapping[str, Json] | None
     plan_words: tuple[tuple[str, str], ...]
     timing: Timing
+
+    @property
+    def noun(self) -> str:
+        """What is compared: "activation", or "arm" if the arms differ in other keys too."""
+        return "arm" if self.plan is not None and self.plan["varies"] else "activation"
 
     @property
     def equal_time_planned(self) -> bool:

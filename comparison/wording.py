@@ -16,6 +16,7 @@ from comparison.summary import (
     Metric,
     Outcome,
     Requirement,
+    Setting,
     Summary,
     TimingRow,
     Verdict,
@@ -379,7 +380,7 @@ def memory(value: float, baseline: float) -> str:
     return f"{value:,.0f} MiB, baseline {baseline:,.0f} MiB (×{value / baseline:.2f})"
 
 
-def method(outcome: Outcome, pairing: Sequence[str]) -> list[str]:
+def method(outcome: Outcome, setting: Setting) -> list[str]:
     """The statistical method of mAP and of time, and what was checked."""
     lines = [
         f"mAP50-95 of the last epoch: {_estimation(outcome.primary)}",
@@ -388,8 +389,16 @@ def method(outcome: Outcome, pairing: Sequence[str]) -> list[str]:
         "margin (two one-sided tests). mAP and training time are two families of tests, each with its own error rate; "
         "all other metrics are descriptive. The last epoch is compared, not the best one, and no outlier is removed.",
     ]
-    paired = "Within each seed, all activations shared starting weights and batches (checked)."
-    return lines + list(pairing or [paired])
+    return lines + list(setting.pairing or [paired(setting.unpaired)])
+
+
+def paired(unpaired: Mapping[str, Sequence[str]]) -> str:
+    """What the runs of a seed shared, as far as the arms leave it alike; all of it was checked."""
+    parts = [
+        f"{what} as far as the arms have the same {join(unpaired[key])}" if key in unpaired else what
+        for key, what in (("weights", "starting weights"), ("batches", "batches"))
+    ]
+    return f"Within each seed, all runs shared {join(parts)} (checked)."
 
 
 def _estimation(metric: Metric) -> str:
@@ -547,6 +556,15 @@ NOTES = {
     ),
 }
 
+
+def page_text(noun: str) -> dict[str, str]:
+    """The texts of the page for what is compared, "activation" or "arm"."""
+    if noun == "activation":
+        return PAGE
+    texts = {key: text.replace("an activation", "an arm").replace("activation", "arm") for key, text in PAGE.items()}
+    return {**texts, "title": "Which setting should this detector use?"}
+
+
 # ------------------------------------------------------------------------------------------------------------- the plan
 
 
@@ -564,7 +582,8 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
     runs = plan.runs
     interim = ", ".join(map(str, plan.interim or (len(plan.seeds),)))
     entries = [
-        ("activations", f"{', '.join(plan.acts)} (baseline {plan.baseline})"),
+        ("arms" if plan.varies else "activations", f"{', '.join(plan.acts)} (baseline {plan.baseline})"),
+        *([("arms differ in", ", ".join(plan.varies))] if plan.varies else []),
         ("seeds", ", ".join(map(str, plan.seeds))),
         ("epochs", f"{epochs}{budget}"),
         ("order", ", ".join(run.name for run in runs[:6]) + (", ..." if len(runs) > 6 else "")),

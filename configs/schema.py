@@ -301,6 +301,8 @@ class Run(Frozen):
     name: str = "exp"
     exist_ok: bool = False
     loggers: list[str] = ["tensorboard"]  # names of engine.loggers.LOGGERS, which checks them before a run starts
+    arm: str | None = None  # set by compare.py: the arm's label, None for the activation's
+    varies: list[str] = []  # set by compare.py with `arm`: the config keys in which the arms differ
 
 
 class Config(Frozen):
