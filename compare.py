@@ -9,7 +9,7 @@ rerun the same command to resume.
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from comparison.arms import Arm
+    from comparison.plan import Plan
 
 TIMING_ROUNDS = 30
 NORM_ACT = "model.norm_act"
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     given = overrides(arguments)
 
-    from comparison import ray_runner, runner, timing_probe
+    from comparison import ray_runner, runner, timing_probe, tuning
     from comparison.cli_spec import arms_from, plan_from, take_folder
     from comparison.plan import read_plan
     from comparison.report import report, write_report
@@ -49,30 +50,54 @@ def main(argv: Sequence[str] | None = None) -> int:
         ray_runner.connect()
     arms = arms_from(arguments, given)
     common, notes = common_overrides(arms, given)
-    plan = plan_from(arguments, arms, common, notes=notes, existing=read_plan(folder))
-    plan.write(folder)
-    print(f"{describe(plan)}\n{'folder':<20}{folder}", flush=True)
-    if arguments.timing and not (folder / timing_probe.TIMING).is_file():
-        print(timing_probe.measure(plan, folder, rounds=TIMING_ROUNDS), flush=True)
+    existing = read_plan(folder)
 
-    def current_report() -> str:
-        return write_report(folder, runner.read_outcome(plan, folder), plan=plan, allow=arguments.allow)
+    def train(plan: "Plan", folder: Path, after_seed: Callable[[int], None] = lambda seeds: None) -> int:
+        """Train what is left of a plan; returns the number of runs that were stopped from outside."""
+        if arguments.engine == "ray":
+            ray_runner.train_all(plan, folder, retry_failed=arguments.retry_failed, after_seed=after_seed)
+        else:
+            runner.train_all(plan, folder, gpus=gpus, retry_failed=arguments.retry_failed, after_seed=after_seed)
+        return sum(map(len, runner.remaining(plan, folder, retry_failed=False)))
 
     def interim_report(seeds: int) -> None:
         if seeds in plan.interim[:-1]:
             print(f"interim analysis after {seeds} seeds\n{current_report()}", flush=True)
 
+    def current_report() -> str:
+        return write_report(folder, runner.read_outcome(plan, folder), plan=plan, allow=arguments.allow)
+
     resume = f"Rerun the same command to resume:\n  python {shlex.join(sys.argv)}"
     try:
-        if arguments.engine == "ray":
-            ray_runner.train_all(plan, folder, retry_failed=arguments.retry_failed, after_seed=interim_report)
-        else:
-            runner.train_all(plan, folder, gpus=gpus, retry_failed=arguments.retry_failed, after_seed=interim_report)
+        tuned = None
+        if arguments.tune is not None:
+            grid = tuning.grid_from(arguments, arms, common)
+            tuned = existing.tuning if existing is not None and grid.matches(existing.tuning) else None
+            if tuned is None:
+                place = folder / tuning.FOLDER
+                steps = tuning.write_plan(grid, place)
+                print(f"{describe(steps)}\n{'folder':<20}{place}", flush=True)
+                if stopped := train(steps, place):
+                    print(f"{stopped} runs of the tuning were stopped from outside. {resume}")
+                    return 1
+                outcome = runner.read_outcome(steps, place)
+                tuned = tuning.choose(grid, outcome, common_trained=arguments.tune_common)
+        plan = plan_from(arguments, arms, common, notes=notes, existing=existing, tuned=tuned)
+        plan.write(folder)
+        print(f"{describe(plan)}\n{'folder':<20}{folder}", flush=True)
+        if arguments.timing and not (folder / timing_probe.TIMING).is_file():
+            print(timing_probe.measure(plan, folder, rounds=TIMING_ROUNDS), flush=True)
+        at_common = tuning.common_folder(plan, folder)
+        if at_common is not None:  # planned before any run of the comparison
+            second = tuning.common_plan(plan, arms, read_plan(at_common))
+            second.write(at_common)
+        unfinished = train(plan, folder, interim_report)
+        if at_common is not None:
+            unfinished += train(second, at_common)
     except runner.Interrupted as stopped:
         print(f"{stopped}; the running runs are saved. {resume}", flush=True)
         return 128 + stopped.number
     print(current_report())
-    unfinished = sum(map(len, runner.remaining(plan, folder, retry_failed=False)))
     if unfinished:
         print(f"{unfinished} runs were stopped from outside. {resume}")
     return 1 if unfinished else 0
@@ -97,6 +122,13 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         metavar=("NAME", "KEY=VALUE"),
         help="an arm with these settings; repeat it for each arm",
     )
+    add(
+        "--tune",
+        metavar="KEY=VALUE,VALUE",
+        help="choose one of these values for each arm before the comparison, on held-out training images",
+    )
+    add("--tune-seeds", type=int, default=2, metavar="N", help="number of seeds of the tuning, starting at 1000")
+    add("--tune-common", action="store_true", help="also compare all arms at the config's value of the tuned key")
     add("--seeds", default="3", help="number of seeds, starting at 0, or a list: 0,1,5")
     add("--baseline", metavar="ARM", help="arm that the others are compared with, if not the first")
     add("--aa", action="store_true", help="A/A control: compare one arm with itself, with fresh seeds")

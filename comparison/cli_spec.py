@@ -16,8 +16,9 @@ from comparison.arms import (
     varied_arms,
     varied_keys,
 )
-from comparison.plan import AA_SUFFIX, Plan, epochs_in_equal_time, make_plan
+from comparison.plan import AA_SUFFIX, Plan, Tuning, epochs_in_equal_time, make_plan
 from comparison.timing_probe import probe
+from comparison.tuning import chosen_arms
 
 # Config keys that a comparison sets itself, and what to use instead.
 INSTEAD = {
@@ -58,11 +59,14 @@ def plan_from(
     *,
     notes: Sequence[str] = (),
     existing: Plan | None = None,
+    tuned: Tuning | None = None,
 ) -> Plan:
     """The plan that the command line describes, merged into the ``existing`` one of the folder.
 
     Nothing is written. Training steps are timed unless the existing plan holds their times.
     """
+    if tuned is not None:
+        arms = chosen_arms(tuned, arms, dict(overrides), cfg=arguments.cfg)
     by_name = {arm.name: arm.overrides for arm in arms}
     epochs = {arm.name: arm.config.train.epochs or 1 for arm in arms}  # a loaded configuration always has a number
     baseline = arms[0].name
@@ -88,6 +92,7 @@ def plan_from(
         "interim": parse_numbers(arguments.looks, "--looks") if arguments.looks else (),
         "budget": arguments.budget,
         "aa": arguments.aa,
+        "tuning": tuned,
         "sigma_assumed": arguments.sigma,
         "notes": tuple(notes),
     }

@@ -23,11 +23,14 @@ EPOCHS = "config.train.epochs"
 # Settings that follow from a config key: they may differ where arms differ in it.
 CONSEQUENCES = {
     "model.norm_act": ("fused", "implementation", "operator"),
-    "model.kind": ("fused", "implementation", "operator"),
-    "model.cfg": ("config.model.text", "fused", "implementation", "operator"),
+    "model.kind": ("fused", "implementation", "operator", "val.images"),
+    "model.cfg": ("config.model.text", "fused", "implementation", "operator", "val.images"),
     "train.amp": ("device", "fused", "implementation", "operator"),
     "train.channels_last": ("device", "implementation", "operator"),
-    "data": ("data.train",),  # never data.val: all are scored on the same images
+    "data": ("data.train", "batches_per_epoch", "skipped"),  # never data.val: all are scored on the same images
+    "train.batch": ("batches_per_epoch", "val.images"),
+    "train.imgsz": ("val.images",),  # a checksum of the validation batches as the network sees them
+    "val": ("val.images",),
 }
 # Config keys on which the starting weights and the batches of a seed depend.
 NOT_IN_WEIGHTS = (*ACTIVATION_KEYS, "model.norm_act", "model.loss", "model.assign")

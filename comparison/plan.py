@@ -24,11 +24,27 @@ AA_SUFFIX = " (other seeds)"  # label suffix of the second arm of an A/A control
 VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training step, assumed for the estimate
 # Fields that must agree when a comparison is resumed; seeds and arms may be added.
 FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin": "margin", "alpha": "alpha",
-         "budget": "budget", "varies": "varies", "aa": "same"}  # fmt: skip
+         "budget": "budget", "varies": "varies",
+         "tuning": "tuning", "aa": "same"}  # fmt: skip
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Overrides = dict[str, JsonValue]
 """Config overrides by dotted key."""
+
+
+class Tuning(BaseModel):
+    """The choice of one setting for each arm, frozen before the runs of the comparison."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    key: str  # of the config
+    values: tuple[JsonValue, ...]  # tried by every arm
+    seeds: tuple[Seed, ...]  # none of them a seed of the comparison
+    holdout: Annotated[float, Field(gt=0, lt=1)]  # fraction of the training images that scored them
+    scores: dict[str, tuple[tuple[float | None, ...], ...]]  # mAP by arm, value and seed; None: the run failed
+    chosen: dict[str, JsonValue]  # by arm: the value with the largest mean
+    common: JsonValue  # the value of the config, for all arms
+    common_trained: bool  # whether the arms are compared at the common value, too
 
 
 class PlannedRun(NamedTuple):
@@ -61,6 +77,7 @@ class Plan(BaseModel):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     budget: Literal["epochs", "time"] = "epochs"
     varies: tuple[str, ...] = ()  # config keys in which the arms differ; empty: in their activations only
+    tuning: Tuning | None = None
     aa: bool = Field(False, alias="same")  # A/A control: one activation against itself under other seeds
     sigma_assumed: Annotated[float, Field(gt=0)] = SIGMA
     notes: tuple[str, ...] = ()

@@ -16,12 +16,23 @@ from matplotlib.figure import Figure
 
 from comparison import wording
 from comparison.figures import Palette, inline_svg, signed_points, times_ratio
-from comparison.summary import POINTS, PRIMARY, Field, Metric, Outcome, Requirement, Summary, TimingRow
+from comparison.summary import (
+    POINTS,
+    PRIMARY,
+    Field,
+    Metric,
+    Outcome,
+    Requirement,
+    Summary,
+    TimingRow,
+    TuningCurve,
+    TuningSummary,
+)
 from core.text import format_duration
 
 PICTURES = {
     "answer": ("answer", "answer_wide"), "curves": ("curves", "curves_wide"), "runs": ("runs",), "times": ("times",),
-    "timing": ("timing",),
+    "timing": ("timing",), "tuning": ("tuning",),
 }  # fmt: skip
 T = TypeVar("T")
 TEXT_COLUMNS = ("activation", "status", "reason", "time_excluded", "folder")
@@ -235,6 +246,25 @@ def timing_table(summary: Summary, palette: Palette) -> Table:
     return build(summary.timing.rows, columns, lambda row: palette.variable(row.act))
 
 
+def tuning_table(tuning: TuningSummary | None, palette: Palette) -> Table:
+    """The mAP of each arm by value of the tuned key; the chosen one is marked."""
+    if tuning is None:
+        return build((), ())
+
+    def cell_of(place: int) -> Callable[[TuningCurve], Cell]:
+        def cell(curve: TuningCurve) -> Cell:
+            mean = curve.means[place]
+            return Cell("failed") if mean is None else Cell(points(mean) + " *" * (place == curve.chosen), mean)
+
+        return cell
+
+    columns: list[tuple[Column, Callable[[TuningCurve], Cell]]] = [
+        (Column("arm", text=True), lambda curve: Cell(curve.act, curve.act)),
+        *((Column(f"{tuning.key}={value}", "mAP, points"), cell_of(k)) for k, value in enumerate(tuning.values)),
+    ]
+    return build(tuning.curves, columns, lambda curve: palette.variable(curve.act))
+
+
 # ------------------------------------------------------------------------------------------------------------ the page
 
 
@@ -267,6 +297,7 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         budget_words=wording.budgets(summary),
         budgets=budget_table(summary, palette),
         timing=timing_table(summary, palette),
+        tuning=tuning_table(summary.tuning, palette),
         required_table=required_table(summary),
         variation=wording.variation(summary),
         larger=summary.larger
@@ -312,6 +343,8 @@ def terminal(summary: Summary, path: Path) -> str:
     lines += [*summary.recommendation, "", *(f"  {line}" for line in verdict_lines(outcome))]
     lines += ["", *_terminal_table(outcome), ""]
     lines += [f"excluded from timing: {each.act}, seed {each.seed}: {each.reason}" for each in outcome.excluded]
+    if summary.tuning is not None:
+        lines += [*summary.tuning.words, *(f"  {line}" for line in summary.tuning.common_verdicts)]
     if required := wording.required_seeds(summary):
         lines.append(f"required seeds: {required}")
     if summary.larger:

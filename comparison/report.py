@@ -12,7 +12,7 @@ from pathlib import Path
 from comparison import wording
 from comparison.analysis import TIME_COLUMNS, analyse, learning_curve, total
 from comparison.fingerprint import EPOCHS, check_comparable, deviations, pairing, run_settings, unpaired
-from comparison.plan import Plan, read_plan
+from comparison.plan import Plan, Tuning, read_plan
 from comparison.runs import Run, read_runs
 from comparison.statistics import minimal_detectable, seeds_for_equivalence, seeds_needed, sigma_upper
 from comparison.summary import (
@@ -25,9 +25,12 @@ from comparison.summary import (
     Summary,
     Timing,
     TimingRow,
+    TuningCurve,
+    TuningSummary,
     to_json,
 )
 from comparison.timing_probe import TIMING
+from comparison.tuning import common_folder, mean_score
 from core.files import write_text
 
 
@@ -72,7 +75,8 @@ def write_report(
     if remarks:
         plan = None
     planned, larger = analyse(runs, plan, baseline=baseline)
-    summary = summarise(planned, larger, runs, plan, timing=read_timing(folder / TIMING))
+    tuning = None if plan is None else _tuning(plan, folder)
+    summary = summarise(planned, larger, runs, plan, timing=read_timing(folder / TIMING), tuning=tuning)
 
     from comparison import figures, render  # matplotlib and jinja2 are slow to import, and refusals do without them
 
@@ -88,7 +92,13 @@ def write_report(
 
 
 def summarise(
-    planned: Outcome, larger: Outcome | None, runs: Sequence[Run], plan: Plan | None, *, timing: Timing
+    planned: Outcome,
+    larger: Outcome | None,
+    runs: Sequence[Run],
+    plan: Plan | None,
+    *,
+    timing: Timing,
+    tuning: TuningSummary | None = None,
 ) -> Summary:
     """The summary of analysed runs."""
     is_control = plan is not None and plan.aa
@@ -104,6 +114,43 @@ def summarise(
         plan=None if plan is None else plan.to_json(),
         plan_words=wording.plan_record(plan),
         timing=timing,
+        tuning=tuning,
+    )
+
+
+def _tuning(plan: Plan, folder: Path) -> TuningSummary | None:
+    """The tuning of a plan, and the verdicts of the comparison at the common value, if it was made."""
+    tuned = plan.tuning
+    if tuned is None:
+        return None
+    place, verdicts = common_folder(plan, folder), []
+    second = None if place is None else read_plan(place)
+    if place is not None and second is not None and any(place.glob("*/run.json")):
+        runs = second.as_compared(read_runs([place]))
+        second.check_arms(runs)
+        outcome, _ = analyse(check_comparable(runs)[0], second)
+        verdicts = [f"{act}: {verdict.text}" for act, verdict in outcome.verdicts.items()]
+    curves = tuple(_tuning_curve(tuned, act) for act in tuned.chosen)
+    return TuningSummary(
+        key=tuned.key,
+        values=tuned.values,
+        common=tuned.common,
+        curves=curves,
+        words=wording.tuning(tuned, curves, compared=bool(verdicts)),
+        common_verdicts=tuple(verdicts),
+    )
+
+
+def _tuning_curve(tuned: Tuning, act: str) -> TuningCurve:
+    scores, place = tuned.scores[act], tuned.values.index(tuned.chosen[act])
+    numbers = [value for value in tuned.values if isinstance(value, int | float) and not isinstance(value, bool)]
+    means = [mean_score(row) for row in scores]
+    return TuningCurve(
+        act=act,
+        means=tuple(None if mean is None else 100 * mean for mean in means),
+        runs=tuple(tuple(None if score is None else 100 * score for score in row) for row in scores),
+        chosen=place,
+        at_edge=len(numbers) == len(tuned.values) and tuned.values[place] in (min(numbers), max(numbers)),
     )
 
 

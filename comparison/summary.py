@@ -192,6 +192,29 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TuningCurve:
+    """The mAP of one arm on held-out training images, by value of the tuned key."""
+
+    act: str
+    means: tuple[float | None, ...]  # points, in the order of the values; None if a run failed
+    runs: tuple[tuple[float | None, ...], ...]  # points, by value and tuning seed
+    chosen: int  # place of the chosen value
+    at_edge: bool  # the chosen value is the smallest or largest of several
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningSummary:
+    """How the arms were tuned, and the verdicts at the common value."""
+
+    key: str
+    values: tuple[Json, ...]
+    common: Json  # the value of the config
+    curves: tuple[TuningCurve, ...]
+    words: tuple[str, ...]
+    common_verdicts: tuple[str, ...]  # empty if the comparison at the common value was not made
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """All that a report says."""
 
@@ -206,6 +229,7 @@ class Summary:
     plan: Mapping[str, Json] | None
     plan_words: tuple[tuple[str, str], ...]
     timing: Timing
+    tuning: TuningSummary | None = None
 
     @property
     def noun(self) -> str:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from comparison.plan import Plan
+from comparison.plan import Plan, Tuning
 from comparison.statistics import Comparison, Difference, classify, seeds_for_equivalence, seeds_needed
 from comparison.summary import (
     POINTS,
@@ -19,6 +19,8 @@ from comparison.summary import (
     Setting,
     Summary,
     TimingRow,
+    TuningCurve,
+    TuningSummary,
     Verdict,
 )
 from core.limits import MAX_DATA_WAIT_FRACTION
@@ -529,6 +531,11 @@ PAGE = {
         "Measured separately from training: preloaded batches, short blocks of steps, all networks alternating in "
         "one process, many repetitions"
     ),
+    "tuning_figure": (
+        "mAP50-95 of the last epoch on the held-out training images: the mean over the tuning seeds, and small dots for"
+        " single runs. A ring marks the chosen value, the dashed line the common one. These scores chose a value; they "
+        "are no estimate of its mAP."
+    ),
     "timing_figure": "Ratio to the first row, with simultaneous 95 % intervals.",
     "required": (
         "“Conservative” uses the 80 % upper confidence limit of the residual standard deviation. Hours are those of"
@@ -555,6 +562,37 @@ NOTES = {
         " of the seed variation; near 0, it removes none."
     ),
 }
+
+
+def tuning(tuned: Tuning, curves: Sequence[TuningCurve], *, compared: bool) -> tuple[str, ...]:
+    """How the arms were tuned, what was chosen, and where the verdict stands at the common value."""
+    values, seeds = ", ".join(map(str, tuned.values)), ", ".join(map(str, tuned.seeds))
+    chosen = ", ".join(f"{act} {value}" for act, value in tuned.chosen.items())
+    sentences = [
+        f"{tuned.key}: every arm was trained with {values} under seeds {seeds} and scored on {100 * tuned.holdout:g} % "
+        f"of the training images, which these runs did not train on; no run of the tuning saw the validation images. "
+        f"Chosen by the largest mean: {chosen}."
+    ]
+    if edge := [curve.act for curve in curves if curve.at_edge]:
+        sentences.append(f"{join(edge)} chose the end of the range, so a better value may lie beyond it.")
+    if all(value == tuned.common for value in tuned.chosen.values()):
+        sentences.append(f"All arms chose the common value {tuned.common}, so there is one verdict.")
+    elif compared:
+        sentences.append(f"The result above is at each arm's own value; with {tuned.key}={tuned.common} for all:")
+    elif tuned.common_trained:
+        sentences.append(f"The comparison with {tuned.key}={tuned.common} for all has not been trained yet.")
+    else:
+        sentences.append(
+            f"The comparison with {tuned.key}={tuned.common} for all was not run (--tune-common), so what tuning "
+            "changes in the verdict is unknown."
+        )
+    return tuple(sentences)
+
+
+def tuning_title(summary: TuningSummary) -> str:
+    """The title of the figure of the tuning: the chosen values."""
+    chosen = ", ".join(f"{curve.act} {summary.values[curve.chosen]}" for curve in summary.curves)
+    return f"Sensitivity to {summary.key}: chosen {chosen}"
 
 
 def page_text(noun: str) -> dict[str, str]:
@@ -593,6 +631,13 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
         ("equivalence", f"margin ±{100 * plan.margin:.2g} {POINTS}; {_seeds_for_equivalence(plan)}"),
         ("analyses", f"after {interim} seeds; family-wise error rate {plan.alpha:g} in total"),
     ]
+    if plan.tuning is not None:
+        tuned = plan.tuning
+        chosen = ", ".join(f"{act} {value}" for act, value in tuned.chosen.items())
+        values = ", ".join(map(str, tuned.values))
+        entries.append(
+            ("tuning", f"{tuned.key} from {values}, {count(len(tuned.seeds), 'seed')} on held-out images: {chosen}")
+        )
     if plan.added_acts or plan.added_seeds:
         added = [*plan.added_acts, *(f"seed {seed}" for seed in plan.added_seeds)]
         entries.append(("added", f"{', '.join(added)}, beyond the plan: their results are exploratory"))

@@ -272,6 +272,7 @@ class Train(Frozen):
     patience: Count = 0
     freeze: list[str] = []
     single_cls: bool = False
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     seed: Seed = 0
     deterministic: bool = False
     device: str = "auto"

@@ -23,7 +23,12 @@ def main() -> int:
         given = dict(word.split("=", 1) for word in words[words.index("--set") + 1 :])
         folder = Path(json.loads(given["run.project"])) / json.loads(given["run.name"])
         train = {"seed": json.loads(given["train.seed"]), "epochs": json.loads(given["train.epochs"])}
+        train |= {
+            key.removeprefix("train."): json.loads(given[key]) for key in ("train.lr", "train.holdout") if key in given
+        }
         config = {"model": {"act": {"name": json.loads(given["model.act"])}}, "train": train}
+        if "run.arm" in given:
+            config["run"] = {"arm": json.loads(given["run.arm"]), "varies": json.loads(given["run.varies"])}
     place = folder.parent
     behaviour = place / "behaviour.json"
     own = json.loads(behaviour.read_text()).get(folder.name, {}) if behaviour.is_file() else {}
@@ -47,7 +52,7 @@ def main() -> int:
         time.sleep(own.get("seconds", 0.01))
         if received:
             return 128 + received[0]
-        rows.append({"epoch": len(rows) + 1, "metrics/mAP50-95": 0.1, "time_train_s": 1})
+        rows.append({"epoch": len(rows) + 1, "metrics/mAP50-95": own.get("map", 0.1), "time_train_s": 1})
         with open(folder / ".rows", "w", newline="") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
             writer.writeheader()
