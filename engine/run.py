@@ -14,7 +14,7 @@ from torch import nn
 
 from core.device import out_of_memory
 from core.files import increment_path, lock_run_folder, write_text
-from core.metrics import PRIMARY
+from core.metrics import FITNESS
 from core.types import Batch, StateDict
 from data.issues import count_issues, list_issues, summarize_issues, write_issues
 from data.loader import LoaderError, as_loader_error
@@ -162,7 +162,7 @@ class TrainingRun:
         with trainer.clock.span("saving"):
             state.rows.append(row)
             if result is not None and self.is_best(result):
-                state.best, state.best_epoch = result.stats.numbers[PRIMARY], state.epoch
+                state.best, state.best_epoch = result.stats.numbers[FITNESS], state.epoch
                 save_checkpoint(self.folder / "weights" / "best.pt", self._inference_content(result))
             if self.config.train.save_period and state.epoch % self.config.train.save_period == 0:
                 save_checkpoint(self.folder / "weights" / f"epoch{state.epoch}.pt", self._training_content())
@@ -173,7 +173,7 @@ class TrainingRun:
                 logger.epoch(end)
 
     def _close_epoch(self, losses: Mapping[str, float], result: EvalResult | None) -> Row:
-        """Advance the trainer's state and clock to the next epoch; return the row of results.csv."""
+        """Close the epoch in the trainer's state and clock; return its row of results.csv but for the act/* columns."""
         trainer, crc32 = self.trainer, self.trainer.state.batches_crc32
         trainer.state.close_epoch()
         times = trainer.clock.close_epoch()
@@ -189,7 +189,9 @@ class TrainingRun:
             "time_warmup_s": times["warmup"],
             "time_data_s": times["data"],
             "time_val_s": times["validation"],
-            "time_save_s": times["saving"],  # of the previous epoch: this one is not saved yet
+            "time_save_s": times[
+                "saving"
+            ],  # since the last row: the end of the previous epoch, and saves within this one
             "images_per_s": len(self.train_loader.dataset) / seconds if seconds else 0.0,
             "step_median_s": times["step"],
             "peak_memory_mib": self.memory.mib(),
@@ -199,7 +201,7 @@ class TrainingRun:
 
     def is_best(self, result: EvalResult) -> bool:
         """Whether best.pt is replaced: the mAP50-95 is higher than after every earlier epoch."""
-        return result.stats.numbers[PRIMARY] > self.trainer.state.best
+        return result.stats.numbers[FITNESS] > self.trainer.state.best
 
     def out_of_patience(self) -> bool:
         """Whether the mAP50-95 has not improved for `train.patience` epochs."""
@@ -233,7 +235,7 @@ class TrainingRun:
             peak_memory_mib=memory,
             latency=speed,
         )
-        last = state.rows[-1].get(f"metrics/{PRIMARY}")
+        last = state.rows[-1].get(f"metrics/{FITNESS}")
         summary = end_summary(
             numbers=numbers,
             times=times,
