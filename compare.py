@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from comparison.arms import Arm
     from comparison.plan import Plan
+    from comparison.runs import Run
 
 TIMING_ROUNDS = 30
 NORM_ACT = "model.norm_act"
@@ -36,11 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     given = overrides(arguments)
 
-    from comparison import ray_runner, runner, timing_probe, tuning
-    from comparison.cli_spec import arms_from, plan_from, take_folder
-    from comparison.plan import read_plan
-    from comparison.report import report, write_report
-    from comparison.wording import describe
+    from comparison import ray_runner
+    from comparison.cli_spec import arms_from, take_folder
+    from comparison.report import report
+    from comparison.runner import Interrupted, list_gpus
     from core.files import check_run_name
 
     folder = take_folder(given, acts=bool(arguments.acts))
@@ -49,64 +49,116 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(report(folders, folder, baseline=arguments.baseline, allow=arguments.allow))
         return 0
     check_run_name(folder.name)
-    gpus = runner.list_gpus(given.get("train.device"))
+    gpus = list_gpus(given.get("train.device"))
     if gpus:
         given.pop("train.device", None)
     if arguments.engine == "ray":
         ray_runner.connect()
     arms = arms_from(arguments, given)
     common, notes = common_overrides(arms, given)
-    existing = read_plan(folder)
-
-    def train(plan: "Plan", folder: Path, after_seed: Callable[[int], None] = lambda seeds: None) -> int:
-        """Train what is left of a plan; returns the number of runs that were stopped from outside."""
-        if arguments.engine == "ray":
-            ray_runner.train_all(plan, folder, retry_failed=arguments.retry_failed, after_seed=after_seed)
-        else:
-            runner.train_all(plan, folder, gpus=gpus, retry_failed=arguments.retry_failed, after_seed=after_seed)
-        return sum(map(len, runner.remaining(plan, folder, retry_failed=False)))
-
-    def interim_report(seeds: int) -> None:
-        if seeds in plan.interim[:-1]:
-            print(f"interim analysis after {seeds} seeds\n{current_report()}", flush=True)
-
-    def current_report() -> str:
-        return write_report(folder, runner.read_outcome(plan, folder), plan=plan, allow=arguments.allow)
-
+    comparison = Comparison(arguments, folder, gpus)
     resume = f"Rerun the same command to resume:\n  python {shlex.join(sys.argv)}"
     try:
-        tuned = None
+        unfinished = comparison.run(arms, common, notes)
+    except Interrupted as stopped:
+        print(f"{stopped}; the running runs are saved. {resume}", flush=True)
+        return 128 + stopped.number
+    if unfinished:
+        print(f"{unfinished} runs were stopped from outside. {resume}")
+    return 1 if unfinished else 0
+
+
+class Comparison:
+    """A comparison in its folder: tuning if asked for, plan, training, scores, report."""
+
+    def __init__(self, arguments: Namespace, folder: Path, gpus: Sequence[str]) -> None:
+        self.arguments, self.folder, self.gpus = arguments, folder, gpus
+
+    def run(self, arms: Sequence["Arm"], common: dict[str, "JsonValue"], notes: Sequence[str]) -> int:
+        """Run what is left of it; returns the number of runs that were stopped from outside."""
+        from comparison import timing_probe, tuning
+        from comparison.cli_spec import plan_from
+        from comparison.plan import read_plan
+        from comparison.wording import describe
+
+        arguments, folder = self.arguments, self.folder
+        existing, tuned = read_plan(folder), None
         if arguments.tune is not None:
             grid = tuning.grid_from(arguments, arms, common)
+            plan_from(arguments, arms, common, existing=None, probed=False)  # its errors come before the tuning
             tuned = existing.tuning if existing is not None and grid.matches(existing.tuning) else None
             if tuned is None:
-                place = folder / tuning.FOLDER
-                steps = tuning.write_plan(grid, place)
+                steps, place = tuning.write_plan(grid, folder / tuning.FOLDER), folder / tuning.FOLDER
                 print(f"{describe(steps)}\n{'folder':<20}{place}", flush=True)
-                if stopped := train(steps, place):
-                    print(f"{stopped} runs of the tuning were stopped from outside. {resume}")
-                    return 1
-                outcome = runner.read_outcome(steps, place)
-                tuned = tuning.choose(grid, outcome, common_trained=arguments.tune_common)
+                if unfinished := self._train(steps, place):
+                    return unfinished
+                tuned = tuning.choose(grid, self._runs(steps, place), common_trained=arguments.tune_common)
         plan = plan_from(arguments, arms, common, notes=notes, existing=existing, tuned=tuned)
         plan.write(folder)
         print(f"{describe(plan)}\n{'folder':<20}{folder}", flush=True)
         if arguments.timing and not (folder / timing_probe.TIMING).is_file():
             print(timing_probe.measure(plan, folder, rounds=TIMING_ROUNDS), flush=True)
-        at_common = tuning.common_folder(plan, folder)
-        if at_common is not None:  # planned before any run of the comparison
-            second = tuning.common_plan(plan, arms, read_plan(at_common))
-            second.write(at_common)
-        unfinished = train(plan, folder, interim_report)
-        if at_common is not None:
-            unfinished += train(second, at_common)
-    except runner.Interrupted as stopped:
-        print(f"{stopped}; the running runs are saved. {resume}", flush=True)
-        return 128 + stopped.number
-    print(current_report())
-    if unfinished:
-        print(f"{unfinished} runs were stopped from outside. {resume}")
-    return 1 if unfinished else 0
+        plans = [(plan, folder)]
+        if (at_common := tuning.common_folder(plan, folder)) is not None:
+            plans.append((tuning.common_plan(plan, arms, read_plan(at_common)), at_common))
+            plans[1][0].write(at_common)  # before any run of the comparison
+
+        def interim_report(seeds: int) -> None:
+            if seeds in plan.interim[:-1]:
+                print(f"interim analysis after {seeds} seeds\n{self._report(plan)}", flush=True)
+
+        unfinished = sum([self._train(each, place, interim_report) for each, place in plans])
+        if plan.split != "val":
+            if unfinished:
+                return unfinished
+            for each, place in plans:
+                score_runs(each, self._runs(each, place), device=str(common.get("train.device", "auto")))
+        print(self._report(plan))
+        return unfinished
+
+    def _train(self, plan: "Plan", folder: Path, after_seed: Callable[[int], None] = lambda seeds: None) -> int:
+        """Train what is left of a plan; returns the number of runs that were stopped from outside."""
+        from comparison import ray_runner, runner
+
+        retry = self.arguments.retry_failed
+        if self.arguments.engine == "ray":
+            ray_runner.train_all(plan, folder, retry_failed=retry, after_seed=after_seed)
+        else:
+            runner.train_all(plan, folder, gpus=self.gpus, retry_failed=retry, after_seed=after_seed)
+        return sum(map(len, runner.remaining(plan, folder, retry_failed=False)))
+
+    def _runs(self, plan: "Plan", folder: Path) -> list["Run"]:
+        from comparison.runner import read_outcome
+
+        return read_outcome(plan, folder)
+
+    def _report(self, plan: "Plan") -> str:
+        from comparison.report import write_report
+
+        return write_report(self.folder, self._runs(plan, self.folder), plan=plan, allow=self.arguments.allow)
+
+
+def score_runs(plan: "Plan", runs: Sequence["Run"], *, device: str) -> None:
+    """Score the last epoch of all finished runs on the split of the plan, with pycocotools, in fp32."""
+    from comparison.scores import score_all
+    from yolo import YOLO
+
+    def score(weights: Path, split: str) -> dict[str, float | None]:
+        model = YOLO(weights, device=device)
+        val, batch = model.config.val, model.config.val.batch or 2 * model.config.train.batch
+        result = model.val(
+            split=split,
+            conf=val.conf,
+            iou=val.iou,
+            max_det=val.max_det,
+            rect=val.rect,
+            batch=batch,
+            workers=0,
+            progress=False,
+        )
+        return {name: value if value >= 0 else None for name, value in result.stats.columns().items()}
+
+    score_all(plan, runs, score, show=lambda line: print(line, flush=True))
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
@@ -138,6 +190,12 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--seeds", default="3", help="number of seeds, starting at 0, or a list: 0,1,5")
     add("--baseline", metavar="ARM", help="arm that the others are compared with, if not the first")
     add("--aa", action="store_true", help="A/A control: compare one arm with itself, with fresh seeds")
+    add(
+        "--split",
+        choices=("val", "test"),
+        default="val",
+        help="split of the primary metric; test: the weights of all runs are scored on it once, at the end",
+    )
     add("--budget", choices=("epochs", "time"), default="epochs", help="equal epochs, or equal training time")
     add("--margin", type=float, default=0.005, help="equivalence margin (mAP, as a fraction)")
     add(

@@ -60,10 +60,11 @@ def plan_from(
     notes: Sequence[str] = (),
     existing: Plan | None = None,
     tuned: Tuning | None = None,
+    probed: bool = True,
 ) -> Plan:
     """The plan that the command line describes, merged into the ``existing`` one of the folder.
 
-    Nothing is written. Training steps are timed unless the existing plan holds their times.
+    Nothing is written. Training steps are timed unless the existing plan holds their times or not ``probed``.
     """
     if tuned is not None:
         arms = chosen_arms(tuned, arms, dict(overrides), cfg=arguments.cfg)
@@ -79,10 +80,13 @@ def plan_from(
         baseline = arguments.baseline
     elif arguments.baseline is not None:
         baseline = parse_arms([arguments.baseline], overrides, cfg=arguments.cfg)[0].name
+    for arm in arms:
+        arm.config.data.split(arguments.split)
     fields: dict[str, object] = {
         "acts": tuple(by_name),
         "baseline": baseline,
         "seeds": parse_seeds(arguments.seeds),
+        "split": arguments.split,
         "cfg": arguments.cfg,
         "overrides": dict(overrides),
         "arms": by_name,
@@ -99,7 +103,7 @@ def plan_from(
     plan = make_plan(**fields)  # errors are reported before anything is timed
     if existing is not None and arguments.budget == "epochs":
         existing.merged(plan)
-    timing = probe(plan, existing, rounds=arguments.probe)
+    timing = probe(plan, existing, rounds=arguments.probe if probed else 0)
     if timing is not None:
         fields |= {"step_ms": timing.step_ms, "batches": timing.batches, "start_s": timing.start_s}
     if arguments.budget == "time":

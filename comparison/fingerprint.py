@@ -57,6 +57,8 @@ def run_settings(run: Run) -> dict[str, Setting]:
     if operator.get("implementation") != "none":  # "none": no activation layer uses our kernels
         settings["operator"] = operator.get("implementation")
     settings |= _implementations(run)
+    if run.scores:
+        settings[f"data.{run.scores.get('split')}"] = run.scores.get("data_sha256")
     if run.varies != ACTIVATION_KEYS:
         settings["arms"] = f"differ in {', '.join(run.varies)}"
     return {key: value for key, value in settings.items() if value is not None and not _varied(key, run.varies)}

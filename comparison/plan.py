@@ -25,7 +25,7 @@ VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training s
 # Fields that must agree when a comparison is resumed; seeds and arms may be added.
 FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin": "margin", "alpha": "alpha",
          "budget": "budget", "varies": "varies",
-         "tuning": "tuning", "aa": "same"}  # fmt: skip
+         "split": "split", "tuning": "tuning", "aa": "same"}  # fmt: skip
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Overrides = dict[str, JsonValue]
@@ -72,6 +72,7 @@ class Plan(BaseModel):
     arms: dict[str, Overrides] = Field(alias="specs")  # overrides by arm
     epochs: dict[str, Annotated[int, Field(ge=1)]]  # by arm; they differ if the budget is time
     primary: Literal["mAP50-95"] = "mAP50-95"  # of the last epoch, EMA weights
+    split: Literal["val", "test"] = "val"  # that the primary metric is measured on
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.005  # equivalence margin, mAP as a fraction
     interim: tuple[Annotated[int, Field(ge=1)], ...] = Field((), alias="looks")  # analyses, in seeds; the last is final
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
@@ -110,6 +111,8 @@ class Plan(BaseModel):
                 f"looks: found {', '.join(map(str, self.interim))}; expected increasing numbers of seeds, the last of "
                 f"them all {len(self.seeds)}"
             )
+        if self.split != "val" and self.interim:
+            raise ValueError(f"looks: the split {self.split} is scored once, after all seeds; leave the analyses out")
         names = {slug(act): act for act in self.all_acts}
         alike = [act for act in self.all_acts if names[slug(act)] != act]
         if alike:

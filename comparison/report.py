@@ -14,6 +14,7 @@ from comparison.analysis import TIME_COLUMNS, analyse, learning_curve, total
 from comparison.fingerprint import EPOCHS, check_comparable, deviations, pairing, run_settings, unpaired
 from comparison.plan import Plan, Tuning, read_plan
 from comparison.runs import Run, read_runs
+from comparison.scores import check_scored
 from comparison.statistics import minimal_detectable, seeds_for_equivalence, seeds_needed, sigma_upper
 from comparison.summary import (
     FORMAT,
@@ -70,6 +71,8 @@ def write_report(
     """
     if plan is not None:
         plan.check_arms(runs)
+        if plan.split != "val":
+            check_scored(plan, runs)
     free = (EPOCHS,) if plan is not None and plan.budget == "time" else ()
     runs, remarks = check_comparable(runs, allow=allow, free=free)
     if remarks:

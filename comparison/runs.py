@@ -8,12 +8,13 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 PARTS = ("backbone", "neck", "head")
 ACTIVATION_KEYS = ("model.act", *(f"model.{part}.act" for part in PARTS), *(f"model.{part}.stages" for part in PARTS))
+SCORES = "scores.json"  # on the split of a plan that names another than val
 FAILURE = "failure.json"  # written by the runner into the folder of a failed run
 MAX_BYTES = 1 << 28  # of run.json
 MAX_SLUG = 100  # characters
@@ -31,6 +32,16 @@ class Run:
     record: Mapping[str, Any]  # run.json, {} if missing
     rows: tuple[Mapping[str, float | None], ...]  # results.csv, one row per epoch
     varies: tuple[str, ...] = ACTIVATION_KEYS  # config keys in which the arms of its comparison differ
+    scores: Mapping[str, Any] = field(default_factory=dict)  # scores.json, {} if missing
+
+    def with_scores(self, scores: Mapping[str, Any]) -> "Run":
+        """The run with other scores; {} for those of the validation images in its rows."""
+        return replace(self, scores=scores)
+
+    def last(self, column: str) -> float | None:
+        """A metric of the last epoch, as a fraction: on the split of its scores, otherwise on val."""
+        value = self.scores["metrics"].get(column) if self.scores else self.rows[-1].get(column)
+        return None if value is None else float(value)
 
 
 def read_run(folder: Path) -> Run:
@@ -60,7 +71,20 @@ def read_run(folder: Path) -> Run:
     if status == "finished" and not rows:
         raise ValueError(f"{folder}: run.json belongs to a finished run, but results.csv has no row")
     reason = str(failed.get("reason", ""))
-    return Run(folder=folder, act=act, seed=seed, status=status, reason=reason, record=record, rows=rows, varies=varies)
+    scores = _read_json(folder / SCORES) if (folder / SCORES).is_file() else {}
+    if scores and not isinstance(scores.get("metrics"), dict):
+        raise ValueError(f"{folder / SCORES}: no metrics; expected those of a split, as written by compare.py")
+    return Run(
+        folder=folder,
+        act=act,
+        seed=seed,
+        status=status,
+        reason=reason,
+        record=record,
+        rows=rows,
+        varies=varies,
+        scores=scores,
+    )
 
 
 def read_runs(folders: Iterable[Path]) -> list[Run]:

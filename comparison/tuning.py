@@ -158,9 +158,8 @@ def common_plan(plan: Plan, arms: Sequence[Arm], existing: Plan | None) -> Plan:
     """The plan of the same comparison with all arms at the common value, merged into the ``existing`` one."""
     assert plan.tuning is not None
     at_common = chosen_arms(plan.tuning, arms, plan.overrides, cfg=plan.cfg, at_common=True)
-    fields = {
-        name: getattr(plan, name) for name in ("acts", "baseline", "seeds", "cfg", "overrides", "margin", "alpha")
-    }
+    names = ("acts", "baseline", "seeds", "cfg", "overrides", "margin", "alpha", "split")
+    fields = {name: getattr(plan, name) for name in names}
     second = make_plan(
         **fields,
         interim=plan.interim,

@@ -385,7 +385,7 @@ def memory(value: float, baseline: float) -> str:
 def method(outcome: Outcome, setting: Setting) -> list[str]:
     """The statistical method of mAP and of time, and what was checked."""
     lines = [
-        f"mAP50-95 of the last epoch: {_estimation(outcome.primary)}",
+        f"{outcome.primary.title}: {_estimation(outcome.primary)}",
         f"Training time, as a ratio of geometric means: {_estimation(outcome.time)}",
         f"Equivalence within ±{outcome.margin:g} points: the {level(2 * outcome.alpha)} interval lies within the "
         "margin (two one-sided tests). mAP and training time are two families of tests, each with its own error rate; "
@@ -626,7 +626,7 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
         ("epochs", f"{epochs}{budget}"),
         ("order", ", ".join(run.name for run in runs[:6]) + (", ..." if len(runs) > 6 else "")),
         ("estimated time", _estimated_time(plan)),
-        ("primary metric", f"{plan.primary} of the last epoch, EMA weights"),
+        ("primary metric", f"{plan.primary} of the last epoch, EMA weights{_split(plan)}"),
         ("detectable", _detectable(plan)),
         ("equivalence", f"margin ±{100 * plan.margin:.2g} {POINTS}; {_seeds_for_equivalence(plan)}"),
         ("analyses", f"after {interim} seeds; family-wise error rate {plan.alpha:g} in total"),
@@ -642,6 +642,10 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
         added = [*plan.added_acts, *(f"seed {seed}" for seed in plan.added_seeds)]
         entries.append(("added", f"{', '.join(added)}, beyond the plan: their results are exploratory"))
     return entries + [("note", note) for note in plan.notes]
+
+
+def _split(plan: Plan) -> str:
+    return "" if plan.split == "val" else f", on the split {plan.split}, scored once after the last run"
 
 
 def plan_record(plan: Plan | None) -> tuple[tuple[str, str], ...]:
