@@ -30,6 +30,7 @@ from comparison.summary import (
     TuningSummary,
     to_json,
 )
+from comparison.tasks import are_tasks, report_tasks
 from comparison.timing_probe import TIMING
 from comparison.tuning import common_folder, mean_score
 from core.files import write_text
@@ -39,8 +40,11 @@ def report(folders: Sequence[Path], output: Path, *, baseline: str | None = None
     """Report on finished runs; returns the text for the terminal.
 
     The report of one comparison, which has a plan, is written into its own folder, any other into ``output`` (numbered
-    if it exists). Without a plan, every run must have ended. The first activation is the default baseline.
+    if it exists), and so is that of several comparisons on different data (``comparison.tasks``). Without a plan, every
+    run must have ended. The first activation is the default baseline.
     """
+    if are_tasks(folders) and baseline is None and not allow:
+        return report_tasks(folders, _unused(output))
     plan = read_plan(folders[0]) if len(folders) == 1 else None
     runs = read_runs(folders)
     if plan is not None:
@@ -56,9 +60,13 @@ def report(folders: Sequence[Path], output: Path, *, baseline: str | None = None
     if baseline is not None and baseline not in labels:
         raise ValueError(f"--baseline: found {baseline}, expected one of {', '.join(labels)}")
     runs.sort(key=lambda run: (run.act != (baseline or labels[0]), labels.index(run.act), run.seed))
+    return write_report(_unused(output), runs, plan=plan, baseline=baseline, allow=allow)
+
+
+def _unused(output: Path) -> Path:
+    """The folder, numbered if it exists."""
     numbered = (output.with_name(f"{output.name}{number}") for number in itertools.count(2))
-    folder = next(each for each in itertools.chain([output], numbered) if not each.exists())
-    return write_report(folder, runs, plan=plan, baseline=baseline, allow=allow)
+    return next(each for each in itertools.chain([output], numbered) if not each.exists())
 
 
 def write_report(

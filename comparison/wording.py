@@ -595,6 +595,33 @@ def tuning_title(summary: TuningSummary) -> str:
     return f"Sensitivity to {summary.key}: chosen {chosen}"
 
 
+def over_tasks(
+    act: str,
+    baseline: str,
+    differences: Sequence[float | None],
+    effect: tuple[float, float, float, float] | None,
+    *,
+    wins: Sequence[Kind],
+    alpha: float,
+) -> str:
+    """The summary of a candidate over data sets; `effect`: mean, interval and sd between data sets, in points."""
+    known = [each for each in differences if each is not None]
+    higher, total = sum(each > 0 for each in known), len(differences)
+    counts = (
+        f"observed higher than {baseline} on {higher} of {total} data sets, significantly higher on "
+        f"{wins.count('higher')}, significantly lower on {wins.count('lower')}"
+    )
+    if effect is None:
+        return f"{act}: {counts}; no mean, which needs two data sets with an interval."
+    mean, low, high, heterogeneity = effect
+    word = "significantly higher" if low > 0 else "significantly lower" if high < 0 else "inconclusive"
+    return (
+        f"{act}: {counts}. Mean difference over data sets {signed(mean)} {POINTS} ({word}; simultaneous "
+        f"{level(alpha)} CI {signed(low)} to {signed(high)}, random effects; the true difference varies between data "
+        f"sets with an estimated standard deviation of {heterogeneity:.2f})."
+    )
+
+
 def page_text(noun: str) -> dict[str, str]:
     """The texts of the page for what is compared, "activation" or "arm"."""
     if noun == "activation":
