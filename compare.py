@@ -79,7 +79,7 @@ class Comparison:
         from comparison import timing_probe, tuning
         from comparison.cli_spec import plan_from
         from comparison.plan import read_plan
-        from comparison.wording import describe
+        from comparison.wording import describe, describe_tuning
 
         arguments, folder = self.arguments, self.folder
         existing, tuned = read_plan(folder), None
@@ -89,7 +89,7 @@ class Comparison:
             tuned = existing.tuning if existing is not None and grid.matches(existing.tuning) else None
             if tuned is None:
                 steps, place = tuning.write_plan(grid, folder / tuning.FOLDER), folder / tuning.FOLDER
-                print(f"{describe(steps)}\n{'folder':<20}{place}", flush=True)
+                print(f"{describe_tuning(steps)}\n{'folder':<20}{place}", flush=True)
                 if unfinished := self._train(steps, place):
                     return unfinished
                 tuned = tuning.choose(grid, self._runs(steps, place), common_trained=arguments.tune_common)

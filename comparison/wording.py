@@ -638,6 +638,13 @@ def describe(plan: Plan) -> str:
     return "\n".join(f"{name:<20}{text}" for name, text in plan_entries(plan))
 
 
+def describe_tuning(plan: Plan) -> str:
+    """The plan of a tuning as printed before its runs: it carries no verdict."""
+    shown = ("arms", "seeds", "epochs", "order", "estimated time")
+    lines = [f"{name:<20}{text}" for name, text in plan_entries(plan) if name in shown]
+    return "\n".join(["tuning, on held-out training images", *lines])
+
+
 def plan_entries(plan: Plan) -> list[tuple[str, str]]:
     """The plan as names and texts."""
     epochs_by_act = {act: plan.epochs[act] for act in (*plan.acts, *plan.added_acts)}
