@@ -42,18 +42,22 @@ SHOWN_KEYS = 8
 
 
 def run_settings(run: Run) -> dict[str, Setting]:
-    """The settings as flat keys; keys missing from the record are left out."""
+    """The settings as flat keys; keys missing from the record are left out.
+
+    A setting that changed when the run was resumed has both values, as in "2, then 1".
+    """
     record = run.record
-    machine, operator = _section(record, "machine"), _section(record, "operator")
-    config = flatten(record.get("config", {}))
-    settings = {f"config.{key}": value for key, value in config.items() if not _within(key, IGNORED)}
+    operator, config = _section(record, "operator"), flatten(record.get("config", {}))
+    settings: dict[str, Setting | None] = {
+        f"config.{key}": value for key, value in config.items() if not _within(key, IGNORED)
+    }
     settings |= {f"data.{split}": value for split, value in _section(record, "data").items()}
-    settings |= {"code": _section(record, "code").get("source_sha256"), "device": record.get("device")}
-    settings |= {f"machine.{key}": machine.get(key) for key in MACHINE}
-    settings |= {f"machine.packages.{name}": version for name, version in _section(machine, "packages").items()}
-    environment = _section(machine, "environment")
-    settings |= {f"machine.environment.{name}": text for name, text in environment.items() if name != GPU_CHOICE}
-    settings["machine.gpu"] = ", ".join(sorted({str(gpu.get("name")) for gpu in machine.get("gpus") or []})) or None
+    settings |= {f"skipped.{issue}": number for issue, number in _section(record, "skipped").items()}
+    settings["batches_per_epoch"] = record.get("batches_per_epoch")
+    settings["val.images"] = _in_turn([row["val_crc32"] for row in run.rows if row.get("val_crc32") is not None])
+    starts = [_start_settings(start) for start in record.get("starts") or [record]]
+    for key in dict.fromkeys(key for start in starts for key in start):
+        settings[key] = _in_turn([start.get(key) for start in starts])
     if operator.get("implementation") != "none":  # "none": no activation layer uses our kernels
         settings["operator"] = operator.get("implementation")
     settings |= _implementations(run)
@@ -62,6 +66,26 @@ def run_settings(run: Run) -> dict[str, Setting]:
     if run.varies != ACTIVATION_KEYS:
         settings["arms"] = f"differ in {', '.join(run.varies)}"
     return {key: value for key, value in settings.items() if value is not None and not _varied(key, run.varies)}
+
+
+def _start_settings(start: Mapping[str, Any]) -> dict[str, Setting]:
+    """The code, device and machine of one start of a run."""
+    machine = _section(start, "machine")
+    settings = {"code": _section(start, "code").get("source_sha256"), "device": start.get("device")}
+    settings |= {f"machine.{key}": machine.get(key) for key in MACHINE}
+    settings |= {f"machine.packages.{name}": version for name, version in _section(machine, "packages").items()}
+    environment = _section(machine, "environment")
+    settings |= {f"machine.environment.{name}": text for name, text in environment.items() if name != GPU_CHOICE}
+    settings["machine.gpu"] = ", ".join(sorted({str(gpu.get("name")) for gpu in machine.get("gpus") or []})) or None
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _in_turn(values: Sequence[Setting | None]) -> Setting | None:
+    """The single value, or the values in the order in which they occurred."""
+    changes = [value for number, value in enumerate(values) if number == 0 or value != values[number - 1]]
+    if len(changes) <= 1:
+        return changes[0] if changes else None
+    return ", then ".join("not set" if value is None else f"{value}" for value in changes)
 
 
 def _varied(setting: str, varies: Sequence[str]) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from comparison import wording
 from comparison.analysis import TIME_COLUMNS, analyse, learning_curve, total
 from comparison.fingerprint import EPOCHS, check_comparable, deviations, pairing, run_settings, unpaired
+from comparison.integrity import check_runs, doubts, not_in_plan
 from comparison.plan import Plan, Tuning, read_plan
 from comparison.runs import Run, read_runs
 from comparison.scores import check_scored
@@ -77,6 +78,7 @@ def write_report(
     ValueError before anything is written if the runs cannot be compared. Runs that are stratified (``allow``) are no
     longer those of the plan.
     """
+    check_runs(runs)
     if plan is not None:
         plan.check_arms(runs)
         if plan.split != "val":
@@ -85,7 +87,9 @@ def write_report(
     runs, remarks = check_comparable(runs, allow=allow, free=free)
     if remarks:
         plan = None
-    planned, larger = analyse(runs, plan, baseline=baseline)
+    elif plan is not None and (extra := not_in_plan(runs, folder)):
+        remarks.append(wording.not_in_plan(extra))
+    planned, larger = analyse(runs, plan, baseline=baseline, doubts=doubts(runs, plan))
     tuning = None if plan is None else _tuning(plan, folder)
     summary = summarise(planned, larger, runs, plan, timing=read_timing(folder / TIMING), tuning=tuning)
 
@@ -139,7 +143,8 @@ def _tuning(plan: Plan, folder: Path) -> TuningSummary | None:
     if place is not None and second is not None and any(place.glob("*/run.json")):
         runs = second.as_compared(read_runs([place]))
         second.check_arms(runs)
-        outcome, _ = analyse(check_comparable(runs)[0], second)
+        check_runs(runs)
+        outcome, _ = analyse(check_comparable(runs)[0], second, doubts=doubts(runs, second))
         verdicts = [f"{act}: {verdict.text}" for act, verdict in outcome.verdicts.items()]
     curves = tuple(_tuning_curve(tuned, act) for act in tuned.chosen)
     return TuningSummary(
@@ -211,6 +216,9 @@ def _run_row(run: Run, outcome: Outcome) -> dict[str, Field]:
         "status": run.status,
         "reason": run.reason,
         "time_excluded": reasons.get((run.act, run.seed), ""),
+        "diverged": int(run.diverged),
+        "earlier_failures": "; ".join(run.earlier_failures),
+        "attempts": 1 + len(run.earlier_failures),
         "epochs": len(run.rows),
         "folder": run.folder.name,
     }

@@ -29,6 +29,8 @@ class Run:
     seed: int
     status: Literal["finished", "failed", "unfinished"]
     reason: str = ""  # why it failed, one line
+    diverged: bool = False  # it failed because the loss was not finite: an outcome of the network, not of the machine
+    earlier_failures: tuple[str, ...] = ()  # the reasons of failed attempts before a retry
     record: Mapping[str, Any]  # run.json, {} if missing
     rows: tuple[Mapping[str, float | None], ...]  # results.csv, one row per epoch
     varies: tuple[str, ...] = ACTIVATION_KEYS  # config keys in which the arms of its comparison differ
@@ -80,11 +82,18 @@ def read_run(folder: Path) -> Run:
         seed=seed,
         status=status,
         reason=reason,
+        diverged=status == "failed" and "diverged" in record,
+        earlier_failures=tuple(str(_read_json(each).get("reason", "")) for each in earlier_failures(folder)),
         record=record,
         rows=rows,
         varies=varies,
         scores=scores,
     )
+
+
+def earlier_failures(folder: Path) -> list[Path]:
+    """The records of failed attempts that were retried, in order."""
+    return sorted(folder.glob("failure-*.json"), key=lambda path: (len(path.name), path.name))
 
 
 def read_runs(folders: Iterable[Path]) -> list[Run]:

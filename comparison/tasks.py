@@ -18,6 +18,7 @@ from scipy.stats import t as student
 from comparison import wording
 from comparison.analysis import analyse
 from comparison.fingerprint import EPOCHS, check_comparable
+from comparison.integrity import check_runs, doubts
 from comparison.plan import PLAN, Plan, read_plan
 from comparison.render import to_csv
 from comparison.runs import Run, read_runs
@@ -120,10 +121,11 @@ def report_tasks(folders: Sequence[Path], output: Path) -> str:
 def _outcome(folder: Path, plan: Plan) -> Outcome:
     runs = plan.as_compared(read_runs([folder]))
     plan.check_arms(runs)
+    check_runs(runs)
     if plan.split != "val":
         check_scored(plan, runs)
     runs, _ = check_comparable(runs, free=(EPOCHS,) if plan.budget == "time" else ())
-    return analyse(runs, plan)[0]
+    return analyse(runs, plan, doubts=doubts(runs, plan))[0]
 
 
 def _check_alike(plans: Mapping[str, Plan]) -> None:

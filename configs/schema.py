@@ -301,6 +301,7 @@ class Run(Frozen):
     project: str = "runs/train"
     name: str = "exp"
     exist_ok: bool = False
+    plan: str | None = None  # of a comparison, set by compare.py: its hash and the time at which it was written
     loggers: list[str] = ["tensorboard"]  # names of engine.loggers.LOGGERS, which checks them before a run starts
     arm: str | None = None  # set by compare.py: the arm's label, None for the activation's
     varies: list[str] = []  # set by compare.py with `arm`: the config keys in which the arms differ

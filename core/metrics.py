@@ -80,6 +80,7 @@ COST = (
     Metric("peak_memory_mib", "peak memory", "MiB", "lower", 0),
     Metric("other_cores", "CPU cores busy with other processes", "cores", "lower", 1),
     Metric("batches_crc32", "checksum of the batches", digits=0),
+    Metric("val_crc32", "checksum of the validation batches", digits=0),
     Metric("step_median_s", "training step, median", "s", "lower", 4),
 )
 """Schedule, time and memory of an epoch."""

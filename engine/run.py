@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import math
@@ -29,7 +30,7 @@ from engine.machine import PeakMemory, fingerprint
 from engine.pictures import plots
 from engine.profile import profile_steps
 from engine.resume import Resumed
-from engine.run_record import run_record, update_run, write_run
+from engine.run_record import finish_run, read_record, run_record, start_entry, update_run, write_run
 from engine.setup import TrainSetup, build_trainer
 from engine.trainer import State
 
@@ -64,6 +65,10 @@ class TrainingRun:
         (self.folder / "weights").mkdir(exist_ok=True)
         if resumed is None or not (self.folder / "run.json").is_file():
             self._write_first_files(initial_sha256)
+        else:
+            update_run(
+                self.folder / "run.json", starts=[*read_record(self.folder).get("starts", []), self._start_entry()]
+            )
 
     def _restore(self, checkpoint: StateDict) -> None:
         trainer = self.trainer
@@ -82,6 +87,10 @@ class TrainingRun:
             raise ValueError(f"--resume: the checkpoint does not fit its own config: {error}") from error
         self.setup.notes.append(f"resumed at epoch {trainer.state.epoch + 1}, batch {trainer.state.batch + 1}")
 
+    def _start_entry(self) -> dict[str, object]:
+        state = self.trainer.state
+        return start_entry(device=self.setup.device.describe(), epoch=state.epoch + 1, batch=state.batch + 1)
+
     def _write_first_files(self, initial_sha256: str | None) -> None:
         self.save_last()
         write_text(self.folder / "config.yaml", self.config.as_yaml())
@@ -92,7 +101,7 @@ class TrainingRun:
             data_hash=self.setup.data_sha256,
             census=self.setup.census,
             operator=self.setup.operator,
-            device=self.setup.device.describe(),
+            start=self._start_entry(),
             initial_weights=initial_sha256,
             batches_per_epoch=len(self.train_loader),
             skipped=count_issues(self.issues),
@@ -117,6 +126,9 @@ class TrainingRun:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the loggers if the run ends with an error; otherwise `finish` has done it."""
         if error is not None:
+            if isinstance(error, FloatingPointError):  # an outcome of the network, unlike a failure of the machine
+                with contextlib.suppress(OSError, ValueError):
+                    update_run(self.folder / "run.json", diverged=" ".join(str(error).split()))
             for logger in self.loggers:
                 logger.fail(error)
 
@@ -182,6 +194,7 @@ class TrainingRun:
         if result is not None:
             row |= {name: float(value) for name, value in result.stats.columns().items()}
             row |= {f"val/{name}_loss": float(value) for name, value in result.losses.items()}
+            row["val_crc32"] = result.batches_crc32
         seconds = times["train"] + times["warmup"]
         return row | {
             "lr": float(trainer.optimizer.param_groups[0]["lr"]),
@@ -226,14 +239,15 @@ class TrainingRun:
         write_predictions(folder / "predictions.json", result.predictions, result.truth)
         times, memory = dict(trainer.clock.total), max(row["peak_memory_mib"] for row in state.rows)
         speed = {"ms_per_image": result.speed["inference"], "imgsz": self.setup.imgsz, "batch": self.config.train.batch}
-        update_run(
-            folder / "run.json",
+        finish_run(
+            folder,
             results=numbers,
             best_epoch=state.best_epoch,
             last_epoch=state.rows[-1],
             times=times,
             peak_memory_mib=memory,
             latency=speed,
+            predictions_sha256=hashlib.sha256((folder / "predictions.json").read_bytes()).hexdigest(),
         )
         last = state.rows[-1].get(f"metrics/{FITNESS}")
         summary = end_summary(

@@ -11,7 +11,7 @@ import compare
 from comparison.runs import read_runs
 from comparison.scores import WEIGHTS, score_all
 from comparison.summary import PRIMARY
-from tests.comparison.made_runs import plan_of, report_of, write_comparison
+from tests.comparison.made_runs import edit_record, plan_of, report_of, write_comparison
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
 from yolo import YOLO
@@ -33,11 +33,9 @@ def folder(tmp_path: Path) -> Path:
     for each in read_runs([place]):
         (each.folder / "weights").mkdir()
         (each.folder / WEIGHTS).write_text(each.folder.name)
-        record = {
-            **each.record,
-            "config": {**each.record["config"], "data": {"test": {"annotations": str(annotations)}}},
-        }
-        (each.folder / "run.json").write_text(json.dumps(record))
+        edit_record(
+            each.folder, lambda record: record["config"].update(data={"test": {"annotations": str(annotations)}})
+        )
     return place
 
 

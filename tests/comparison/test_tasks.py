@@ -11,7 +11,7 @@ from scipy import stats
 
 from comparison.report import report
 from comparison.tasks import random_effects
-from tests.comparison.made_runs import plan_of, write_comparison
+from tests.comparison.made_runs import declare, edit_record, plan_of, write_comparison
 
 # Log relative risks of 13 trials of a vaccine and their variances (Colditz et al. 1994, as in R's metafor, dat.bcg).
 BCG = (
@@ -73,9 +73,10 @@ def test_what_cannot_be_summarised_is_refused(estimates: list[float], errors: li
 def write_task(folder: Path, gain: float, *, level: float, data: str, margin: float = 0.005) -> None:
     write_comparison(folder, gains={"relu": 0.0, "mish": gain}, seeds=range(4), level=level, sd=0.3)
     for file in folder.glob("*/run.json"):
-        record = json.loads(file.read_text())
-        file.write_text(json.dumps({**record, "data": {"train": data, "val": data}}))
-    plan_of(("relu", "mish"), range(4), margin=margin).write(folder)
+        edit_record(file.parent, lambda record: record.update(data={"train": data, "val": data}))
+    plan = plan_of(("relu", "mish"), range(4), margin=margin)
+    plan.write(folder)
+    declare(folder, plan)
 
 
 def test_data_sets_have_a_row_each_and_are_never_pooled(tmp_path: Path) -> None:
@@ -90,6 +91,7 @@ def test_data_sets_have_a_row_each_and_are_never_pooled(tmp_path: Path) -> None:
         assert row["baseline_map"] == pytest.approx(level, abs=3)
         rows = list(csv.DictReader(open(tmp_path / row["task"] / "mish-s0/results.csv")))  # noqa: SIM115
         assert row["standard_error"] > 0 and len(rows) == 8
+    assert content["remarks"] == []
     expected = random_effects(*zip(*[(r["difference"], r["standard_error"]) for r in content["rows"]], strict=True))
     assert content["effects"]["mish"]["mean"] == pytest.approx(expected.mean)
     assert "higher than relu on 2 of 3 data sets" in text and "inconclusive" in content["words"][0]

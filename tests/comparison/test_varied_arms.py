@@ -15,7 +15,7 @@ from comparison.fingerprint import check_comparable, pairing, unpaired
 from comparison.plan import Plan, make_plan
 from comparison.runs import Run, read_run, read_runs
 from comparison.wording import describe, paired
-from tests.comparison.made_runs import report_of, write_run
+from tests.comparison.made_runs import report_of, seal, write_run
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
 
@@ -46,7 +46,6 @@ def write_arm(
     for key, value in (settings or {}).items():
         section, _, name = key.partition(".")
         content["config"].setdefault(section, {})[name] = value
-    (place / "run.json").write_text(json.dumps({**content, **record}))
     if batches:
         file = place / "results.csv"
         header, *lines = file.read_text().splitlines()
@@ -55,6 +54,8 @@ def write_arm(
         for row in rows:
             row[column] = str(int(row[column]) + batches)
         file.write_text("\n".join([header, *map(",".join, rows)]) + "\n")
+        content["last_epoch"]["batches_crc32"] += batches
+    seal(place, {**content, **record})
     return place
 
 
@@ -199,7 +200,7 @@ def test_runs_that_are_not_of_their_arm_are_refused(tmp_path: Path, undrawn: Non
     """Labels swapped in run.json: the settings tell."""
     for seed in range(2):
         for arm, mosaic in (("augment.mosaic=1", 0.0), ("augment.mosaic=0", 1.0)):
-            write_arm(tmp_path, arm, seed, settings={"augment.mosaic": mosaic})
+            write_arm(tmp_path, arm, seed, last=0.5 + mosaic / 10, settings={"augment.mosaic": mosaic})
     with pytest.raises(ValueError, match=r"augment.mosaic is 0.0, expected 1 of augment.mosaic=1"):
         report_of(tmp_path, plan_of(MOSAIC, ["augment.mosaic"], seeds=[0, 1]))
     with pytest.raises(ValueError, match=r"differ in augment.mosaic, those of the plan in augment.scale"):
