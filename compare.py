@@ -93,7 +93,7 @@ class Comparison:
                 if unfinished := self._train(steps, place):
                     return unfinished
                 tuned = tuning.choose(grid, self._runs(steps, place), common_trained=arguments.tune_common)
-        plan = plan_from(arguments, arms, common, notes=notes, existing=existing, tuned=tuned)
+        plan = plan_from(arguments, arms, common, notes=notes, existing=existing, folder=folder, tuned=tuned)
         plan.write(folder)
         print(f"{describe(plan)}\n{'folder':<20}{folder}", flush=True)
         if arguments.timing and not (folder / timing_probe.TIMING).is_file():
@@ -201,11 +201,12 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add(
         "--sigma",
         type=float,
-        default=0.006,
         metavar="SD",
-        help="assumed residual standard deviation of a run's mAP (as a fraction), for planning",
+        help="assumed residual standard deviation of a run's mAP (as a fraction), for planning; default: that of "
+        "earlier runs on this data, else unknown",
     )
     add("--looks", metavar="N,N", help="interim analyses, in seeds, ending with all seeds, as in 3,5; none by default")
+    add("--all-pairs", action="store_true", help="also compare the candidates with each other (Tukey's intervals)")
     add("--engine", choices=("local", "ray"), default="local", help="train on this machine or on a Ray cluster")
     add("--retry-failed", action="store_true", help="restart failed runs")
     add(

@@ -16,6 +16,7 @@ from comparison.arms import (
     varied_arms,
     varied_keys,
 )
+from comparison.pilot import pilot_from
 from comparison.plan import AA_SUFFIX, Plan, Tuning, epochs_in_equal_time, make_plan
 from comparison.timing_probe import probe
 from comparison.tuning import chosen_arms
@@ -60,13 +61,23 @@ def plan_from(
     *,
     notes: Sequence[str] = (),
     existing: Plan | None = None,
+    folder: Path | None = None,
     tuned: Tuning | None = None,
     probed: bool = True,
 ) -> Plan:
     """The plan that the command line describes, merged into the ``existing`` one of the folder.
 
-    Nothing is written. Training steps are timed unless the existing plan holds their times or not ``probed``.
+    Nothing is written. Training steps are timed unless the existing plan holds their times or not ``probed``. Without
+    --sigma, the residual sd is that of earlier runs in the ``folder`` and beside it, if there are any.
     """
+    sigma = arguments.sigma
+    known = None
+    if sigma is None and existing is None and folder is not None:
+        known = pilot_from(folder, arms[0].config.model_dump(mode="json"))
+    if known is not None:
+        sigma = known.sigma
+        source = f"{known.folder} ({known.degrees} degrees of freedom)"
+        notes = (*notes, f"residual standard deviation of one run {100 * sigma:.2g} mAP points, from {source}")
     if tuned is not None:
         arms = chosen_arms(tuned, arms, dict(overrides), cfg=arguments.cfg)
     by_name = {arm.name: arm.overrides for arm in arms}
@@ -96,9 +107,10 @@ def plan_from(
         "margin": arguments.margin,
         "interim": parse_numbers(arguments.looks, "--looks") if arguments.looks else (),
         "budget": arguments.budget,
+        "all_pairs": arguments.all_pairs,
         "aa": arguments.aa,
         "tuning": tuned,
-        "sigma_assumed": arguments.sigma,
+        "sigma_assumed": sigma,
         "notes": tuple(notes),
     }
     plan = make_plan(**fields)  # errors are reported before anything is timed
