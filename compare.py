@@ -1,6 +1,7 @@
 """Compare activations by training: ``python compare.py --acts relu leaky_relu silu mish --seeds 3``.
 
-Every activation is trained with every seed, each in a fresh process of train.py; the first activation is the baseline.
+Any other setting is compared in the same way, with --vary augment.mosaic=1,0.5 or --arm NAME KEY=VALUE ... .
+Every arm is trained with every seed, each in a fresh process of train.py; the first arm is the baseline.
 The plan is written and printed before the first run. The result is a verdict, a table and report.html. If interrupted,
 rerun the same command to resume.
 """
@@ -8,7 +9,7 @@ rerun the same command to resume.
 import shlex
 import sys
 from argparse import SUPPRESS, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from comparison.arms import Arm
+    from comparison.plan import Plan
+    from comparison.runs import Run
 
 TIMING_ROUNDS = 30
 NORM_ACT = "model.norm_act"
@@ -34,54 +37,128 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     given = overrides(arguments)
 
-    from comparison import ray_runner, runner, timing_probe
-    from comparison.arms import parse_arms
-    from comparison.cli_spec import plan_from, take_folder
-    from comparison.plan import read_plan
-    from comparison.report import report, write_report
-    from comparison.wording import describe
+    from comparison import ray_runner
+    from comparison.cli_spec import arms_from, take_folder
+    from comparison.report import report
+    from comparison.runner import Interrupted, list_gpus
     from core.files import check_run_name
 
-    folder = take_folder(given)
+    folder = take_folder(given, acts=bool(arguments.acts))
     if arguments.report:
         folders = [Path(each) for each in arguments.report]
         print(report(folders, folder, baseline=arguments.baseline, allow=arguments.allow))
         return 0
     check_run_name(folder.name)
-    gpus = runner.list_gpus(given.get("train.device"))
+    gpus = list_gpus(given.get("train.device"))
     if gpus:
         given.pop("train.device", None)
     if arguments.engine == "ray":
         ray_runner.connect()
-    arms = parse_arms(arguments.acts, given, cfg=arguments.cfg)
+    arms = arms_from(arguments, given)
     common, notes = common_overrides(arms, given)
-    plan = plan_from(arguments, arms, common, notes=notes, existing=read_plan(folder), folder=folder)
-    plan.write(folder)
-    print(f"{describe(plan)}\n{'folder':<20}{folder}", flush=True)
-    if arguments.timing and not (folder / timing_probe.TIMING).is_file():
-        print(timing_probe.measure(plan, folder, rounds=TIMING_ROUNDS), flush=True)
-
-    def current_report() -> str:
-        return write_report(folder, runner.read_outcome(plan, folder), plan=plan, allow=arguments.allow)
-
-    def interim_report(seeds: int) -> None:
-        if seeds in plan.interim[:-1]:
-            print(f"interim analysis after {seeds} seeds\n{current_report()}", flush=True)
-
+    comparison = Comparison(arguments, folder, gpus)
     resume = f"Rerun the same command to resume:\n  python {shlex.join(sys.argv)}"
     try:
-        if arguments.engine == "ray":
-            ray_runner.train_all(plan, folder, retry_failed=arguments.retry_failed, after_seed=interim_report)
-        else:
-            runner.train_all(plan, folder, gpus=gpus, retry_failed=arguments.retry_failed, after_seed=interim_report)
-    except runner.Interrupted as stopped:
+        unfinished = comparison.run(arms, common, notes)
+    except Interrupted as stopped:
         print(f"{stopped}; the running runs are saved. {resume}", flush=True)
         return 128 + stopped.number
-    print(current_report())
-    unfinished = sum(map(len, runner.remaining(plan, folder, retry_failed=False)))
     if unfinished:
         print(f"{unfinished} runs were stopped from outside. {resume}")
     return 1 if unfinished else 0
+
+
+class Comparison:
+    """A comparison in its folder: tuning if asked for, plan, training, scores, report."""
+
+    def __init__(self, arguments: Namespace, folder: Path, gpus: Sequence[str]) -> None:
+        self.arguments, self.folder, self.gpus = arguments, folder, gpus
+
+    def run(self, arms: Sequence["Arm"], common: dict[str, "JsonValue"], notes: Sequence[str]) -> int:
+        """Run what is left of it; returns the number of runs that were stopped from outside."""
+        from comparison import timing_probe, tuning
+        from comparison.cli_spec import plan_from
+        from comparison.plan import read_plan
+        from comparison.wording import describe, describe_tuning
+
+        arguments, folder = self.arguments, self.folder
+        existing, tuned = read_plan(folder), None
+        if arguments.tune is not None:
+            grid = tuning.grid_from(arguments, arms, common)
+            plan_from(arguments, arms, common, existing=None, probed=False)  # its errors come before the tuning
+            tuned = existing.tuning if existing is not None and grid.matches(existing.tuning) else None
+            if tuned is None:
+                steps, place = tuning.write_plan(grid, folder / tuning.FOLDER), folder / tuning.FOLDER
+                print(f"{describe_tuning(steps)}\n{'folder':<20}{place}", flush=True)
+                if unfinished := self._train(steps, place):
+                    return unfinished
+                tuned = tuning.choose(grid, self._runs(steps, place), common_trained=arguments.tune_common)
+        plan = plan_from(arguments, arms, common, notes=notes, existing=existing, folder=folder, tuned=tuned)
+        plan.write(folder)
+        print(f"{describe(plan)}\n{'folder':<20}{folder}", flush=True)
+        if arguments.timing and not (folder / timing_probe.TIMING).is_file():
+            print(timing_probe.measure(plan, folder, rounds=TIMING_ROUNDS), flush=True)
+        plans = [(plan, folder)]
+        if (at_common := tuning.common_folder(plan, folder)) is not None:
+            plans.append((tuning.common_plan(plan, arms, read_plan(at_common)), at_common))
+            plans[1][0].write(at_common)  # before any run of the comparison
+
+        def interim_report(seeds: int) -> None:
+            if seeds in plan.interim[:-1]:
+                print(f"interim analysis after {seeds} seeds\n{self._report(plan)}", flush=True)
+
+        unfinished = sum([self._train(each, place, interim_report) for each, place in plans])
+        if plan.split != "val":
+            if unfinished:
+                return unfinished
+            for each, place in plans:
+                score_runs(each, self._runs(each, place), device=str(common.get("train.device", "auto")))
+        print(self._report(plan))
+        return unfinished
+
+    def _train(self, plan: "Plan", folder: Path, after_seed: Callable[[int], None] = lambda seeds: None) -> int:
+        """Train what is left of a plan; returns the number of runs that were stopped from outside."""
+        from comparison import ray_runner, runner
+
+        retry = self.arguments.retry_failed
+        if self.arguments.engine == "ray":
+            ray_runner.train_all(plan, folder, retry_failed=retry, after_seed=after_seed)
+        else:
+            runner.train_all(plan, folder, gpus=self.gpus, retry_failed=retry, after_seed=after_seed)
+        return sum(map(len, runner.remaining(plan, folder, retry_failed=False)))
+
+    def _runs(self, plan: "Plan", folder: Path) -> list["Run"]:
+        from comparison.runner import read_outcome
+
+        return read_outcome(plan, folder)
+
+    def _report(self, plan: "Plan") -> str:
+        from comparison.report import write_report
+
+        return write_report(self.folder, self._runs(plan, self.folder), plan=plan, allow=self.arguments.allow)
+
+
+def score_runs(plan: "Plan", runs: Sequence["Run"], *, device: str) -> None:
+    """Score the last epoch of all finished runs on the split of the plan, with pycocotools, in fp32."""
+    from comparison.scores import score_all
+    from yolo import YOLO
+
+    def score(weights: Path, split: str) -> dict[str, float | None]:
+        model = YOLO(weights, device=device)
+        val, batch = model.config.val, model.config.val.batch or 2 * model.config.train.batch
+        result = model.val(
+            split=split,
+            conf=val.conf,
+            iou=val.iou,
+            max_det=val.max_det,
+            rect=val.rect,
+            batch=batch,
+            workers=0,
+            progress=False,
+        )
+        return {name: value if value >= 0 else None for name, value in result.stats.columns().items()}
+
+    score_all(plan, runs, score, show=lambda line: print(line, flush=True))
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
@@ -94,9 +171,31 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         metavar="ACT",
         help="activations: mish, {name: swish, learnable: true}, backbone=mish,neck=leaky_relu",
     )
+    add("--vary", metavar="KEY=VALUE,VALUE", help="compare values of a config key, as in augment.mosaic=1,0.5")
+    add(
+        "--arm",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME", "KEY=VALUE"),
+        help="an arm with these settings; repeat it for each arm",
+    )
+    add(
+        "--tune",
+        metavar="KEY=VALUE,VALUE",
+        help="choose one of these values for each arm before the comparison, on held-out training images",
+    )
+    add("--tune-seeds", type=int, default=2, metavar="N", help="number of seeds of the tuning, starting at 1000")
+    add("--tune-common", action="store_true", help="also compare all arms at the config's value of the tuned key")
     add("--seeds", default="3", help="number of seeds, starting at 0, or a list: 0,1,5")
-    add("--baseline", metavar="ACT", help="activation that the others are compared with, if not the first")
-    add("--aa", action="store_true", help="A/A control: compare one activation with itself, with fresh seeds")
+    add("--baseline", metavar="ARM", help="arm that the others are compared with, if not the first")
+    add("--aa", action="store_true", help="A/A control: compare one arm with itself, with fresh seeds")
+    add(
+        "--split",
+        choices=("val", "test"),
+        default="val",
+        help="split of the primary metric; test: the weights of all runs are scored on it once, at the end",
+    )
     add("--budget", choices=("epochs", "time"), default="epochs", help="equal epochs, or equal training time")
     add("--margin", type=float, default=0.005, help="equivalence margin (mAP, as a fraction)")
     add(
@@ -129,29 +228,34 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add_config_flags(parser, replaced_help=REPLACED_HELP)
     parser.set_defaults(cfg="yolo-mish.yaml")
     arguments = parser.parse_args(argv)
-    if bool(arguments.acts) == bool(arguments.report):
-        parser.error("expected --acts with the activations to compare, or --report with the folders of finished runs")
+    if bool(arguments.acts or arguments.vary or arguments.arm) == bool(arguments.report):
+        parser.error(
+            "expected --acts, --vary or --arm with what to compare, or --report with the folders of finished runs"
+        )
     return arguments
 
 
 def common_overrides(
     arms: Sequence["Arm"], given: Mapping[str, "JsonValue"]
 ) -> tuple[dict[str, "JsonValue"], tuple[str, ...]]:
-    """The overrides of all runs, and notes for the plan; checks that all activations exist and differ.
+    """The overrides of all runs, and notes for the plan; checks that all activations exist and all arms differ.
 
     If an activation by which the arms differ has no form fused with batch norm, all are computed unfused.
     """
+    from comparison.arms import differing_keys, is_activation, varied_keys
     from models import resolve_activations
     from models.activations import has_fused_form
 
+    noun = "arm" if varied_keys(arms) else "activation"
     resolved = [resolve_activations(arm.config.model) for arm in arms]
     for number, stages in enumerate(resolved):
-        if stages in resolved[:number]:
-            other = arms[resolved.index(stages)]
-            raise ValueError(f"--acts: {arms[number].text} and {other.name} are the same activation")
+        for other in (arm for arm, others in zip(arms[:number], resolved, strict=False) if others == stages):
+            if all(map(is_activation, differing_keys([other, arms[number]]))):
+                raise ValueError(f"{arms[number].text} and {other.name} are the same {noun}")
     compared = [spec for each in resolved for stage, spec in each.items() if any(o[stage] != spec for o in resolved)]
     unfused = dict.fromkeys(spec.name for spec in compared if not has_fused_form(spec))
-    if not unfused or arms[0].config.model.norm_act == "plain":
+    own = any(NORM_ACT in arm.overrides for arm in arms)  # an arm may compare it
+    if not unfused or own or arms[0].config.model.norm_act == "plain":
         return dict(given), ()
     names = ", ".join(unfused)
     if NORM_ACT in given:

@@ -90,7 +90,7 @@ def build(config: Config) -> TrainSetup:
     from core.device import keep_freed_memory, place, set_deterministic
     from core.options import NmsOptions
     from core.progress import usable_cores  # imports tqdm, which --help does not need
-    from data import build_eval_loader, build_train_loader, load_dataset
+    from data import build_eval_loader, build_train_loader, hold_out, load_dataset
     from engine.setup import TrainSetup, adapt_config
     from models import build_model, census, flops, format_census
     from models.activations import activation_parameters
@@ -104,8 +104,10 @@ def build(config: Config) -> TrainSetup:
         build_model(config.model)  # report a wrong activation before reading the data
     splits = {
         split: load_dataset(config.data, split, strict=train.strict_data, single_cls=train.single_cls)
-        for split in ("train", "val")
+        for split in (("train",) if train.holdout else ("train", "val"))
     }
+    if train.holdout:
+        splits["train"], splits["val"] = hold_out(splits["train"], train.holdout)
     names = splits["train"].classes
     splits["val"] = splits["val"].relabelled(names, splits["train"].category_ids)
     config, notes = adapt_config(config, classes=len(names))

@@ -49,6 +49,8 @@ def analyse(
     the last planned analysis whose seeds are complete. ValueError if two runs have the same activation and seed, if
     there is nothing to compare, or if the baseline has no run.
     """
+    if plan is None or plan.split == "val":
+        runs = [run.with_scores({}) for run in runs]
     keyed = by_key([concluded(run) for run in runs])
     acts = list(dict.fromkeys(act for act, _ in keyed))
     margin = 100 * plan.margin if plan else MARGIN
@@ -88,7 +90,7 @@ def _pairs(metric: Metric, baseline: str, alpha: float) -> tuple[PairDifference,
 
 def concluded(run: Run) -> Run:
     """The run, as failed if it finished without the primary metric: a loss that is not finite leaves none."""
-    if run.status == "finished" and run.rows[-1].get(PRIMARY) is None:
+    if run.status == "finished" and run.last(PRIMARY) is None:
         return replace(run, status="failed", reason=wording.no_primary())
     return run
 
@@ -207,7 +209,7 @@ def last_points(column: str) -> Callable[[Run], float | None]:
     """A metric of the last epoch in points; None if COCO has nothing to average."""
 
     def value(run: Run) -> float | None:
-        last = run.rows[-1].get(column)
+        last = run.last(column)
         return None if last is None else 100 * last
 
     return value
@@ -336,10 +338,12 @@ def _metrics(runs: Sequence[Run], acts: Sequence[str], alpha: float) -> tuple[di
     """All metrics of finished runs, and the training time by seed at which the metric "until" is read."""
     timed = [run for run in runs if not exclusion_reason(run)]
     metrics = {}
+    split = next((f" on {run.scores['split']}" for run in runs if run.scores), "")
     for spec in METRICS:
         values = {(run.act, run.seed): spec.value(run) for run in (timed if spec.timed else runs)}
         on_cpu = all(_on_cpu(run) or not run.record.get("machine", {}).get("gpus") for run in runs)
         title = "CPU-hours (hours x threads)" if spec.key == "device_hours" and on_cpu else spec.title
+        title = f"{title}{split}" if spec.key.startswith("metrics/") else title
         metrics[spec.key] = _metric(replace(spec, title=title), values, acts, alpha)
         if spec.key == "best":
             until = MetricSpec(

@@ -1,6 +1,7 @@
 """Arms of a comparison: parse what the command line names into config overrides.
 
-An activation is a name (mish), a mapping ({name: swish, learnable: true}), the notation of the reports
+``--acts`` names activations, ``--vary KEY=VALUE,VALUE`` the values of one key, ``--arm NAME KEY=VALUE ...`` any
+overrides. An activation is a name (mish), a mapping ({name: swish, learnable: true}), the notation of the reports
 (swish(learnable=true)), or assigned to parts and stages: backbone=mish,neck=leaky_relu,neck.T4=relu.
 """
 
@@ -12,13 +13,18 @@ import yaml
 from pydantic import JsonValue
 
 from comparison.plan import Overrides
-from comparison.runs import PARTS, activation_label
-from configs.loading import parse_yaml
+from comparison.runs import ACTIVATION_KEYS, PARTS, activation_label, slug
+from configs.cli import parse_setting
+from configs.loading import flatten, parse_yaml
 from configs.schema import Config, load
 
 CALL = re.compile(r"(\w+)\((.*)\)")
+STAGES = tuple(f"model.{part}.stages." for part in PARTS)
 OPENING, CLOSING = "([{", ")]}"
 MAX_SEEDS = 1000
+MAX_NAME = 60  # characters of an arm's name
+# Config keys that a comparison sets itself; arms cannot differ in them.
+OWN_KEYS = ("run", "train.seed", "train.profile", "train.patience")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,69 @@ def parse_arms(texts: Sequence[str], common: Mapping[str, JsonValue], *, cfg: st
         config = load(cfg, {**common, **overrides})
         arms.append(Arm(text=text, name=label_of(config), overrides=overrides, config=config))
     return arms
+
+
+def named_arms(settings: Sequence[Sequence[str]], common: Mapping[str, JsonValue], *, cfg: str) -> list[Arm]:
+    """The arms of ``--arm NAME KEY=VALUE ...``, each a name and its settings."""
+    arms = []
+    for name, *texts in settings:
+        if not texts:
+            raise ValueError(f"--arm {name}: expected its settings, as in --arm {name} augment.mosaic=0")
+        overrides = dict(parse_setting(text) for text in texts)
+        arms.append(_arm(f"--arm {name}", name, overrides, common, cfg))
+    return arms
+
+
+def check_names(settings: Sequence[Sequence[str]]) -> None:
+    """ValueError unless each arm of the command line begins with a name."""
+    for name, *_ in settings:
+        if "=" in name or not slug(name) or not name.isprintable() or len(name) > MAX_NAME:
+            raise ValueError(f"--arm {name}: expected a name of at most {MAX_NAME} characters, then KEY=VALUE ...")
+
+
+def varied_arms(text: str, common: Mapping[str, JsonValue], *, cfg: str, flag: str = "--vary") -> list[Arm]:
+    """The arms of ``--vary KEY=VALUE,VALUE``, one per value."""
+    key, values = parse_values(text, flag)
+    settings = [f"{key}={value}" for value in values]
+    return [_arm(f"{flag} {text}", each, dict([parse_setting(each)]), common, cfg) for each in settings]
+
+
+def parse_values(text: str, flag: str) -> tuple[str, list[str]]:
+    """The key and the values of "train.lr=0.001,0.002", as texts; ValueError unless there are two or more."""
+    key, _, listed = text.partition("=")
+    values = [value.strip() for value in _split(listed)]
+    if not key.strip() or len(values) < 2:
+        raise ValueError(f"{flag} {text}: expected a key and two or more values, as in augment.mosaic=1,0.5")
+    if duplicates := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{flag} {text}: duplicate {duplicates[0]}")
+    return key.strip(), values
+
+
+def _arm(text: str, name: str, overrides: Overrides, common: Mapping[str, JsonValue], cfg: str) -> Arm:
+    for key in overrides:
+        if any(key == own or key.startswith(f"{own}.") for own in OWN_KEYS):
+            raise ValueError(f"{text}: {key} is set by the comparison itself; arms cannot differ in it")
+    return Arm(text=text, name=name, overrides=overrides, config=load(cfg, {**common, **overrides}))
+
+
+def differing_keys(arms: Sequence[Arm]) -> list[str]:
+    """The config keys in which arms differ, those included that follow from others."""
+    configs = [flatten(arm.config.model_dump(mode="json", exclude={"run"})) for arm in arms]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
+
+
+def is_activation(key: str) -> bool:
+    """Whether a config key sets activations."""
+    return key in ACTIVATION_KEYS or key.startswith(STAGES)
+
+
+def varied_keys(arms: Sequence[Arm]) -> tuple[str, ...]:
+    """The config keys in which arms may differ; () for activations, named after them."""
+    differing = differing_keys(arms)
+    if all(map(is_activation, differing)) and all(arm.name == label_of(arm.config) for arm in arms):
+        return ()
+    return tuple(differing or dict.fromkeys(key for arm in arms for key in arm.overrides))
 
 
 def activation_overrides(text: str, common: Mapping[str, JsonValue]) -> Overrides:

@@ -6,27 +6,52 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from comparison.arms import Arm, parse_arms, parse_numbers, parse_seeds
+from comparison.arms import (
+    Arm,
+    check_names,
+    named_arms,
+    parse_arms,
+    parse_numbers,
+    parse_seeds,
+    varied_arms,
+    varied_keys,
+)
 from comparison.pilot import pilot_from
-from comparison.plan import AA_SUFFIX, Plan, epochs_in_equal_time, make_plan
+from comparison.plan import AA_SUFFIX, Plan, Tuning, epochs_in_equal_time, make_plan
 from comparison.timing_probe import probe
+from comparison.tuning import chosen_arms
 
 # Config keys that a comparison sets itself, and what to use instead.
 INSTEAD = {
     "train.seed": "--seed: the seeds are set with --seeds",
     "run.exist_ok": "--exist-ok: a comparison always resumes in its own folder; leave it out",
     "model.act": "--set model.act: the activations are set with --acts",
+    "run.arm": "--set run.arm: the arms are named with --arm",
     "train.patience": "--patience: runs of different length cannot be compared; plan fewer epochs with --epochs",
     "train.profile": "--profile: it would slow down what is timed; use python train.py --profile",
 }
 
 
-def take_folder(given: dict[str, JsonValue]) -> Path:
+def take_folder(given: dict[str, JsonValue], *, acts: bool = True) -> Path:
     """Remove the comparison's folder from the overrides; ValueError if they set what a comparison sets itself."""
     for key, message in INSTEAD.items():
-        if key in given:
+        if key in given and (acts or key != "model.act"):
             raise ValueError(message)
     return Path(str(given.pop("run.project", "runs/compare"))) / str(given.pop("run.name", "exp"))
+
+
+def arms_from(arguments: Namespace, given: Mapping[str, JsonValue]) -> list[Arm]:
+    """The arms that --acts, --vary and --arm name, in this order."""
+    arms = parse_arms(arguments.acts or (), given, cfg=arguments.cfg)
+    if arguments.vary is not None:
+        if arms:
+            raise ValueError(
+                "--vary: found --acts as well; name the combinations with --arm, as in --arm A model.act=mish ..."
+            )
+        arms += varied_arms(arguments.vary, given, cfg=arguments.cfg)
+    check_names(arguments.arm)
+    arms += named_arms(arguments.arm, given, cfg=arguments.cfg)
+    return arms
 
 
 def plan_from(
@@ -37,11 +62,13 @@ def plan_from(
     notes: Sequence[str] = (),
     existing: Plan | None = None,
     folder: Path | None = None,
+    tuned: Tuning | None = None,
+    probed: bool = True,
 ) -> Plan:
     """The plan that the command line describes, merged into the ``existing`` one of the folder.
 
-    Nothing is written. Training steps are timed unless the existing plan holds their times. Without --sigma, the
-    residual sd is that of earlier runs in the ``folder`` and beside it, if there are any.
+    Nothing is written. Training steps are timed unless the existing plan holds their times or not ``probed``. Without
+    --sigma, the residual sd is that of earlier runs in the ``folder`` and beside it, if there are any.
     """
     sigma = arguments.sigma
     known = None
@@ -51,41 +78,53 @@ def plan_from(
         sigma = known.sigma
         source = f"{known.folder} ({known.degrees} degrees of freedom)"
         notes = (*notes, f"residual standard deviation of one run {100 * sigma:.2g} mAP points, from {source}")
+    if tuned is not None:
+        arms = chosen_arms(tuned, arms, dict(overrides), cfg=arguments.cfg)
     by_name = {arm.name: arm.overrides for arm in arms}
     epochs = {arm.name: arm.config.train.epochs or 1 for arm in arms}  # a loaded configuration always has a number
     baseline = arms[0].name
     if arguments.aa:
         if len(arms) != 1:
-            raise ValueError(f"--aa: found {', '.join(by_name)}; expected one activation, to compare with itself")
+            raise ValueError(f"--aa: found {', '.join(by_name)}; expected one arm, to compare with itself")
         by_name[baseline + AA_SUFFIX] = by_name[baseline]
         epochs[baseline + AA_SUFFIX] = epochs[baseline]
-    if arguments.baseline is not None:
+    if arguments.baseline in by_name:
+        baseline = arguments.baseline
+    elif arguments.baseline is not None:
         baseline = parse_arms([arguments.baseline], overrides, cfg=arguments.cfg)[0].name
+    for arm in arms:
+        arm.config.data.split(arguments.split)
     fields: dict[str, object] = {
         "acts": tuple(by_name),
         "baseline": baseline,
         "seeds": parse_seeds(arguments.seeds),
+        "split": arguments.split,
         "cfg": arguments.cfg,
         "overrides": dict(overrides),
         "arms": by_name,
+        "varies": varied_keys(arms),
         "epochs": epochs,
         "margin": arguments.margin,
         "interim": parse_numbers(arguments.looks, "--looks") if arguments.looks else (),
         "budget": arguments.budget,
         "all_pairs": arguments.all_pairs,
         "aa": arguments.aa,
+        "tuning": tuned,
         "sigma_assumed": sigma,
         "notes": tuple(notes),
     }
     plan = make_plan(**fields)  # errors are reported before anything is timed
     if existing is not None and arguments.budget == "epochs":
         existing.merged(plan)
-    timing = probe(plan, existing, rounds=arguments.probe)
+    timing = probe(plan, existing, rounds=arguments.probe if probed else 0)
     if timing is not None:
         fields |= {"step_ms": timing.step_ms, "batches": timing.batches, "start_s": timing.start_s}
     if arguments.budget == "time":
         if timing is None:
-            raise ValueError("--budget time: the epochs are planned from a probe; expected --probe 1 or more")
+            raise ValueError(
+                "--budget time: the epochs are planned from a probe; expected --probe 1 or more, and arms that do not "
+                "differ in their batches"
+            )
         fields["epochs"] = epochs_in_equal_time(epochs[arms[0].name], timing.step_ms)
     plan = make_plan(**fields)
     return plan if existing is None else existing.merged(plan)

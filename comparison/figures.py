@@ -28,7 +28,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from comparison import wording
-from comparison.summary import PRIMARY, LearningCurve, Metric, Outcome, Summary, TimingRow
+from comparison.summary import PRIMARY, LearningCurve, Metric, Outcome, Summary, TimingRow, TuningSummary
 from core.files import replacing
 
 INK, FAINT, MUTED = "#1b1f24", "#c9ced6", "#6e7681"
@@ -162,6 +162,8 @@ def draw(summary: Summary, palette: Palette) -> dict[str, Figure]:
         xlabel="training time per epoch, seconds",
         pairs=False,
     )
+    if summary.tuning is not None:
+        drawn["tuning"] = plot_tuning(summary.tuning, palette)
     if summary.timing.rows:
         drawn["timing"] = plot_timing(summary.timing.rows, palette, excluded=summary.timing.excluded)
     return drawn
@@ -257,6 +259,52 @@ def _effect_keys(metrics: Sequence[Metric], outcome: Outcome) -> list[Line2D | P
     if any(metric.key == PRIMARY for metric in metrics):
         keys.append(Patch(color=MUTED, alpha=0.16, lw=0, label=f"equivalence margin ±{outcome.margin:g}"))
     return keys
+
+
+# ---------------------------------------------------------------------------------------------------------- the tuning
+
+
+def plot_tuning(tuning: TuningSummary, palette: Palette) -> Figure:
+    """The mAP on held-out images against the tuned value, by arm; a ring marks the chosen value."""
+    numbers = [float(value) for value in tuning.values if isinstance(value, int | float)]
+    continuous = len(numbers) == len(tuning.values)
+    places = numbers if continuous else [float(number) for number in range(len(tuning.values))]
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(NARROW, 3.4)
+        axis = figure.subplots()
+        if continuous and min(places) > 0 and max(places) >= 3 * min(places):
+            axis.set_xscale("log")
+        axis.set_xticks(places, [plain(str(value), 14) for value in tuning.values])
+        axis.minorticks_off()
+        axis.set(xlabel=plain(tuning.key), ylabel="mAP50-95, held-out images, points")
+        axis.grid(axis="y")
+        if tuning.common in tuning.values:
+            axis.axvline(places[tuning.values.index(tuning.common)], color=MUTED, lw=1.0, ls="--")
+        for curve in tuning.curves:
+            color, mark = palette[curve.act]
+            known = [
+                (x, mean)
+                for x, mean in zip(sorted(places), _sorted_by(places, curve.means), strict=True)
+                if mean is not None
+            ]
+            axis.plot(*zip(*known, strict=True), color=color, marker=mark, markersize=6, lw=1.6)
+            singles = [
+                (x, score) for x, row in zip(places, curve.runs, strict=True) for score in row if score is not None
+            ]
+            axis.plot(*zip(*singles, strict=True), "o", color=color, markersize=3.5, alpha=0.6, markeredgewidth=0)
+            if (best := curve.means[curve.chosen]) is not None:
+                axis.plot(places[curve.chosen], best, "o", color=color, markersize=13, fillstyle="none", mew=1.6)
+        _title(figure, wording.tuning_title(tuning))
+        handles = [
+            Line2D([], [], color=palette[curve.act][0], marker=palette[curve.act][1], label=plain(curve.act, 30))
+            for curve in tuning.curves
+        ]
+        _legend(figure, handles, 3)
+    return figure
+
+
+def _sorted_by(places: Sequence[float], values: Sequence[float | None]) -> list[float | None]:
+    return [value for _, value in sorted(zip(places, values, strict=True), key=lambda pair: pair[0])]
 
 
 # --------------------------------------------------------------------------------------------------------- single runs

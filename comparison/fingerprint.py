@@ -1,7 +1,8 @@
-"""The settings of a run that must not differ between the runs of a comparison: all but the activation and the seed.
+"""The settings of a run that must not differ between the runs of a comparison: all but the arm's keys and the seed.
 
-``check_comparable`` rejects runs that differ, naming the keys, or stratifies them; ``pairing`` checks that the runs of
-a seed started from the same weights and were trained on the same batches.
+The keys in which arms may differ are the activations, or those that the runs name (``Run.varies``).
+``check_comparable`` rejects runs that differ in others, naming them, or stratifies them; ``pairing`` checks that the
+runs of a seed started from the same weights and were trained on the same batches, as far as the arms leave these alike.
 """
 
 from collections import defaultdict
@@ -9,17 +10,33 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from comparison.runs import PARTS, Run
+from comparison.runs import ACTIVATION_KEYS, Run
 from configs.loading import flatten
 
 Setting = str | int | float | bool
-VARIED = ("model.act", *(f"model.{part}.act" for part in PARTS), *(f"model.{part}.stages" for part in PARTS))
 # Config keys without an effect on what is trained or measured.
 IGNORED = ("train.seed", "train.save_minutes", "train.save_period", "run")
 MACHINE = ("cpu", "cpu_instructions", "cores_usable", "cpu_quota", "threads", "driver", "cuda", "cudnn", "python")
 GPU_CHOICE = "CUDA_VISIBLE_DEVICES"  # which of several equal GPUs was used does not matter
 FUSED = "ops.norm_act"  # prefix of the census implementation of an activation fused with batch norm
 EPOCHS = "config.train.epochs"
+# Settings that follow from a config key: they may differ where arms differ in it.
+CONSEQUENCES = {
+    "model.norm_act": ("fused", "implementation", "operator"),
+    "model.kind": ("fused", "implementation", "operator", "val.images"),
+    "model.cfg": ("config.model.text", "fused", "implementation", "operator", "val.images"),
+    "train.amp": ("device", "fused", "implementation", "operator"),
+    "train.channels_last": ("device", "implementation", "operator"),
+    "data": ("data.train", "batches_per_epoch", "skipped"),  # never data.val: all are scored on the same images
+    "train.batch": ("batches_per_epoch", "val.images"),
+    "train.imgsz": ("val.images",),  # a checksum of the validation batches as the network sees them
+    "val": ("val.images",),
+}
+# Config keys on which the starting weights and the batches of a seed depend.
+NOT_IN_WEIGHTS = (*ACTIVATION_KEYS, "model.norm_act", "model.loss", "model.assign")
+WEIGHT_KEYS = ("model", "weights", "data", "train.single_cls")
+BATCH_KEYS = ("augment", "data", "model.kind", "model.cfg", "train.imgsz", "train.batch", "train.epochs",
+              "train.close_mosaic", "train.single_cls", "train.strict_data", "train.holdout")  # fmt: skip
 SHOWN_VALUES = 3  # of a key, and runs of a value, in a message
 SHOWN_KEYS = 8
 
@@ -31,7 +48,9 @@ def run_settings(run: Run) -> dict[str, Setting]:
     """
     record = run.record
     operator, config = _section(record, "operator"), flatten(record.get("config", {}))
-    settings = {f"config.{key}": value for key, value in config.items() if not _within(key, (*VARIED, *IGNORED))}
+    settings: dict[str, Setting | None] = {
+        f"config.{key}": value for key, value in config.items() if not _within(key, IGNORED)
+    }
     settings |= {f"data.{split}": value for split, value in _section(record, "data").items()}
     settings |= {f"skipped.{issue}": number for issue, number in _section(record, "skipped").items()}
     settings["batches_per_epoch"] = record.get("batches_per_epoch")
@@ -41,7 +60,12 @@ def run_settings(run: Run) -> dict[str, Setting]:
         settings[key] = _in_turn([start.get(key) for start in starts])
     if operator.get("implementation") != "none":  # "none": no activation layer uses our kernels
         settings["operator"] = operator.get("implementation")
-    return {key: value for key, value in (settings | _implementations(run)).items() if value is not None}
+    settings |= _implementations(run)
+    if run.scores:
+        settings[f"data.{run.scores.get('split')}"] = run.scores.get("data_sha256")
+    if run.varies != ACTIVATION_KEYS:
+        settings["arms"] = f"differ in {', '.join(run.varies)}"
+    return {key: value for key, value in settings.items() if value is not None and not _varied(key, run.varies)}
 
 
 def _start_settings(start: Mapping[str, Any]) -> dict[str, Setting]:
@@ -62,6 +86,17 @@ def _in_turn(values: Sequence[Setting | None]) -> Setting | None:
     if len(changes) <= 1:
         return changes[0] if changes else None
     return ", then ".join("not set" if value is None else f"{value}" for value in changes)
+
+
+def _varied(setting: str, varies: Sequence[str]) -> bool:
+    """Whether a setting is, or follows from, a config key in which the arms differ."""
+    follows = [each for key, listed in CONSEQUENCES.items() if _overlap(key, varies) for each in listed]
+    return _within(setting, (*(f"config.{key}" for key in varies), *follows))
+
+
+def _overlap(key: str, others: Iterable[str]) -> bool:
+    """Whether a key is one of the others, or above or below it."""
+    return any(_within(key, [other]) or _within(other, [key]) for other in others)
 
 
 def _implementations(run: Run) -> dict[str, Setting]:
@@ -91,8 +126,22 @@ def deviations(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
     """The keys in which runs differ: key -> value as text -> the runs with this value.
 
     A missing key counts as a distinct value, except for implementations, which only runs with that activation have.
-    Runs without a record (failed before they began) are ignored.
+    The keys in which arms differ count as well if they differ between the runs of one arm. Runs without a record
+    (failed before they began) are ignored.
     """
+    differing = _differing(runs)
+    arms: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.varies != ACTIVATION_KEYS:
+            arms[run.act].append(replace(run, varies=()))
+    for arm in arms.values():
+        for key, values in _differing(arm).items():
+            if key not in differing:
+                differing[key] = values
+    return differing
+
+
+def _differing(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
     settings = [(run, run_settings(run)) for run in runs if run.record]
     differing = {}
     for key in dict.fromkeys(key for _, each in settings for key in each):
@@ -118,7 +167,7 @@ def check_comparable(
     if rejected:
         hint = "--set model.norm_act=plain makes all of them comparable; " if "fused" in rejected else ""
         raise ValueError(
-            f"runs that differ in more than activation and seed cannot be compared: {_describe(rejected)}; "
+            f"runs that differ in more than {_compared(runs)} and seed cannot be compared: {_describe(rejected)}; "
             f"{hint}--allow {' '.join(rejected)} stratifies them"
         )
     if not differing:
@@ -129,10 +178,14 @@ def check_comparable(
             f"{key.removeprefix('config.')}={_brief(text)}"
             for key, values in differing.items()
             for text, holders in values.items()
-            if any(holder is run for holder in holders)
+            if any(holder.folder == run.folder for holder in holders)
         ]
         stratified.append(replace(run, act=f"{run.act} [{', '.join(settings)}]") if settings else run)
     return stratified, [f"stratified because of --allow: {_describe(differing)}"]
+
+
+def _compared(runs: Sequence[Run]) -> str:
+    return "activation" if all(run.varies == ACTIVATION_KEYS for run in runs) else "what their arms name"
 
 
 def _describe(differing: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
@@ -159,7 +212,8 @@ def _brief(text: str) -> str:
 def pairing(runs: Sequence[Run]) -> list[str]:
     """Deviations from equal starting weights and equal batches within a seed, and runs that did not record them.
 
-    Such runs remain comparable, but pairing by seed removes less variance.
+    Only runs whose settings lead to equal ones are compared (``unpaired`` has the settings by which they are told
+    apart). Deviating runs remain comparable, but pairing by seed removes less variance.
     """
     groups: dict[int, list[Run]] = defaultdict(list)
     for run in runs:
@@ -167,10 +221,11 @@ def pairing(runs: Sequence[Run]) -> list[str]:
             groups[run.record["config"]["train"]["seed"]].append(run)
     remarks, unknown = [], []
     for seed, group in sorted(groups.items()):
-        starts = {run.folder.name: run.record.get("initial_weights") for run in group}
-        unknown += [name for name, value in starts.items() if value is None]
-        if len({value for value in starts.values() if value is not None}) > 1:
-            remarks.append(f"seed {seed}: the initial convolution weights differ between {', '.join(starts)}")
+        for alike in _alike(group, WEIGHT_KEYS, but=NOT_IN_WEIGHTS):
+            starts = {run.folder.name: run.record.get("initial_weights") for run in alike}
+            unknown += [name for name, value in starts.items() if value is None]
+            if len({value for value in starts.values() if value is not None}) > 1:
+                remarks.append(f"seed {seed}: the initial convolution weights differ between {', '.join(starts)}")
         remarks += _differing_batches(seed, group)
         unknown += [run.folder.name for run in group if run.rows and not _checksums(run)]
     if unknown:
@@ -179,16 +234,37 @@ def pairing(runs: Sequence[Run]) -> list[str]:
     return remarks
 
 
+def unpaired(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
+    """The settings in which runs differ and on which "weights" and "batches" depend, without those that are alike."""
+    recorded = [run for run in runs if run.record]
+    found = {}
+    for what, keys, but in (("weights", WEIGHT_KEYS, NOT_IN_WEIGHTS), ("batches", BATCH_KEYS, ())):
+        values = [_settings_of(run, keys, but) for run in recorded]
+        names = dict.fromkeys(key for each in values for key in each)
+        found[what] = tuple(key for key in names if len({str(each.get(key)) for each in values}) > 1)
+    return {what: keys for what, keys in found.items() if keys}
+
+
+def _alike(runs: Sequence[Run], keys: Sequence[str], *, but: Sequence[str] = ()) -> list[list[Run]]:
+    """The runs in groups with the same values of these config keys."""
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[repr(sorted(_settings_of(run, keys, but).items()))].append(run)
+    return list(groups.values())
+
+
+def _settings_of(run: Run, keys: Sequence[str], but: Sequence[str]) -> dict[str, object]:
+    config = flatten(run.record["config"])
+    return {key: value for key, value in config.items() if _within(key, keys) and not _within(key, but)}
+
+
 def _differing_batches(seed: int, group: Sequence[Run]) -> Iterator[str]:
-    """The first epoch whose batches differ between the runs of a seed with the same number of epochs.
+    """The first epoch whose batches differ between the runs of a seed that should have the same.
 
     A schedule of another length turns mosaic off at another epoch, so its batches differ by design.
     """
-    by_length: dict[object, list[Run]] = defaultdict(list)
-    for run in group:
-        by_length[run.record["config"]["train"].get("epochs")].append(run)
-    for same_length in by_length.values():
-        checksums = {run.folder.name: _checksums(run) for run in same_length}
+    for alike in _alike(group, BATCH_KEYS):
+        checksums = {run.folder.name: _checksums(run) for run in alike}
         for epoch in sorted({epoch for each in checksums.values() for epoch in each}):
             values = {name: each[epoch] for name, each in checksums.items() if epoch in each}
             if len(set(values.values())) > 1:

@@ -13,9 +13,10 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from comparison.runs import Run, run_name
+from comparison.runs import ACTIVATION_KEYS, Run, run_name, slug
 from comparison.statistics import minimal_detectable
 from configs.errors import explain
+from configs.loading import flatten
 from core.files import write_text
 
 PLAN = "plan.json"
@@ -23,7 +24,8 @@ AA_SUFFIX = " (other seeds)"  # label suffix of the second arm of an A/A control
 VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training step, assumed for the estimate
 # Fields that must agree when a comparison is resumed; seeds and arms may be added.
 FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin": "margin", "alpha": "alpha",
-         "budget": "budget", "all_pairs": "all_pairs", "aa": "same"}  # fmt: skip
+         "budget": "budget", "varies": "varies", "split": "split", "tuning": "tuning", "all_pairs": "all_pairs",
+         "aa": "same"}  # fmt: skip
 # What does not belong to the declaration: estimates and later additions, by their names in plan.json.
 NOT_DECLARED = {"notes", "step_ms", "batches", "start_s", "created", "added_acts", "added_seeds", "sigma_assumed"}
 BY_ARM = ("arms", "epochs")
@@ -31,6 +33,21 @@ BY_ARM = ("arms", "epochs")
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Overrides = dict[str, JsonValue]
 """Config overrides by dotted key."""
+
+
+class Tuning(BaseModel):
+    """The choice of one setting for each arm, frozen before the runs of the comparison."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    key: str  # of the config
+    values: tuple[JsonValue, ...]  # tried by every arm
+    seeds: tuple[Seed, ...]  # none of them a seed of the comparison
+    holdout: Annotated[float, Field(gt=0, lt=1)]  # fraction of the training images that scored them
+    scores: dict[str, tuple[tuple[float | None, ...], ...]]  # mAP by arm, value and seed; None: the run failed
+    chosen: dict[str, JsonValue]  # by arm: the value with the largest mean
+    common: JsonValue  # the value of the config, for all arms
+    common_trained: bool  # whether the arms are compared at the common value, too
 
 
 class PlannedRun(NamedTuple):
@@ -58,10 +75,13 @@ class Plan(BaseModel):
     arms: dict[str, Overrides] = Field(alias="specs")  # overrides by arm
     epochs: dict[str, Annotated[int, Field(ge=1)]]  # by arm; they differ if the budget is time
     primary: Literal["mAP50-95"] = "mAP50-95"  # of the last epoch, EMA weights
+    split: Literal["val", "test"] = "val"  # that the primary metric is measured on
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.005  # equivalence margin, mAP as a fraction
     interim: tuple[Annotated[int, Field(ge=1)], ...] = Field((), alias="looks")  # analyses, in seeds; the last is final
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     budget: Literal["epochs", "time"] = "epochs"
+    varies: tuple[str, ...] = ()  # config keys in which the arms differ; empty: in their activations only
+    tuning: Tuning | None = None
     all_pairs: bool = False  # also the candidates against each other, a family of tests of its own
     aa: bool = Field(False, alias="same")  # A/A control: one activation against itself under other seeds
     sigma_assumed: Annotated[float, Field(gt=0)] | None = None  # residual sd of one run's mAP50-95; None if unknown
@@ -95,6 +115,12 @@ class Plan(BaseModel):
                 f"looks: found {', '.join(map(str, self.interim))}; expected increasing numbers of seeds, the last of "
                 f"them all {len(self.seeds)}"
             )
+        if self.split != "val" and self.interim:
+            raise ValueError(f"looks: the split {self.split} is scored once, after all seeds; leave the analyses out")
+        names = {slug(act): act for act in self.all_acts}
+        alike = [act for act in self.all_acts if names[slug(act)] != act]
+        if alike:
+            raise ValueError(f"acts: {alike[0]} and {names[slug(alike[0])]} would have the same folder; rename one")
         missing = [act for act in self.all_acts if act not in self.arms or act not in self.epochs]
         if missing:
             raise ValueError(f"specs, epochs: {missing[0]} is missing")
@@ -162,8 +188,24 @@ class Plan(BaseModel):
             **self.arms[run.act],
             "train.epochs": self.epochs[run.act],
             "train.seed": run.seed,
+            **({"run.arm": run.act, "run.varies": list(self.varies)} if self.varies else {}),
             "run.plan": self.reference,
         }
+
+    def check_arms(self, runs: Sequence[Run]) -> None:
+        """ValueError if runs name other varied keys than the plan, or do not have the settings of their arm."""
+        varies = self.varies or ACTIVATION_KEYS
+        for run in runs:
+            if not run.record:
+                continue
+            if run.varies != varies:
+                its, planned = ", ".join(run.varies), ", ".join(varies)
+                raise ValueError(f"{run.folder}: its arms differ in {its}, those of the plan in {planned}")
+            config = flatten(run.record["config"])
+            for key, value in self.arms.get(run.act, {}).items() if self.varies else ():
+                found = config.get(key, value)  # a mapping is not one key of the flat config
+                if found not in (value, {"name": value}):
+                    raise ValueError(f"{run.folder}: {key} is {_brief(found)}, expected {_brief(value)} of {run.act}")
 
     # -------------------------------------------------------------------------------------------------------- estimates
 

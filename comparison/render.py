@@ -16,12 +16,24 @@ from matplotlib.figure import Figure
 
 from comparison import wording
 from comparison.figures import Palette, inline_svg, signed_points, times_ratio
-from comparison.summary import POINTS, PRIMARY, FailureRate, Field, Metric, Outcome, Requirement, Summary, TimingRow
+from comparison.summary import (
+    POINTS,
+    PRIMARY,
+    FailureRate,
+    Field,
+    Metric,
+    Outcome,
+    Requirement,
+    Summary,
+    TimingRow,
+    TuningCurve,
+    TuningSummary,
+)
 from core.text import format_duration
 
 PICTURES = {
     "answer": ("answer", "answer_wide"), "curves": ("curves", "curves_wide"), "runs": ("runs",), "times": ("times",),
-    "timing": ("timing",),
+    "timing": ("timing",), "tuning": ("tuning",),
 }  # fmt: skip
 T = TypeVar("T")
 TEXT_COLUMNS = ("activation", "status", "reason", "time_excluded", "folder")
@@ -263,6 +275,25 @@ def timing_table(summary: Summary, palette: Palette) -> Table:
     return build(summary.timing.rows, columns, lambda row: palette.variable(row.act))
 
 
+def tuning_table(tuning: TuningSummary | None, palette: Palette) -> Table:
+    """The mAP of each arm by value of the tuned key; the chosen one is marked."""
+    if tuning is None:
+        return build((), ())
+
+    def cell_of(place: int) -> Callable[[TuningCurve], Cell]:
+        def cell(curve: TuningCurve) -> Cell:
+            mean = curve.means[place]
+            return Cell("failed") if mean is None else Cell(points(mean) + " *" * (place == curve.chosen), mean)
+
+        return cell
+
+    columns: list[tuple[Column, Callable[[TuningCurve], Cell]]] = [
+        (Column("arm", text=True), lambda curve: Cell(curve.act, curve.act)),
+        *((Column(f"{tuning.key}={value}", "mAP, points"), cell_of(k)) for k, value in enumerate(tuning.values)),
+    ]
+    return build(tuning.curves, columns, lambda curve: palette.variable(curve.act))
+
+
 # ------------------------------------------------------------------------------------------------------------ the page
 
 
@@ -280,7 +311,8 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
     return environment.get_template("page.html").render(
         summary=summary,
         outcome=outcome,
-        text=wording.PAGE,
+        text=wording.page_text(summary.noun),
+        noun=summary.noun,
         subtitle=wording.subtitle(summary),
         failed=wording.failures(summary),
         pairs=wording.pair_lines(outcome),
@@ -296,11 +328,12 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         budget_words=wording.budgets(summary),
         budgets=budget_table(summary, palette),
         timing=timing_table(summary, palette),
+        tuning=tuning_table(summary.tuning, palette),
         required_table=required_table(summary),
         variation=wording.variation(summary),
         larger=summary.larger
         and {"why": "; ".join(summary.larger.exploratory), "lines": verdict_lines(summary.larger)},
-        method=wording.method(outcome, summary.setting.pairing),
+        method=wording.method(outcome, summary.setting),
         run_table=run_table(summary, palette),
     )
 
@@ -342,6 +375,8 @@ def terminal(summary: Summary, path: Path) -> str:
     lines += [f"  {line}" for line in [*wording.pair_lines(outcome), *outcome.remarks]]
     lines += ["", *_terminal_table(outcome), ""]
     lines += [f"excluded from timing: {each.act}, seed {each.seed}: {each.reason}" for each in outcome.excluded]
+    if summary.tuning is not None:
+        lines += [*summary.tuning.words, *(f"  {line}" for line in summary.tuning.common_verdicts)]
     if required := wording.required_seeds(summary):
         lines.append(f"required seeds: {required}")
     if summary.larger:

@@ -12,10 +12,11 @@ from pathlib import Path
 from comparison import wording
 from comparison.analysis import TIME_COLUMNS, analyse, concluded, learning_curve, total
 from comparison.checks import MAX_OTHER_CORES
-from comparison.fingerprint import EPOCHS, check_comparable, deviations, pairing, run_settings
+from comparison.fingerprint import EPOCHS, check_comparable, deviations, pairing, run_settings, unpaired
 from comparison.integrity import check_runs, doubts, not_in_plan
-from comparison.plan import Plan, read_plan
+from comparison.plan import Plan, Tuning, read_plan
 from comparison.runs import Run, read_runs
+from comparison.scores import check_scored
 from comparison.statistics import minimal_detectable, seeds_for_equivalence, seeds_needed, sigma_upper
 from comparison.summary import (
     FORMAT,
@@ -27,9 +28,13 @@ from comparison.summary import (
     Summary,
     Timing,
     TimingRow,
+    TuningCurve,
+    TuningSummary,
     to_json,
 )
+from comparison.tasks import are_tasks, report_tasks
 from comparison.timing_probe import TIMING
+from comparison.tuning import common_folder, mean_score
 from core.files import write_text
 
 
@@ -37,8 +42,11 @@ def report(folders: Sequence[Path], output: Path, *, baseline: str | None = None
     """Report on finished runs; returns the text for the terminal.
 
     The report of one comparison, which has a plan, is written into its own folder, any other into ``output`` (numbered
-    if it exists). Without a plan, every run must have ended. The first activation is the default baseline.
+    if it exists), and so is that of several comparisons on different data (``comparison.tasks``). Without a plan, every
+    run must have ended. The first activation is the default baseline.
     """
+    if are_tasks(folders) and baseline is None and not allow:
+        return report_tasks(folders, _unused(output))
     plan = read_plan(folders[0]) if len(folders) == 1 else None
     runs = read_runs(folders)
     if plan is not None:
@@ -54,9 +62,13 @@ def report(folders: Sequence[Path], output: Path, *, baseline: str | None = None
     if baseline is not None and baseline not in labels:
         raise ValueError(f"--baseline: found {baseline}, expected one of {', '.join(labels)}")
     runs.sort(key=lambda run: (run.act != (baseline or labels[0]), labels.index(run.act), run.seed))
+    return write_report(_unused(output), runs, plan=plan, baseline=baseline, allow=allow)
+
+
+def _unused(output: Path) -> Path:
+    """The folder, numbered if it exists."""
     numbered = (output.with_name(f"{output.name}{number}") for number in itertools.count(2))
-    folder = next(each for each in itertools.chain([output], numbered) if not each.exists())
-    return write_report(folder, runs, plan=plan, baseline=baseline, allow=allow)
+    return next(each for each in itertools.chain([output], numbered) if not each.exists())
 
 
 def write_report(
@@ -68,6 +80,10 @@ def write_report(
     longer those of the plan.
     """
     check_runs(runs)
+    if plan is not None:
+        plan.check_arms(runs)
+        if plan.split != "val":
+            check_scored(plan, runs)
     free = (EPOCHS,) if plan is not None and plan.budget == "time" else ()
     runs, remarks = check_comparable(runs, allow=allow, free=free)
     if remarks:
@@ -75,7 +91,8 @@ def write_report(
     elif plan is not None and (extra := not_in_plan(runs, folder)):
         remarks.append(wording.not_in_plan(extra))
     planned, larger = analyse(runs, plan, baseline=baseline, doubts=doubts(runs, plan))
-    summary = summarise(planned, larger, runs, plan, timing=read_timing(folder / TIMING))
+    tuning = None if plan is None else _tuning(plan, folder)
+    summary = summarise(planned, larger, runs, plan, timing=read_timing(folder / TIMING), tuning=tuning)
 
     from comparison import figures, render  # matplotlib and jinja2 are slow to import, and refusals do without them
 
@@ -91,7 +108,13 @@ def write_report(
 
 
 def summarise(
-    planned: Outcome, larger: Outcome | None, runs: Sequence[Run], plan: Plan | None, *, timing: Timing
+    planned: Outcome,
+    larger: Outcome | None,
+    runs: Sequence[Run],
+    plan: Plan | None,
+    *,
+    timing: Timing,
+    tuning: TuningSummary | None = None,
 ) -> Summary:
     """The summary of analysed runs."""
     is_control = plan is not None and plan.aa
@@ -108,6 +131,44 @@ def summarise(
         plan=None if plan is None else plan.to_json(),
         plan_words=wording.plan_record(plan),
         timing=timing,
+        tuning=tuning,
+    )
+
+
+def _tuning(plan: Plan, folder: Path) -> TuningSummary | None:
+    """The tuning of a plan, and the verdicts of the comparison at the common value, if it was made."""
+    tuned = plan.tuning
+    if tuned is None:
+        return None
+    place, verdicts = common_folder(plan, folder), []
+    second = None if place is None else read_plan(place)
+    if place is not None and second is not None and any(place.glob("*/run.json")):
+        runs = second.as_compared(read_runs([place]))
+        second.check_arms(runs)
+        check_runs(runs)
+        outcome, _ = analyse(check_comparable(runs)[0], second, doubts=doubts(runs, second))
+        verdicts = [f"{act}: {verdict.text}" for act, verdict in outcome.verdicts.items()]
+    curves = tuple(_tuning_curve(tuned, act) for act in tuned.chosen)
+    return TuningSummary(
+        key=tuned.key,
+        values=tuned.values,
+        common=tuned.common,
+        curves=curves,
+        words=wording.tuning(tuned, curves, compared=bool(verdicts)),
+        common_verdicts=tuple(verdicts),
+    )
+
+
+def _tuning_curve(tuned: Tuning, act: str) -> TuningCurve:
+    scores, place = tuned.scores[act], tuned.values.index(tuned.chosen[act])
+    numbers = [value for value in tuned.values if isinstance(value, int | float) and not isinstance(value, bool)]
+    means = [mean_score(row) for row in scores]
+    return TuningCurve(
+        act=act,
+        means=tuple(None if mean is None else 100 * mean for mean in means),
+        runs=tuple(tuple(None if score is None else 100 * score for score in row) for row in scores),
+        chosen=place,
+        at_edge=len(numbers) == len(tuned.values) and tuned.values[place] in (min(numbers), max(numbers)),
     )
 
 
@@ -183,6 +244,7 @@ def _setting(runs: Sequence[Run]) -> Setting:
             for key, values in differing.items()
         },
         pairing=tuple(pairing(runs)),
+        unpaired=unpaired(runs),
     )
 
 

@@ -8,11 +8,13 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 PARTS = ("backbone", "neck", "head")
+ACTIVATION_KEYS = ("model.act", *(f"model.{part}.act" for part in PARTS), *(f"model.{part}.stages" for part in PARTS))
+SCORES = "scores.json"  # on the split of a plan that names another than val
 FAILURE = "failure.json"  # written by the runner into the folder of a failed run
 MAX_BYTES = 1 << 28  # of run.json
 MAX_SLUG = 100  # characters
@@ -23,7 +25,7 @@ class Run:
     """One run of train.py."""
 
     folder: Path
-    act: str  # label of the activation: "mish", "swish(beta=1.0, learnable=true)", "backbone=mish,neck=relu,head=relu"
+    act: str  # label of the arm, by default its activation: "mish", "swish(learnable=true)", "backbone=mish,neck=relu"
     seed: int
     status: Literal["finished", "failed", "unfinished"]
     reason: str = ""  # why it failed, one line
@@ -31,6 +33,17 @@ class Run:
     earlier_failures: tuple[str, ...] = ()  # the reasons of failed attempts before a retry
     record: Mapping[str, Any]  # run.json, {} if missing
     rows: tuple[Mapping[str, float | None], ...]  # results.csv, one row per epoch
+    varies: tuple[str, ...] = ACTIVATION_KEYS  # config keys in which the arms of its comparison differ
+    scores: Mapping[str, Any] = field(default_factory=dict)  # scores.json, {} if missing
+
+    def with_scores(self, scores: Mapping[str, Any]) -> "Run":
+        """The run with other scores; {} for those of the validation images in its rows."""
+        return replace(self, scores=scores)
+
+    def last(self, column: str) -> float | None:
+        """A metric of the last epoch, as a fraction: on the split of its scores, otherwise on val."""
+        value = self.scores["metrics"].get(column) if self.scores else self.rows[-1].get(column)
+        return None if value is None else float(value)
 
 
 def read_run(folder: Path) -> Run:
@@ -44,9 +57,12 @@ def read_run(folder: Path) -> Run:
     failed = _read_json(failure) if failure.is_file() and "results" not in record else {}
     try:
         if record:
-            act, seed = activation_label(record["config"]["model"]), record["config"]["train"]["seed"]
+            config = record["config"]
+            arm = config.get("run") or {}
+            act, seed = arm.get("arm") or activation_label(config["model"]), config["train"]["seed"]
+            varies = tuple(map(str, arm["varies"])) if arm.get("arm") else ACTIVATION_KEYS
         else:
-            act, seed = failed["act"], failed["seed"]
+            act, seed, varies = failed["act"], failed["seed"], ACTIVATION_KEYS
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder}: run.json has no activation or no seed; it was not written by train.py") from error
     if not isinstance(act, str) or not isinstance(seed, int):
@@ -57,6 +73,9 @@ def read_run(folder: Path) -> Run:
     if status == "finished" and not rows:
         raise ValueError(f"{folder}: run.json belongs to a finished run, but results.csv has no row")
     reason = str(failed.get("reason", ""))
+    scores = _read_json(folder / SCORES) if (folder / SCORES).is_file() else {}
+    if scores and not isinstance(scores.get("metrics"), dict):
+        raise ValueError(f"{folder / SCORES}: no metrics; expected those of a split, as written by compare.py")
     return Run(
         folder=folder,
         act=act,
@@ -67,6 +86,8 @@ def read_run(folder: Path) -> Run:
         earlier_failures=tuple(str(_read_json(each).get("reason", "")) for each in earlier_failures(folder)),
         record=record,
         rows=rows,
+        varies=varies,
+        scores=scores,
     )
 
 

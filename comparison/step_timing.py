@@ -80,13 +80,16 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the command line."""
     parser = Parser(prog="python -m comparison.step_timing", description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("--acts", nargs="+", required=True, metavar="ACT", help="activations; the first is the baseline")
+    add("--acts", nargs="+", default=[], metavar="ACT", help="activations; the first is the baseline")
+    add("--arm", nargs="+", action="append", default=[], metavar=("NAME", "KEY=VALUE"), help="an arm and its settings")
     add("--norm-act", nargs="+", choices=("fused", "plain"), help="forms to time; default: that of the config")
     add("--rounds", type=int, default=30, help=f"number of rounds, after {WARMUP_ROUNDS} for warm-up")
     add("--block", type=int, default=2, help="steps of each network per round")
     add("--output", metavar="FOLDER", help="write timing.json and timing.csv into FOLDER")
     add_config_flags(parser)
     arguments = parser.parse_args(argv)
+    if not arguments.acts and not arguments.arm:
+        parser.error("expected --acts or --arm")
     for name, least in (("rounds", 2), ("block", 1)):
         if getattr(arguments, name) < least:
             parser.error(f"--{name}: found {getattr(arguments, name)}, expected {least} or more")
@@ -157,20 +160,22 @@ def measure(arguments: Namespace) -> tuple[dict[str, Any], list[Row]]:
 
 def build_networks(arguments: Namespace, given: dict[str, Any]) -> Iterator[Network]:
     """The networks to time; forms that an activation does not have are left out."""
-    from comparison.arms import activation_overrides, label_of
+    from comparison.arms import named_arms, parse_arms
     from configs.schema import load
     from models import resolve_activations
     from models.activations import has_fused_form
 
     forms = list(dict.fromkeys(arguments.norm_act or [None]))
     seen = set()
-    for text in arguments.acts:
-        arm = activation_overrides(text, given)
+    for arm in (
+        *parse_arms(arguments.acts, given, cfg=arguments.cfg),
+        *named_arms(arguments.arm, given, cfg=arguments.cfg),
+    ):
         for form in forms:
-            config = load(arguments.cfg, {**given, **arm, **({"model.norm_act": form} if form else {})})
+            config = load(arguments.cfg, {**given, **arm.overrides, **({"model.norm_act": form} if form else {})})
             fused = any(has_fused_form(spec) for spec in resolve_activations(config.model).values())
             norm_act = config.model.norm_act if fused else "plain"
-            act = label_of(config)
+            act = arm.name
             if (act, norm_act) in seen:
                 if len(forms) == 1:
                     raise ValueError(f"--acts: duplicate {act}")

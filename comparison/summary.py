@@ -200,6 +200,7 @@ class Setting:
     same: Mapping[str, str | int | float | bool]
     differs: Mapping[str, tuple[str, ...]]
     pairing: tuple[str, ...]  # deviations from equal starting weights and batches within a seed
+    unpaired: Mapping[str, tuple[str, ...]]  # "weights", "batches": the keys by which the arms make them differ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +227,29 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TuningCurve:
+    """The mAP of one arm on held-out training images, by value of the tuned key."""
+
+    act: str
+    means: tuple[float | None, ...]  # points, in the order of the values; None if a run failed
+    runs: tuple[tuple[float | None, ...], ...]  # points, by value and tuning seed
+    chosen: int  # place of the chosen value
+    at_edge: bool  # the chosen value is the smallest or largest of several
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningSummary:
+    """How the arms were tuned, and the verdicts at the common value."""
+
+    key: str
+    values: tuple[Json, ...]
+    common: Json  # the value of the config
+    curves: tuple[TuningCurve, ...]
+    words: tuple[str, ...]
+    common_verdicts: tuple[str, ...]  # empty if the comparison at the common value was not made
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """All that a report says."""
 
@@ -240,6 +264,12 @@ class Summary:
     plan: Mapping[str, Json] | None
     plan_words: tuple[tuple[str, str], ...]
     timing: Timing
+    tuning: TuningSummary | None = None
+
+    @property
+    def noun(self) -> str:
+        """What is compared: "activation", or "arm" if the arms differ in other keys too."""
+        return "arm" if self.plan is not None and self.plan["varies"] else "activation"
 
     @property
     def equal_time_planned(self) -> bool:

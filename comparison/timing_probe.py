@@ -13,6 +13,7 @@ from comparison.job import ROOT
 from comparison.plan import Plan
 
 TIMING = "timing.json"
+BATCHES = ("data.", "train.batch", "train.imgsz", "model.kind", "model.cfg")  # prefixes of keys that set the batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,9 @@ def probe(plan: Plan, existing: Plan | None, *, rounds: int) -> Probe | None:
     if existing is not None and set(plan.acts) <= set(known):
         step_ms = {act: known[act] for act in plan.acts}
         return Probe(step_ms=step_ms, batches=existing.batches, start_s=existing.start_s)
-    if rounds < 1:
+    if rounds < 1 or steps_differ(plan):
         return None
-    print("timing a training step of each activation ...", flush=True)
+    print(f"timing a training step of each {'arm' if plan.varies else 'activation'} ...", flush=True)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         measure(plan, Path(folder), rounds=rounds)
@@ -56,14 +57,26 @@ def probe(plan: Plan, existing: Plan | None, *, rounds: int) -> Probe | None:
     )
 
 
+def steps_differ(plan: Plan) -> tuple[str, ...]:
+    """The keys in which arms differ and for which all their steps cannot be timed on the same batches."""
+    return tuple(key for key in plan.varies if key.startswith(BATCHES))
+
+
 def measure(plan: Plan, folder: Path, *, rounds: int) -> str:
     """Time the plan's arms, write timing.json and timing.csv into a folder, and return the table.
 
     ValueError with the last line of the process if it fails.
     """
+    if keys := steps_differ(plan):
+        raise ValueError(f"a training step cannot be timed: the arms differ in {', '.join(keys)}, so their batches do")
     acts = plan.acts[:1] if plan.aa else plan.all_acts
     command = [sys.executable, "-m", "comparison.step_timing", "--cfg", plan.cfg, "--rounds", str(rounds)]
-    command += ["--output", str(folder), "--acts", *acts]
+    command += ["--output", str(folder)]
+    if plan.varies:
+        for act in acts:
+            command += ["--arm", act, *(f"{key}={json.dumps(value)}" for key, value in plan.arms[act].items())]
+    else:
+        command += ["--acts", *acts]
     if plan.overrides:
         command += ["--set", *(f"{key}={json.dumps(value)}" for key, value in plan.overrides.items())]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from comparison.all_pairs import PairDifference
 from comparison.checks import MAX_OTHER_CORES, MAX_OTHER_CORES_ONCE
-from comparison.plan import Plan
+from comparison.plan import Plan, Tuning
 from comparison.statistics import Comparison, Difference, classify, seeds_for_equivalence, seeds_needed, sigma_upper
 from comparison.summary import (
     POINTS,
@@ -19,8 +19,11 @@ from comparison.summary import (
     Metric,
     Outcome,
     Requirement,
+    Setting,
     Summary,
     TimingRow,
+    TuningCurve,
+    TuningSummary,
     Verdict,
 )
 from core.limits import MAX_DATA_WAIT_FRACTION
@@ -629,17 +632,25 @@ def memory(value: float, baseline: float) -> str:
     return f"{value:,.0f} MiB, baseline {baseline:,.0f} MiB (×{value / baseline:.2f})"
 
 
-def method(outcome: Outcome, pairing: Sequence[str]) -> list[str]:
+def method(outcome: Outcome, setting: Setting) -> list[str]:
     """The statistical method of mAP and of time, and what was checked."""
     lines = [
-        f"mAP50-95 of the last epoch: {_estimation(outcome.primary)}",
+        f"{outcome.primary.title}: {_estimation(outcome.primary)}",
         f"Training time, as a ratio of geometric means: {_estimation(outcome.time)}",
         f"Equivalence within ±{outcome.margin:g} points: the {level(2 * outcome.alpha)} interval lies within the "
         "margin (two one-sided tests). mAP and training time are two families of tests, each with its own error rate; "
         "all other metrics are descriptive. The last epoch is compared, not the best one, and no outlier is removed.",
     ]
-    paired = "Within each seed, all activations shared starting weights and batches (checked)."
-    return lines + list(pairing or [paired])
+    return lines + list(setting.pairing or [paired(setting.unpaired)])
+
+
+def paired(unpaired: Mapping[str, Sequence[str]]) -> str:
+    """What the runs of a seed shared, as far as the arms leave it alike; all of it was checked."""
+    parts = [
+        f"{what} as far as the arms have the same {join(unpaired[key])}" if key in unpaired else what
+        for key, what in (("weights", "starting weights"), ("batches", "batches"))
+    ]
+    return f"Within each seed, all runs shared {join(parts)} (checked)."
 
 
 def _estimation(metric: Metric) -> str:
@@ -790,6 +801,11 @@ PAGE = {
         "Measured separately from training: preloaded batches, short blocks of steps, all networks alternating in "
         "one process, many repetitions"
     ),
+    "tuning_figure": (
+        "mAP50-95 of the last epoch on the held-out training images: the mean over the tuning seeds, and small dots for"
+        " single runs. A ring marks the chosen value, the dashed line the common one. These scores chose a value; they "
+        "are no estimate of its mAP."
+    ),
     "timing_figure": "Ratio to the first row, with simultaneous 95 % intervals.",
     "required": (
         "“Conservative” uses the 80 % upper confidence limit of the residual standard deviation. Hours are those of"
@@ -820,12 +836,86 @@ NOTES = {
     ),
 }
 
+
+def tuning(tuned: Tuning, curves: Sequence[TuningCurve], *, compared: bool) -> tuple[str, ...]:
+    """How the arms were tuned, what was chosen, and where the verdict stands at the common value."""
+    values, seeds = ", ".join(map(str, tuned.values)), ", ".join(map(str, tuned.seeds))
+    chosen = ", ".join(f"{act} {value}" for act, value in tuned.chosen.items())
+    sentences = [
+        f"{tuned.key}: every arm was trained with {values} under seeds {seeds} and scored on {100 * tuned.holdout:g} % "
+        f"of the training images, which these runs did not train on; no run of the tuning saw the validation images. "
+        f"Chosen by the largest mean: {chosen}."
+    ]
+    if edge := [curve.act for curve in curves if curve.at_edge]:
+        sentences.append(f"{join(edge)} chose the end of the range, so a better value may lie beyond it.")
+    if all(value == tuned.common for value in tuned.chosen.values()):
+        sentences.append(f"All arms chose the common value {tuned.common}, so there is one verdict.")
+    elif compared:
+        sentences.append(f"The result above is at each arm's own value; with {tuned.key}={tuned.common} for all:")
+    elif tuned.common_trained:
+        sentences.append(f"The comparison with {tuned.key}={tuned.common} for all has not been trained yet.")
+    else:
+        sentences.append(
+            f"The comparison with {tuned.key}={tuned.common} for all was not run (--tune-common), so what tuning "
+            "changes in the verdict is unknown."
+        )
+    return tuple(sentences)
+
+
+def tuning_title(summary: TuningSummary) -> str:
+    """The title of the figure of the tuning: the chosen values."""
+    chosen = ", ".join(f"{curve.act} {summary.values[curve.chosen]}" for curve in summary.curves)
+    return f"Sensitivity to {summary.key}: chosen {chosen}"
+
+
+def over_tasks(
+    act: str,
+    baseline: str,
+    differences: Sequence[float | None],
+    effect: tuple[float, float, float, float] | None,
+    *,
+    wins: Sequence[Kind],
+    alpha: float,
+) -> str:
+    """The summary of a candidate over data sets; `effect`: mean, interval and sd between data sets, in points."""
+    known = [each for each in differences if each is not None]
+    higher, total = sum(each > 0 for each in known), len(differences)
+    counts = (
+        f"observed higher than {baseline} on {higher} of {total} data sets, significantly higher on "
+        f"{wins.count('higher')}, significantly lower on {wins.count('lower')}"
+    )
+    if effect is None:
+        return f"{act}: {counts}; no mean, which needs two data sets with an interval."
+    mean, low, high, heterogeneity = effect
+    word = "significantly higher" if low > 0 else "significantly lower" if high < 0 else "inconclusive"
+    return (
+        f"{act}: {counts}. Mean difference over data sets {signed(mean)} {POINTS} ({word}; simultaneous "
+        f"{level(alpha)} CI {signed(low)} to {signed(high)}, random effects; the true difference varies between data "
+        f"sets with an estimated standard deviation of {heterogeneity:.2f})."
+    )
+
+
+def page_text(noun: str) -> dict[str, str]:
+    """The texts of the page for what is compared, "activation" or "arm"."""
+    if noun == "activation":
+        return PAGE
+    texts = {key: text.replace("an activation", "an arm").replace("activation", "arm") for key, text in PAGE.items()}
+    return {**texts, "title": "Which setting should this detector use?"}
+
+
 # ------------------------------------------------------------------------------------------------------------- the plan
 
 
 def describe(plan: Plan) -> str:
     """The plan as printed before the runs."""
     return "\n".join(f"{name:<20}{text}" for name, text in plan_entries(plan))
+
+
+def describe_tuning(plan: Plan) -> str:
+    """The plan of a tuning as printed before its runs: it carries no verdict."""
+    shown = ("arms", "seeds", "epochs", "order", "estimated time")
+    lines = [f"{name:<20}{text}" for name, text in plan_entries(plan) if name in shown]
+    return "\n".join(["tuning, on held-out training images", *lines])
 
 
 def plan_entries(plan: Plan) -> list[tuple[str, str]]:
@@ -839,22 +929,34 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
     runs = plan.runs
     interim = ", ".join(map(str, plan.interim or (len(plan.seeds),)))
     entries = [
-        ("activations", f"{', '.join(plan.acts)} (baseline {plan.baseline})"),
+        ("arms" if plan.varies else "activations", f"{', '.join(plan.acts)} (baseline {plan.baseline})"),
+        *([("arms differ in", ", ".join(plan.varies))] if plan.varies else []),
         ("seeds", ", ".join(map(str, plan.seeds))),
         ("epochs", f"{epochs}{budget}"),
         ("order", ", ".join(run.name for run in runs[:6]) + (", ..." if len(runs) > 6 else "")),
         ("estimated time", _estimated_time(plan)),
-        ("primary metric", f"{plan.primary} of the last epoch, EMA weights"),
+        ("primary metric", f"{plan.primary} of the last epoch, EMA weights{_split(plan)}"),
         ("detectable", _detectable(plan)),
         ("equivalence", f"margin ±{100 * plan.margin:.2g} {POINTS}; {_seeds_for_equivalence(plan)}"),
         ("analyses", f"after {interim} seeds; family-wise error rate {plan.alpha:g} in total"),
     ]
+    if plan.tuning is not None:
+        tuned = plan.tuning
+        chosen = ", ".join(f"{act} {value}" for act, value in tuned.chosen.items())
+        values = ", ".join(map(str, tuned.values))
+        entries.append(
+            ("tuning", f"{tuned.key} from {values}, {count(len(tuned.seeds), 'seed')} on held-out images: {chosen}")
+        )
     if plan.all_pairs:
         entries.append(("all pairs", "candidates also against each other (Tukey), a family with its own error rate"))
     if plan.added_acts or plan.added_seeds:
         added = [*plan.added_acts, *(f"seed {seed}" for seed in plan.added_seeds)]
         entries.append(("added", f"{', '.join(added)}, beyond the plan: their results are exploratory"))
     return entries + [("note", note) for note in plan.notes]
+
+
+def _split(plan: Plan) -> str:
+    return "" if plan.split == "val" else f", on the split {plan.split}, scored once after the last run"
 
 
 def _gaps(plan: Plan) -> str:

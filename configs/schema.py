@@ -272,6 +272,7 @@ class Train(Frozen):
     patience: Count = 0
     freeze: list[str] = []
     single_cls: bool = False
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     seed: Seed = 0
     deterministic: bool = False
     device: str = "auto"
@@ -302,6 +303,8 @@ class Run(Frozen):
     exist_ok: bool = False
     plan: str | None = None  # of a comparison, set by compare.py: its hash and the time at which it was written
     loggers: list[str] = ["tensorboard"]  # names of engine.loggers.LOGGERS, which checks them before a run starts
+    arm: str | None = None  # set by compare.py: the arm's label, None for the activation's
+    varies: list[str] = []  # set by compare.py with `arm`: the config keys in which the arms differ
 
 
 class Config(Frozen):

@@ -17,6 +17,7 @@ from data.annotations import Annotations
 from data.augment import Augmentation
 from data.cache_dir import cache_folder
 from data.coco import read_coco
+from data.holdout import hold_out
 from data.image_cache import ImageStore, choose_cache, disk_store
 from data.loader import EvalLoader, TrainLoader
 from data.samples import EvalSamples, ResizeMode, TrainSamples, base_image
@@ -31,6 +32,7 @@ __all__ = [
     "TrainLoader",
     "build_eval_loader",
     "build_train_loader",
+    "hold_out",
     "load_dataset",
 ]
 

@@ -88,7 +88,7 @@ def declare(folder: Path, plan: Plan) -> None:
     """Let all runs of a folder name this plan and start when it was written."""
 
     def change(record: dict[str, Any]) -> None:
-        record["config"]["run"] = {"plan": plan.reference}
+        record["config"].setdefault("run", {})["plan"] = plan.reference
         start = {key: record[key] for key in ("code", "machine", "device")}
         record["starts"] = [{**start, "time": plan.created}]
 

@@ -1,0 +1,58 @@
+"""The scores of a run on a split that no choice saw: scores.json in its folder, written once, after all training."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from comparison.plan import Plan
+from comparison.runs import SCORES, Run
+from core.files import write_text
+
+WEIGHTS = Path("weights", "last.pt")
+Score = Callable[[Path, str], Mapping[str, float | None]]
+"""Scores the weights in a file on a split: the metrics by column of results.csv, None if undefined."""
+
+
+def score_all(plan: Plan, runs: Sequence[Run], score: Score, *, show: Callable[[str], None] = print) -> list[Run]:
+    """The runs with their scores on the plan's split; those without scores.json are scored, each once.
+
+    ValueError if the weights of a run are not those that were scored.
+    """
+    scored = []
+    for run in runs:
+        if run.status != "finished":
+            scored.append(run)
+            continue
+        file, weights = run.folder / SCORES, run.folder / WEIGHTS
+        digest = _sha256(weights)
+        content = run.scores
+        if not content:
+            show(f"{run.folder.name}: scoring its last epoch on {plan.split}")
+            content = {
+                "split": plan.split,
+                "epoch": run.rows[-1]["epoch"],
+                "weights_sha256": digest,
+                "data_sha256": _sha256(Path(run.record["config"]["data"][plan.split]["annotations"])),
+                "metrics": dict(score(weights, plan.split)),
+            }
+            write_text(file, json.dumps(content, indent=2) + "\n")
+        if (content.get("split"), content.get("weights_sha256")) != (plan.split, digest):
+            raise ValueError(f"{file}: written for other weights or another split than {weights} on {plan.split}")
+        scored.append(run.with_scores(content))
+    return scored
+
+
+def check_scored(plan: Plan, runs: Sequence[Run]) -> None:
+    """ValueError if a finished run has no scores on the split that the plan names."""
+    for run in runs:
+        if run.status == "finished" and run.scores.get("split") != plan.split:
+            raise ValueError(
+                f"{run.folder}: not scored on {plan.split} yet; it is done after the last run: rerun the command of "
+                "the comparison"
+            )
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,118 @@
+"""A comparison on the split that no choice saw: scored once, at the end, and read by the report."""
+
+import json
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import compare
+from comparison.runs import read_runs
+from comparison.scores import WEIGHTS, score_all
+from comparison.summary import PRIMARY
+from tests.comparison.made_runs import edit_record, plan_of, report_of, write_comparison
+from tests.support.checkpoints import write_data
+from tests.support.scripts import run
+from yolo import YOLO
+
+ACTS = ("relu", "mish")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comparison.figures.draw", lambda *_: {})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Mish is far better on val; each run has weights and names its test annotations."""
+    place, annotations = tmp_path / "runs", tmp_path / "test.json"
+    annotations.write_text("{}")
+    write_comparison(place, gains={"relu": 0.0, "mish": 8.0}, seeds=range(3))
+    for each in read_runs([place]):
+        (each.folder / "weights").mkdir()
+        (each.folder / WEIGHTS).write_text(each.folder.name)
+        edit_record(
+            each.folder, lambda record: record["config"].update(data={"test": {"annotations": str(annotations)}})
+        )
+    return place
+
+
+def made(weights: Path, split: str) -> Mapping[str, float | None]:
+    """On test, relu is better, by 4 points on average."""
+    name = weights.parents[1].name
+    return {PRIMARY: 0.3 + 0.04 * name.startswith("relu") + 0.001 * int(name[-1]) * (1 + name.startswith("mish"))}
+
+
+def test_the_primary_metric_is_that_of_the_split(folder: Path, undrawn: None) -> None:
+    plan = plan_of(ACTS, range(3), split="test")
+    score_all(plan, read_runs([folder]), made)
+    _, numbers = report_of(folder, plan)
+    values = {
+        act: [100 * made(folder / f"{act}-s{seed}" / WEIGHTS, "test")[PRIMARY] for seed in range(3)] for act in ACTS
+    }
+    metric = numbers["metrics"][PRIMARY]
+    assert metric["title"] == "mAP50-95, last epoch on test"
+    for act in ACTS:
+        assert metric["arms"][act]["mean"] == pytest.approx(statistics.fmean(values[act]))
+    assert numbers["verdicts"]["mish"]["kind"] == "lower" and numbers["exploratory"] == []
+    assert "on the split test, scored once" in json.dumps(numbers["plan_words"])
+    _, numbers = report_of(folder, plan_of(ACTS, range(3)))  # the same runs in a plan of val
+    assert numbers["verdicts"]["mish"]["kind"] == "higher"
+
+
+def test_runs_are_scored_once_and_only_with_the_weights_they_have(folder: Path, undrawn: None) -> None:
+    plan, calls = plan_of(ACTS, range(3), split="test"), []
+
+    def score(weights: Path, split: str) -> Mapping[str, float | None]:
+        calls.append((weights.parents[1].name, split))
+        return made(weights, split)
+
+    score_all(plan, read_runs([folder]), score)
+    score_all(plan, read_runs([folder]), score)
+    assert sorted(calls) == sorted((f"{act}-s{seed}", "test") for act in ACTS for seed in range(3))
+    (folder / "mish-s1" / WEIGHTS).write_text("trained on")
+    with pytest.raises(ValueError, match=r"mish-s1.scores\.json: written for other weights"):
+        score_all(plan, read_runs([folder]), score)
+
+
+def test_a_report_without_the_scores_is_refused(folder: Path, undrawn: None) -> None:
+    plan = plan_of(ACTS, range(3), split="test")
+    score_all(plan, read_runs([folder]), made)
+    (folder / "relu-s2/scores.json").unlink()
+    with pytest.raises(ValueError, match="relu-s2: not scored on test yet"):
+        report_of(folder, plan)
+
+
+def test_all_are_scored_on_the_same_images(folder: Path, undrawn: None) -> None:
+    plan = plan_of(ACTS, range(3), split="test")
+    score_all(plan, read_runs([folder]), made)
+    file = folder / "relu-s2/scores.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "data_sha256": "other"}))
+    with pytest.raises(ValueError, match=r"data\.test.*relu-s2"):
+        report_of(folder, plan)
+
+
+def test_the_split_belongs_to_the_plan() -> None:
+    plan = plan_of(ACTS, range(3), split="test")
+    with pytest.raises(ValueError, match="split"):
+        plan.merged(plan_of(ACTS, range(3)))
+    with pytest.raises(ValueError, match="looks.*scored once"):
+        plan_of(ACTS, range(3), split="test", interim=(2, 3))
+
+
+@pytest.mark.slow
+def test_the_scores_are_those_of_val_py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    data = write_data(tmp_path, train=8, val=2, test=3)
+    small = ["--imgsz", 64, "--batch", 4, "--workers", 0, "--amp", "off", "--epochs", 1, "--probe", 0]
+    words = ["--acts", "relu", "mish", "--seeds", 1, "--split", "test", "--data", data, "--project", tmp_path]
+    assert run(compare.main, "compare.py", *words, *small, "--device", "cpu") == 0
+    for act in ACTS:
+        place = tmp_path / "exp" / f"{act}-s0"
+        scores = json.loads((place / "scores.json").read_text())
+        expected = YOLO(place / WEIGHTS, device="cpu").val(split="test", batch=1, workers=0, progress=False)
+        columns = {name: value if value >= 0 else None for name, value in expected.stats.columns().items()}
+        assert scores["metrics"] == pytest.approx(columns) and PRIMARY in columns
+        assert scores["split"] == "test" and expected.stats.images == 3

@@ -1,0 +1,158 @@
+"""Tuning before a comparison: equal budgets, fresh seeds, held-out images, the frozen choice, the report."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import compare
+from comparison import runner, tuning
+from comparison.cli_spec import arms_from
+from comparison.plan import read_plan
+from comparison.report import summarise
+from comparison.runs import Run
+from comparison.summary import PRIMARY, Timing, TuningCurve, TuningSummary
+from tests.comparison.made_runs import plan_of, write_comparison
+from tests.comparison.test_runner import STUB
+from tests.support.checkpoints import write_data
+from tests.support.scripts import run
+
+SMALL = ("--imgsz", 64, "--batch", 4, "--workers", 0, "--amp", "off", "--epochs", 1, "--probe", 0, "--device", "cpu")
+LR = "train.lr=0.001,0.002,0.004"
+
+
+def grid_of(*words: str) -> tuning.Grid:
+    arguments = compare.parse(list(words))
+    return tuning.grid_from(arguments, arms_from(arguments, {}), {})
+
+
+def outcomes(grid: tuning.Grid, scores: dict[str, dict[float, list[float | None]]]) -> list[Run]:
+    """Runs of the tuning with these mAPs by arm and value; None for a failed run."""
+    runs = []
+    for act, by_value in scores.items():
+        for value, each in by_value.items():
+            for seed, score in zip(grid.plan.seeds, each, strict=True):
+                rows = () if score is None else ({"epoch": 1.0, PRIMARY: 0.9}, {"epoch": 2.0, PRIMARY: score})
+                status = "failed" if score is None else "finished"
+                label = f"{act}, train.lr={value}"
+                runs.append(Run(folder=Path(label), act=label, seed=seed, status=status, record={}, rows=rows))
+    return runs
+
+
+def test_every_arm_gets_the_same_values_and_seeds_and_no_validation_image() -> None:
+    grid = grid_of("--acts", "relu", "mish", "--tune", LR, "--tune-seeds", "3")
+    plan = grid.plan
+    assert plan.seeds == (1000, 1001, 1002) and len(plan.runs) == 2 * 3 * 3
+    tried = [(plan.arms[each.act]["model.act"], plan.arms[each.act]["train.lr"], each.seed) for each in plan.runs]
+    assert sorted(tried) == [
+        (act, value, seed) for act in ("mish", "relu") for value in (0.001, 0.002, 0.004) for seed in plan.seeds
+    ]
+    assert all(plan.overrides_of(each)["train.holdout"] == tuning.HOLDOUT for each in plan.runs)
+    assert "train.lr" in plan.varies and grid.common == 0.002
+
+
+def test_the_largest_mean_of_the_last_epoch_is_chosen() -> None:
+    grid = grid_of("--acts", "relu", "mish", "--tune", LR)
+    scores: dict[str, dict[float, list[float | None]]] = {
+        "relu": {0.001: [0.30, 0.30], 0.002: [0.20, 0.41], 0.004: [0.25, 0.25]},  # means 0.30, 0.305, 0.25
+        "mish": {0.001: [0.40, 0.20], 0.002: [0.30, 0.30], 0.004: [None, 0.90]},  # a tie; the third failed once
+    }
+    chosen = tuning.choose(grid, outcomes(grid, scores), common_trained=False)
+    assert chosen.chosen == {"relu": 0.002, "mish": 0.001} and chosen.scores["mish"][2] == (None, 0.90)
+    scores["mish"] = {value: [None, 0.5] for value in (0.001, 0.002, 0.004)}
+    with pytest.raises(ValueError, match=r"every value of train\.lr failed for mish"):
+        tuning.choose(grid, outcomes(grid, scores), common_trained=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tune", "train.lr=0.001"], "two or more values"),
+        (["--tune", "train.lrr=0.001,0.002"], "train.lrr"),
+        (["--tune", "train.lr=0.001,-1"], "train.lr"),
+        (["--tune", "train.seed=1,2"], "set by the comparison itself"),
+        (["--tune", LR, "--tune-seeds", "0"], "--tune-seeds 0"),
+        (["--tune", LR, "--seeds", "0,1001"], "seed 1001 is one of --seeds"),
+        (["--tune", LR, "--budget", "time"], "--budget time"),
+    ],
+)
+def test_invalid_tuning(words: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said) as error:
+        grid_of("--acts", "relu", "mish", *words)
+    assert "\n" not in str(error.value)
+
+
+def test_arms_that_set_the_tuned_key_are_refused() -> None:
+    with pytest.raises(ValueError, match="the arms differ in it already"):
+        grid_of("--arm", "A", "train.lr=0.001", "--arm", "B", "augment.mosaic=0", "--tune", LR)
+
+
+@pytest.mark.slow
+def test_the_choice_is_frozen_before_fresh_seeds_are_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner.train_all, "__kwdefaults__", {**runner.train_all.__kwdefaults__, "trainer": STUB})
+    monkeypatch.setattr("comparison.figures.draw", lambda *_: {})
+    folder = tmp_path / "runs/compare/exp"
+    (folder / "tuning").mkdir(parents=True)
+    behaviour = {"relu_train.lr=0.004-s1000": {"map": 0.5}, "mish_train.lr=0.001-s1000": {"map": 0.5}}
+    (folder / "tuning/behaviour.json").write_text(json.dumps(behaviour))
+    words = ["--acts", "relu", "mish", "--seeds", 2, "--tune", LR, "--data", write_data(tmp_path), *SMALL]
+    assert run(compare.main, "compare.py", *words, "--tune-common") == 0
+    plan = read_plan(folder)
+    assert plan is not None and plan.tuning is not None
+    assert plan.tuning.chosen == {"relu": 0.004, "mish": 0.001} and plan.tuning.common == 0.002
+    assert {each.act: plan.overrides_of(each)["train.lr"] for each in plan.runs} == {"relu": 0.004, "mish": 0.001}
+    assert all("train.holdout" not in plan.overrides_of(each) for each in plan.runs)
+    written, begun = (
+        (folder / "plan.json").stat().st_mtime,
+        json.loads((folder / "started.jsonl").read_text().splitlines()[0])["time"],
+    )
+    tuned = [json.loads(line)["time"] for line in (folder / "tuning/started.jsonl").read_text().splitlines()]
+    assert max(tuned) <= written <= begun and len(tuned) == 2 * 3 * 2
+    out = capsys.readouterr().out
+    assert "relu, mish chose the end of the range" in out or "relu and mish chose the end of the range" in out
+    report = json.loads((folder / "report.json").read_text())
+    assert report["tuning"]["curves"][0]["means"] == [10.0, 10.0, 30.0] and report["tuning"]["curves"][0]["chosen"] == 2
+    assert len(report["tuning"]["common_verdicts"]) == 1
+    common = read_plan(folder / "common")
+    assert common is not None and {common.overrides_of(each)["train.lr"] for each in common.runs} == {0.002}
+
+    (folder / "tuning/behaviour.json").write_text(json.dumps({"mish_train.lr=0.002-s1000": {"map": 0.9}}))
+    before = len(tuned)
+    assert run(compare.main, "compare.py", *words, "--tune-common") == 0  # resumed: nothing is chosen again
+    assert read_plan(folder) == plan
+    assert len((folder / "tuning/started.jsonl").read_text().splitlines()) == before
+    assert run(compare.main, "compare.py", *words[:-2], "--device", "cpu", "--tune", "train.lr=0.001,0.002") == 2
+
+
+def test_the_page_shows_the_curve_and_what_was_not_run(tmp_path: Path) -> None:
+    from comparison import figures, render, wording
+    from comparison.analysis import analyse
+    from comparison.plan import Tuning
+    from comparison.runs import read_runs
+
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 1.0}, seeds=range(2))
+    tuned = Tuning(
+        key="train.lr", values=(0.001, 0.004), seeds=(1000,), holdout=0.2, common=0.001, common_trained=False,
+        scores={"relu": ((0.3,), (0.2,)), "mish": ((None,), (0.4,))}, chosen={"relu": 0.001, "mish": 0.004},
+    )  # fmt: skip
+    curves = (
+        TuningCurve(act="relu", means=(30.0, 20.0), runs=((30.0,), (20.0,)), chosen=0, at_edge=True),
+        TuningCurve(act="mish", means=(None, 40.0), runs=((None,), (40.0,)), chosen=1, at_edge=True),
+    )
+    shown = TuningSummary(
+        key="train.lr", values=(0.001, 0.004), common=0.001, curves=curves, common_verdicts=(),
+        words=wording.tuning(tuned, curves, compared=False),
+    )  # fmt: skip
+    runs, plan = read_runs([tmp_path]), plan_of(("relu", "mish"), range(2), tuning=tuned)
+    outcome, larger = analyse(runs, plan)
+    summary = summarise(outcome, larger, runs, plan, timing=Timing(), tuning=shown)
+    palette = figures.Palette(outcome.acts, baseline="relu")
+    figure = figures.plot_tuning(shown, palette)
+    lines = {tuple(map(float, line.get_ydata())) for line in figure.axes[0].lines}
+    assert {(30.0, 20.0), (40.0,)} <= lines and figure.axes[0].get_xscale() == "log"
+    page = render.page(summary, {"tuning": figure}, palette)
+    assert "was not run (--tune-common)" in page and 'id="tuning"' in page and "failed" in page
+    assert "20 % of the training images" in page
