@@ -183,8 +183,12 @@ def save(figures: Mapping[str, Figure], folder: Path) -> None:
 
 def signed_points(value: float, interval: tuple[float, float] | None = None) -> str:
     """A difference in points with its interval: +0.82 [+0.10, +1.54]."""
-    ends = "" if interval is None else f" [{wording.signed(interval[0])}, {wording.signed(interval[1])}]"
-    return f"{wording.signed(value)}{ends}".replace("-", "−")
+    return f"{wording.signed(value)}{'' if interval is None else ' ' + signed_interval(interval)}".replace("-", "−")
+
+
+def signed_interval(interval: tuple[float, float]) -> str:
+    """An interval in points: [+0.10, +1.54]."""
+    return f"[{wording.signed(interval[0])}, {wording.signed(interval[1])}]".replace("-", "−")
 
 
 def times_ratio(value: float, interval: tuple[float, float] | None = None) -> str:

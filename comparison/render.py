@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from comparison import wording
-from comparison.figures import Palette, inline_svg, signed_points, times_ratio
+from comparison.figures import Palette, inline_svg, signed_interval, signed_points, times_ratio
 from comparison.summary import POINTS, PRIMARY, Field, Metric, Outcome, Requirement, Summary, TimingRow
 from core.text import format_duration
 
@@ -122,8 +122,30 @@ def build(
 ARM = (Column("activation", text=True), lambda act: Cell(act, act))
 
 
-def main_table(outcome: Outcome, palette: Palette) -> Table:
+def image_columns(summary: Summary) -> list[tuple[Column, Callable[[str], Cell]]]:
+    """The intervals over validation images; none without stored detections."""
+    sampling, level = summary.image_sampling, wording.level(summary.planned.alpha)
+
+    def interval(both: bool) -> Callable[[str], Cell]:
+        def cell(act: str) -> Cell:
+            effect = sampling.effects.get(act)
+            if act == summary.planned.baseline:
+                return Cell("baseline", 0.0)
+            ends = None if effect is None else effect.both if both else effect.interval
+            return Cell("not available") if ends is None else Cell(signed_interval(ends), ends[1] - ends[0])
+
+        return cell
+
+    count = "" if sampling.images is None else f"{sampling.images:,} images, "
+    return [
+        (Column("over validation images", f"{count}points, simultaneous {level} CI"), interval(False)),
+        (Column("new seeds and images", f"points, simultaneous {level} CI"), interval(True)),
+    ]
+
+
+def main_table(summary: Summary, palette: Palette) -> Table:
     """All metrics, one row per activation."""
+    outcome = summary.planned
     metrics, primary, time = outcome.metrics, outcome.primary, outcome.time
     measured = [metric for metric in metrics.values() if metric.measured]
     descriptive = [each for each in measured if each.unit == POINTS and each.key not in (PRIMARY, "until")]
@@ -147,7 +169,8 @@ def main_table(outcome: Outcome, palette: Palette) -> Table:
     columns = [
         ARM,
         (Column("mAP50-95", "last epoch, points"), mean_of(primary, points)),
-        (Column("difference", f"points, {_level(primary)}"), difference_of(primary, outcome)),
+        (Column("difference", f"points, over seeds, {_level(primary)}"), difference_of(primary, outcome)),
+        *image_columns(summary),
         (Column("every run", "by seed, points"), every_run),
         *((_points_column(metric), mean_of(metric, points)) for metric in descriptive),
         (Column("time per epoch", "training, s"), mean_of(metrics["epoch_seconds"])),
@@ -244,7 +267,7 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["breakable"] = breakable
-    outcome, metrics = summary.planned, summary.planned.metrics
+    outcome, metrics, images = summary.planned, summary.planned.metrics, summary.image_sampling
     svg = {
         key: [_svg(drawn[name], name, paired=len(names) > 1 and names[1] in drawn) for name in names if name in drawn]
         for key, names in PICTURES.items()
@@ -256,11 +279,14 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         subtitle=wording.subtitle(summary),
         failed=wording.failures(summary),
         exploratory="; ".join(outcome.exploratory),
-        candidates=[(act, palette.variable(act), _memory(outcome, act)) for act in outcome.candidates],
+        candidates=[
+            (act, palette.variable(act), _memory(outcome, act), wording.image_effect(images, act, outcome))
+            for act in outcome.candidates
+        ],
         required=wording.required_seeds(summary),
         no_picture=outcome.primary.note or wording.PAGE["no_candidate"],
         svg=svg,
-        main_table=main_table(outcome, palette),
+        main_table=main_table(summary, palette),
         notes=[note for key, note in wording.NOTES.items() if key not in metrics or metrics[key].measured],
         secondary=secondary_table(outcome, palette),
         budget_words=wording.budgets(summary),
@@ -270,7 +296,7 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         variation=wording.variation(summary),
         larger=summary.larger
         and {"why": "; ".join(summary.larger.exploratory), "lines": verdict_lines(summary.larger)},
-        method=wording.method(outcome, summary.setting.pairing),
+        method=[*wording.method(outcome, summary.setting.pairing), *wording.image_sampling(images)],
         run_table=run_table(summary, palette),
     )
 
@@ -309,6 +335,7 @@ def terminal(summary: Summary, path: Path) -> str:
     if outcome.exploratory:
         lines.append(f"EXPLORATORY: {'; '.join(outcome.exploratory)}")
     lines += [*summary.recommendation, "", *(f"  {line}" for line in verdict_lines(outcome))]
+    lines += [f"  {act}: {wording.image_effect(summary.image_sampling, act, outcome)}" for act in outcome.candidates]
     lines += ["", *_terminal_table(outcome), ""]
     lines += [f"excluded from timing: {each.act}, seed {each.seed}: {each.reason}" for each in outcome.excluded]
     if required := wording.required_seeds(summary):

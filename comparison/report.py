@@ -11,7 +11,9 @@ from pathlib import Path
 
 from comparison import wording
 from comparison.analysis import TIME_COLUMNS, analyse, learning_curve, total
+from comparison.evaluation import evaluate_all
 from comparison.fingerprint import EPOCHS, check_comparable, deviations, pairing, run_settings
+from comparison.image_bootstrap import sample_images
 from comparison.plan import Plan, read_plan
 from comparison.runs import Run, read_runs
 from comparison.statistics import minimal_detectable, seeds_for_equivalence, seeds_needed, sigma_upper
@@ -89,6 +91,7 @@ def summarise(
     planned: Outcome, larger: Outcome | None, runs: Sequence[Run], plan: Plan | None, *, timing: Timing
 ) -> Summary:
     """The summary of analysed runs."""
+    evaluations = evaluate_all(runs)
     is_control = plan is not None and plan.aa
     return Summary(
         format=FORMAT,
@@ -102,6 +105,7 @@ def summarise(
         plan=None if plan is None else plan.to_json(),
         plan_words=wording.plan_record(plan),
         timing=timing,
+        image_sampling=sample_images(planned, runs, evaluations),
     )
 
 

@@ -12,6 +12,7 @@ from comparison.statistics import Comparison, Difference, classify, seeds_for_eq
 from comparison.summary import (
     POINTS,
     Failures,
+    ImageSampling,
     Kind,
     Metric,
     Outcome,
@@ -24,6 +25,7 @@ from core.limits import MAX_DATA_WAIT_FRACTION
 from core.text import format_duration
 
 MIN_SEEDS, GOOD_SEEDS = 3, 5  # for a verdict; for a useful one
+MAX_LISTED = 5  # runs in a sentence
 
 # ------------------------------------------------------------------------------------------------- numbers in sentences
 
@@ -190,6 +192,43 @@ def _more_seeds(comparison: Comparison, margin: float) -> str:
     if more is not None and more <= 0:
         return ""
     return f"; about {seeds_or_more(more)} more seeds needed to detect {margin:g} {POINTS}"
+
+
+def image_effect(sampling: ImageSampling, act: str, outcome: Outcome) -> str:
+    """How far the choice of validation images matters to a candidate's difference."""
+    effect, what = sampling.effects.get(act), level(outcome.alpha)
+    if effect is None:
+        why = f" ({sampling.missing[0]})" if sampling.missing else ""
+        return f"interval over validation images not available{why}"
+    few = f" from {count(len(effect.seeds), 'seed')}" if len(effect.seeds) < len(outcome.seeds) else ""
+    images = "" if sampling.images is None else f" ({sampling.images:,})"
+    text = (
+        f"{what} CI over validation images{images} {signed(effect.interval[0])} to {signed(effect.interval[1])}, "
+        f"standard deviation {effect.sd:.2f} points{few}"
+    )
+    if effect.redrawn:
+        return f"{text}; each seed has its own images, so the interval over seeds holds for new images as well"
+    if effect.both is None:
+        return text
+    return f"{text}; for new seeds and new images {signed(effect.both[0])} to {signed(effect.both[1])}"
+
+
+def image_sampling(sampling: ImageSampling) -> list[str]:
+    """How the intervals over validation images were computed, and the runs without them."""
+    lines = []
+    if sampling.effects:
+        lines.append(
+            f"Over validation images: paired bootstrap of {sampling.resamples:,} resamples of the stored detections of "
+            "the last epoch, the same images for all runs, of the difference averaged over seeds; simultaneous for all "
+            "candidates. The seeds are held fixed. For new seeds and new images: the variances are added (squares of "
+            "the half-widths); what depends on seed and image together is counted twice, so this interval is rather "
+            "too wide."
+        )
+    if sampling.missing:
+        shown = "; ".join(sampling.missing[:MAX_LISTED])
+        more = len(sampling.missing) - MAX_LISTED
+        lines.append(f"Without stored detections: {shown}{f'; and {more} more' if more > 0 else ''}.")
+    return lines
 
 
 def headline(metric: Metric, baseline: str) -> str:
@@ -418,7 +457,9 @@ def subtitle(summary: Summary) -> str:
     """What was compared, how often, on what."""
     outcome = summary.planned
     compared = f"{', '.join(outcome.candidates)} vs {outcome.baseline} (baseline)"
-    return " · ".join([compared, count(len(outcome.seeds), "seed"), *summary.setting.words])
+    images = summary.image_sampling.images
+    pictures = "number of validation images not recorded" if images is None else count(images, "validation image")
+    return " · ".join([compared, count(len(outcome.seeds), "seed"), pictures, *summary.setting.words])
 
 
 def effects_title(outcome: Outcome) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from types import TracebackType
 
+import numpy as np
 from torch import nn
 
 from core.device import out_of_memory
@@ -20,7 +21,7 @@ from data.issues import count_issues, list_issues, summarize_issues, write_issue
 from data.loader import LoaderError, as_loader_error
 from engine.checkpoint import initial_weights, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from engine.contention import OtherProcesses
-from engine.evaluation.coco import write_predictions
+from engine.evaluation.coco import write_ground_truth, write_predictions
 from engine.evaluation.evaluate import EvalResult, evaluate
 from engine.evaluation.ground_truth import GroundTruth
 from engine.loggers import EpochEnd, Row, RunEnd, RunStart, make_loggers
@@ -58,6 +59,7 @@ class TrainingRun:
         if self.config.train.profile:
             setup.notes.append(profile_steps(self.trainer, self.train_loader, self.config.train.profile))
         self.memory, self.others = PeakMemory(setup.device.device), OtherProcesses()
+        self.last_predictions: np.ndarray | None = None  # of the newest validation, as in EvalResult
         run = self.config.run
         self.folder = increment_path(run.project, run.name, run.exist_ok) if resumed is None else resumed.folder
         self._lock = lock_run_folder(self.folder)
@@ -96,6 +98,7 @@ class TrainingRun:
             initial_weights=initial_sha256,
             batches_per_epoch=len(self.train_loader),
             skipped=count_issues(self.issues),
+            images={split: len(annotations) for split, annotations in self.setup.splits.items()},
         )
         write_run(self.folder / "run.json", record)
         plots.plot_dataset(self.folder / "labels.png", self.setup.splits["train"])
@@ -156,6 +159,7 @@ class TrainingRun:
         """
         trainer, state = self.trainer, self.trainer.state
         row = self._close_epoch(losses, result)
+        self.last_predictions = result.predictions if result is not None else None
         parameters = dict(trainer.eval_model.named_parameters())
         activations = {name: parameters[name].detach() for name in self.setup.learnable}
         row |= {f"act/{name}": float(value.mean()) for name, value in activations.items()}
@@ -212,6 +216,7 @@ class TrainingRun:
         """Score the best weights with pycocotools, draw the pictures, complete run.json, and close the loggers."""
         trainer, folder, state = self.trainer, self.folder, self.trainer.state
         trainer.clock.close_epoch()
+        self._write_last_predictions()
         scored = f"best epoch {state.best_epoch} of {state.epoch}"
         if (folder / "weights" / "best.pt").is_file():
             trainer.eval_model.load_state_dict(load_checkpoint(folder / "weights" / "best.pt")["model"])
@@ -247,6 +252,17 @@ class TrainingRun:
         )
         for logger in self.loggers:
             logger.end(RunEnd(numbers, summary))
+
+    def _write_last_predictions(self) -> None:
+        """Write the detections of the last epoch's weights and the objects they are scored against.
+
+        A run that was stopped after its last epoch has them no more and detects once more.
+        """
+        predictions = self.last_predictions
+        if predictions is None:
+            predictions = self.validate().predictions
+        write_predictions(self.folder / "predictions_last.json", predictions, self.truth)
+        write_ground_truth(self.folder / "ground_truth.json", self.truth)
 
     def stop_message(self) -> str:
         """One line on where a stopped run stands, and the command that resumes it."""
