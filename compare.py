@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a comparison; returns the exit code."""
     arguments = parse(argv)
     given = overrides(arguments)
+    if arguments.verify:
+        return verify_runs([Path(each) for each in arguments.verify])
 
     from comparison import ray_runner, runner, timing_probe
     from comparison.arms import parse_arms
@@ -112,6 +114,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     )
     add("--timing", action="store_true", help="also measure the training step in isolation")
     add("--report", nargs="+", metavar="DIR", help="report on a finished comparison, or on any runs, without training")
+    add("--verify", nargs="+", metavar="DIR", help="score the weights of finished runs again, without training")
     add(
         "--allow",
         nargs="+",
@@ -122,9 +125,26 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add_config_flags(parser)
     parser.set_defaults(cfg="yolo-mish.yaml")
     arguments = parser.parse_args(argv)
-    if bool(arguments.acts) == bool(arguments.report):
-        parser.error("expected --acts with the activations to compare, or --report with the folders of finished runs")
+    if sum(map(bool, (arguments.acts, arguments.report, arguments.verify))) != 1:
+        parser.error(
+            "expected --acts with the activations to compare, or --report or --verify with the folders of finished runs"
+        )
     return arguments
+
+
+def verify_runs(folders: Sequence[Path]) -> int:
+    """Score the weights of each run again and compare them with results.csv, one line each; 1 if any differs."""
+    from comparison.runs import read_runs
+    from engine.verify import verify
+
+    wrong = 0
+    for run in read_runs(folders):
+        equal, line = (
+            verify(run.folder, run.rows) if run.status == "finished" else (False, f"not verified: {run.status}")
+        )
+        print(f"{run.folder.name}: {line}", flush=True)
+        wrong += not equal
+    return int(wrong > 0)
 
 
 def common_overrides(
