@@ -21,7 +21,7 @@ from core.text import format_duration
 
 PICTURES = {
     "answer": ("answer", "answer_wide"), "curves": ("curves", "curves_wide"), "runs": ("runs",), "times": ("times",),
-    "timing": ("timing",),
+    "timing": ("timing",), "tradeoff": ("tradeoff",),
 }  # fmt: skip
 T = TypeVar("T")
 TEXT_COLUMNS = ("activation", "status", "reason", "time_excluded", "folder")
@@ -286,6 +286,7 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         required=wording.required_seeds(summary),
         no_picture=outcome.primary.note or wording.PAGE["no_candidate"],
         svg=svg,
+        limits=wording.limits(summary),
         main_table=main_table(summary, palette),
         notes=[note for key, note in wording.NOTES.items() if key not in metrics or metrics[key].measured],
         secondary=secondary_table(outcome, palette),

@@ -481,6 +481,44 @@ def effects_title(outcome: Outcome) -> str:
     return f"Observed differences from {base}, {seeds}: no verdict"
 
 
+def tradeoff_title(outcome: Outcome) -> str:
+    """The title of the figure of gain against cost."""
+    return f"{'Exploratory: gain' if outcome.exploratory else 'Gain'} against cost, relative to {outcome.baseline}"
+
+
+def limits(summary: Summary) -> list[tuple[str, str]]:
+    """What the result does not say, by subject."""
+    same, sampling = summary.setting.same, summary.image_sampling
+    data = Path(str(same.get("config.data.root", "one data set"))).name
+    epochs, lr = same.get("config.train.epochs"), same.get("config.train.lr")
+    images = "the validation images" if sampling.images is None else count(sampling.images, "validation image")
+    if any(effect.redrawn for effect in sampling.effects.values()):
+        chance = "Each seed has its own images of the same kind."
+    elif sampling.effects:
+        chance = "The interval over seeds holds for these images; that for new seeds and new images is given beside it."
+    else:
+        chance = "The interval over seeds holds for these images alone; how far others would change it is not known."
+    return [
+        ("Data", f"All runs are of one kind of data ({data}). On other data the order may be another."),
+        (
+            "Schedule",
+            f"{'The schedule' if epochs is None else f'{epochs} epochs'} of this length: a longer or shorter training "
+            "may change the size of a difference, and its sign.",
+        ),
+        (
+            "Tuning",
+            f"All activations share {'' if lr is None else f'the learning rate {lr} and '}all other settings. With "
+            "settings tuned for each of them, the result may be another.",
+        ),
+        ("Images", f"The mAP is that on {images}. {chance}"),
+        (
+            "Machine",
+            f"Time, memory and latency are those of {same.get('device', 'the machine of the runs')}. Another device, "
+            "image size or batch size may change the ratios.",
+        ),
+    ]
+
+
 def curves_title(outcome: Outcome) -> str:
     """The title of the learning curves: the largest observed mAP under either budget."""
 
@@ -535,6 +573,10 @@ PAGE = {
     "effects": (
         "One row per activation, compared with the baseline. A difference is significant if its interval excludes "
         "0, a time ratio if its interval excludes ×1. Small dots are single seeds."
+    ),
+    "tradeoff": (
+        "Up is a higher mAP, right is a longer training. A mark whose interval crosses a black line is not "
+        "distinguished from the baseline in that direction."
     ),
     "table": (
         "mAP and AP in points (100 × the fraction), of the EMA weights after the last epoch: mean ± standard "
