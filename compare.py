@@ -96,6 +96,12 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--budget", choices=("epochs", "time"), default="epochs", help="equal epochs, or equal training time")
     add("--margin", type=float, default=0.005, help="equivalence margin (mAP, as a fraction)")
     add(
+        "--target",
+        type=float,
+        metavar="MAP",
+        help="also report the epochs to this mAP50-95 (a fraction, as in 0.3)",
+    )
+    add(
         "--sigma",
         type=float,
         default=0.006,

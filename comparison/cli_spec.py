@@ -61,6 +61,7 @@ def plan_from(
         "interim": parse_numbers(arguments.looks, "--looks") if arguments.looks else (),
         "budget": arguments.budget,
         "aa": arguments.aa,
+        "target": arguments.target,
         "sigma_assumed": arguments.sigma,
         "notes": tuple(notes),
     }

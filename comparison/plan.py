@@ -23,7 +23,7 @@ AA_SUFFIX = " (other seeds)"  # label suffix of the second arm of an A/A control
 VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training step, assumed for the estimate
 # Fields that must agree when a comparison is resumed; seeds and arms may be added.
 FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin": "margin", "alpha": "alpha",
-         "budget": "budget", "aa": "same"}  # fmt: skip
+         "budget": "budget", "aa": "same", "target": "target"}  # fmt: skip
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Overrides = dict[str, JsonValue]
@@ -60,6 +60,7 @@ class Plan(BaseModel):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     budget: Literal["epochs", "time"] = "epochs"
     aa: bool = Field(False, alias="same")  # A/A control: one activation against itself under other seeds
+    target: Annotated[float, Field(gt=0, lt=1)] | None = None  # mAP50-95 as a fraction, for the epochs to reach it
     sigma_assumed: Annotated[float, Field(gt=0)] = SIGMA
     notes: tuple[str, ...] = ()
     step_ms: dict[str, float] = {}  # time of a training step by arm, from the probe; empty without one

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from comparison import wording
+from comparison.causes import ERROR_KINDS
 from comparison.figures import Palette, inline_svg, signed_interval, signed_points, times_ratio
 from comparison.summary import POINTS, PRIMARY, Field, Metric, Outcome, Requirement, Summary, TimingRow
 from core.text import format_duration
@@ -24,6 +25,7 @@ PICTURES = {
     "timing": ("timing",), "tradeoff": ("tradeoff",),
 }  # fmt: skip
 T = TypeVar("T")
+LONG = 8  # rows of a table that is folded
 TEXT_COLUMNS = ("activation", "status", "reason", "time_excluded", "folder")
 
 
@@ -196,6 +198,35 @@ def secondary_table(outcome: Outcome, palette: Palette) -> Table:
     return build(outcome.candidates if metrics else (), columns, palette.variable)
 
 
+def cause_tables(summary: Summary) -> list[tuple[str, Table, bool]]:
+    """The quantities behind the difference, a table per group, and whether it is long."""
+    outcome = summary.planned
+    finished = {act: len(arm.values) for act, arm in outcome.primary.arms.items()}
+
+    def runs_of(metric: Metric, act: str, cell: Cell) -> Cell:
+        count = len(metric.arms[act].values)
+        return cell if count == finished[act] else cell._replace(text=f"{cell.text} ({count} of {finished[act]} runs)")
+
+    def baseline(metric: Metric) -> Cell:
+        return runs_of(metric, outcome.baseline, _mean(metric, outcome.baseline, None))
+
+    def candidate(act: str) -> Callable[[Metric], Cell]:
+        return lambda metric: runs_of(metric, act, difference_of(metric, outcome)(act))
+
+    def title(metric: Metric) -> Cell:
+        return Cell(
+            metric.title.replace(", last epoch", "") + (f", {metric.unit}" if metric.unit else ""), metric.title
+        )
+
+    level = f"− {outcome.baseline} or ×, simultaneous {wording.level(outcome.alpha)} CI"
+    columns = [
+        (Column("quantity", text=True), title),
+        (Column(outcome.baseline, "mean ± sd"), baseline),
+        *((Column(act, level), candidate(act)) for act in outcome.candidates),
+    ]
+    return [(name, build(metrics, columns), len(metrics) > LONG) for name, metrics in summary.causes.items()]
+
+
 def budget_table(summary: Summary, palette: Palette) -> Table:
     """mAP and its difference at equal epochs and at equal time."""
     outcome, until = summary.planned, summary.planned.metrics["until"]
@@ -287,6 +318,9 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         no_picture=outcome.primary.note or wording.PAGE["no_candidate"],
         svg=svg,
         limits=wording.limits(summary),
+        causes=cause_tables(summary),
+        energy_measured=any(metric.key == "energy" for metrics in summary.causes.values() for metric in metrics),
+        cause_words=wording.causes(outcome, summary.causes.get(ERROR_KINDS, ())),
         main_table=main_table(summary, palette),
         notes=[note for key, note in wording.NOTES.items() if key not in metrics or metrics[key].measured],
         secondary=secondary_table(outcome, palette),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from comparison import wording
 from comparison.analysis import TIME_COLUMNS, analyse, learning_curve, total
+from comparison.causes import find_causes
 from comparison.evaluation import evaluate_all
 from comparison.fingerprint import EPOCHS, check_comparable, deviations, pairing, run_settings
 from comparison.image_bootstrap import sample_images
@@ -106,6 +107,7 @@ def summarise(
         plan_words=wording.plan_record(plan),
         timing=timing,
         image_sampling=sample_images(planned, runs, evaluations),
+        causes=find_causes(planned, runs, evaluations, target=plan.target if plan else None),
     )
 
 

@@ -227,6 +227,7 @@ class Summary:
     plan_words: tuple[tuple[str, str], ...]
     timing: Timing
     image_sampling: ImageSampling
+    causes: Mapping[str, tuple[Metric, ...]]  # by group; descriptive
 
     @property
     def equal_time_planned(self) -> bool:

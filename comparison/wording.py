@@ -231,6 +231,23 @@ def image_sampling(sampling: ImageSampling) -> list[str]:
     return lines
 
 
+def causes(outcome: Outcome, error_kinds: Sequence[Metric]) -> list[str]:
+    """The error kinds in which each candidate differs from the baseline, one sentence per candidate."""
+    lines = []
+    for act in outcome.candidates if error_kinds else ():
+        parts = []
+        for metric in error_kinds:
+            each = metric.difference(act)
+            if each is not None and each.interval is not None and (each.interval[0] > 0 or each.interval[1] < 0):
+                parts.append((each.estimate, f"{metric.title} {signed(each.estimate)}"))
+        listed = ", ".join(text for _, text in sorted(parts))
+        found = (
+            f"differs from {outcome.baseline} in AP50 lost to: {listed} points" if parts else "no error kind differs"
+        )
+        lines.append(f"{act}: {found}.")
+    return lines
+
+
 def headline(metric: Metric, baseline: str) -> str:
     """The activation with the largest observed value: an observation, not a verdict."""
     if metric.comparison is None:
@@ -604,6 +621,17 @@ PAGE = {
         "one process, many repetitions"
     ),
     "timing_figure": "Ratio to the first row, with simultaneous 95 % intervals.",
+    "causes": (
+        "Descriptive: each interval holds for all candidates in one quantity, not over all quantities, so one of them "
+        "is likely to stand out by chance. Differences are paired by seed."
+    ),
+    "causes_how": (
+        "Of the detections of the last epoch: AP50 that would be gained if the errors of a kind were removed (TIDE), "
+        "and the expected calibration error of the scores. Of the weights after the last epoch, on the first "
+        "validation images: the share of channels whose activation is constant, and the norm of the loss gradient."
+    ),
+    "no_energy": "Energy: not measured (no counter of the GPU or the CPU could be read).",
+    "no_causes": "No stored detections and no diagnostics in these runs.",
     "required": (
         "“Conservative” uses the 80 % upper confidence limit of the residual standard deviation. Hours are those of"
         " all activations, one run after another on this machine."
@@ -655,6 +683,7 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
         ("primary metric", f"{plan.primary} of the last epoch, EMA weights"),
         ("detectable", _detectable(plan)),
         ("equivalence", f"margin ±{100 * plan.margin:.2g} {POINTS}; {_seeds_for_equivalence(plan)}"),
+        *([] if plan.target is None else [("target", f"epochs to mAP50-95 of {100 * plan.target:g} points")]),
         ("analyses", f"after {interim} seeds; family-wise error rate {plan.alpha:g} in total"),
     ]
     if plan.added_acts or plan.added_seeds:

@@ -83,6 +83,7 @@ COST = (
     Metric("other_cores", "CPU cores busy with other processes", "cores", "lower", 1),
     Metric("batches_crc32", "checksum of the batches", digits=0),
     Metric("step_median_s", "training step, median", "s", "lower", 4),
+    Metric("energy_j", "energy", "J", "lower", 0),
 )
 """Schedule, time and memory of an epoch."""
 

@@ -21,6 +21,8 @@ from data.issues import count_issues, list_issues, summarize_issues, write_issue
 from data.loader import LoaderError, as_loader_error
 from engine.checkpoint import initial_weights, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from engine.contention import OtherProcesses
+from engine.diagnostics import IMAGES, Diagnostics, diagnose
+from engine.energy import EnergyMeter
 from engine.evaluation.coco import write_ground_truth, write_predictions
 from engine.evaluation.evaluate import EvalResult, evaluate
 from engine.evaluation.ground_truth import GroundTruth
@@ -59,6 +61,8 @@ class TrainingRun:
         if self.config.train.profile:
             setup.notes.append(profile_steps(self.trainer, self.train_loader, self.config.train.profile))
         self.memory, self.others = PeakMemory(setup.device.device), OtherProcesses()
+        # The energy of an epoch that was interrupted is not known.
+        self.energy = EnergyMeter(setup.device.device) if self.trainer.state.batch == 0 else None
         self.last_predictions: np.ndarray | None = None  # of the newest validation, as in EvalResult
         run = self.config.run
         self.folder = increment_path(run.project, run.name, run.exist_ok) if resumed is None else resumed.folder
@@ -187,6 +191,8 @@ class TrainingRun:
             row |= {name: float(value) for name, value in result.stats.columns().items()}
             row |= {f"val/{name}_loss": float(value) for name, value in result.losses.items()}
         seconds = times["train"] + times["warmup"]
+        joules = self.energy.joules() if self.energy is not None else None
+        self.energy = self.energy or EnergyMeter(self.setup.device.device)
         return row | {
             "lr": float(trainer.optimizer.param_groups[0]["lr"]),
             "time_train_s": times["train"],
@@ -199,6 +205,7 @@ class TrainingRun:
             "peak_memory_mib": self.memory.mib(),
             "other_cores": self.others.cores(),
             "batches_crc32": crc32,
+            **({} if joules is None else {"energy_j": joules}),
         }
 
     def is_best(self, result: EvalResult) -> bool:
@@ -217,6 +224,7 @@ class TrainingRun:
         trainer, folder, state = self.trainer, self.folder, self.trainer.state
         trainer.clock.close_epoch()
         self._write_last_predictions()
+        diagnostics = self._diagnose()
         scored = f"best epoch {state.best_epoch} of {state.epoch}"
         if (folder / "weights" / "best.pt").is_file():
             trainer.eval_model.load_state_dict(load_checkpoint(folder / "weights" / "best.pt")["model"])
@@ -237,6 +245,8 @@ class TrainingRun:
             times=times,
             peak_memory_mib=memory,
             latency=speed,
+            diagnostics=diagnostics,
+            energy={"source": self.energy.source if self.energy is not None else "not measured"},
         )
         last = state.rows[-1].get(f"metrics/{PRIMARY}")
         summary = end_summary(
@@ -263,6 +273,16 @@ class TrainingRun:
             predictions = self.validate().predictions
         write_predictions(self.folder / "predictions_last.json", predictions, self.truth)
         write_ground_truth(self.folder / "ground_truth.json", self.truth)
+
+    def _diagnose(self) -> Diagnostics | None:
+        """Diagnostics of the last epoch's weights on the first validation batch; None if they do not fit in memory."""
+        batch = next(iter(self.val_loader))
+        try:
+            return diagnose(self.trainer.eval_model, batch, images=min(IMAGES, self.config.train.batch))
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
 
     def stop_message(self) -> str:
         """One line on where a stopped run stands, and the command that resumes it."""
