@@ -108,6 +108,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         metavar="SD",
         help="residual standard deviation of one run's mAP assumed for planning",
     )
+    add("--redraw-data", action="store_true", help="draw the embedded data set anew for each seed")
     add("--looks", metavar="N,N", help="interim analyses, in seeds, ending with all seeds, as in 3,5; none by default")
     add("--engine", choices=("local", "ray"), default="local", help="train on this machine or on a Ray cluster")
     add("--retry-failed", action="store_true", help="restart failed runs")

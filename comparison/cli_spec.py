@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from comparison.arms import Arm, parse_arms, parse_numbers, parse_seeds
 from comparison.plan import AA_SUFFIX, Plan, epochs_in_equal_time, make_plan
 from comparison.timing_probe import probe
+from configs.schema import Config
 
 # Config keys that a comparison sets itself, and what to use instead.
 INSTEAD = {
@@ -25,6 +26,16 @@ def take_folder(given: dict[str, JsonValue]) -> Path:
         if key in given:
             raise ValueError(message)
     return Path(str(given.pop("run.project", "runs/compare"))) / str(given.pop("run.name", "exp"))
+
+
+def embedded_data(config: Config) -> JsonValue:
+    """The config's section `data` for --redraw-data; ValueError if it is not the embedded set."""
+    if config.data.embedded is None:
+        raise ValueError(
+            f"--redraw-data: found the data set {config.data.root}; expected the embedded one, which alone can be "
+            "drawn anew"
+        )
+    return config.data.model_dump(mode="json")
 
 
 def plan_from(
@@ -62,6 +73,7 @@ def plan_from(
         "budget": arguments.budget,
         "aa": arguments.aa,
         "target": arguments.target,
+        "redrawn": embedded_data(arms[0].config) if arguments.redraw_data else {},
         "sigma_assumed": arguments.sigma,
         "notes": tuple(notes),
     }

@@ -20,6 +20,7 @@ MACHINE = ("cpu", "cpu_instructions", "cores_usable", "cpu_quota", "threads", "d
 GPU_CHOICE = "CUDA_VISIBLE_DEVICES"  # which of several equal GPUs was used does not matter
 FUSED = "ops.norm_act"  # prefix of the census implementation of an activation fused with batch norm
 EPOCHS = "config.train.epochs"
+DATA = ("config.data", "data")  # differ between seeds if the data are drawn anew
 SHOWN_VALUES = 3  # of a key, and runs of a value, in a message
 SHOWN_KEYS = 8
 
@@ -111,6 +112,30 @@ def check_comparable(
         ]
         stratified.append(replace(run, act=f"{run.act} [{', '.join(settings)}]") if settings else run)
     return stratified, [f"stratified because of --allow: {_describe(differing)}"]
+
+
+def check_redrawn(runs: Sequence[Run]) -> None:
+    """Check data that are drawn anew for each seed: equal for the runs of a seed, different between seeds.
+
+    ValueError naming the runs otherwise.
+    """
+    seeds_of: dict[tuple[str, ...], dict[int, str]] = defaultdict(dict)
+    data_of: dict[int, dict[tuple[str, ...], str]] = defaultdict(dict)
+    for run in runs:
+        if run.record:
+            hashes = tuple(f"{split} {value}" for split, value in sorted(_section(run.record, "data").items()))
+            seed = run.record["config"]["train"]["seed"]
+            seeds_of[hashes][seed] = run.folder.name
+            data_of[seed][hashes] = run.folder.name
+    for seed, found in data_of.items():
+        if len(found) > 1:
+            raise ValueError(f"seed {seed}: the data differ between {', '.join(found.values())}; expected the same")
+    for names in seeds_of.values():
+        if len(names) > 1:
+            raise ValueError(
+                f"{', '.join(names.values())} have the same data; expected data drawn anew for each seed "
+                "(--redraw-data)"
+            )
 
 
 def _describe(differing: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:

@@ -23,7 +23,8 @@ AA_SUFFIX = " (other seeds)"  # label suffix of the second arm of an A/A control
 VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training step, assumed for the estimate
 # Fields that must agree when a comparison is resumed; seeds and arms may be added.
 FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin": "margin", "alpha": "alpha",
-         "budget": "budget", "aa": "same", "target": "target"}  # fmt: skip
+         "budget": "budget", "aa": "same", "target": "target",
+         "redrawn": "redraw-data"}  # fmt: skip
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Overrides = dict[str, JsonValue]
@@ -60,6 +61,7 @@ class Plan(BaseModel):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     budget: Literal["epochs", "time"] = "epochs"
     aa: bool = Field(False, alias="same")  # A/A control: one activation against itself under other seeds
+    redrawn: dict[str, JsonValue] = {}  # section `data` of the embedded set that is drawn anew for each seed; or {}
     target: Annotated[float, Field(gt=0, lt=1)] | None = None  # mAP50-95 as a fraction, for the epochs to reach it
     sigma_assumed: Annotated[float, Field(gt=0)] = SIGMA
     notes: tuple[str, ...] = ()
@@ -157,6 +159,7 @@ class Plan(BaseModel):
         return {
             **self.overrides,
             **self.arms[run.act],
+            **({"data": redrawn_data(self.redrawn, run.seed)} if self.redrawn else {}),
             "train.epochs": self.epochs[run.act],
             "train.seed": run.seed,
         }
@@ -226,6 +229,23 @@ class Plan(BaseModel):
                 "step_ms": {**self.step_ms, **{act: other.step_ms[act] for act in new if act in other.step_ms}},
             }
         )
+
+
+def redrawn_data(data: Mapping[str, JsonValue], seed: int) -> dict[str, JsonValue]:
+    """The section `data` of an embedded set drawn for a seed, in a folder of its own beside the set's."""
+    old = str(data["root"])
+    new = f"{old}-seed{seed}"
+
+    def moved(value: JsonValue) -> JsonValue:
+        if isinstance(value, dict):
+            return {key: moved(each) for key, each in value.items()}
+        return new + value.removeprefix(old) if isinstance(value, str) and value.startswith(old) else value
+
+    section = {key: moved(value) for key, value in data.items()}
+    embedded = section["embedded"]
+    assert isinstance(embedded, dict) and isinstance(embedded["seed"], int)
+    # Not the set itself for any seed: settings may have been chosen on it.
+    return {**section, "embedded": {**embedded, "seed": embedded["seed"] + 1 + seed}}
 
 
 def make_plan(**fields: object) -> Plan:

@@ -13,7 +13,7 @@ from comparison import wording
 from comparison.analysis import TIME_COLUMNS, analyse, learning_curve, total
 from comparison.causes import find_causes
 from comparison.evaluation import evaluate_all
-from comparison.fingerprint import EPOCHS, check_comparable, deviations, pairing, run_settings
+from comparison.fingerprint import DATA, EPOCHS, check_comparable, check_redrawn, deviations, pairing, run_settings
 from comparison.image_bootstrap import sample_images
 from comparison.plan import Plan, read_plan
 from comparison.runs import Run, read_runs
@@ -68,7 +68,10 @@ def write_report(
     ValueError before anything is written if the runs cannot be compared. Runs that are stratified (``allow``) are no
     longer those of the plan.
     """
-    free = (EPOCHS,) if plan is not None and plan.budget == "time" else ()
+    free: tuple[str, ...] = (EPOCHS,) if plan is not None and plan.budget == "time" else ()
+    if plan is not None and plan.redrawn:
+        check_redrawn(runs)
+        free += DATA
     runs, remarks = check_comparable(runs, allow=allow, free=free)
     if remarks:
         plan = None

@@ -242,7 +242,9 @@ def causes(outcome: Outcome, error_kinds: Sequence[Metric]) -> list[str]:
                 parts.append((each.estimate, f"{metric.title} {signed(each.estimate)}"))
         listed = ", ".join(text for _, text in sorted(parts))
         found = (
-            f"differs from {outcome.baseline} in AP50 lost to: {listed} points" if parts else "no error kind differs"
+            f"differs from {outcome.baseline} in AP50 lost to: {listed} points"
+            if parts
+            else "no error kind differs significantly"
         )
         lines.append(f"{act}: {found}.")
     return lines
@@ -519,8 +521,8 @@ def limits(summary: Summary) -> list[tuple[str, str]]:
         ("Data", f"All runs are of one kind of data ({data}). On other data the order may be another."),
         (
             "Schedule",
-            f"{'The schedule' if epochs is None else f'{epochs} epochs'} of this length: a longer or shorter training "
-            "may change the size of a difference, and its sign.",
+            f"{'The schedule' if epochs is None else f'The number of epochs, {epochs},'} is one choice; a longer or "
+            "shorter training may change the size of a difference, and its sign.",
         ),
         (
             "Tuning",
@@ -683,6 +685,7 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
         ("primary metric", f"{plan.primary} of the last epoch, EMA weights"),
         ("detectable", _detectable(plan)),
         ("equivalence", f"margin ±{100 * plan.margin:.2g} {POINTS}; {_seeds_for_equivalence(plan)}"),
+        *([("data", "drawn anew for each seed, so that seeds cover the data as well")] if plan.redrawn else []),
         *([] if plan.target is None else [("target", f"epochs to mAP50-95 of {100 * plan.target:g} points")]),
         ("analyses", f"after {interim} seeds; family-wise error rate {plan.alpha:g} in total"),
     ]
