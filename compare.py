@@ -1,4 +1,4 @@
-"""Compare activations by training, as in: python compare.py --acts relu leaky_relu silu mish --seeds 3
+"""Compare activations by training: ``python compare.py --acts relu leaky_relu silu mish --seeds 3``.
 
 Every activation is trained with every seed, each in a fresh process of train.py; the first activation is the baseline.
 The plan is written and printed before the first run. The result is a verdict, a table and report.html. If interrupted,
@@ -7,7 +7,7 @@ rerun the same command to resume.
 
 import shlex
 import sys
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 TIMING_ROUNDS = 30
 NORM_ACT = "model.norm_act"
+REPLACED_HELP = {  # by config key; comparison/cli_spec.py rejects the keys of the hidden flags
+    **dict.fromkeys(("train.seed", "train.patience", "train.profile", "run.exist_ok"), SUPPRESS),
+    "train.device": "auto, cpu, cuda, a GPU number, or several, as in 0,1; default: all GPUs, or the CPU",
+    "run.project": "parent folder of the comparison; default: runs/compare",
+    "run.name": "name of the comparison's folder",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,7 +112,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         type=float,
         default=0.006,
         metavar="SD",
-        help="residual standard deviation of one run's mAP assumed for planning",
+        help="assumed residual standard deviation of a run's mAP (as a fraction), for planning",
     )
     add("--redraw-data", action="store_true", help="draw the embedded data set anew for each seed")
     add("--looks", metavar="N,N", help="interim analyses, in seeds, ending with all seeds, as in 3,5; none by default")
@@ -117,7 +123,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         type=int,
         default=5,
         metavar="ROUNDS",
-        help="rounds of timed steps for the time estimate; 0: no probe",
+        help="rounds of timed steps for the time estimate; 0: no estimate",
     )
     add("--timing", action="store_true", help="also measure the training step in isolation")
     add("--report", nargs="+", metavar="DIR", help="report on a finished comparison, or on any runs, without training")
@@ -127,9 +133,9 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         nargs="+",
         default=[],
         metavar="KEY",
-        help="stratify runs that differ in KEY instead of rejecting them",
+        help="accept runs that differ in KEY, and compare them as separate arms",
     )
-    add_config_flags(parser)
+    add_config_flags(parser, replaced_help=REPLACED_HELP)
     parser.set_defaults(cfg="yolo-mish.yaml")
     arguments = parser.parse_args(argv)
     if sum(map(bool, (arguments.acts, arguments.report, arguments.verify))) != 1:

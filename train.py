@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.cli import Parser, add_config_flags, overrides, run_script
-from core.progress import usable_cores
 
 if TYPE_CHECKING:
     from configs.schema import Config
@@ -90,6 +89,7 @@ def build(config: Config) -> TrainSetup:
 
     from core.device import keep_freed_memory, place, set_deterministic
     from core.options import NmsOptions
+    from core.progress import usable_cores  # imports tqdm, which --help does not need
     from data import build_eval_loader, build_train_loader, load_dataset
     from engine.setup import TrainSetup, adapt_config
     from models import build_model, census, flops, format_census

@@ -71,7 +71,11 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     parser = Parser(prog="val.py", description=__doc__)
     add = parser.add_argument
     add_weights_flags(parser)
-    add("--data", metavar="YAML", help="data YAML, by path or by name in configs/data/; None: that of the training")
+    add(
+        "--data",
+        metavar="YAML",
+        help="data YAML, by path or by name in configs/data/; default: the data of the training run",
+    )
     add("--split", default=EvalOptions.split, choices=("val", "test", "train"), help="split to evaluate on")
     add("--batch", "--batch-size", type=int, default=EvalOptions.batch, help="batch size; does not change the numbers")
     add("--conf", "--conf-thres", type=float, default=EvalOptions.conf, help="confidence threshold")
@@ -82,11 +86,16 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         default=EvalOptions.rect,
         help="pad images to a multiple of the stride instead of a square",
     )
-    add("--single-cls", action="store_true", help="treat all classes as one")
+    add("--single-cls", action="store_true", help="treat all classes as one class; default: as in training")
     add("--strict-data", action="store_true", help="stop at the first damaged image or annotation")
     add("--device", default="auto", help="auto, cpu, cuda, or a GPU number")
     add("--half", action="store_true", help="compute in fp16, on a GPU only")
-    add("--workers", type=int, default=EvalOptions.workers, help="number of data loader processes; 0: none")
+    add(
+        "--workers",
+        type=int,
+        default=EvalOptions.workers,
+        help="number of data loader processes; 0: load in the main process",
+    )
     add("--verbose", action="store_true", help=f"list all classes even if there are more than {SHOWN_CLASSES}")
     add("--project", default="runs/val", help="parent folder of the runs")
     add("--name", default="exp", help="name of the run; a number is appended if it exists")

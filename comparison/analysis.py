@@ -37,8 +37,12 @@ MAX_OTHER_CORES = 0.10  # mean cores used by other processes, above which a run 
 TIME_COLUMNS = ("time_train_s", "time_warmup_s", "time_data_s", "time_val_s", "time_save_s")
 
 
-def analyse(runs: Sequence[Run], plan: Plan | None, *, baseline: str | None = None) -> tuple[Outcome, Outcome | None]:
+def analyse(
+    runs: Sequence[Run], plan: Plan | None, *, baseline: str | None = None, doubts: Sequence[str] = ()
+) -> tuple[Outcome, Outcome | None]:
     """The planned outcome and, if there are more runs than planned, the exploratory outcome of all of them.
+
+    `doubts` are reasons why the runs do not carry the planned verdict; with any, everything is exploratory.
 
     Without a plan, the first activation is the baseline and everything is exploratory. With one, the verdict is that of
     the last planned analysis whose seeds are complete. ValueError if two runs have the same activation and seed, if
@@ -51,19 +55,21 @@ def analyse(runs: Sequence[Run], plan: Plan | None, *, baseline: str | None = No
     if baseline not in acts or len(acts) < 2:
         raise ValueError(f"found runs of {', '.join(acts) or 'nothing'}; expected the baseline {baseline} and others")
     if plan is None:
-        return _outcome(keyed, baseline, acts, 0.05, margin, wording.no_plan()), None
+        return _outcome(keyed, baseline, acts, 0.05, margin, wording.no_plan(), *doubts), None
     if baseline != plan.baseline:
         reason = wording.other_baseline(baseline, plan.baseline)
-        return _outcome(keyed, baseline, acts, plan.alpha, margin, reason), None
+        return _outcome(keyed, baseline, acts, plan.alpha, margin, reason, *doubts), None
     interim = plan.interim or (len(plan.seeds),)
     complete = _complete_seeds(keyed, plan)
     reached = [seeds for seeds in interim if seeds <= complete]
     if not reached:
         reason = wording.seeds_missing(complete, len(plan.seeds))
-        return _outcome(keyed, baseline, acts, plan.alpha, margin, reason), None
+        return _outcome(keyed, baseline, acts, plan.alpha, margin, reason, *doubts), None
     planned = {(act, seed): keyed[act, seed] for seed in plan.seeds[: reached[-1]] for act in plan.acts}
     alpha = interim_alpha(interim, reached[-1], alpha=plan.alpha)
-    outcome = replace(_outcome(planned, baseline, list(plan.acts), alpha, margin), unfinished=_unfinished(keyed))
+    outcome = replace(
+        _outcome(planned, baseline, list(plan.acts), alpha, margin, *doubts), unfinished=_unfinished(keyed)
+    )
     beyond = [key for key, run in keyed.items() if key not in planned and run.status != "unfinished"]
     if not beyond:
         return outcome, None

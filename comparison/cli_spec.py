@@ -16,6 +16,7 @@ INSTEAD = {
     "train.seed": "--seed: the seeds are set with --seeds",
     "run.exist_ok": "--exist-ok: a comparison always resumes in its own folder; leave it out",
     "model.act": "--set model.act: the activations are set with --acts",
+    "train.patience": "--patience: runs of different length cannot be compared; plan fewer epochs with --epochs",
     "train.profile": "--profile: it would slow down what is timed; use python train.py --profile",
 }
 

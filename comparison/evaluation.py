@@ -62,8 +62,8 @@ def evaluate_all(runs: Sequence[Run]) -> dict[RunKey, Evaluation | str]:
 
 def evaluate(run: Run) -> Evaluation:
     """Score the detections of a run. ValueError, in one line, if they are missing, damaged or not those of the run."""
-    truth, text = _read(run.folder / TRUTH)
-    predictions, _ = _read(run.folder / PREDICTIONS)
+    truth, text = _read(run.folder / TRUTH, run)
+    predictions, _ = _read(run.folder / PREDICTIONS, run)
     try:
         scored = _score(truth, predictions)
         evaluation = _collect(truth, scored, hashlib.sha256(text).hexdigest())
@@ -75,12 +75,16 @@ def evaluate(run: Run) -> Evaluation:
     return evaluation
 
 
-def _read(file: Path) -> tuple[Any, bytes]:
+def _read(file: Path, run: Run) -> tuple[Any, bytes]:
+    """The content and the bytes of a file that the run has written."""
     if not file.is_file():
         raise ValueError(f"no {file.name}")
     if file.stat().st_size > MAX_BYTES:
         raise ValueError(f"{file.name}: {file.stat().st_size} bytes, expected at most {MAX_BYTES}")
     text = file.read_bytes()
+    recorded = run.record.get(f"{file.stem}_sha256")
+    if recorded is not None and recorded != hashlib.sha256(text).hexdigest():
+        raise ValueError(f"{file.name} was changed after the end of the run")
     try:
         return json.loads(text), text
     except (ValueError, RecursionError) as error:

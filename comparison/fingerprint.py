@@ -20,27 +20,49 @@ MACHINE = ("cpu", "cpu_instructions", "cores_usable", "cpu_quota", "threads", "d
 GPU_CHOICE = "CUDA_VISIBLE_DEVICES"  # which of several equal GPUs was used does not matter
 FUSED = "ops.norm_act"  # prefix of the census implementation of an activation fused with batch norm
 EPOCHS = "config.train.epochs"
-DATA = ("config.data", "data")  # differ between seeds if the data are drawn anew
+DATA = ("config.data", "data", "val.images", "skipped")  # differ between seeds if the data are drawn anew
 SHOWN_VALUES = 3  # of a key, and runs of a value, in a message
 SHOWN_KEYS = 8
 
 
 def run_settings(run: Run) -> dict[str, Setting]:
-    """The settings as flat keys; keys missing from the record are left out."""
+    """The settings as flat keys; keys missing from the record are left out.
+
+    A setting that changed when the run was resumed has both values, as in "2, then 1".
+    """
     record = run.record
-    machine, operator = _section(record, "machine"), _section(record, "operator")
-    config = flatten(record.get("config", {}))
+    operator, config = _section(record, "operator"), flatten(record.get("config", {}))
     settings = {f"config.{key}": value for key, value in config.items() if not _within(key, (*VARIED, *IGNORED))}
     settings |= {f"data.{split}": value for split, value in _section(record, "data").items()}
-    settings |= {"code": _section(record, "code").get("source_sha256"), "device": record.get("device")}
+    settings |= {f"skipped.{issue}": number for issue, number in _section(record, "skipped").items()}
+    settings["batches_per_epoch"] = record.get("batches_per_epoch")
+    settings["val.images"] = _in_turn([row["val_crc32"] for row in run.rows if row.get("val_crc32") is not None])
+    starts = [_start_settings(start) for start in record.get("starts") or [record]]
+    for key in dict.fromkeys(key for start in starts for key in start):
+        settings[key] = _in_turn([start.get(key) for start in starts])
+    if operator.get("implementation") != "none":  # "none": no activation layer uses our kernels
+        settings["operator"] = operator.get("implementation")
+    return {key: value for key, value in (settings | _implementations(run)).items() if value is not None}
+
+
+def _start_settings(start: Mapping[str, Any]) -> dict[str, Setting]:
+    """The code, device and machine of one start of a run."""
+    machine = _section(start, "machine")
+    settings = {"code": _section(start, "code").get("source_sha256"), "device": start.get("device")}
     settings |= {f"machine.{key}": machine.get(key) for key in MACHINE}
     settings |= {f"machine.packages.{name}": version for name, version in _section(machine, "packages").items()}
     environment = _section(machine, "environment")
     settings |= {f"machine.environment.{name}": text for name, text in environment.items() if name != GPU_CHOICE}
     settings["machine.gpu"] = ", ".join(sorted({str(gpu.get("name")) for gpu in machine.get("gpus") or []})) or None
-    if operator.get("implementation") != "none":  # "none": no activation layer uses our kernels
-        settings["operator"] = operator.get("implementation")
-    return {key: value for key, value in (settings | _implementations(run)).items() if value is not None}
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _in_turn(values: Sequence[Setting | None]) -> Setting | None:
+    """The single value, or the values in the order in which they occurred."""
+    changes = [value for number, value in enumerate(values) if number == 0 or value != values[number - 1]]
+    if len(changes) <= 1:
+        return changes[0] if changes else None
+    return ", then ".join("not set" if value is None else f"{value}" for value in changes)
 
 
 def _implementations(run: Run) -> dict[str, Setting]:

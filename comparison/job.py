@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comparison.plan import Plan, PlannedRun
-from comparison.runs import FAILURE, read_run
+from comparison.runs import FAILURE, earlier_failures, read_run
 from core.files import write_text
 from core.text import printable
 
@@ -93,9 +93,10 @@ class Job:
         write_text(self.folder / FAILURE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def reset(self) -> None:
-        """Remove the failure and the checkpoint of a failed run, so that it starts again; the log stays."""
-        for file in (self.folder / FAILURE, self.folder / "weights" / "last.pt"):
-            file.unlink(missing_ok=True)
+        """Remove the checkpoint of a failed run, so that it starts again; keep its failure as failure-1.json, ..."""
+        (self.folder / "weights" / "last.pt").unlink(missing_ok=True)
+        number = len(earlier_failures(self.folder)) + 1
+        (self.folder / FAILURE).rename(self.folder / f"failure-{number}.json")
 
     def _last_line(self) -> str:
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 Its JSON form is plan.json in the comparison's folder.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,10 @@ VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training s
 FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin": "margin", "alpha": "alpha",
          "budget": "budget", "aa": "same", "target": "target",
          "redrawn": "redraw-data"}  # fmt: skip
+# Fields that a plan declares before the first run, by their names in plan.json.
+DECLARED = ("acts", "baseline", "seeds", "cfg", "overrides", "specs", "epochs", "primary", "margin", "looks", "alpha",
+            "budget", "same", "target", "redrawn")  # fmt: skip
+BY_ARM = ("arms", "epochs")
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Overrides = dict[str, JsonValue]
@@ -162,6 +167,7 @@ class Plan(BaseModel):
             **({"data": redrawn_data(self.redrawn, run.seed)} if self.redrawn else {}),
             "train.epochs": self.epochs[run.act],
             "train.seed": run.seed,
+            "run.plan": self.reference,
         }
 
     # -------------------------------------------------------------------------------------------------------- estimates
@@ -188,6 +194,17 @@ class Plan(BaseModel):
     def to_json(self) -> dict[str, JsonValue]:
         """The content of plan.json."""
         return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def reference(self) -> str:
+        """What each run records of the plan: a hash of all that it declares, and the time at which it was written.
+
+        Later additions and estimates do not change it.
+        """
+        first = self.model_copy(update={key: {act: getattr(self, key)[act] for act in self.acts} for key in BY_ARM})
+        declared = {key: value for key, value in first.to_json().items() if key in DECLARED}
+        canonical = json.dumps(declared, sort_keys=True, separators=(",", ":"))
+        return f"{hashlib.sha256(canonical.encode()).hexdigest()} {self.created}"
 
     def write(self, folder: Path) -> None:
         """Write plan.json atomically."""

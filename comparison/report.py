@@ -15,6 +15,7 @@ from comparison.causes import find_causes
 from comparison.evaluation import evaluate_all
 from comparison.fingerprint import DATA, EPOCHS, check_comparable, check_redrawn, deviations, pairing, run_settings
 from comparison.image_bootstrap import sample_images
+from comparison.integrity import check_runs, doubts, not_in_plan
 from comparison.plan import Plan, read_plan
 from comparison.runs import Run, read_runs
 from comparison.statistics import minimal_detectable, seeds_for_equivalence, seeds_needed, sigma_upper
@@ -68,6 +69,7 @@ def write_report(
     ValueError before anything is written if the runs cannot be compared. Runs that are stratified (``allow``) are no
     longer those of the plan.
     """
+    check_runs(runs)
     free: tuple[str, ...] = (EPOCHS,) if plan is not None and plan.budget == "time" else ()
     if plan is not None and plan.redrawn:
         check_redrawn(runs)
@@ -75,7 +77,9 @@ def write_report(
     runs, remarks = check_comparable(runs, allow=allow, free=free)
     if remarks:
         plan = None
-    planned, larger = analyse(runs, plan, baseline=baseline)
+    elif plan is not None and (extra := not_in_plan(runs, folder)):
+        remarks.append(wording.not_in_plan(extra))
+    planned, larger = analyse(runs, plan, baseline=baseline, doubts=doubts(runs, plan))
     summary = summarise(planned, larger, runs, plan, timing=read_timing(folder / TIMING))
 
     from comparison import figures, render  # matplotlib and jinja2 are slow to import, and refusals do without them
@@ -160,6 +164,9 @@ def _run_row(run: Run, outcome: Outcome) -> dict[str, Field]:
         "status": run.status,
         "reason": run.reason,
         "time_excluded": reasons.get((run.act, run.seed), ""),
+        "diverged": int(run.diverged),
+        "earlier_failures": "; ".join(run.earlier_failures),
+        "attempts": 1 + len(run.earlier_failures),
         "epochs": len(run.rows),
         "folder": run.folder.name,
     }

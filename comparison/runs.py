@@ -27,6 +27,8 @@ class Run:
     seed: int
     status: Literal["finished", "failed", "unfinished"]
     reason: str = ""  # why it failed, one line
+    diverged: bool = False  # it failed because the loss was not finite: an outcome of the network, not of the machine
+    earlier_failures: tuple[str, ...] = ()  # the reasons of failed attempts before a retry
     record: Mapping[str, Any]  # run.json, {} if missing
     rows: tuple[Mapping[str, float | None], ...]  # results.csv, one row per epoch
 
@@ -55,7 +57,22 @@ def read_run(folder: Path) -> Run:
     if status == "finished" and not rows:
         raise ValueError(f"{folder}: run.json belongs to a finished run, but results.csv has no row")
     reason = str(failed.get("reason", ""))
-    return Run(folder=folder, act=act, seed=seed, status=status, reason=reason, record=record, rows=rows)
+    return Run(
+        folder=folder,
+        act=act,
+        seed=seed,
+        status=status,
+        reason=reason,
+        diverged=status == "failed" and "diverged" in record,
+        earlier_failures=tuple(str(_read_json(each).get("reason", "")) for each in earlier_failures(folder)),
+        record=record,
+        rows=rows,
+    )
+
+
+def earlier_failures(folder: Path) -> list[Path]:
+    """The records of failed attempts that were retried, in order."""
+    return sorted(folder.glob("failure-*.json"), key=lambda path: (len(path.name), path.name))
 
 
 def read_runs(folders: Iterable[Path]) -> list[Run]:

@@ -100,6 +100,39 @@ def beyond_plan(seeds: int, runs: Sequence[tuple[str, int]]) -> str:
     return f"runs beyond the planned analysis after {count(seeds, 'seed')}: {listed}"
 
 
+def not_named(runs: Sequence[str]) -> str:
+    """Why runs that were not started by this plan are exploratory."""
+    return f"{join(runs)} {'does' if len(runs) == 1 else 'do'} not name this plan, which was written or changed later"
+
+
+def older_than_plan(runs: Sequence[str]) -> str:
+    """Why runs from before the plan are exploratory."""
+    return f"the plan was written after {join(runs)} had started"
+
+
+def unlike_plan(run: str, key: str, found: object, planned: object) -> str:
+    """Why a run with other settings than the plan's is exploratory."""
+    return f"{run}: {key} is {found}, but the plan says {planned}"
+
+
+def unsealed(runs: Sequence[str]) -> str:
+    """Why runs without a seal are exploratory."""
+    return f"{join(runs)}: no seal, so changes after the end of the run cannot be detected"
+
+
+def stopped_early(run: str, epochs: int, of: int) -> str:
+    """Why a run that train.patience has stopped is exploratory."""
+    return f"{run} stopped after {epochs} of {of} epochs (train.patience)"
+
+
+def not_in_plan(runs: Sequence[str]) -> str:
+    """The finished runs of a folder that its plan does not name."""
+    return (
+        f"not in the plan and not included: {count(len(runs), 'finished run')} of this folder ({', '.join(runs)}); "
+        "--report shows all of them"
+    )
+
+
 def waited_for_data(fraction: float) -> str:
     """Why a run that waited for data is excluded from timing."""
     return f"waited for data {100 * fraction:.0f} % of its step time"
@@ -399,8 +432,12 @@ def variation(summary: Summary) -> str:
 
 
 def failures(summary: Summary) -> list[str]:
-    """The failed runs of each activation, with reasons."""
-    lines = []
+    """The failed runs of each activation, with reasons, and those that finished at a later attempt."""
+    lines = [
+        f"{run['activation']}, seed {run['seed']}: attempt {run['attempts']}; failed before: {run['earlier_failures']}"
+        for run in summary.runs
+        if run["earlier_failures"]
+    ]
     for act, (failed, ended) in summary.planned.failed.items():
         reasons = [
             f"seed {run['seed']}: {run['reason'] or 'no reason recorded'}"
@@ -521,8 +558,8 @@ def limits(summary: Summary) -> list[tuple[str, str]]:
         ("Data", f"All runs are of one kind of data ({data}). On other data the order may be another."),
         (
             "Schedule",
-            f"{'The schedule' if epochs is None else f'The number of epochs, {epochs},'} is one choice; a longer or "
-            "shorter training may change the size of a difference, and its sign.",
+            f"{'' if epochs is None else f'Every run was trained for {epochs} epochs. '}A longer or shorter training may "
+            "change the size of a difference, and its sign.",
         ),
         (
             "Tuning",
@@ -586,7 +623,10 @@ def timing_title(rows: Sequence[TimingRow]) -> str:
 
 PAGE = {
     "title": "Which activation should this detector use?",
-    "failed": "A failed run is an outcome of its activation. All results below are those of completed runs.",
+    "failed": (
+        "A diverged loss is an outcome of the activation; other failures may be those of the machine. All results "
+        "below are those of completed runs."
+    ),
     "unfinished": "not finished, not included",
     "exploratory": "The numbers are correct, but they carry no verdict.",
     "effects": (

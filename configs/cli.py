@@ -4,10 +4,11 @@ Imports neither torch nor pydantic, so that ``--help`` is instant.
 """
 
 import argparse
+import functools
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 import yaml
 
 from configs.foreign_flags import HYPERPARAMETERS, IGNORED_HYPERPARAMETERS, refuse_foreign_flags
-from configs.loading import Tree, parse_yaml, read_yaml
+from configs.loading import CONFIGS, Tree, flatten, parse_yaml, read_yaml
 from core.text import printable
 
 DEBUG = "YOLO_MISH_DEBUG"
@@ -23,11 +24,30 @@ MAX_MESSAGE = 1000  # characters; an error message may quote the content of a wh
 RUNS = Path("runs/train")
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """Adds the default of a flag to its help, unless there is none or the help states it; see `add_config_flags`."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        default = action.default
+        if default is argparse.SUPPRESS and action.nargs != 0:
+            default = _config_defaults().get(action.dest)
+        unset = default is None or default is False or default == [] or default is argparse.SUPPRESS
+        if unset or "default: " in text or "%(default)" in text:
+            return text
+        return f"{text} (default: {','.join(default) if isinstance(default, list) else default})"
+
+
+@functools.cache
+def _config_defaults() -> Tree:
+    return flatten(read_yaml(CONFIGS / "yolo.yaml"))
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line with exit code 2, and which reads underscores in flags as dashes."""
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **arguments)
+        super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **arguments)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, with ``--batch_size`` read as ``--batch-size``."""
@@ -88,6 +108,7 @@ class Flag:
     type: Callable[[str], Any] | None = str
     choices: tuple[str, ...] | None = None
     const: Any = None  # value of the flag without an argument
+    metavar: str | None = None  # None: the last part of the key
 
 
 def _freeze(text: str) -> list[str]:
@@ -97,42 +118,79 @@ def _freeze(text: str) -> list[str]:
 TRAIN = (
     Flag(("--data",), "data", "data YAML, by path or by name in configs/data/"),
     Flag(("--weights",), "weights", "initial weights; parameters that fit by name and shape are loaded"),
-    Flag(("--epochs",), "train.epochs", "number of epochs", int),
+    Flag(
+        ("--epochs",),
+        "train.epochs",
+        "number of epochs; default: 100, or that recommended for the embedded data set",
+        int,
+    ),
     Flag(("--batch", "--batch-size"), "train.batch", "batch size", int),
-    Flag(("--img", "--imgsz", "--img-size"), "train.imgsz", "training image size in pixels", int),
-    Flag(("--nbs",), "train.nominal_batch", "nominal batch size: accumulate gradients up to this many images", int),
+    Flag(
+        ("--img", "--imgsz", "--img-size"),
+        "train.imgsz",
+        "image size in pixels; default: 640, or that of the embedded data set",
+        int,
+    ),
+    Flag(
+        ("--nbs",),
+        "train.nominal_batch",
+        "nominal batch size: accumulate gradients up to this many images; default: no accumulation",
+        int,
+    ),
     Flag(("--optimizer",), "train.optimizer", "optimizer", str.lower, ("sgd", "adamw")),
     Flag(("--lr0", "--lr"), "train.lr", "peak learning rate", float),
     Flag(("--cos-lr",), "train.schedule", "cosine schedule", None, const="cosine"),
     Flag(("--linear-lr",), "train.schedule", "linear schedule", None, const="linear"),
-    Flag(("--patience",), "train.patience", "epochs without a better mAP before stopping; 0: never", int),
+    Flag(
+        ("--patience",), "train.patience", "stop after N epochs without a better mAP50-95; 0: never", int, metavar="N"
+    ),
     Flag(("--freeze",), "train.freeze", "parts to freeze, as in backbone,neck.N3", _freeze),
-    Flag(("--multi-scale",), "train.multi_scale", "vary the image size by up to this fraction", float, const=0.5),
+    Flag(
+        ("--multi-scale",),
+        "train.multi_scale",
+        "vary the image size by up to this fraction; 0.5 if no value is given",
+        float,
+        const=0.5,
+    ),
     Flag(
         ("--close-mosaic",),
         "train.close_mosaic",
-        "final epochs (or fraction) without mosaic and mixup",
+        "number (or fraction, if below 1) of final epochs without mosaic and mixup",
         float,
     ),
     Flag(("--seed",), "train.seed", "random seed of weights, data order and augmentation", int),
     Flag(("--deterministic",), "train.deterministic", "require deterministic GPU kernels", None, const=True),
-    Flag(("--device",), "train.device", "cpu, cuda, or the number of a GPU"),
-    Flag(("--workers",), "train.workers", "number of data loader processes", int),
+    Flag(("--device",), "train.device", "auto, cpu, cuda, or a GPU number"),
+    Flag(("--workers",), "train.workers", "number of data loader processes; default: one per core, at most 8", int),
     Flag(
         ("--cache",),
         "train.cache",
-        "cache for decoded images",
+        "cache for decoded images; ram if no value is given",
         str,
         ("auto", "ram", "disk", "off"),
         "ram",
     ),
-    Flag(("--amp",), "train.amp", "mixed precision", str, ("auto", "off", "bf16", "fp16"), "auto"),
+    Flag(
+        ("--amp",),
+        "train.amp",
+        "mixed precision; auto if no value is given",
+        str,
+        ("auto", "off", "bf16", "fp16"),
+        "auto",
+    ),
     Flag(("--no-amp",), "train.amp", "disable mixed precision", None, const="off"),
-    Flag(("--single-cls",), "train.single_cls", "treat all classes as one", None, const=True),
+    Flag(("--single-cls",), "train.single_cls", "treat all classes as one class", None, const=True),
     Flag(("--strict-data",), "train.strict_data", "stop at the first damaged image or annotation", None, const=True),
-    Flag(("--save-period",), "train.save_period", "also save a checkpoint every this many epochs", int),
-    Flag(("--noval",), "train.val", "validate after the last epoch only", None, const=False),
-    Flag(("--profile",), "train.profile", "print the time of each part of this many steps", int, const=20),
+    Flag(("--save-period",), "train.save_period", "also save a checkpoint every N epochs; 0: never", int, metavar="N"),
+    Flag(("--noval",), "train.val", "skip validation except after the last epoch", None, const=False),
+    Flag(
+        ("--profile",),
+        "train.profile",
+        "before training, time the parts of N steps; 20 if N is omitted, 0: none",
+        int,
+        const=20,
+        metavar="N",
+    ),
     Flag(("--project",), "run.project", "parent folder of the run folders"),
     Flag(("--name",), "run.name", "name of the run folder"),
     Flag(("--exist-ok",), "run.exist_ok", "write into an existing run folder", None, const=True),
@@ -140,22 +198,34 @@ TRAIN = (
 )
 
 
-def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg``, ``--set``, ``--hyp``, the flags of TRAIN, and answers to flags of other trainers."""
-    parser.add_argument("--cfg", metavar="YAML", help="configuration, by path or by name in configs/")
-    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="override any value")
-    parser.add_argument(
-        "--hyp", metavar="YAML", help="hyperparameters, with our keys or those of YOLOv5 or Ultralytics"
+def add_config_flags(parser: argparse.ArgumentParser, *, replaced_help: Mapping[str, str] | None = None) -> None:
+    """Add ``--cfg``, ``--set``, ``--hyp``, the flags of TRAIN, and answers to flags of other trainers.
+
+    The defaults in the help are those of configs/yolo.yaml. ``replaced_help`` has other help texts by config key;
+    argparse.SUPPRESS hides the flag.
+    """
+    helps = {flag.names: (replaced_help or {}).get(flag.key, flag.help) for flag in TRAIN}
+    add = parser.add_argument_group("configuration", "Defaults are those of configs/yolo.yaml.").add_argument
+    add("--cfg", metavar="YAML", help="configuration, by path or by name in configs/")
+    add(
+        "--set",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="override any config value, as in train.lr=0.01",
     )
+    add("--hyp", metavar="YAML", help="hyperparameters, with this project's keys or those of YOLOv5 or Ultralytics")
     for flag in TRAIN:
-        options: Tree = {"dest": flag.key, "default": argparse.SUPPRESS, "help": flag.help}
+        options: Tree = {"dest": flag.key, "default": argparse.SUPPRESS, "help": helps[flag.names]}
         if flag.type is None:
-            parser.add_argument(*flag.names, action="store_const", const=flag.const, **options)
+            add(*flag.names, action="store_const", const=flag.const, **options)
         else:
             if flag.const is not None:
                 options |= {"nargs": "?", "const": flag.const}
-            options |= {"choices": flag.choices} if flag.choices else {"metavar": flag.key.rsplit(".", 1)[-1].upper()}
-            parser.add_argument(*flag.names, type=flag.type, **options)
+            metavar = flag.metavar or flag.key.rsplit(".", 1)[-1].upper()
+            options |= {"choices": flag.choices} if flag.choices else {"metavar": metavar}
+            add(*flag.names, type=flag.type, **options)
     refuse_foreign_flags(parser, "train.py")
 
 
@@ -210,7 +280,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def read_hyperparameters(path: str) -> Tree:
-    """Read a hyperparameter file with our dotted keys or those of YOLOv5 and Ultralytics; return overrides."""
+    """Read a hyperparameter file, with dotted config keys or those of YOLOv5 and Ultralytics; return overrides."""
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"--hyp {path}: no such file")

@@ -109,19 +109,19 @@ class Part(Frozen):
     stages: dict[str, Stage] = {}
 
 
-class Backbone(Part):
+class BackbonePart(Part):
     """The backbone. Stages are named by the level of their output: P1 has stride 2, P5 has stride 32."""
 
     name: str = "csp"
 
 
-class Neck(Part):
-    """The neck. Stages: N and the level of an output, T and the level of a top-down result between them."""
+class NeckPart(Part):
+    """The neck. Stages: N and the level of an output; except in an FPN, T and the level of a top-down result."""
 
     name: str = "pan"
 
 
-class Head(Part):
+class HeadPart(Part):
     """The head. Stages: P and the level."""
 
     name: str = "decoupled"
@@ -144,9 +144,9 @@ class YoloModel(Frozen):
     size: Literal["n", "s", "m", "l", "x"] = "n"
     levels: Levels = [3, 4, 5]
     act: Activation = {"name": "silu"}
-    backbone: Backbone = Backbone()
-    neck: Neck = Neck()
-    head: Head = Head()
+    backbone: BackbonePart = BackbonePart()
+    neck: NeckPart = NeckPart()
+    head: HeadPart = HeadPart()
     norm_act: Literal["fused", "plain"] = "fused"
     reg_max: Annotated[int, Field(ge=2, le=256)] = 16
     loss: LossGains = dict(DEFAULT_GAINS)
@@ -300,6 +300,7 @@ class Run(Frozen):
     project: str = "runs/train"
     name: str = "exp"
     exist_ok: bool = False
+    plan: str | None = None  # of a comparison, set by compare.py: its hash and the time at which it was written
     loggers: list[str] = ["tensorboard"]  # names of engine.loggers.LOGGERS, which checks them before a run starts
 
 

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-DATA_WAIT_FRACTION = 0.05  # of the step time; above it, training time says little about the network
-
 Panel = Literal["precision and recall", "mAP", "AP by size"]
 
 
@@ -48,7 +46,7 @@ COCO = (
 )
 """COCO's twelve numbers in COCO's order."""
 
-PRIMARY = "mAP50-95"  # decides which weights are best
+FITNESS = "mAP50-95"  # decides which weights are best
 
 EVALUATION = (
     Metric("metrics/precision", "precision (IoU 0.5, best F1)", better="higher", panel="precision and recall"),
@@ -82,6 +80,7 @@ COST = (
     Metric("peak_memory_mib", "peak memory", "MiB", "lower", 0),
     Metric("other_cores", "CPU cores busy with other processes", "cores", "lower", 1),
     Metric("batches_crc32", "checksum of the batches", digits=0),
+    Metric("val_crc32", "checksum of the validation batches", digits=0),
     Metric("step_median_s", "training step, median", "s", "lower", 4),
     Metric("energy_j", "energy", "J", "lower", 0),
 )

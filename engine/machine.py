@@ -21,7 +21,14 @@ SOURCE_SUFFIXES = (".py", ".cpp", ".cu", ".h")
 PACKAGES = (
     "torch", "torchvision", "numpy", "opencv-python-headless", "albumentations", "pycocotools", "hotcoco", "pydantic",
 )  # fmt: skip
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG")
+# Environment variables that change kernels, threads, memory or the choice of a GPU.
+VARIABLES = (
+    "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "LD_PRELOAD", "GLIBC_TUNABLES",
+    "OPENBLAS_NUM_THREADS", "ATEN_CPU_CAPABILITY", "YOLO_MISH",
+)  # fmt: skip
+VARIABLE_PREFIXES = (
+    "OMP_", "GOMP_", "KMP_", "MKL_", "ONEDNN_", "DNNL_", "MALLOC_", "TORCH_", "PYTORCH_", "CUDNN_", "CUDA_LAUNCH",
+)  # fmt: skip
 
 
 def _output(*command: str) -> str | None:
@@ -76,8 +83,12 @@ def machine() -> dict[str, object]:
         "os": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "environment": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+        "environment": {name: os.environ[name] for name in sorted(os.environ) if _matters(name)},
     }
+
+
+def _matters(variable: str) -> bool:
+    return variable in VARIABLES or (variable.startswith(VARIABLE_PREFIXES) and variable != "TORCH_HOME")
 
 
 def _version(package: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import math
@@ -15,7 +16,7 @@ from torch import nn
 
 from core.device import out_of_memory
 from core.files import increment_path, lock_run_folder, write_text
-from core.metrics import PRIMARY
+from core.metrics import FITNESS
 from core.types import Batch, StateDict
 from data.issues import count_issues, list_issues, summarize_issues, write_issues
 from data.loader import LoaderError, as_loader_error
@@ -32,7 +33,7 @@ from engine.machine import PeakMemory, fingerprint
 from engine.pictures import plots
 from engine.profile import profile_steps
 from engine.resume import Resumed
-from engine.run_record import run_record, update_run, write_run
+from engine.run_record import finish_run, read_record, run_record, start_entry, update_run, write_run
 from engine.setup import TrainSetup, build_trainer
 from engine.trainer import State
 
@@ -70,6 +71,10 @@ class TrainingRun:
         (self.folder / "weights").mkdir(exist_ok=True)
         if resumed is None or not (self.folder / "run.json").is_file():
             self._write_first_files(initial_sha256)
+        else:
+            update_run(
+                self.folder / "run.json", starts=[*read_record(self.folder).get("starts", []), self._start_entry()]
+            )
 
     def _restore(self, checkpoint: StateDict) -> None:
         trainer = self.trainer
@@ -88,6 +93,10 @@ class TrainingRun:
             raise ValueError(f"--resume: the checkpoint does not fit its own config: {error}") from error
         self.setup.notes.append(f"resumed at epoch {trainer.state.epoch + 1}, batch {trainer.state.batch + 1}")
 
+    def _start_entry(self) -> dict[str, object]:
+        state = self.trainer.state
+        return start_entry(device=self.setup.device.describe(), epoch=state.epoch + 1, batch=state.batch + 1)
+
     def _write_first_files(self, initial_sha256: str | None) -> None:
         self.save_last()
         write_text(self.folder / "config.yaml", self.config.as_yaml())
@@ -98,7 +107,7 @@ class TrainingRun:
             data_hash=self.setup.data_sha256,
             census=self.setup.census,
             operator=self.setup.operator,
-            device=self.setup.device.describe(),
+            start=self._start_entry(),
             initial_weights=initial_sha256,
             batches_per_epoch=len(self.train_loader),
             skipped=count_issues(self.issues),
@@ -124,6 +133,9 @@ class TrainingRun:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the loggers if the run ends with an error; otherwise `finish` has done it."""
         if error is not None:
+            if isinstance(error, FloatingPointError):  # an outcome of the network, unlike a failure of the machine
+                with contextlib.suppress(OSError, ValueError):
+                    update_run(self.folder / "run.json", diverged=" ".join(str(error).split()))
             for logger in self.loggers:
                 logger.fail(error)
 
@@ -170,7 +182,7 @@ class TrainingRun:
         with trainer.clock.span("saving"):
             state.rows.append(row)
             if result is not None and self.is_best(result):
-                state.best, state.best_epoch = result.stats.numbers[PRIMARY], state.epoch
+                state.best, state.best_epoch = result.stats.numbers[FITNESS], state.epoch
                 save_checkpoint(self.folder / "weights" / "best.pt", self._inference_content(result))
             if self.config.train.save_period and state.epoch % self.config.train.save_period == 0:
                 save_checkpoint(self.folder / "weights" / f"epoch{state.epoch}.pt", self._training_content())
@@ -181,7 +193,7 @@ class TrainingRun:
                 logger.epoch(end)
 
     def _close_epoch(self, losses: Mapping[str, float], result: EvalResult | None) -> Row:
-        """Advance the trainer's state and clock to the next epoch; return the row of results.csv."""
+        """Close the epoch in the trainer's state and clock; return its row of results.csv but for the act/* columns."""
         trainer, crc32 = self.trainer, self.trainer.state.batches_crc32
         trainer.state.close_epoch()
         times = trainer.clock.close_epoch()
@@ -190,6 +202,7 @@ class TrainingRun:
         if result is not None:
             row |= {name: float(value) for name, value in result.stats.columns().items()}
             row |= {f"val/{name}_loss": float(value) for name, value in result.losses.items()}
+            row["val_crc32"] = result.batches_crc32
         seconds = times["train"] + times["warmup"]
         joules = self.energy.joules() if self.energy is not None else None
         self.energy = self.energy or EnergyMeter(self.setup.device.device)
@@ -199,7 +212,9 @@ class TrainingRun:
             "time_warmup_s": times["warmup"],
             "time_data_s": times["data"],
             "time_val_s": times["validation"],
-            "time_save_s": times["saving"],  # of the previous epoch: this one is not saved yet
+            "time_save_s": times[
+                "saving"
+            ],  # since the last row: the end of the previous epoch, and saves within this one
             "images_per_s": len(self.train_loader.dataset) / seconds if seconds else 0.0,
             "step_median_s": times["step"],
             "peak_memory_mib": self.memory.mib(),
@@ -210,7 +225,7 @@ class TrainingRun:
 
     def is_best(self, result: EvalResult) -> bool:
         """Whether best.pt is replaced: the mAP50-95 is higher than after every earlier epoch."""
-        return result.stats.numbers[PRIMARY] > self.trainer.state.best
+        return result.stats.numbers[FITNESS] > self.trainer.state.best
 
     def out_of_patience(self) -> bool:
         """Whether the mAP50-95 has not improved for `train.patience` epochs."""
@@ -237,8 +252,8 @@ class TrainingRun:
         write_predictions(folder / "predictions.json", result.predictions, result.truth)
         times, memory = dict(trainer.clock.total), max(row["peak_memory_mib"] for row in state.rows)
         speed = {"ms_per_image": result.speed["inference"], "imgsz": self.setup.imgsz, "batch": self.config.train.batch}
-        update_run(
-            folder / "run.json",
+        finish_run(
+            folder,
             results=numbers,
             best_epoch=state.best_epoch,
             last_epoch=state.rows[-1],
@@ -247,8 +262,12 @@ class TrainingRun:
             latency=speed,
             diagnostics=diagnostics,
             energy={"source": self.energy.source if self.energy is not None else "not measured"},
+            **{
+                f"{name}_sha256": hashlib.sha256((folder / f"{name}.json").read_bytes()).hexdigest()
+                for name in ("predictions", "predictions_last", "ground_truth")
+            },
         )
-        last = state.rows[-1].get(f"metrics/{PRIMARY}")
+        last = state.rows[-1].get(f"metrics/{FITNESS}")
         summary = end_summary(
             numbers=numbers,
             times=times,

@@ -7,10 +7,12 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from core.files import write_text
+from core.seal import SEAL, seal_of
 from engine.machine import fingerprint, machine
 from models.census import CensusRow
 
@@ -20,9 +22,33 @@ def write_run(path: str | os.PathLike, record: Mapping[str, object]) -> None:
     write_text(path, json.dumps(_plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """The content of a run folder's run.json."""
+    record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return record
+
+
 def update_run(path: str | os.PathLike, **values: object) -> None:
     """Set keys of an existing run.json, such as the results at the end of a run."""
     write_run(path, {**json.loads(Path(path).read_text(encoding="utf-8")), **values})
+
+
+def finish_run(folder: Path, **values: object) -> None:
+    """Set the results in run.json and seal it together with results.csv, in one write."""
+    record = {**read_record(folder), **_plain(values)}
+    write_run(folder / "run.json", {**record, SEAL: seal_of(record, (folder / "results.csv").read_bytes())})
+
+
+def start_entry(*, device: str, epoch: int, batch: int) -> dict[str, object]:
+    """Where and when a process starts or resumes a run, at this epoch and batch (both from 1)."""
+    return {
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "epoch": epoch,
+        "batch": batch,
+        "code": fingerprint(),
+        "machine": machine(),
+        "device": device,
+    }
 
 
 def run_record(
@@ -32,10 +58,10 @@ def run_record(
     data_hash: Mapping[str, str],
     census: Sequence[CensusRow],
     operator: Mapping[str, str],
-    device: str,
+    start: Mapping[str, object],
     **more: object,
 ) -> dict[str, object]:
-    """The content of run.json at the start of a run.
+    """The content of run.json at the start of a run; `start` is its first `start_entry`.
 
     `differs`: difference of the config from the base; `operator`: which Mish implementation runs and why, as
     {"implementation": ..., "reason": ...}.
@@ -44,10 +70,11 @@ def run_record(
         "format": 1,
         "config": dict(config),
         "differs": dict(differs),
-        "code": fingerprint(),
+        "code": start["code"],
         "data": data_hash,
-        "machine": machine(),
-        "device": device,
+        "machine": start["machine"],
+        "device": start["device"],
+        "starts": [start],
         "operator": dict(operator),
         "census": list(census),
         **more,

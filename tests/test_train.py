@@ -95,6 +95,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data: Path, here: Path, capsys:
     error = capsys.readouterr().err
     assert "not finite" in error and error.count("\n") == 1
     assert load_checkpoint(here / "runs/train/exp/weights/last.pt")["state"]["step"] == 0
+    assert "not finite" in json.loads((here / "runs/train/exp/run.json").read_text())["diverged"]
 
 
 @pytest.mark.slow
@@ -110,4 +111,8 @@ def test_runs_that_differ_in_activation_start_and_are_fed_alike(data: Path, here
     }
     assert weights["one"] == weights["two"] != weights["other"]
     assert batches["one"] == batches["two"] and not set(batches["one"]) & set(batches["other"])
+    validated = [
+        {row["val_crc32"] for row in csv.DictReader((folder / "results.csv").open())} for folder in folders.values()
+    ]
+    assert len(set.union(*validated)) == 1  # the same images, in all epochs
     assert len(set(batches["one"])) == 2  # augmentation goes on from epoch to epoch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -38,6 +39,7 @@ class EvalResult:
     `predictions`: (n, 7) rows (image key, x, y, width, height, score, category id), rounded as written to JSON.
     `speed`: milliseconds per image for preprocess (NaN if images come preprocessed from a cache), inference and nms.
     `losses`: mean loss terms over images, empty unless requested. `confusion`: (classes + 1, classes + 1) counts.
+    `batches_crc32`: over the checksums of the batches, which shows that two evaluations saw the same images.
     """
 
     stats: EvalStats
@@ -47,6 +49,7 @@ class EvalResult:
     losses: dict[str, float]
     confusion: np.ndarray
     drawn: list[DrawnBatch]
+    batches_crc32: int = 0
 
 
 class _Stopwatch:
@@ -84,7 +87,7 @@ def evaluate(
     `merge_classes`: the ground truth has a single class, and the score of a box is that of its best class.
     """
     device = next(model.parameters()).device
-    watch, rows, seen = _Stopwatch(device), [], 0
+    watch, rows, seen, crc32 = _Stopwatch(device), [], 0, 0
     drawn: list[DrawnBatch] = []
     totals: dict[str, float] = {}
     was_training = model.training
@@ -97,6 +100,7 @@ def evaluate(
                     totals[name] = totals.get(name, 0.0) + value * len(batch.images)
             rows.append(_to_rows(detections, batch, truth))
             seen += len(batch.images)
+            crc32 = zlib.crc32(batch.crc32.to_bytes(4), crc32)
             if len(drawn) < DRAWN_BATCHES:
                 drawn.append(_for_drawing(batch, detections))
     finally:
@@ -111,6 +115,7 @@ def evaluate(
         losses={name: value / seen for name, value in totals.items()},
         confusion=confusion_matrix(truth, predictions),
         drawn=drawn,
+        batches_crc32=crc32,
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from core.text import did_you_mean
 
 Row = dict[str, Any]  # an epoch's row of results.csv: numbers by column
-NOT_PLOTTED = ("epoch", "step", "batches_crc32")
+NOT_PLOTTED = ("epoch", "step", "batches_crc32", "val_crc32")
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from core.metrics import DATA_WAIT_FRACTION, PRIMARY
+from core.limits import MAX_DATA_WAIT_FRACTION
+from core.metrics import FITNESS
 from core.text import format_duration
 from engine.loggers import EpochEnd, Logger, RunEnd, RunStart
 
-SHOWN_METRICS = (PRIMARY, "mAP50")
+SHOWN_METRICS = (FITNESS, "mAP50")
 LONGEST_VALUE = 60  # characters of a config value
 
 
@@ -103,7 +104,7 @@ def end_summary(
         ("try next", next_command),
     ]
     lines = _align(entries)
-    if train > 0 and wait > DATA_WAIT_FRACTION * train:
+    if train > 0 and wait > MAX_DATA_WAIT_FRACTION * train:
         lines.append(
             f"The training waited for data for {wait / train:.0%} of its step time, so its time says little about the "
             "network. More --workers or --cache ram may help."

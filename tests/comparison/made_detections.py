@@ -2,9 +2,10 @@
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from pycocotools.cocoeval import COCOeval
 
 from core.files import write_text
 from engine.loggers.results_csv import write_rows
+from tests.comparison.made_runs import edit_record
 
+KEY = "metrics/mAP50-95"
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
 
 
@@ -83,13 +86,30 @@ def coco_map(
     return float(run.stats[0])
 
 
-def add_detections(folder: Path, *, jitter: float, seed: int, images: int = 12, data_seed: int = 0) -> None:
-    """Add stored detections to a run folder and set the last row of its results.csv to their mAP."""
-    truth = objects(images, seed=data_seed)
-    found = detections(truth, jitter=jitter, seed=seed)
+def store(folder: Path, truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> None:
+    """Store these detections in a run folder as the last validation of the run."""
     write_text(folder / "ground_truth.json", json.dumps(truth))
     write_text(folder / "predictions_last.json", json.dumps(found))
+    value = coco_map(truth, found)
+    edit_rows(folder, lambda row: {**row, KEY: value}, last=True)
+
+    def change(record: dict[str, Any]) -> None:
+        for name in ("predictions_last", "ground_truth"):
+            record[f"{name}_sha256"] = hashlib.sha256((folder / f"{name}.json").read_bytes()).hexdigest()
+
+    edit_record(folder, change)
+
+
+def edit_rows(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]], *, last: bool = False) -> None:
+    """Change the rows of a results.csv, or its last one, and seal the run again."""
     with open(folder / "results.csv", newline="", encoding="utf-8") as file:
         rows: list[dict[str, Any]] = list(csv.DictReader(file))
-    rows[-1]["metrics/mAP50-95"] = coco_map(truth, found)
+    rows = [change(row) if not last or number == len(rows) - 1 else row for number, row in enumerate(rows)]
     write_rows(folder / "results.csv", rows, list(rows[0]))
+    edit_record(folder, lambda record: record["last_epoch"].update({KEY: rows[-1][KEY]}))
+
+
+def add_detections(folder: Path, *, jitter: float, seed: int, images: int = 12, data_seed: int = 0) -> None:
+    """Store made-up detections in a run folder."""
+    truth = objects(images, seed=data_seed)
+    store(folder, truth, detections(truth, jitter=jitter, seed=seed))

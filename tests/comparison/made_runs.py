@@ -4,13 +4,14 @@ import csv
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from comparison.plan import Plan, make_plan
 from comparison.report import write_report
 from comparison.runs import read_runs
+from core.seal import seal_of
 
 GAINS = {"relu": 0.0, "silu": 0.8, "mish": 2.5, "backbone=mish,neck=leaky_relu,head=a_name_that_is_long": 0.3}
 ACTS = tuple(GAINS)
@@ -50,7 +51,7 @@ def write_run(
             {
                 "epoch": epoch, "step": 40 * epoch, "metrics/mAP50": min(1.3 * value, 0.99), "metrics/mAP50-95": value,
                 "metrics/AP_small": 0.6 * value if small else "", "metrics/AP_medium": value,
-                "metrics/AP_large": 1.1 * value,
+                "metrics/AP_large": min(1.1 * value, 1.0),
                 "time_train_s": seconds * (1 + draw.gauss(0, 0.002)), "time_warmup_s": 2.0 if epoch == 1 else 0.0,
                 "time_data_s": waited, "time_val_s": 1.0, "time_save_s": 0.2, "images_per_s": 600 / seconds,
                 "peak_memory_mib": memory, "batches_crc32": 1000 * seed + epoch, "other_cores": others,
@@ -64,7 +65,35 @@ def write_run(
     record |= {"results": {"mAP50-95": max(row["metrics/mAP50-95"] for row in rows)}, "best_epoch": epochs}
     if latency is not None:
         record["latency"] = {"ms_per_image": latency, "imgsz": 160, "batch": 1}
+    record["last_epoch"] = {key: value for key, value in rows[-1].items() if value != ""}
+    seal(folder, record)
+
+
+def seal(folder: Path, record: dict[str, Any]) -> None:
+    """Write a run.json that is sealed with results.csv, if the run has one."""
+    results = folder / "results.csv"
+    if results.is_file():
+        record["seal"] = seal_of(record, results.read_bytes())
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def edit_record(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a run.json and seal it again, as a run with these properties would have written it."""
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    change(record)
+    seal(folder, record)
+
+
+def declare(folder: Path, plan: Plan) -> None:
+    """Let all runs of a folder name this plan and start when it was written."""
+
+    def change(record: dict[str, Any]) -> None:
+        record["config"]["run"] = {"plan": plan.reference}
+        start = {key: record[key] for key in ("code", "machine", "device")}
+        record["starts"] = [{**start, "time": plan.created}]
+
+    for file in folder.glob("*/run.json"):
+        edit_record(file.parent, change)
 
 
 def write_failed(folder: Path, *, act: str, seed: int, reason: str) -> None:
@@ -138,6 +167,8 @@ def plan_of(acts: Sequence[str], seeds: Sequence[int], **fields: Any) -> Plan:
 
 def report_of(folder: Path, plan: Plan | None, *, allow: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
     """Write the report of a folder's runs; returns the text for the terminal and the content of report.json."""
+    if plan is not None:
+        declare(folder, plan)
     runs = read_runs([folder])
     text = write_report(folder, plan.as_compared(runs) if plan else runs, plan=plan, allow=allow)
     return text, json.loads((folder / "report.json").read_text(encoding="utf-8"))

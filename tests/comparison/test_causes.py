@@ -1,6 +1,5 @@
 """Where a difference comes from: error kinds, classes, scores, and what runs record about themselves."""
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,26 +12,11 @@ from comparison.causes import ERROR_KINDS, dead_share, energy, epochs_to, gradie
 from comparison.evaluation import evaluate
 from comparison.plan import read_plan
 from comparison.runs import Run, read_run
-from engine.loggers.results_csv import write_rows
-from tests.comparison.made_detections import add_detections, coco_map, detections, objects
-from tests.comparison.made_runs import plan_of, report_of, write_comparison
+from tests.comparison.made_detections import add_detections, coco_map, detections, edit_rows, objects, store
+from tests.comparison.made_runs import edit_record, plan_of, report_of, write_comparison
 
 ACTS, SEEDS = ("relu", "mish"), (0, 1, 2)
 Change = Callable[[dict[str, Any]], dict[str, Any]]
-
-
-def store(folder: Path, truth: dict[str, Any], found: list[dict[str, Any]]) -> None:
-    """Store these detections in a run folder, with their mAP in the last row of results.csv."""
-    (folder / "ground_truth.json").write_text(json.dumps(truth))
-    (folder / "predictions_last.json").write_text(json.dumps(found))
-    edit_rows(folder, lambda row: {**row, "metrics/mAP50-95": coco_map(truth, found)}, last=True)
-
-
-def edit_rows(folder: Path, change: Change, *, last: bool = False) -> None:
-    with open(folder / "results.csv", newline="", encoding="utf-8") as file:
-        rows: list[dict[str, Any]] = list(csv.DictReader(file))
-    rows = [change(row) if not last or number == len(rows) - 1 else row for number, row in enumerate(rows)]
-    write_rows(folder / "results.csv", rows, list(rows[0]))
 
 
 def perfect(truth: dict[str, Any], score: float = 0.8) -> list[dict[str, Any]]:
@@ -124,13 +108,12 @@ def test_the_report_shows_paired_differences(tmp_path: Path, monkeypatch: pytest
             store(place, truth, found)
             dead = (seed + 2) * (3 if act == "relu" else 1)
             shares[act, seed] = float(dead)
-            record = json.loads((place / "run.json").read_text())
             diagnostics = {
                 "units": {"neck.P3": 100},
                 "dead": {"neck.P3": dead},
                 "gradient_norm": {"neck.P3": 1.0 + seed},
             }
-            (place / "run.json").write_text(json.dumps({**record, "diagnostics": diagnostics}))
+            edit_record(place, lambda record, found=diagnostics: record.update(diagnostics=found))
     plan = plan_of(ACTS, SEEDS, target=0.9)
     text, content = report_of(tmp_path, plan)
     metrics = {each["key"]: each for group in content["causes"].values() for each in group}
@@ -160,7 +143,7 @@ def test_the_report_shows_paired_differences(tmp_path: Path, monkeypatch: pytest
 def test_the_target_belongs_to_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("comparison.figures.draw", lambda *_: {})
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 1.0}, seeds=SEEDS)
-    edit_rows(tmp_path / "mish-s1", lambda row: {**row, "metrics/mAP50-95": 0.1})
+    edit_rows(tmp_path / "mish-s1", lambda row: {**row, "metrics/mAP50-95": 0.1 + float(row["epoch"]) / 1000})
     plan = plan_of(ACTS, SEEDS, target=0.55)
     plan.write(tmp_path)
     assert read_plan(tmp_path) == plan

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from comparison.fingerprint import check_comparable, check_redrawn, deviations, pairing, run_settings
-from comparison.report import write_report
 from comparison.runs import Run, read_runs
-from tests.comparison.made_runs import plan_of, write_run
+from tests.comparison.made_runs import edit_record, plan_of, report_of, write_run
 
 RECORD = {
     "config": {
@@ -150,10 +149,12 @@ def redrawn_runs(folder: Path, hashes: dict[tuple[str, int], str]) -> list[Run]:
     for (act, seed), value in hashes.items():
         place = folder / f"{act}-s{seed}"
         write_run(place, act=act, seed=seed, last=0.5 + seed / 100)
-        record = json.loads((place / "run.json").read_text())
-        record["data"] = {"train": value, "val": value}
-        record["config"]["data"]["root"] = f"datasets/shapes-seed{seed}"
-        (place / "run.json").write_text(json.dumps(record))
+
+        def change(record: dict, value: str = value, seed: int = seed) -> None:
+            record["data"] = {"train": value, "val": value}
+            record["config"]["data"]["root"] = f"datasets/shapes-seed{seed}"
+
+        edit_record(place, change)
     return read_runs([folder])
 
 
@@ -168,11 +169,10 @@ def test_redrawn_data_are_equal_within_a_seed_and_differ_between_seeds(tmp_path:
 
 def test_a_plan_with_redrawn_data_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("comparison.figures.draw", lambda *_: {})
-    runs = redrawn_runs(tmp_path, {(act, seed): str(seed) for act in ("relu", "mish") for seed in range(3)})
+    redrawn_runs(tmp_path, {(act, seed): str(seed) for act in ("relu", "mish") for seed in range(3)})
     data = {"root": "/d/shapes", "embedded": {"seed": 0}}
     plan = plan_of(("relu", "mish"), range(3), redrawn=data)
-    write_report(tmp_path, plan.as_compared(runs), plan=plan)
-    content = json.loads((tmp_path / "report.json").read_text())
+    _, content = report_of(tmp_path, plan)
     assert content["exploratory"] == [] and content["verdicts"]["mish"]["kind"] != "exploratory"
     with pytest.raises(ValueError, match="data"):
-        write_report(tmp_path, plan.as_compared(runs), plan=plan_of(("relu", "mish"), range(3)))
+        report_of(tmp_path, plan_of(("relu", "mish"), range(3)))

@@ -22,6 +22,7 @@ from comparison.summary import Timing
 from tests.comparison.made_detections import add_detections
 from tests.comparison.made_runs import (
     ACTS,
+    edit_record,
     plan_of,
     report_of,
     write_comparison,
@@ -455,10 +456,13 @@ def test_gain_against_cost_shows_estimates_and_both_intervals(tmp_path: Path) ->
 
 def test_the_page_says_what_the_result_does_not_say(tmp_path: Path, undrawn: None) -> None:
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 2.0}, seeds=range(2))
-    for path in tmp_path.glob("*/run.json"):
-        record = json.loads(path.read_text())
+
+    def change(record: dict[str, Any]) -> None:
         record["config"]["train"]["lr"] = 0.125
-        path.write_text(json.dumps({**record, "images": {"train": 600, "val": 147}}))
+        record["images"] = {"train": 600, "val": 147}
+
+    for path in tmp_path.glob("*/run.json"):
+        edit_record(path.parent, change)
     report_of(tmp_path, plan_of(("relu", "mish"), range(2)))
     text = Page(tmp_path / "report.html").text
     box = text[text.index("What this does not say") : text.index("Gain and cost of each")]

@@ -72,7 +72,8 @@ def test_failed_runs_are_kept_unless_retried(tmp_path: Path) -> None:
     behave(tmp_path)
     train_all(plan, tmp_path, trainer=STUB, retry_failed=True)
     assert cells(tmp_path)[4:] == ["mish-s0"] and started(tmp_path)[4]["how"] == "--cfg"
-    assert read_run(tmp_path / "mish-s0").status == "finished"
+    retried = read_run(tmp_path / "mish-s0")
+    assert retried.status == "finished" and retried.earlier_failures == (failed.reason,)
 
 
 @pytest.mark.slow

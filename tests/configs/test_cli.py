@@ -1,13 +1,16 @@
 """The command line: familiar spellings, one-line refusals, an instant --help."""
 
+import re
 import subprocess
 import sys
+from argparse import SUPPRESS
 from pathlib import Path
 
 import pytest
 
 from configs.cli import Parser, add_config_flags, overrides
 from configs.foreign_flags import INSTEAD
+from configs.schema import flatten, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +69,7 @@ def test_hyperparameter_files_of_the_peers_are_read(tmp_path: Path, capsys: pyte
     assert "obj" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("script", ["train.py", "val.py", "detect.py"])
+@pytest.mark.parametrize("script", ["train.py", "val.py", "detect.py", "compare.py"])
 def test_help_needs_no_torch(script: str) -> None:
     code = (
         "import runpy, sys; sys.argv = [sys.argv[1], '--help']\n"
@@ -75,3 +78,33 @@ def test_help_needs_no_torch(script: str) -> None:
         "assert 'torch' not in sys.modules and 'cv2' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, script], cwd=ROOT, check=True, capture_output=True, timeout=60)
+
+
+def test_help_states_the_defaults_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # no line of the help is wrapped
+    parser = Parser(prog="train.py")
+    add_config_flags(parser, replaced_help={"train.patience": SUPPRESS, "run.project": "folder; default: elsewhere"})
+    entries = re.split(r"\n  (?=--)", parser.format_help().rstrip())
+    lines = {re.split(r"[ ,]", entry)[0]: entry for entry in entries}
+    values = flatten(load("yolo.yaml").model_dump(mode="json"))
+    for flag, key in {"--lr0": "lr", "--batch": "batch", "--seed": "seed", "--close-mosaic": "close_mosaic"}.items():
+        assert lines[flag].endswith(f"(default: {values[f'train.{key}']})")
+    assert lines["--loggers"].endswith("(default: tensorboard)")
+    assert lines["--project"].endswith("folder; default: elsewhere") and "--patience" not in lines
+    assert "default" not in lines["--noval"] + lines["--freeze"]
+
+
+def help_of(script: str) -> str:
+    command = [sys.executable, script, "--help"]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, encoding="utf-8", timeout=60).stdout
+
+
+@pytest.mark.parametrize("script", ["train.py", "val.py", "detect.py", "compare.py"])
+def test_help_prints_no_value_that_the_user_cannot_give(script: str) -> None:
+    assert not re.search(r"default:\s+(None|False|\[\]|==SUPPRESS==)", help_of(script))
+
+
+def test_help_of_compare_lists_the_comparison_first_and_no_flag_that_it_rejects() -> None:
+    text = help_of("compare.py")
+    assert text.index("\n  --acts") < text.index("\n  --cfg")
+    assert not re.search(r"--(seed|exist-ok|profile|patience)\b(?!s)", text) and "--seeds" in text

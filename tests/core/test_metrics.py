@@ -15,5 +15,5 @@ def test_keys_are_unique_and_evaluation_metrics_are_cocos():
         "precision",
         "recall",
     }
-    assert metrics.PRIMARY in metrics.BY_KEY and f"metrics/{metrics.PRIMARY}" in metrics.BY_KEY
+    assert metrics.FITNESS in metrics.BY_KEY and f"metrics/{metrics.FITNESS}" in metrics.BY_KEY
     assert all(metric.better == "higher" for metric in (*metrics.COCO, *metrics.EVALUATION))

@@ -33,7 +33,7 @@ def test_run_json(tmp_path):
         data_hash={"train": "00"},
         census=[Row("backbone", 27), Site("neck", Path("x"))],
         operator={"implementation": "torch.nn.functional.mish", "reason": "PyTorch's own"},
-        device="CPU",
+        start=record.start_entry(device="CPU", epoch=1, batch=1),
         parameters=np.int64(3),
         weights=torch.tensor([1.0, float("inf")]),
     )

@@ -26,6 +26,7 @@ class StubBatch:
     image_ids: list
     geometries: list
     paths: list
+    crc32: int = 0
     preprocess_ms: float = 4.0
 
 

@@ -1,0 +1,169 @@
+"""What a run must be before it counts: whole, unchanged since its end, distinct from all others, and planned.
+
+Damaged, edited and copied runs are rejected (`check_runs`). Runs that cannot be shown to be those of the plan make the
+result exploratory (`doubts`).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from comparison import wording
+from comparison.plan import Plan, PlannedRun
+from comparison.runs import PARTS, Run, activation_label, run_folders
+from comparison.summary import PRIMARY
+from configs.loading import flatten
+from core.seal import SEAL, seal_of
+
+RELATIVE_PRECISION = 1e-5  # of the six digits in results.csv
+# Keys that are named by path, by file or in short forms, so that a run's config holds another text than the plan.
+NOT_LITERAL = ("data", "weights", "run", "model.act", "model.config", *(f"model.{part}" for part in PARTS))
+
+
+def check_runs(runs: Sequence[Run]) -> None:
+    """ValueError, naming the run, if a finished run is not whole, was changed since its end, or is a copy."""
+    finished = [run for run in runs if run.status == "finished"]
+    for run in finished:
+        _check_seal(run)
+        _check_whole(run)
+    _check_distinct(finished)
+
+
+def _check_seal(run: Run) -> None:
+    seal = run.record.get(SEAL)
+    if seal is not None and seal != seal_of(run.record, (run.folder / "results.csv").read_bytes()):
+        raise ValueError(
+            f"{run.folder}: run.json or results.csv was changed after the end of the run (the seal does not match); "
+            "restore the files or leave the run out"
+        )
+
+
+def _check_whole(run: Run) -> None:
+    """The epochs are 1 to the last, the last row is that of run.json, and every number is in its range."""
+    planned, found = _epochs(run), [row.get("epoch") for row in run.rows]
+    expected = len(found) if _stopped_early(run) else planned
+    if found != [float(epoch) for epoch in range(1, expected + 1)]:
+        raise ValueError(f"{run.folder}: results.csv has the epochs {_listed(found)}; expected 1 to {expected}")
+    last: Mapping[str, Any] = run.record.get("last_epoch") or {}
+    for key, value in last.items():
+        shown = run.rows[-1].get(key)
+        if not isinstance(value, int | float) or (shown is None and key != PRIMARY):
+            continue
+        if shown is None or not math.isclose(shown, value, rel_tol=RELATIVE_PRECISION):
+            raise ValueError(
+                f"{run.folder}: {key} of the last epoch is {shown} in results.csv, but {value} in run.json"
+            )
+    for row in run.rows:
+        for key, number in row.items():
+            if number is not None and not _in_range(key, number):
+                raise ValueError(f"{run.folder}: {key} of epoch {row['epoch']:g} is {number:g}, expected {_range(key)}")
+
+
+def _epochs(run: Run) -> int:
+    return int(run.record["config"]["train"].get("epochs") or len(run.rows))
+
+
+def _stopped_early(run: Run) -> bool:
+    return bool(run.record["config"]["train"].get("patience")) and len(run.rows) < _epochs(run)
+
+
+def _listed(epochs: Sequence[float | None]) -> str:
+    shown = ["?" if epoch is None else f"{epoch:g}" for epoch in epochs]
+    return ", ".join(shown if len(shown) <= 6 else [*shown[:3], "...", *shown[-2:]])
+
+
+def _in_range(key: str, value: float) -> bool:
+    if key.startswith("metrics/"):
+        return 0 <= value <= 1
+    if key.startswith("time_") or key in ("other_cores", "peak_memory_mib", "images_per_s"):
+        return 0 <= value < math.inf
+    return math.isfinite(value)
+
+
+def _range(key: str) -> str:
+    return "a fraction from 0 to 1" if key.startswith("metrics/") else "a finite number, not negative"
+
+
+def _check_distinct(runs: Sequence[Run]) -> None:
+    """Two seeds of one activation start from other weights and see other batches; no two runs take the same times."""
+    seen: dict[object, Run] = {}
+    for run in runs:
+        model, weights = run.record["config"]["model"], run.record["config"].get("weights")
+        label = activation_label(model)
+        clues: dict[str, object] = {"batches of the first epoch": run.rows[0].get("batches_crc32")}
+        if not weights:  # pretrained weights are equal for all seeds
+            clues["initial weights"] = run.record.get("initial_weights")
+        found: dict[str, object] = {what: (label, what, value) for what, value in clues.items() if value}
+        if any(row.get("time_train_s") for row in run.rows):
+            found["metrics and times"] = tuple(tuple(sorted(row.items(), key=str)) for row in run.rows)
+        for what, key in found.items():
+            other = seen.setdefault(key, run)
+            if other is not run and (what == "metrics and times" or _seed(other) != _seed(run)):
+                raise ValueError(
+                    f"{other.folder} and {run.folder} have the same {what}, so one is a copy; leave one out"
+                )
+
+
+def _seed(run: Run) -> object:
+    return run.record["config"]["train"]["seed"]
+
+
+# ------------------------------------------------------------------------------------------------------------- the plan
+
+
+def doubts(runs: Sequence[Run], plan: Plan | None) -> tuple[str, ...]:
+    """Why these runs do not carry the verdict of the plan; empty if they are those that the plan has started."""
+    finished = [run for run in runs if run.status == "finished"]
+    reasons = [
+        wording.stopped_early(run.folder.name, len(run.rows), _epochs(run)) for run in finished if _stopped_early(run)
+    ]
+    if unsealed := [run.folder.name for run in finished if SEAL not in run.record]:
+        reasons.append(wording.unsealed(unsealed))
+    if plan is None:
+        return tuple(reasons)
+    by_key = {_planned_key(run, plan): run for run in runs if run.record}
+    planned = [(each, by_key[each]) for each in plan.runs if each in by_key]
+    if unnamed := [run.folder.name for _, run in planned if _plan_of(run) != plan.reference]:
+        reasons.append(wording.not_named(unnamed))
+    elif early := [run.folder.name for _, run in planned if _started_before(run, plan)]:
+        reasons.append(wording.older_than_plan(early))
+    reasons += [reason for each, run in planned if (reason := next(_deviations(each, run, plan), ""))]
+    return tuple(reasons)
+
+
+def _planned_key(run: Run, plan: Plan) -> PlannedRun:
+    seed = _seed(run)
+    assert isinstance(seed, int)
+    return PlannedRun(plan.acts[0] if plan.aa else run.act, seed)
+
+
+def _plan_of(run: Run) -> object:
+    return (run.record["config"].get("run") or {}).get("plan")
+
+
+def _started_before(run: Run, plan: Plan) -> bool:
+    """Whether a run began before the plan was written."""
+    starts = run.record.get("starts") or [{}]
+    try:
+        return datetime.fromisoformat(starts[0]["time"]) < datetime.fromisoformat(plan.created)
+    except (LookupError, TypeError, ValueError):
+        return True
+
+
+def _deviations(planned: PlannedRun, run: Run, plan: Plan) -> Iterator[str]:
+    config = flatten(run.record["config"])
+    for key, value in plan.overrides_of(planned).items():
+        literal = not any(key == prefix or key.startswith(f"{prefix}.") for prefix in NOT_LITERAL)
+        if literal and isinstance(value, bool | int | float | str) and key in config and config[key] != value:
+            yield wording.unlike_plan(run.folder.name, key, config[key], value)
+
+
+def not_in_plan(runs: Sequence[Run], folder: Path) -> list[str]:
+    """The run folders of a comparison's folder that are not among the runs that are reported."""
+    known = {run.folder.resolve() for run in runs}
+    try:
+        return [each.name for each in run_folders(folder) if each.resolve() not in known]
+    except FileNotFoundError:
+        return []
