@@ -558,8 +558,8 @@ def limits(summary: Summary) -> list[tuple[str, str]]:
         ("Data", f"All runs are of one kind of data ({data}). On other data the order may be another."),
         (
             "Schedule",
-            f"{'' if epochs is None else f'Every run was trained for {epochs} epochs. '}A longer or shorter training may "
-            "change the size of a difference, and its sign.",
+            f"{'' if epochs is None else f'Every run was trained for {epochs} epochs. '}A longer or shorter training "
+            "may change the size of a difference, and its sign.",
         ),
         (
             "Tuning",
