@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ray_runner.connect()
     arms = parse_arms(arguments.acts, given, cfg=arguments.cfg)
     common, notes = common_overrides(arms, given)
-    plan = plan_from(arguments, arms, common, notes=notes, existing=read_plan(folder))
+    plan = plan_from(arguments, arms, common, notes=notes, existing=read_plan(folder), folder=folder)
     plan.write(folder)
     print(f"{describe(plan)}\n{'folder':<20}{folder}", flush=True)
     if arguments.timing and not (folder / timing_probe.TIMING).is_file():
@@ -110,12 +110,13 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add(
         "--sigma",
         type=float,
-        default=0.006,
         metavar="SD",
-        help="assumed residual standard deviation of a run's mAP (as a fraction), for planning",
+        help="assumed residual standard deviation of a run's mAP (as a fraction), for planning; default: that of "
+        "earlier runs on this data, else unknown",
     )
     add("--redraw-data", action="store_true", help="draw the embedded data set anew for each seed")
     add("--looks", metavar="N,N", help="interim analyses, in seeds, ending with all seeds, as in 3,5; none by default")
+    add("--all-pairs", action="store_true", help="also compare the candidates with each other (Tukey's intervals)")
     add("--engine", choices=("local", "ray"), default="local", help="train on this machine or on a Ray cluster")
     add("--retry-failed", action="store_true", help="restart failed runs")
     add(

@@ -9,11 +9,13 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from comparison import wording
+from comparison import checks, wording
+from comparison.all_pairs import PairDifference, all_pairs
 from comparison.plan import Plan
 from comparison.runs import Run, by_key
 from comparison.statistics import compare, compare_ratio, interim_alpha, value_at
@@ -33,7 +35,6 @@ from core.limits import MAX_DATA_WAIT_FRACTION
 from core.metrics import EVALUATION
 
 MARGIN = 0.5  # mAP points, if no plan declares one
-MAX_OTHER_CORES = 0.10  # mean cores used by other processes, above which a run is excluded from timing
 TIME_COLUMNS = ("time_train_s", "time_warmup_s", "time_data_s", "time_val_s", "time_save_s")
 
 
@@ -48,7 +49,7 @@ def analyse(
     the last planned analysis whose seeds are complete. ValueError if two runs have the same activation and seed, if
     there is nothing to compare, or if the baseline has no run.
     """
-    keyed = by_key(runs)
+    keyed = by_key([concluded(run) for run in runs])
     acts = list(dict.fromkeys(act for act, _ in keyed))
     margin = 100 * plan.margin if plan else MARGIN
     baseline = baseline or (plan.baseline if plan else acts[0] if acts else "")
@@ -70,11 +71,26 @@ def analyse(
     outcome = replace(
         _outcome(planned, baseline, list(plan.acts), alpha, margin, *doubts), unfinished=_unfinished(keyed)
     )
+    if plan.all_pairs:
+        outcome = replace(outcome, pairs=_pairs(outcome.primary, baseline, alpha))
     beyond = [key for key, run in keyed.items() if key not in planned and run.status != "unfinished"]
     if not beyond:
         return outcome, None
     reason = wording.beyond_plan(reached[-1], beyond)
     return outcome, _outcome(keyed, baseline, [*plan.acts, *acts], plan.alpha, margin, reason)
+
+
+def _pairs(metric: Metric, baseline: str, alpha: float) -> tuple[PairDifference, ...]:
+    """The candidates against each other."""
+    values = {act: each.values for act, each in metric.arms.items() if each.values}
+    return all_pairs(values, baseline=baseline, alpha=alpha)
+
+
+def concluded(run: Run) -> Run:
+    """The run, as failed if it finished without the primary metric: a loss that is not finite leaves none."""
+    if run.status == "finished" and run.rows[-1].get(PRIMARY) is None:
+        return replace(run, status="failed", reason=wording.no_primary())
+    return run
 
 
 def _complete_seeds(keyed: Mapping[RunKey, Run], plan: Plan) -> int:
@@ -110,6 +126,16 @@ def _outcome(
         if (reason := exclusion_reason(run))
     )
     metrics, until_seconds = _metrics(runs, acts, alpha)
+    curves = [learning_curve(run) for run in runs if run.act == baseline]
+    insensitive = checks.insensitivity(curves, margin=margin)
+    judge = partial(
+        _verdicts,
+        acts=acts,
+        failed=failed,
+        margin=margin,
+        exploratory=bool(exploratory),
+        insensitive=wording.insensitivity(insensitive, baseline, margin),
+    )
     return Outcome(
         baseline=baseline,
         acts=acts,
@@ -119,22 +145,26 @@ def _outcome(
         metrics=metrics,
         until_seconds=until_seconds,
         failed=failed,
+        failure_rates=checks.failure_rates(failed, baseline=baseline, alpha=alpha),
+        insensitive=insensitive,
+        remarks=_remarks(metrics[PRIMARY], margin=margin, judge=judge),
         unfinished=_unfinished(keyed),
         excluded=excluded,
         exploratory=exploratory,
-        verdicts=_verdicts(metrics[PRIMARY], acts, failed, margin=margin, exploratory=bool(exploratory)),
-        time_verdicts=_verdicts(metrics["time"], acts, failed, margin=None, exploratory=bool(exploratory)),
+        verdicts=judge(metrics[PRIMARY]),
+        time_verdicts=judge(metrics["time"], margin=None),
         headline=wording.headline(metrics[PRIMARY], baseline),
     )
 
 
 def _verdicts(
     metric: Metric,
+    *,
     acts: Sequence[str],
     failed: Mapping[str, Failures],
-    *,
     margin: float | None,
     exploratory: bool,
+    insensitive: str,
 ) -> dict[str, Verdict]:
     """The verdict on each candidate; without a margin, on ratios."""
     verdicts = {}
@@ -146,9 +176,28 @@ def _verdicts(
             verdicts[act] = wording.time_verdict(difference, metric.comparison, exploratory=exploratory)
         else:
             verdicts[act] = wording.map_verdict(
-                difference, metric.comparison, margin=margin, failed=failed, exploratory=exploratory
+                difference,
+                metric.comparison,
+                margin=margin,
+                failed=failed,
+                exploratory=exploratory,
+                insensitive=insensitive,
             )
     return verdicts
+
+
+def _remarks(metric: Metric, *, margin: float, judge: Callable[[Metric], dict[str, Verdict]]) -> tuple[str, ...]:
+    """How much each activation scatters, and what the verdicts would be without runs that collapsed."""
+    values = {act: each.values for act, each in metric.arms.items()}
+    scatter = wording.scatter({act: each.sd for act, each in metric.arms.items() if each.sd is not None}, metric.unit)
+    low = checks.collapsed(values, margin=margin)
+    if not low or metric.comparison is None:
+        return scatter
+    rest = {act: {seed: each for seed, each in own.items() if seed != low.get(act)} for act, own in values.items()}
+    comparison = compare(rest, baseline=metric.comparison.baseline, alpha=metric.comparison.alpha)
+    verdicts = judge(replace(metric, comparison=comparison))
+    runs = {(act, seed): (values[act][seed], statistics.median(rest[act].values())) for act, seed in low.items()}
+    return (*scatter, wording.collapsed(runs, verdicts))
 
 
 # --------------------------------------------------------------------------------------------------- metrics of a run
@@ -222,9 +271,15 @@ def exclusion_reason(run: Run) -> str:
     train, waited = total(run, "time_train_s"), total(run, "time_data_s")
     if train and waited > MAX_DATA_WAIT_FRACTION * train:
         return wording.waited_for_data(waited / train)
-    others = _recorded(run, "other_cores")
-    if others and statistics.fmean(others) > MAX_OTHER_CORES:
-        return wording.busy_machine(statistics.fmean(others))
+    if not train:
+        return wording.not_timed()
+    seconds = [sum(row.get(column) or 0.0 for column in TIME_COLUMNS) for row in run.rows]
+    others = checks.contention([row.get("other_cores") for row in run.rows], seconds)
+    if others is None:
+        return wording.load_unknown()
+    mean, most = others
+    if mean > checks.MAX_OTHER_CORES or most > checks.MAX_OTHER_CORES_ONCE:
+        return wording.busy_machine(mean, most)
     return ""
 
 
@@ -268,7 +323,7 @@ METRICS = (
     MetricSpec(
         key="images_per_s", title="training, median epoch", unit="images/s", value=_images_per_second, compared=None
     ),
-    MetricSpec(key="latency", title="inference latency", unit="ms/image", value=_latency, compared=None),
+    MetricSpec(key="latency", title="inference latency", unit="ms/image", value=_latency, compared=None, timed=True),
     MetricSpec(
         key="epoch_seconds", title="training time per epoch", unit="s", value=epoch_seconds, compared=None, timed=True
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from comparison.arms import Arm, parse_arms, parse_numbers, parse_seeds
+from comparison.pilot import pilot_from
 from comparison.plan import AA_SUFFIX, Plan, epochs_in_equal_time, make_plan
 from comparison.timing_probe import probe
 from configs.schema import Config
@@ -46,11 +47,21 @@ def plan_from(
     *,
     notes: Sequence[str] = (),
     existing: Plan | None = None,
+    folder: Path | None = None,
 ) -> Plan:
     """The plan that the command line describes, merged into the ``existing`` one of the folder.
 
-    Nothing is written. Training steps are timed unless the existing plan holds their times.
+    Nothing is written. Training steps are timed unless the existing plan holds their times. Without --sigma, the
+    residual sd is that of earlier runs in the ``folder`` and beside it, if there are any.
     """
+    sigma = arguments.sigma
+    known = None
+    if sigma is None and existing is None and folder is not None:
+        known = pilot_from(folder, arms[0].config.model_dump(mode="json"))
+    if known is not None:
+        sigma = known.sigma
+        source = f"{known.folder} ({known.degrees} degrees of freedom)"
+        notes = (*notes, f"residual standard deviation of one run {100 * sigma:.2g} mAP points, from {source}")
     by_name = {arm.name: arm.overrides for arm in arms}
     epochs = {arm.name: arm.config.train.epochs or 1 for arm in arms}  # a loaded configuration always has a number
     baseline = arms[0].name
@@ -72,10 +83,11 @@ def plan_from(
         "margin": arguments.margin,
         "interim": parse_numbers(arguments.looks, "--looks") if arguments.looks else (),
         "budget": arguments.budget,
+        "all_pairs": arguments.all_pairs,
         "aa": arguments.aa,
         "target": arguments.target,
         "redrawn": embedded_data(arms[0].config) if arguments.redraw_data else {},
-        "sigma_assumed": arguments.sigma,
+        "sigma_assumed": sigma,
         "notes": tuple(notes),
     }
     plan = make_plan(**fields)  # errors are reported before anything is timed

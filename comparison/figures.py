@@ -165,7 +165,7 @@ def draw(summary: Summary, palette: Palette) -> dict[str, Figure]:
         pairs=False,
     )
     if summary.timing.rows:
-        drawn["timing"] = plot_timing(summary.timing.rows, palette)
+        drawn["timing"] = plot_timing(summary.timing.rows, palette, excluded=summary.timing.excluded)
     return drawn
 
 
@@ -497,7 +497,7 @@ def _band(axis: Axes, lines: Sequence[tuple[Sequence[float], Sequence[float]]], 
 # -------------------------------------------------------------------------------------------------------------- timing
 
 
-def plot_timing(rows: Sequence[TimingRow], palette: Palette) -> Figure:
+def plot_timing(rows: Sequence[TimingRow], palette: Palette, *, excluded: bool = False) -> Figure:
     """The isolated timing: ratios to the first row with their intervals."""
     with matplotlib.rc_context(STYLE):
         figure = _figure(NARROW, 0.62 * len(rows) + 1.4)
@@ -514,7 +514,7 @@ def plot_timing(rows: Sequence[TimingRow], palette: Palette) -> Figure:
             axis.plot(row.ratio, number, mark, color=color, markersize=7.5, markeredgecolor="white", zorder=4)
         _limits(axis, [1.0, *(value for row in rows for value in (row.ratio, row.low, row.high))])
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
-        _title(figure, wording.timing_title(rows))
+        _title(figure, wording.timing_title(rows, excluded=excluded))
     return figure
 
 

@@ -19,16 +19,14 @@ from configs.errors import explain
 from core.files import write_text
 
 PLAN = "plan.json"
-SIGMA = 0.006  # residual sd of one run's mAP50-95, assumed for planning
 AA_SUFFIX = " (other seeds)"  # label suffix of the second arm of an A/A control
 VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training step, assumed for the estimate
 # Fields that must agree when a comparison is resumed; seeds and arms may be added.
 FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin": "margin", "alpha": "alpha",
-         "budget": "budget", "aa": "same", "target": "target",
-         "redrawn": "redraw-data"}  # fmt: skip
-# Fields that a plan declares before the first run, by their names in plan.json.
-DECLARED = ("acts", "baseline", "seeds", "cfg", "overrides", "specs", "epochs", "primary", "margin", "looks", "alpha",
-            "budget", "same", "target", "redrawn")  # fmt: skip
+         "budget": "budget", "all_pairs": "all_pairs", "aa": "same",
+         "target": "target", "redrawn": "redraw-data"}  # fmt: skip
+# What does not belong to the declaration: estimates and later additions, by their names in plan.json.
+NOT_DECLARED = {"notes", "step_ms", "batches", "start_s", "created", "added_acts", "added_seeds", "sigma_assumed"}
 BY_ARM = ("arms", "epochs")
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -65,10 +63,11 @@ class Plan(BaseModel):
     interim: tuple[Annotated[int, Field(ge=1)], ...] = Field((), alias="looks")  # analyses, in seeds; the last is final
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     budget: Literal["epochs", "time"] = "epochs"
+    all_pairs: bool = False  # also the candidates against each other, a family of tests of its own
     aa: bool = Field(False, alias="same")  # A/A control: one activation against itself under other seeds
     redrawn: dict[str, JsonValue] = {}  # section `data` of the embedded set that is drawn anew for each seed; or {}
     target: Annotated[float, Field(gt=0, lt=1)] | None = None  # mAP50-95 as a fraction, for the epochs to reach it
-    sigma_assumed: Annotated[float, Field(gt=0)] = SIGMA
+    sigma_assumed: Annotated[float, Field(gt=0)] | None = None  # residual sd of one run's mAP50-95; None if unknown
     notes: tuple[str, ...] = ()
     step_ms: dict[str, float] = {}  # time of a training step by arm, from the probe; empty without one
     batches: tuple[int, int] = (0, 0)  # per epoch: training, validation; from the probe
@@ -179,10 +178,10 @@ class Plan(BaseModel):
         train, val = self.batches
         return self.start_s + self.epochs[run.act] * (train + VAL_STEP_FRACTION * val) * self.step_ms[run.act] / 1000
 
-    def detectable(self) -> float:
+    def detectable(self, sigma: float) -> float:
         """The difference in mAP, as a fraction, that the planned seeds detect with 80 % power; inf for one seed."""
         return minimal_detectable(
-            sigma=self.sigma_assumed,
+            sigma=sigma,
             candidates=len(self.acts) - 1,
             seeds=len(self.seeds),
             alpha=self.alpha,
@@ -191,9 +190,9 @@ class Plan(BaseModel):
 
     # ---------------------------------------------------------------------------------------------------------- on disk
 
-    def to_json(self) -> dict[str, JsonValue]:
+    def to_json(self, *, exclude_defaults: bool = False) -> dict[str, JsonValue]:
         """The content of plan.json."""
-        return self.model_dump(mode="json", by_alias=True)
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=exclude_defaults)
 
     @property
     def reference(self) -> str:
@@ -202,7 +201,9 @@ class Plan(BaseModel):
         Later additions and estimates do not change it.
         """
         first = self.model_copy(update={key: {act: getattr(self, key)[act] for act in self.acts} for key in BY_ARM})
-        declared = {key: value for key, value in first.to_json().items() if key in DECLARED}
+        declared = {
+            key: value for key, value in first.to_json(exclude_defaults=True).items() if key not in NOT_DECLARED
+        }
         canonical = json.dumps(declared, sort_keys=True, separators=(",", ":"))
         return f"{hashlib.sha256(canonical.encode()).hexdigest()} {self.created}"
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from comparison import wording
 from comparison.causes import ERROR_KINDS
 from comparison.figures import Palette, inline_svg, signed_interval, signed_points, times_ratio
-from comparison.summary import POINTS, PRIMARY, Field, Metric, Outcome, Requirement, Summary, TimingRow
+from comparison.summary import POINTS, PRIMARY, FailureRate, Field, Metric, Outcome, Requirement, Summary, TimingRow
 from core.text import format_duration
 
 PICTURES = {
@@ -189,6 +189,32 @@ def _points_column(metric: Metric) -> Column:
     return Column(metric.title.replace(", last epoch", ""), metric.note or "points")
 
 
+def failure_table(outcome: Outcome, palette: Palette) -> Table:
+    """Failure rates with their exact intervals, the baseline included; no rows if no run failed."""
+
+    def percentage(value: float) -> str:
+        return f"{100 * value:.0f} %"
+
+    def cell_of(show: Callable[[FailureRate], Cell]) -> Callable[[str], Cell]:
+        return lambda act: show(outcome.failure_rates[act]) if act in outcome.failure_rates else Cell("–")
+
+    level = f"{wording.level(outcome.alpha)} CI, Clopper-Pearson"
+    columns = [
+        ARM,
+        (Column("failed"), cell_of(lambda rate: Cell(f"{rate.failed} of {rate.ended}", rate.failed / rate.ended))),
+        (
+            Column("rate", level),
+            cell_of(lambda rate: Cell(f"{percentage(rate.low)} to {percentage(rate.high)}", rate.low)),
+        ),
+        (
+            Column("p", f"Fisher's exact test against {outcome.baseline}"),
+            cell_of(lambda rate: Cell("baseline") if rate.p is None else Cell(f"{rate.p:.2g}", rate.p)),
+        ),
+    ]
+    any_failed = any(each.failed for each in outcome.failed.values())
+    return build(outcome.acts if any_failed else (), columns, palette.variable)
+
+
 def secondary_table(outcome: Outcome, palette: Palette) -> Table:
     """Differences in the secondary metrics, one row per candidate."""
     metrics = [
@@ -273,6 +299,8 @@ def required_table(summary: Summary) -> Table:
         (Column("hours"), lambda row: hours(row.seeds, row.hours)),
         (Column("hours", "conservative"), lambda row: hours(row.seeds_conservative, row.hours_conservative)),
     ]
+    if wording.only_conservative(summary):
+        columns = [column for column in columns if column[0].text or column[0].unit == "conservative"]
     return build(summary.required_seeds.rows if summary.required_seeds else (), columns)
 
 
@@ -309,6 +337,8 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         text=wording.PAGE,
         subtitle=wording.subtitle(summary),
         failed=wording.failures(summary),
+        pairs=wording.pair_lines(outcome),
+        failure_table=failure_table(outcome, palette),
         exploratory="; ".join(outcome.exploratory),
         candidates=[
             (act, palette.variable(act), _memory(outcome, act), wording.image_effect(images, act, outcome))
@@ -371,6 +401,7 @@ def terminal(summary: Summary, path: Path) -> str:
         lines.append(f"EXPLORATORY: {'; '.join(outcome.exploratory)}")
     lines += [*summary.recommendation, "", *(f"  {line}" for line in verdict_lines(outcome))]
     lines += [f"  {act}: {wording.image_effect(summary.image_sampling, act, outcome)}" for act in outcome.candidates]
+    lines += [f"  {line}" for line in [*wording.pair_lines(outcome), *outcome.remarks]]
     lines += ["", *_terminal_table(outcome), ""]
     lines += [f"excluded from timing: {each.act}, seed {each.seed}: {each.reason}" for each in outcome.excluded]
     if required := wording.required_seeds(summary):

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comparison import wording
-from comparison.analysis import TIME_COLUMNS, analyse, learning_curve, total
+from comparison.analysis import TIME_COLUMNS, analyse, concluded, learning_curve, total
 from comparison.causes import find_causes
+from comparison.checks import MAX_OTHER_CORES
 from comparison.evaluation import evaluate_all
 from comparison.fingerprint import DATA, EPOCHS, check_comparable, check_redrawn, deviations, pairing, run_settings
 from comparison.image_bootstrap import sample_images
@@ -99,8 +100,9 @@ def summarise(
     planned: Outcome, larger: Outcome | None, runs: Sequence[Run], plan: Plan | None, *, timing: Timing
 ) -> Summary:
     """The summary of analysed runs."""
-    evaluations = evaluate_all(runs)
     is_control = plan is not None and plan.aa
+    runs = [concluded(run) for run in runs]
+    evaluations = evaluate_all(runs)
     return Summary(
         format=FORMAT,
         planned=planned,
@@ -123,8 +125,9 @@ def _required_seeds(outcome: Outcome) -> RequiredSeeds | None:
     comparison = outcome.primary.comparison
     if comparison is None or not comparison.sigma or comparison.degrees < 1:
         return None
-    sigma, candidates, alpha = comparison.sigma, comparison.candidates, outcome.alpha
-    upper = sigma_upper(sigma, comparison.degrees)
+    widest = max(comparison.differences.values(), key=lambda each: each.sigma or 0.0)
+    sigma, candidates, alpha = widest.sigma or comparison.sigma, comparison.candidates, outcome.alpha
+    upper = sigma_upper(sigma, comparison.degrees if sigma <= comparison.sigma * (1 + 1e-9) else widest.pairs - 1)
     means = [outcome.metrics["wall_hours"].mean(act) for act in outcome.acts]
     hours = None if None in means else sum(mean for mean in means if mean is not None)
 
@@ -210,6 +213,12 @@ def read_timing(path: Path) -> Timing:
             )
             for row in content["rows"]
         )
-        return Timing(words=wording.timing_setting(content), rows=rows)
+        cores = None if content.get("other_cores") is None else float(content["other_cores"])
+        return Timing(
+            words=wording.timing_setting(content),
+            load=wording.timing_load(cores),
+            excluded=cores is not None and cores > MAX_OTHER_CORES,
+            rows=rows,
+        )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected rows of act, norm_act, median_ms, ratio, low, high: {error}") from error

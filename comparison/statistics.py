@@ -1,8 +1,10 @@
 """Simultaneous confidence intervals for candidates against a baseline over common seeds, and required seeds.
 
 Model: value = mean + activation + seed + residual. Tests are read off two-sided Dunnett intervals for m candidates (the
-paired t interval for one). The residual sd is conservative, which protects against a baseline noisier than the rest: it
-is the larger of the two-way residual sd and the sd implied by half the mean variance of the paired differences.
+paired t interval for one). Standard errors are conservative, as activations may scatter unequally. The residual sd is
+the larger of the two-way residual sd and the sd implied by half the mean variance of the paired differences, which
+protects against a baseline noisier than the rest; the standard error of a candidate is the larger of the one from this
+sd and that of its own paired differences, which protects against a noisy candidate.
 ``python -m benchmarks.simulate`` simulates error rates, coverage and power.
 """
 
@@ -26,8 +28,10 @@ Values = Mapping[str, Mapping[int, float]]
 ROUNDING = 1e-12  # relative to the largest value: a smaller residual sd counts as zero
 # Fractions of alpha spent at each interim analysis, by their number (simulated); 1, 4, 9, 16, ... for more.
 ALPHA_SPENDING = {1: (1.0,), 2: (0.2, 0.8), 3: (0.1, 0.3, 0.6)}
-# Factor by which the conservative sd increases the detectable difference, by candidates (simulated); 1.07 above 3.
-CONSERVATIVE_FACTOR = {1: 1.0, 2: 1.05, 3: 1.06}
+# The conservative standard errors increase the detectable difference by this over sqrt(seeds), by candidates (simulated
+# for 2 to 15 seeds and up to 7 candidates, within 2 %).
+CONSERVATIVE_EXCESS = {1: 0.0, 2: 0.20, 3: 0.23, 4: 0.245}
+MAX_CONSERVATIVE_EXCESS = 0.26
 UPPER_LIMIT_ERROR = 0.2  # probability that the true sd exceeds its upper confidence limit
 
 
@@ -38,6 +42,9 @@ class Difference:
     name: str
     estimate: float
     standard_error: float | None  # on the log scale for ratios; None with one seed or zero variance
+    sigma: float | None = (
+        None  # residual sd of one run that this standard error corresponds to; `Comparison.sigma` or more
+    )
     interval: tuple[float, float] | None  # simultaneous, level 1 - alpha; None without a standard error
     equivalence_interval: tuple[float, float] | None  # simultaneous, level 1 - 2 alpha: equivalence, non-inferiority
     pairs: int  # seeds that both have
@@ -71,11 +78,18 @@ class Comparison:
 # -------------------------------------------------------------------------------------------------- the distribution
 
 
+@lru_cache(maxsize=1)
+def _legendre() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Nodes and weights of Gauss-Legendre quadrature."""
+    nodes, weights = np.polynomial.legendre.leggauss(128)
+    return nodes, weights
+
+
 @lru_cache(maxsize=256)
 def _scales(degrees: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Nodes and weights for the expectation over s = sqrt(chi2 / degrees): Gauss-Legendre in log s."""
     low, high = (0.5 * math.log(edge / degrees) for edge in (chi2.ppf(1e-13, degrees), chi2.isf(1e-13, degrees)))
-    nodes, weights = np.polynomial.legendre.leggauss(128)
+    nodes, weights = _legendre()
     s = np.exp(low + (high - low) * (nodes + 1) / 2)
     weights = weights * chi2.pdf(degrees * s**2, degrees) * s**2
     return s, weights / weights.sum()
@@ -141,11 +155,12 @@ def compare(values: Values, *, baseline: str, alpha: float = 0.05) -> Comparison
     compared = [act for act, connected in zip(acts, known, strict=True) if connected][1:]
     differences = {}
     for row, (name, estimate, factor) in enumerate(zip(compared, estimates, factors, strict=True), 1):
-        error = sigma * factor if sigma else None
+        error = max(sigma * factor, _own_error(gaps[row - 1])) if sigma else None
         differences[name] = Difference(
             name=name,
             estimate=estimate,
             standard_error=error,
+            sigma=error / factor if error else None,
             interval=(estimate - critical * error, estimate + critical * error) if error and critical else None,
             equivalence_interval=(estimate - critical_90 * error, estimate + critical_90 * error) if error else None,
             pairs=int(np.isfinite(gaps[row - 1]).sum()),
@@ -239,6 +254,12 @@ def _conservative_sd(squares: float, degrees: int, gaps: NDArray[np.float64]) ->
     return math.sqrt(max(squares / degrees, paired))
 
 
+def _own_error(gap: NDArray[np.float64]) -> float:
+    """The standard error of a candidate's own paired differences; 0 below two pairs."""
+    gap = gap[np.isfinite(gap)]
+    return float(np.std(gap, ddof=1)) / math.sqrt(len(gap)) if len(gap) > 1 else 0.0
+
+
 def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
     both = np.isfinite(one) & np.isfinite(other)
     if both.sum() < 3:
@@ -276,8 +297,8 @@ def minimal_detectable(
 ) -> float:
     """The smallest difference detected with this power; infinite with one seed.
 
-    `conservative` adds what the conservative sd costs: 5 % for two candidates, 7 % from four on (simulated). Use it if
-    `sigma` is the true sd; a sigma estimated by ``compare`` includes it already.
+    `conservative` adds what the conservative standard errors cost: with two candidates, 12 % at three seeds and 9 % at
+    five (simulated). Use it if `sigma` is the true sd; a candidate's sigma from ``compare`` includes it already.
     """
     if seeds < 2:
         return math.inf
@@ -285,7 +306,8 @@ def minimal_detectable(
     while _power(top, candidates, seeds, alpha) < power:
         top *= 2
     effect = brentq(lambda effect: _power(effect, candidates, seeds, alpha) - power, 0, top, xtol=1e-6)
-    return sigma * effect * (CONSERVATIVE_FACTOR.get(candidates, 1.07) if conservative else 1.0)
+    excess = CONSERVATIVE_EXCESS.get(candidates, MAX_CONSERVATIVE_EXCESS) / math.sqrt(seeds)
+    return sigma * effect * (1 + excess if conservative else 1)
 
 
 def seeds_needed(
@@ -342,15 +364,28 @@ def interim_alpha(interim: Sequence[int], seeds: int, *, alpha: float = 0.05) ->
 
 def classify(
     difference: Difference, *, margin: float
-) -> Literal["higher", "lower", "equivalent", "non-inferior", "inconclusive", "none"]:
+) -> Literal[
+    "higher",
+    "lower",
+    "higher-within-margin",
+    "lower-within-margin",
+    "equivalent",
+    "non-inferior",
+    "inconclusive",
+    "none",
+]:
     """The first conclusion that holds; "none" without an interval."""
     if difference.interval is None or difference.equivalence_interval is None:
         return "none"
-    if difference.interval[0] > 0 or difference.interval[1] < 0:
-        return "higher" if difference.interval[0] > 0 else "lower"
-    if difference.equivalence_interval[0] > -margin:
-        return "equivalent" if difference.equivalence_interval[1] < margin else "non-inferior"
-    return "inconclusive"
+    low, high = difference.equivalence_interval
+    within = -margin < low and high < margin
+    if difference.interval[0] > 0:
+        return "higher-within-margin" if within else "higher"
+    if difference.interval[1] < 0:
+        return "lower-within-margin" if within else "lower"
+    if within:
+        return "equivalent"
+    return "non-inferior" if low > -margin else "inconclusive"
 
 
 # ------------------------------------------------------------------------------------------------------------ curves

@@ -1,8 +1,9 @@
 """Time of a training step by activation: ``python -m comparison.step_timing --acts relu mish``.
 
 All networks are timed in one process on preloaded batches, in rounds of short blocks of steps. Each round times every
-network once on the same batches, in an order rotated from round to round, so that drift of the machine affects all of
-them. Ratios are those of geometric means over the rounds, with simultaneous intervals (``comparison.statistics``). With
+network once on the same batches, in a random order (seeded), so that drift of the machine and what the previous network
+leaves behind affect all of them. Times taken beside other processes are excluded, as in training. Ratios are those of
+geometric means over the rounds, with simultaneous intervals (``comparison.statistics``). With
 ``--norm-act fused plain``, each activation is timed in both forms, if it has both. The steps are those of training
 (forward, loss, backward, clipping, optimiser, EMA) with a small learning rate.
 """
@@ -12,12 +13,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
 import statistics
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -95,7 +98,9 @@ def measure(arguments: Namespace) -> tuple[dict[str, Any], list[Row]]:
     """Time all networks; returns the content of timing.json and its rows."""
     import torch
 
+    from comparison.checks import contention
     from core.device import keep_freed_memory, place, set_deterministic, synchronize
+    from engine.contention import OtherProcesses
     from engine.machine import fingerprint, machine
     from ops.norm_act import prepare
 
@@ -109,13 +114,23 @@ def measure(arguments: Namespace) -> tuple[dict[str, Any], list[Row]]:
     batches, counts, names = preload(config, device.device)
     torch.manual_seed(train.seed)
     built = {network.label: build_step(network.config, device, names) for network in networks}
+    others, loads, marks = OtherProcesses(), [], [time.perf_counter()]
+
+    def end_of_round() -> None:
+        loads.append(others.cores())
+        marks.append(time.perf_counter())
+
     times = interleave(
         {label: step for label, (step, _) in built.items()},
         batches,
         rounds=arguments.rounds,
         block=arguments.block,
+        seed=train.seed,
         wait=lambda: synchronize(device.device),
+        end_of_round=end_of_round,
     )
+    seconds = [later - sooner for sooner, later in pairwise(marks)]
+    load = contention(loads[WARMUP_ROUNDS:], seconds[WARMUP_ROUNDS:])
     rows = [
         replace(row, act=network.act, norm_act=network.norm_act, implementation=built[row.label][1])
         for row, network in zip(summary(times, batch=train.batch), networks, strict=True)
@@ -132,6 +147,7 @@ def measure(arguments: Namespace) -> tuple[dict[str, Any], list[Row]]:
         "batches_per_epoch": counts,
         "rounds": arguments.rounds,
         "block": arguments.block,
+        "other_cores": None if load is None else load[0],
         "baseline": rows[0].label,
         "rows": [asdict(row) for row in rows],
         "times_ms": times,
@@ -239,15 +255,16 @@ def interleave(
     *,
     rounds: int,
     block: int,
+    seed: int = 0,
     wait: Callable[[], None] = lambda: None,
+    end_of_round: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Milliseconds per step by network, one value per round. The order of the networks is rotated each round."""
-    labels = list(steps)
+    """Milliseconds per step by network, one value per round. The order of the networks is drawn anew each round."""
+    labels, draw = list(steps), random.Random(seed)
     times: dict[str, list[float]] = {label: [] for label in labels}
     for number in range(-WARMUP_ROUNDS, rounds):
-        first = number % len(labels)
-        for label in labels[first:] + labels[:first]:
+        for label in draw.sample(labels, len(labels)):
             wait()
             start = clock()
             for index in range(block):
@@ -255,6 +272,7 @@ def interleave(
             wait()
             if number >= 0:
                 times[label].append(1e3 * (clock() - start) / block)
+        end_of_round()
     return times
 
 
@@ -285,10 +303,12 @@ def summary(times: Mapping[str, Sequence[float]], *, batch: int) -> list[Row]:
 
 def table(content: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """The rows as text."""
+    from comparison.wording import timing_load
+
     width = max(len(row.label) for row in rows)
     lines = [
         f"{content['device']}; batch {content['batch']}, {content['imgsz']} pixels; "
-        f"{content['rounds']} rounds of {content['block']} steps",
+        f"{content['rounds']} rounds of {content['block']} steps. {timing_load(content['other_cores'])}",
         f"{'':<{width}}  step, ms: median  least  images/s  relative to {rows[0].label} [simultaneous 95 % CI]",
     ]
     for row in rows:

@@ -9,13 +9,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
+from comparison.all_pairs import PairDifference
 from comparison.statistics import Comparison, Difference
 
 FORMAT = 2
 PRIMARY = "metrics/mAP50-95"
 POINTS = "mAP points"
 
-Kind = Literal["higher", "lower", "equivalent", "non-inferior", "inconclusive", "exploratory", "none"]
+Kind = Literal[
+    "higher", "lower", "higher-within-margin", "lower-within-margin", "equivalent", "non-inferior", "inconclusive",
+    "insensitive", "exploratory", "none",
+]  # fmt: skip
 RunKey = tuple[str, int]
 """Activation label and seed: one run of the comparison."""
 Field = str | int | float | None
@@ -28,6 +32,26 @@ class Failures(NamedTuple):
 
     failed: int
     ended: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureRate:
+    """How often runs of an activation failed."""
+
+    failed: int
+    ended: int
+    low: float  # exact interval of the rate, of the level of the analysis
+    high: float
+    p: float | None  # of Fisher's exact test, two-sided, against the baseline; not corrected for several candidates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Insensitivity:
+    """Why neither equivalence nor non-inferiority can be shown (no assay sensitivity)."""
+
+    reason: Literal["floor", "rising", "ceiling"]
+    mean: float  # of the baseline, mAP points
+    rise: float | None  # mAP points that as many epochs again would add at the final rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +118,16 @@ class Outcome:
     metrics: Mapping[str, Metric]
     until_seconds: Mapping[int, float]  # by seed: the training time at which the metric "until" is read
     failed: Mapping[str, Failures]
+    failure_rates: Mapping[str, FailureRate]
+    insensitive: Insensitivity | None  # None if the runs can show equivalence
+    remarks: tuple[str, ...]  # who scatters how much; runs that collapsed, and the verdicts without them
     unfinished: tuple[str, ...]  # "mish, seed 3": neither finished nor failed
     excluded: tuple[Excluded, ...]
     exploratory: tuple[str, ...]  # reasons; empty if the verdict is the planned one
     verdicts: Mapping[str, Verdict]  # candidate -> conclusion on the primary metric
     time_verdicts: Mapping[str, Verdict]  # candidate -> conclusion on training time
     headline: str  # the largest observed mAP
+    pairs: tuple[PairDifference, ...] = ()  # candidates against each other, if the plan declares it
 
     @property
     def primary(self) -> Metric:
@@ -119,6 +147,11 @@ class Outcome:
     def of_kind(self, *kinds: Kind) -> list[str]:
         """The candidates with such a verdict on the primary metric."""
         return [act for act, verdict in self.verdicts.items() if verdict.kind in kinds]
+
+    def fails_more(self, act: str) -> bool:
+        """Whether a larger fraction of a candidate's runs than of the baseline's failed."""
+        one, base = self.failed[act], self.failed[self.baseline]
+        return one.failed * base.ended > base.failed * one.ended
 
     def excluded_runs(self) -> set[RunKey]:
         """The runs excluded from timing."""
@@ -141,7 +174,7 @@ class Requirement:
 class RequiredSeeds:
     """What further seeds would show."""
 
-    sigma: float  # residual sd of one run, mAP points
+    sigma: float  # residual sd of one run, mAP points, of the candidate that scatters most
     sigma_upper: float  # its 80 % upper confidence limit
     detectable: float | None  # the difference that these seeds detect with 80 % probability
     hours_per_seed: float | None  # all activations
@@ -208,6 +241,8 @@ class Timing:
     """An isolated timing of the training step (comparison/step_timing.py)."""
 
     words: str = ""
+    load: str = ""  # the load by other processes, in words
+    excluded: bool = False  # it was too high
     rows: tuple[TimingRow, ...] = ()
 
 

@@ -7,12 +7,15 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from comparison.all_pairs import PairDifference
+from comparison.checks import MAX_OTHER_CORES, MAX_OTHER_CORES_ONCE
 from comparison.plan import Plan
-from comparison.statistics import Comparison, Difference, classify, seeds_for_equivalence, seeds_needed
+from comparison.statistics import Comparison, Difference, classify, seeds_for_equivalence, seeds_needed, sigma_upper
 from comparison.summary import (
     POINTS,
     Failures,
     ImageSampling,
+    Insensitivity,
     Kind,
     Metric,
     Outcome,
@@ -24,6 +27,9 @@ from comparison.summary import (
 from core.limits import MAX_DATA_WAIT_FRACTION
 from core.text import format_duration
 
+POSSIBLE_SIGMAS = (0.5, 1.0, 2.0, 3.5)  # residual sd of one run in mAP points, as measured on small data
+MAX_TIME_GAP = 0.02  # relative difference in training time up to which times count as equal
+UNEQUAL = 2.0  # ratio of the largest to the smallest standard deviation from which it is pointed out
 MIN_SEEDS, GOOD_SEEDS = 3, 5  # for a verdict; for a useful one
 MAX_LISTED = 5  # runs in a sentence
 
@@ -138,9 +144,64 @@ def waited_for_data(fraction: float) -> str:
     return f"waited for data {100 * fraction:.0f} % of its step time"
 
 
-def busy_machine(cores: float) -> str:
+def busy_machine(mean: float, most: float) -> str:
     """Why a run beside other processes is excluded from timing."""
-    return f"other processes used {cores:.2f} of a core"
+    return f"other processes used {mean:.2f} of a core on average, {most:.2f} in one epoch"
+
+
+def load_unknown() -> str:
+    """Why a run is excluded from timing if the load by other processes is not recorded for every epoch."""
+    return "the load by other processes was not recorded"
+
+
+def not_timed() -> str:
+    """Why a run without a timed step is excluded from timing."""
+    return "no training step was timed (0 s)"
+
+
+def no_primary() -> str:
+    """Why a finished run counts as failed."""
+    return "finished without mAP50-95 in its last epoch"
+
+
+def insensitivity(found: Insensitivity | None, baseline: str, margin: float) -> str:
+    """Why neither equivalence nor non-inferiority can be shown; empty if they can."""
+    if found is None:
+        return ""
+    if found.reason == "floor":
+        return (
+            f"nothing was learned yet (mean mAP of {baseline} {found.mean:.2f} points, less than 10 times the margin "
+            f"of {margin:g})"
+        )
+    if found.reason == "rising":
+        return (
+            f"training is unfinished (mean mAP of {baseline} {found.mean:.1f} points and still rising steeply: as many "
+            f"epochs again would add {found.rise or 0:.1f} points at the final rate)"
+        )
+    return f"there is no room for a difference (mean mAP of {baseline} {found.mean:.1f} points)"
+
+
+def scatter(deviations: Mapping[str, float], unit: str) -> tuple[str, ...]:
+    """How much the runs of each activation scatter, and by what factor this differs."""
+    if not deviations:
+        return ()
+    most, least = (choose(deviations, key=lambda act: deviations[act]) for choose in (max, min))
+    listed = ", ".join(f"{act} {sd:.2f}" for act, sd in deviations.items())
+    factor = deviations[most] / deviations[least] if deviations[least] else math.inf
+    unequal = ""
+    if math.isfinite(factor) and factor >= UNEQUAL:
+        unequal = f"; {most} scatters {factor:.1f} times as much as {least}"
+    return (f"Standard deviation over seeds: {listed} {unit}{unequal}.",)
+
+
+def collapsed(runs: Mapping[tuple[str, int], tuple[float, float]], verdicts: Mapping[str, Verdict]) -> str:
+    """Runs far below the others of their activation (value, median of the others), and the verdicts without them."""
+    listed = "; ".join(
+        f"{act}, seed {seed}: {value:.1f} points, median of its other runs {median:.1f}"
+        for (act, seed), (value, median) in runs.items()
+    )
+    without = "; ".join(f"{act}: {verdict.text}" for act, verdict in verdicts.items())
+    return f"Collapsed: {listed}. Such runs count; without {'it' if len(runs) == 1 else 'them'}: {without}."
 
 
 def _failed(act: str, baseline: str, failed: Mapping[str, Failures]) -> list[str]:
@@ -156,9 +217,18 @@ def missing_verdict(act: str, metric: Metric, baseline: str, failed: Mapping[str
 
 
 def map_verdict(
-    difference: Difference, comparison: Comparison, *, margin: float, failed: Mapping[str, Failures], exploratory: bool
+    difference: Difference,
+    comparison: Comparison,
+    *,
+    margin: float,
+    failed: Mapping[str, Failures],
+    exploratory: bool,
+    insensitive: str = "",
 ) -> Verdict:
-    """The verdict on a candidate in the primary metric; `margin` in mAP points."""
+    """The verdict on a candidate in the primary metric; `margin` in mAP points.
+
+    `insensitive`: why nothing that relies on the margin can be concluded, if so.
+    """
     act, base = difference.name, comparison.baseline
     kind: Kind = classify(difference, margin=margin)
     size = f"{signed(difference.estimate)} {POINTS}"
@@ -168,42 +238,51 @@ def map_verdict(
         return Verdict(
             kind="none", text=f"{first}no verdict ({_why_no_interval(comparison)}); observed {size} vs {base}"
         )
-    basis = f"{count(comparison.candidates, 'candidate')}, {count(len(comparison.seeds), 'seed')}"
-    wide = _interval(difference.interval, comparison.alpha)
-    narrow = _interval(difference.equivalence_interval, 2 * comparison.alpha)
-    wide_level = wide.removeprefix("simultaneous ")
+    basis = f"{count(comparison.candidates, 'candidate')}, {count(difference.pairs, 'pair')}"
+    wide, narrow = _interval(difference.interval, comparison.alpha), _ends(difference.equivalence_interval)
+    sure = f"({wide}, {level(2 * comparison.alpha)} CI {narrow}; {basis})"
     if exploratory:
-        kind, text = "exploratory", f"exploratory, no verdict: {size} vs {base} ({wide}; {basis})"
+        kind, text = "exploratory", f"exploratory, no verdict: {size} vs {base} {sure}"
+    elif insensitive and kind not in ("higher", "lower", "inconclusive"):
+        kind, text = "insensitive", f"{insensitive}, {size} vs {base} {sure}"
     elif kind in ("higher", "lower"):
-        text = f"significantly {kind} than {base}, {size} ({wide}; {basis})"
+        text = f"significantly {kind} than {base}, {size} {sure}"
+    elif kind in ("higher-within-margin", "lower-within-margin"):
+        word = kind.partition("-")[0]
+        text = f"{word} than {base} by less than the declared margin of {margin:g} {POINTS}, {size} {sure}"
     elif kind == "equivalent":
-        text = f"equivalent to {base} within ±{margin:g} {POINTS}, {size} ({narrow}, {wide_level}; {basis})"
+        text = f"equivalent to {base} within ±{margin:g} {POINTS}, {size} {sure}"
     elif kind == "non-inferior":
-        text = (
-            f"non-inferior to {base} (margin {margin:g} {POINTS}), superiority not shown, {size} "
-            f"({narrow}, {wide_level}; {basis})"
-        )
+        text = f"non-inferior to {base} (margin {margin:g} {POINTS}), superiority not shown, {size} {sure}"
     else:
-        text = f"inconclusive, {size} vs {base} ({wide}; {basis}){_more_seeds(comparison, margin)}"
-    few = "; with two seeds, only large differences are detectable" if len(comparison.seeds) == 2 else ""
+        text = f"inconclusive, {size} vs {base} {sure}{_more_seeds([difference], comparison, margin)}"
+    few = "; with two pairs of runs, only large differences are detectable" if difference.pairs == 2 else ""
     return Verdict(kind=kind, text=f"{first}{text}{few}")
 
 
 def time_verdict(difference: Difference, comparison: Comparison, *, exploratory: bool) -> Verdict:
-    """The verdict on a candidate's training time; it has no margin."""
+    """The verdict on a candidate's training time; it has no margin. Without significance, it is a bound."""
     size = f"{percent(difference.estimate)} vs {comparison.baseline}"
     if difference.interval is None:
         return Verdict(kind="none", text=f"{size}, no interval ({_why_no_interval(comparison)})")
     low, high = difference.interval
     kind: Kind = "higher" if low > 1 else "lower" if high < 1 else "inconclusive"
+    sure = _ratio_interval(difference.interval, comparison.alpha)
     if exploratory:
-        kind = "exploratory"
-    word = "significant" if kind in ("higher", "lower") else kind
-    return Verdict(kind=kind, text=f"{size} ({_ratio_interval(difference.interval, comparison.alpha)}, {word})")
+        return Verdict(kind="exploratory", text=f"{size} ({sure}, exploratory)")
+    if kind == "inconclusive" and math.isfinite(high):
+        most = [percent(high).lstrip("+"), percent(2 - low).lstrip("+")]  # 2 - low: as much less as low is below 1
+        bound = f"at most {most[0]} more, at most {most[1]} less than {comparison.baseline}"
+        return Verdict(kind=kind, text=f"{bound} ({sure}, inconclusive)")
+    return Verdict(kind=kind, text=f"{size} ({sure}, {'inconclusive' if kind == 'inconclusive' else 'significant'})")
 
 
 def _interval(interval: tuple[float, float], alpha: float) -> str:
-    return f"simultaneous {level(alpha)} CI {signed(interval[0])} to {signed(interval[1])}"
+    return f"simultaneous {level(alpha)} CI {_ends(interval)}"
+
+
+def _ends(interval: tuple[float, float]) -> str:
+    return f"{signed(interval[0])} to {signed(interval[1])}"
 
 
 def _ratio_interval(interval: tuple[float, float], alpha: float) -> str:
@@ -216,15 +295,22 @@ def _why_no_interval(comparison: Comparison) -> str:
     return "one seed" if len(comparison.seeds) == 1 else "too few complete pairs of runs"
 
 
-def _more_seeds(comparison: Comparison, margin: float) -> str:
-    """The additional seeds that detect a difference as large as the margin; what was observed plays no part in it."""
-    if not comparison.sigma:
+def _more_seeds(differences: Sequence[Difference], comparison: Comparison, margin: float) -> str:
+    """The additional seeds that detect a difference as large as the margin; what was observed plays no part in it.
+
+    From two pairs of runs, the number for the upper confidence limit of the residual sd.
+    """
+    widest = max(differences, key=lambda each: each.sigma or 0.0)
+    if not widest.sigma:
         return ""
-    needed = seeds_needed(margin, sigma=comparison.sigma, candidates=comparison.candidates, alpha=comparison.alpha)
+    few = widest.pairs <= 2
+    sigma = sigma_upper(widest.sigma, comparison.degrees) if few else widest.sigma
+    needed = seeds_needed(margin, sigma=sigma, candidates=comparison.candidates, alpha=comparison.alpha)
     more = None if needed is None else needed - len(comparison.seeds)
     if more is not None and more <= 0:
         return ""
-    return f"; about {seeds_or_more(more)} more seeds needed to detect {margin:g} {POINTS}"
+    careful = " (conservative estimate)" if few else ""
+    return f"; about {seeds_or_more(more)} more seeds needed to detect {margin:g} {POINTS}{careful}"
 
 
 def image_effect(sampling: ImageSampling, act: str, outcome: Outcome) -> str:
@@ -306,21 +392,73 @@ def recommendation(outcome: Outcome) -> tuple[str, ...]:
             "No recommendation: these results are exploratory. Confirm them in a planned comparison with fresh seeds.",
         )
     missing = [f"No run of {join(lost, 'or')} was completed, so there is no evidence for it."] if lost else []
+    reliable = _reliability(outcome)
     if len(outcome.of_kind("none")) == len(outcome.candidates):
-        return (*missing, *([_no_interval(outcome)] if len(lost) < len(outcome.candidates) else []))
-    higher, lower, unclear = (outcome.of_kind(kind) for kind in ("higher", "lower", "inconclusive"))
-    sentences = _use(outcome, higher) if higher else _keep(outcome, unclear)
+        return (*missing, *([_no_interval(outcome)] if len(lost) < len(outcome.candidates) else []), *reliable)
+    lower, unclear = outcome.of_kind("lower"), outcome.of_kind("inconclusive")
+    use = [act for act in outcome.of_kind("higher") if not _objection(outcome, act)]
+    sentences = _use(outcome, use) if use else _keep(outcome, unclear)
+    sentences += [text for act in outcome.of_kind("higher") if (text := _objection(outcome, act))]
+    if outcome.insensitive:
+        found = insensitivity(outcome.insensitive, base, outcome.margin)
+        sentences.append(f"{found[0].upper()}{found[1:]}: a longer or an easier training may decide otherwise.")
     if lower:
         sentences.append(f"Avoid {join(lower, 'or')}: significantly lower mAP than {base}.")
-    if higher and unclear and outcome.primary.comparison:
-        sentences.append(f"{join(unclear)}: inconclusive{_more_seeds(outcome.primary.comparison, outcome.margin)}.")
+    if use and unclear and outcome.primary.comparison:
+        differences = [each for act in unclear if (each := outcome.primary.difference(act))]
+        more = _more_seeds(differences, outcome.primary.comparison, outcome.margin)
+        sentences.append(f"{join(unclear)}: inconclusive{more}.")
     failed = [
         f"{each.failed} of {each.ended} {act} runs"
         for act, each in outcome.failed.items()
         if each.failed and act not in lost
     ]
     warning = [f"Warning: {join(failed)} failed; the results are those of completed runs."] if failed else []
-    return (*sentences, *missing, *warning)
+    return (*sentences, *missing, *warning, *reliable)
+
+
+def _objection(outcome: Outcome, act: str) -> str:
+    """Why a candidate with a significantly higher mAP is not recommended, if so."""
+    difference, base = outcome.primary.difference(act), outcome.baseline
+    gain = f"{signed(difference.estimate)} {POINTS}" if difference else ""
+    failed, ended = outcome.failed[act]
+    if outcome.fails_more(act):
+        other = outcome.failed[base]
+        return (
+            f"{act}: higher mAP than {base} where it trains ({gain}), but {failed} of {ended} runs did not "
+            f"({base}: {other.failed} of {other.ended}), so it is not recommended."
+        )
+    equal = outcome.metrics["until"].difference(act)
+    if equal and equal.interval and equal.interval[1] < 0 and outcome.time_verdicts[act].kind == "higher":
+        return (
+            f"{act}: higher mAP than {base} at equal epochs ({gain}, training time {outcome.time_verdicts[act].text}), "
+            f"but {_equal_time(outcome, act)}, so it is not recommended for a fixed training time."
+        )
+    return ""
+
+
+def _equal_time(outcome: Outcome, act: str) -> str:
+    """The mAP at equal training time, where the training times differ significantly; else empty."""
+    until = outcome.metrics["until"]
+    difference = until.difference(act)
+    if outcome.time_verdicts[act].kind not in ("higher", "lower") or difference is None or until.comparison is None:
+        return ""
+    interval = f" ({_interval(difference.interval, until.comparison.alpha)})" if difference.interval else ""
+    return f"at equal training time {signed(difference.estimate)} {POINTS}{interval} by an unfinished schedule"
+
+
+def _reliability(outcome: Outcome) -> list[str]:
+    """Candidates that fail significantly more or less often than the baseline (Fisher's exact test, Bonferroni)."""
+    base, sentences = outcome.failure_rates.get(outcome.baseline), []
+    for act, rate in outcome.failure_rates.items():
+        if base is None or rate.p is None or rate.p * len(outcome.candidates) >= outcome.alpha:
+            continue
+        word = "more" if outcome.fails_more(act) else "fewer"
+        sentences.append(
+            f"Significantly {word} runs of {act} failed: {rate.failed} of {rate.ended}, {outcome.baseline} "
+            f"{base.failed} of {base.ended} (Fisher's exact test, p = {rate.p:.2g})."
+        )
+    return sentences
 
 
 def control(outcome: Outcome) -> tuple[str, ...]:
@@ -328,7 +466,7 @@ def control(outcome: Outcome) -> tuple[str, ...]:
     what = f"A/A control: {outcome.baseline} is compared with itself under other seeds, so there is nothing to choose."
     if outcome.exploratory:
         return (what, "It is not complete, so it does not check the method yet.")
-    if outcome.of_kind("higher", "lower"):
+    if outcome.of_kind("higher", "lower", "higher-within-margin", "lower-within-margin"):
         return (
             what,
             f"The interval excludes 0, which happens by chance in {100 * outcome.alpha:g} % of such controls; if it "
@@ -349,18 +487,47 @@ def _no_interval(outcome: Outcome) -> str:
 
 
 def _use(outcome: Outcome, higher: Sequence[str]) -> list[str]:
+    """The candidates to use: gain, training time and, where the times differ, gain at equal time in one sentence."""
     base, metric = outcome.baseline, outcome.primary
-    sentences = [f"Use {join(higher, 'or')} for data and a schedule like these: significantly higher mAP than {base}."]
-    if len(higher) > 1:
-        largest = max(higher, key=lambda act: metric.mean(act) or -math.inf)
-        sentences.append(
-            f"The largest observed mAP is that of {largest}; candidates were not tested against each other."
-        )
+    price = {}
     for act in higher:
         if difference := metric.difference(act):
-            gain = f"mAP {signed(difference.estimate)} points"
-            sentences.append(f"{act}: {gain}, training time {outcome.time_verdicts[act].text}.")
-    return sentences
+            gain = f"mAP {signed(difference.estimate)} points, training time {outcome.time_verdicts[act].text}"
+            price[act] = ", ".join(filter(None, (gain, _equal_time(outcome, act))))
+    first = f"Use {join(higher, 'or')} for data and a schedule like these: significantly higher mAP than {base}"
+    if len(higher) == 1:
+        return [f"{first}; {'; '.join(price.values())}."]
+    largest = max(higher, key=lambda act: metric.mean(act) or -math.inf)
+    return [
+        f"{first}.",
+        f"The largest observed mAP is that of {largest}; {_choice(outcome, higher)}.",
+        *(f"{act}: {text}." for act, text in price.items()),
+    ]
+
+
+def _choice(outcome: Outcome, acts: Sequence[str]) -> str:
+    """Whether these candidates are separated from each other."""
+    pairs = [pair for pair in outcome.pairs if {pair.one, pair.other} <= set(acts)]
+    if not pairs:
+        return "candidates were not tested against each other (--all-pairs)"
+    return "; ".join(pair_verdict(pair) for pair in pairs)
+
+
+def pair_verdict(pair: PairDifference) -> str:
+    """Whether two candidates are separated, without the level of the intervals."""
+    size = f"{signed(pair.estimate)} {POINTS}"
+    if pair.interval is None:
+        return f"{pair.one} vs {pair.other}: {size}, no interval"
+    word = f"separated, {pair.one} is higher" if pair.separated else "not separated"
+    return f"{pair.one} vs {pair.other}: {word}, {size} ({_ends(pair.interval)}; {count(pair.pairs, 'pair')})"
+
+
+def pair_lines(outcome: Outcome) -> list[str]:
+    """The candidates against each other, with a heading; empty if the plan does not declare it."""
+    if not outcome.pairs:
+        return []
+    head = f"candidates against each other, simultaneous {level(outcome.alpha)} CI (Tukey; a family of its own):"
+    return [head, *(pair_verdict(pair) for pair in outcome.pairs)]
 
 
 def _keep(outcome: Outcome, unclear: Sequence[str]) -> list[str]:
@@ -371,13 +538,19 @@ def _keep(outcome: Outcome, unclear: Sequence[str]) -> list[str]:
             f"{'changes' if len(unclear) == 1 else 'change'} the mAP compared with {base}. Keep {base} until more "
             "seeds are available."
         ]
+    elif undecided := outcome.of_kind("insensitive"):
+        sentences = [f"No choice between {base} and {join(undecided, 'or')} is supported."]
     else:
-        sentences = [f"Keep {base}: no candidate has a significantly higher mAP."]
+        sentences = [f"Keep {base}: no candidate has a higher mAP by the declared margin of {margin:g} points."]
+    for word in ("higher", "lower"):
+        if small := outcome.of_kind("higher-within-margin" if word == "higher" else "lower-within-margin"):
+            sentences.append(f"{word.capitalize()} than {base} by less than the margin: {join(small)}.")
     if non_inferior := outcome.of_kind("non-inferior"):
         sentences.append(
             f"Non-inferior to {base} (margin {margin:g} points), superiority not shown: {join(non_inferior)}."
         )
-    if equivalent := outcome.of_kind("equivalent"):
+    alike = outcome.of_kind("equivalent", "higher-within-margin", "lower-within-margin")
+    if equivalent := [act for act in alike if not outcome.fails_more(act)]:
         sentences.append(
             f"Equivalent within ±{margin:g} points: {join([base, *equivalent])}. Choose between them by training time "
             "and memory."
@@ -406,6 +579,11 @@ def required_seeds(summary: Summary) -> str:
             "useful one."
         )
     row = next(each for each in required.rows if each.points == summary.planned.margin)
+    if only_conservative(summary):
+        return (
+            f"about {seeds_or_more(row.seeds_conservative)} seeds per activation to {goal(row)} (conservative "
+            "estimate, from two pairs of runs)."
+        )
     if row.seeds is None:
         return f"more than 1,000 seeds per activation to {goal(row)}."
     time = "" if row.hours is None else f": {hours(row.hours)} on this machine"
@@ -415,12 +593,25 @@ def required_seeds(summary: Summary) -> str:
     )
 
 
+def only_conservative(summary: Summary) -> bool:
+    """Whether the residual sd is known from two pairs of runs only, which supports no more than a cautious number."""
+    comparison = summary.planned.primary.comparison
+    return comparison is not None and all(each.pairs <= 2 for each in comparison.differences.values())
+
+
 def variation(summary: Summary) -> str:
     """The seed variation and what these runs can detect."""
     required = summary.required_seeds
     if required is None:
         return ""
-    sentences = [f"Residual standard deviation of one run: {required.sigma:.2f} {POINTS}."]
+    comparison = summary.planned.primary.comparison
+    each = {name: difference.sigma for name, difference in comparison.differences.items()} if comparison else {}
+    known = {name: sigma for name, sigma in each.items() if sigma}
+    sentences = [
+        "Residual standard deviation of one run, by comparison with the baseline (conservative): "
+        f"{', '.join(f'{name} {sigma:.2f}' for name, sigma in known.items())} {POINTS}. Seeds are those for "
+        f"{required.sigma:.2f}."
+    ]
     if required.detectable is not None:
         seeds = count(len(summary.planned.seeds), "seed")
         sentences.append(
@@ -445,7 +636,12 @@ def failures(summary: Summary) -> list[str]:
             if run["activation"] == act and run["status"] == "failed"
         ]
         if failed:
-            lines.append(f"{failed} of {ended} {act} runs failed ({'; '.join(reasons)})")
+            rate = summary.planned.failure_rates[act]
+            test = (
+                "" if rate.p is None else f", Fisher's exact test against {summary.planned.baseline} p = {rate.p:.2g}"
+            )
+            ends = f"{level(summary.planned.alpha)} CI {100 * rate.low:.0f} to {100 * rate.high:.0f} %"
+            lines.append(f"{failed} of {ended} {act} runs failed ({'; '.join(reasons)}); {ends}{test}")
     return lines
 
 
@@ -454,8 +650,8 @@ def budgets(summary: Summary) -> str:
     until = list(summary.planned.until_seconds.values())
     if summary.equal_time_planned:
         text = (
-            "The epochs of each activation were planned to fit the training time of the fastest one, so the last epoch "
-            "compares them at equal time."
+            "The epochs of each activation were planned to fit the training time of the fastest one. "
+            f"{realised_times(summary.planned)}"
         )
     else:
         text = "Equal epochs: every activation was trained on the same number of images."
@@ -467,6 +663,23 @@ def budgets(summary: Summary) -> str:
         f"fastest run ends ({at} on average). Slower runs are read before their learning rate has decayed (“unfinished "
         "schedule”), which puts them at a disadvantage; --budget time plans a comparison without it."
     )
+
+
+def realised_times(outcome: Outcome) -> str:
+    """Whether the training times that were planned to be equal are, with their ratios."""
+    comparison = outcome.time.comparison
+    if comparison is None or not comparison.differences:
+        return "The realised times are unknown, as no run was timed, so nothing shows that they are equal."
+    base = outcome.baseline
+    listed = join([f"{name} {_bound(each)}" for name, each in comparison.differences.items()])
+    apart = [name for name, each in comparison.differences.items() if abs(each.estimate - 1) > MAX_TIME_GAP]
+    realised = f"Realised training time relative to {base} (simultaneous {level(comparison.alpha)} CI): {listed}"
+    if apart:
+        return (
+            f"{realised}. More than {100 * MAX_TIME_GAP:g} % apart from {base}: {join(apart)}; the last epoch does not "
+            "compare at equal time."
+        )
+    return f"{realised}: within {100 * MAX_TIME_GAP:g} %, so the last epoch compares at about equal time."
 
 
 def memory(value: float, baseline: float) -> str:
@@ -502,7 +715,8 @@ def _estimation(metric: Metric) -> str:
         f"{name}, simultaneous {level(alpha)}, {count(len(comparison.seeds), 'seed')} ({fit}): estimate ± "
         f"{comparison.critical:.3f} standard errors, {comparison.degrees} degrees of freedom, residual standard "
         f"deviation {comparison.sigma:.4g} (conservative: the larger of the two-way residual and of that implied by "
-        "the paired differences)."
+        "the paired differences). A candidate whose own paired differences scatter more gets its own, larger standard "
+        "error."
     )
 
 
@@ -524,14 +738,21 @@ def effects_title(outcome: Outcome) -> str:
     if outcome.exploratory:
         return f"Exploratory: differences from {base}, {seeds}"
     groups = {
-        f"higher than {base}": outcome.of_kind("higher"),
+        f"higher than {base}": [act for act in outcome.of_kind("higher") if not outcome.fails_more(act)],
+        f"higher than {base} where training does not fail": [
+            act for act in outcome.of_kind("higher") if outcome.fails_more(act)
+        ],
         f"lower than {base}": outcome.of_kind("lower"),
+        f"higher than {base} by less than the margin": outcome.of_kind("higher-within-margin"),
+        f"lower than {base} by less than the margin": outcome.of_kind("lower-within-margin"),
         f"equivalent to {base} within ±{outcome.margin:g} points": outcome.of_kind("equivalent"),
         f"non-inferior to {base}": outcome.of_kind("non-inferior"),
     }
     parts = [f"{join(acts)} {what}" for what, acts in groups.items() if acts]
     if parts:
         return f"mAP: {'; '.join(parts)} ({seeds})"
+    if outcome.of_kind("insensitive"):
+        return f"Observed differences from {base}, {seeds}: {insensitivity(outcome.insensitive, base, outcome.margin)}"
     if outcome.of_kind("inconclusive"):
         return f"mAP: inconclusive vs {base} ({seeds})"
     return f"Observed differences from {base}, {seeds}: no verdict"
@@ -603,19 +824,27 @@ def times_title(outcome: Outcome) -> str:
     comparison = outcome.time.comparison
     if comparison is None or not comparison.differences:
         return "Training time of every run: none left to compare"
-    ratios = {name: each.estimate for name, each in comparison.differences.items()}
-    if len(ratios) > 3:
-        return (
-            f"Training time: ×{min(ratios.values()):.2f} to ×{max(ratios.values()):.2f} relative to {outcome.baseline}"
-        )
-    listed = ", ".join(f"{name} ×{ratio:.2f}" for name, ratio in ratios.items())
+    if len(comparison.differences) > 3:
+        ratios = [each.estimate for each in comparison.differences.values()]
+        return f"Training time: observed ×{min(ratios):.2f} to ×{max(ratios):.2f} relative to {outcome.baseline}"
+    listed = ", ".join(f"{name} {_bound(each)}" for name, each in comparison.differences.items())
     return f"Training time relative to {outcome.baseline}: {listed}"
 
 
-def timing_title(rows: Sequence[TimingRow]) -> str:
+def _bound(ratio: Difference) -> str:
+    """A time ratio with the bounds of its interval."""
+    if ratio.interval is None or math.isinf(ratio.interval[1]):
+        return f"×{ratio.estimate:.2f} (no interval)"
+    low, high = ratio.interval
+    return f"×{ratio.estimate:.2f} ({low:.2f} to {high:.2f})"
+
+
+def timing_title(rows: Sequence[TimingRow], *, excluded: bool = False) -> str:
     """The title of the figure of the isolated timing."""
     slowest = max(rows, key=lambda row: row.ratio)
     name, first = (f"{row.act} ({row.norm_act})" for row in (slowest, rows[0]))
+    if excluded:
+        return f"Isolated timing, excluded because of other processes: ratios to {first}"
     return f"Isolated timing: slowest step {name}, ×{slowest.ratio:.2f} relative to {first}"
 
 
@@ -656,7 +885,8 @@ PAGE = {
     "times": "Training time per epoch. A cross marks a run excluded from timing.",
     "all_timed": (
         f"No run is excluded from timing: none waited for data for more than {100 * MAX_DATA_WAIT_FRACTION:g} % of "
-        "its step time, and other processes used at most 10 % of a core, as far as recorded."
+        f"its step time, and other processes used at most {MAX_OTHER_CORES:g} of a core on average and "
+        f"{MAX_OTHER_CORES_ONCE:g} in any epoch."
     ),
     "timing": (
         "Measured separately from training: preloaded batches, short blocks of steps, all networks alternating in "
@@ -693,7 +923,10 @@ NOTES = {
         "Peak memory is what training adds: on a GPU the peak allocation of PyTorch, on a CPU the peak size of the "
         "process minus its size after the model was built. It is descriptive."
     ),
-    "latency": "Inference latency is that of the trained network on the machine of the training.",
+    "latency": (
+        "Inference latency is that of the trained network on the machine of the training, per image in batches of the "
+        "validation, not at batch 1; runs excluded from timing have none. It is descriptive."
+    ),
     "correlation": (
         "Correlation: between the paired runs of a candidate and the baseline. Near 1, pairing by seed removes most"
         " of the seed variation; near 0, it removes none."
@@ -713,7 +946,9 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
     epochs_by_act = {act: plan.epochs[act] for act in (*plan.acts, *plan.added_acts)}
     same_epochs = len(set(epochs_by_act.values())) == 1
     epochs = f"{plan.epochs[plan.baseline]}" if same_epochs else ", ".join(f"{a} {n}" for a, n in epochs_by_act.items())
-    budget = "" if plan.budget == "epochs" else ", planned to fit the training time of the fastest activation"
+    budget = (
+        "" if plan.budget == "epochs" else f", planned to fit the training time of the fastest activation{_gaps(plan)}"
+    )
     runs = plan.runs
     interim = ", ".join(map(str, plan.interim or (len(plan.seeds),)))
     entries = [
@@ -729,10 +964,21 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
         *([] if plan.target is None else [("target", f"epochs to mAP50-95 of {100 * plan.target:g} points")]),
         ("analyses", f"after {interim} seeds; family-wise error rate {plan.alpha:g} in total"),
     ]
+    if plan.all_pairs:
+        entries.append(("all pairs", "candidates also against each other (Tukey), a family with its own error rate"))
     if plan.added_acts or plan.added_seeds:
         added = [*plan.added_acts, *(f"seed {seed}" for seed in plan.added_seeds)]
         entries.append(("added", f"{', '.join(added)}, beyond the plan: their results are exploratory"))
     return entries + [("note", note) for note in plan.notes]
+
+
+def _gaps(plan: Plan) -> str:
+    """Which planned training times differ from the baseline's after rounding to whole epochs, and by how much."""
+    times = {act: plan.epochs[act] * plan.step_ms[act] for act in plan.acts if act in plan.step_ms}
+    base = times.get(plan.baseline)
+    gaps = {act: time / base for act, time in times.items() if base and abs(time / base - 1) > MAX_TIME_GAP}
+    listed = ", ".join(f"{act} {percent(ratio)}" for act, ratio in gaps.items())
+    return f"; not equal after rounding to whole epochs: {listed} vs {plan.baseline}" if gaps else ""
 
 
 def plan_record(plan: Plan | None) -> tuple[tuple[str, str], ...]:
@@ -758,21 +1004,31 @@ def _estimated_time(plan: Plan) -> str:
 
 
 def _detectable(plan: Plan) -> str:
-    smallest = 100 * plan.detectable()
-    if math.isinf(smallest):
+    if len(plan.seeds) < 2:
         return "no interval and no verdict with one seed"
     few = "; with two seeds, only large differences are detectable" if len(plan.seeds) == 2 else ""
+    if plan.sigma_assumed is None:
+        smallest = join([f"{100 * plan.detectable(sigma / 100):.2g}" for sigma in POSSIBLE_SIGMAS])
+        return (
+            f"unknown without an estimate of the residual standard deviation of one run: {smallest} {POINTS} (80 % "
+            f"probability) if it is {join([f'{sigma:g}' for sigma in POSSIBLE_SIGMAS])} points; two or three pilot "
+            f"seeds tell (--sigma){few}"
+        )
     return (
-        f"a difference of {smallest:.2g} {POINTS} with 80 % probability{few} (assumes a residual standard deviation of "
-        f"one run of {100 * plan.sigma_assumed:.2g} points, --sigma)"
+        f"a difference of {100 * plan.detectable(plan.sigma_assumed):.2g} {POINTS} with 80 % probability{few} (assumes "
+        f"a residual standard deviation of one run of {100 * plan.sigma_assumed:.2g} points, --sigma)"
     )
 
 
 def _seeds_for_equivalence(plan: Plan) -> str:
-    seeds = seeds_for_equivalence(
-        plan.margin, sigma=plan.sigma_assumed, candidates=len(plan.acts) - 1, alpha=plan.alpha
-    )
-    return f"showing equivalence requires {seeds_or_more(seeds)} seeds (80 % probability, same assumption)"
+    def seeds(sigma: float) -> str:
+        needed = seeds_for_equivalence(plan.margin, sigma=sigma, candidates=len(plan.acts) - 1, alpha=plan.alpha)
+        return seeds_or_more(needed)
+
+    if plan.sigma_assumed is None:
+        known = join([seeds(sigma / 100) for sigma in POSSIBLE_SIGMAS])
+        return f"showing equivalence requires {known} seeds (80 % probability, same standard deviations)"
+    return f"showing equivalence requires {seeds(plan.sigma_assumed)} seeds (80 % probability, same assumption)"
 
 
 def timing_setting(content: Mapping[str, object]) -> str:
@@ -785,6 +1041,18 @@ def timing_setting(content: Mapping[str, object]) -> str:
         "block": "{} steps each",
     }
     return ", ".join(text.format(content[key]) for key, text in templates.items() if content.get(key) is not None)
+
+
+def timing_load(cores: float | None) -> str:
+    """The load by other processes during an isolated timing, in mean cores, and whether it invalidates the times."""
+    if cores is None:
+        return "The load by other processes was not recorded, so these times are not known to be clean."
+    if cores > MAX_OTHER_CORES:
+        return (
+            f"Excluded: other processes used {cores:.2f} of a core, more than {MAX_OTHER_CORES:g}, so nothing follows "
+            "from these times."
+        )
+    return f"Other processes used {cores:.2f} of a core."
 
 
 def setting(same: Mapping[str, str | int | float | bool]) -> tuple[str, ...]:

@@ -251,7 +251,8 @@ class TrainingRun:
         plots.plot_evaluation(folder, result)
         write_predictions(folder / "predictions.json", result.predictions, result.truth)
         times, memory = dict(trainer.clock.total), max(row["peak_memory_mib"] for row in state.rows)
-        speed = {"ms_per_image": result.speed["inference"], "imgsz": self.setup.imgsz, "batch": self.config.train.batch}
+        batch = max(map(len, self.val_loader.batches), default=0)  # the largest: images of one shape share a batch
+        speed = {"ms_per_image": result.speed["inference"], "imgsz": self.setup.imgsz, "batch": batch}
         finish_run(
             folder,
             results=numbers,

@@ -134,13 +134,42 @@ def test_epochs_of_warm_up_only_do_not_break_the_curve() -> None:
         ({"time_data_s": 0.49}, ""),
         ({"other_cores": 0.11}, "other processes"),
         ({"other_cores": 0.10}, ""),
-        ({"other_cores": None}, ""),
+        ({"other_cores": None}, "the load by other processes was not recorded"),
+        ({"time_train_s": 0.0, "time_data_s": 0.0}, "no training step was timed"),
     ],
 )
 def test_runs_excluded_from_timing(change: dict[str, float | None], reason: str) -> None:
     run = made("relu", 0)
     found = exclusion_reason(replace(run, rows=tuple({**row, **change} for row in run.rows)))
     assert found.startswith(reason) and bool(found) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("loads", "seconds", "excluded"),
+    [
+        ((0.0, 0.0, 0.75, 0.0), (10, 10, 10, 10), True),  # a single epoch, with a mean of 0.19
+        ((0.0,) * 7 + (0.75,), (10,) * 8, True),  # a mean of 0.094, three quarters of a core in one epoch
+        ((0.0, 0.0, 0.0, 0.45), (10, 10, 10, 10), True),  # a mean of 0.11
+        ((0.0, 0.0, 0.0, 0.45), (10, 10, 10, 1), False),  # 0.015 by time
+        ((0.12, 0.12, 0.0, 0.0), (30, 30, 1, 1), True),  # 0.06 by epochs
+        ((0.0, None, 0.0, 0.0), (10, 10, 10, 10), True),
+    ],
+)
+def test_contention_is_weighted_by_time(
+    loads: tuple[float | None, ...], seconds: tuple[float, ...], excluded: bool
+) -> None:
+    rows = tuple(
+        {"epoch": epoch, "metrics/mAP50-95": 0.4, "time_train_s": float(time), "other_cores": load}
+        for epoch, (load, time) in enumerate(zip(loads, seconds, strict=True), 1)
+    )
+    assert bool(exclusion_reason(made("relu", 0, rows=rows))) == excluded
+
+
+def test_a_zero_time_is_excluded_aloud() -> None:
+    runs = runs_of(3)
+    runs[1] = replace(runs[1], rows=tuple(row | {"time_train_s": 0.0, "time_data_s": 0.0} for row in runs[1].rows))
+    found = analyse(runs, plan_of(3))
+    assert [(each.act, each.seed) for each in found.excluded] == [("mish", 0)] and "0 s" in found.excluded[0].reason
 
 
 def test_runs_excluded_from_timing_keep_their_map() -> None:
@@ -150,6 +179,7 @@ def test_runs_excluded_from_timing_keep_their_map() -> None:
     assert [(each.act, each.seed, each.folder) for each in found.excluded] == [("mish", 0, "mish-s0")]
     assert set(values_of(found.time, "mish")) == {1, 2} == set(values_of(found.metrics["until"], "mish"))
     assert set(values_of(found.primary, "mish")) == {0, 1, 2}
+    assert set(values_of(found.metrics["latency"], "mish")) == {1, 2}
     every = [replace(run, rows=tuple(row | {"other_cores": 0.5} for row in run.rows)) for run in runs]
     found = analyse(every, plan_of(3))
     assert found.time.comparison is None and found.time_verdicts["mish"].kind == "none"

@@ -31,12 +31,12 @@ def test_a_plan_is_read_back_unchanged(tmp_path: Path) -> None:
 
 
 def test_the_detectable_difference_matches_the_protocol() -> None:
-    """With three activations it is 3.57 sigma for three seeds, 2.27 for five, times 1.05 for the conservative sd."""
-    for seeds, sigmas in ((3, 3.57), (5, 2.27)):
-        plan = plan_of("relu", "silu", "mish", seeds=tuple(range(seeds)), sigma_assumed=0.01)
-        assert plan.detectable() == pytest.approx(0.01 * sigmas * 1.05, rel=0.02)
+    """With three activations it is 3.57 sigma for three seeds, 2.27 for five; conservative errors add 12 and 9 %."""
+    for seeds, sigmas in ((3, 3.57 * 1.12), (5, 2.27 * 1.09)):
+        plan = plan_of("relu", "silu", "mish", seeds=tuple(range(seeds)))
+        assert plan.detectable(0.01) == pytest.approx(0.01 * sigmas, rel=0.02)
     words = describe(plan_of("relu", "silu", "mish", seeds=(0, 1, 2, 3, 4), sigma_assumed=0.01))
-    assert "2.4 mAP points" in words and "assumes" in words
+    assert "2.5 mAP points" in words and "assumes" in words
     equivalence = describe(plan_of("relu", "silu", "mish", margin=0.015, sigma_assumed=0.01))
     assert "11 seeds" in equivalence  # at 1.5 sigma
 

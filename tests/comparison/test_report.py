@@ -86,7 +86,7 @@ def values_of(folder: Path, key: str) -> dict[tuple[str, int], float]:
         elif key == "images_per_s":
             value = np.median([float(row["images_per_s"]) for row in rows])
         else:
-            value = record["latency"]["ms_per_image"]
+            value = None if excluded(rows) else record["latency"]["ms_per_image"]
         if value is not None:
             found[act, seed] = float(value)
     return found
@@ -124,7 +124,7 @@ def test_every_metric_matches_the_run_folders(example: Path, key: str) -> None:
 
 
 def least_squares(values: Mapping[tuple[str, int], float], acts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Differences from the first activation, their standard errors, and the conservative residual sd."""
+    """Differences from the first activation, their conservative standard errors, and the conservative residual sd."""
     cells, seeds = list(values), sorted({seed for _, seed in values})
     design = [[act == each for each in acts[1:]] + [seed == each for each in seeds] for act, seed in cells]
     x, y = np.array(design, float), np.array([values[cell] for cell in cells])
@@ -136,7 +136,8 @@ def least_squares(values: Mapping[tuple[str, int], float], acts: Sequence[str]) 
     guard = np.mean([np.var(gap, ddof=1) for gap in gaps[1:]]) / 2
     sigma = math.sqrt(max(squares[0] / degrees, guard))
     factors = np.sqrt(np.diag(np.linalg.inv(x.T @ x)))
-    return solution[: len(acts) - 1], sigma * factors[: len(acts) - 1], sigma
+    own = [np.std(gap, ddof=1) / math.sqrt(len(gap)) for gap in gaps[1:]]
+    return solution[: len(acts) - 1], np.maximum(sigma * factors[: len(acts) - 1], own), sigma
 
 
 @pytest.mark.parametrize("key", ["metrics/mAP50-95", "metrics/AP_small", "until", "time"])
@@ -317,11 +318,69 @@ def test_runs_beyond_the_plan_are_reported_separately(tmp_path: Path, undrawn: N
     assert text.startswith("EXPLORATORY: no plan was written") and "No recommendation" in text
 
 
-def test_the_recommendation_names_gain_and_cost(tmp_path: Path, undrawn: None) -> None:
+def test_the_recommendation_names_gain_cost_and_gain_at_equal_time(tmp_path: Path, undrawn: None) -> None:
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 6.0}, slower={"mish": 1.5}, seeds=range(5))
     _, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(5)))
-    first, second = numbers["recommendation"]
-    assert "mish" in first and re.search(r"training time \+(49|5\d)\.\d %", second)
+    (only,) = numbers["recommendation"]
+    until = numbers["metrics"]["until"]["comparison"]["differences"]["mish"]
+    assert only.startswith("Use mish") and re.search(r"training time \+(49|5\d)\.\d %", only)
+    assert f"at equal training time {until['estimate']:+.2f} mAP points" in only
+
+
+def test_a_gain_that_is_a_loss_at_equal_time_is_not_recommended(tmp_path: Path, undrawn: None) -> None:
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 2.0}, slower={"mish": 2.5}, seeds=range(5))
+    text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(5)))
+    assert numbers["verdicts"]["mish"]["kind"] == "higher"
+    assert numbers["metrics"]["until"]["comparison"]["differences"]["mish"]["interval"][1] < 0
+    assert not re.search(r"^Use|^  Use", text, re.MULTILINE) and "not recommended for a fixed training time" in text
+
+
+def test_no_activation_that_fails_more_often_is_recommended(tmp_path: Path, undrawn: None) -> None:
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 6.0}, seeds=range(5))
+    for seed in (1, 2, 4):
+        shutil.rmtree(tmp_path / f"mish-s{seed}")
+        write_failed(tmp_path / f"mish-s{seed}", act="mish", seed=seed, reason="loss is not finite")
+    text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(5)))
+    verdict = numbers["verdicts"]["mish"]
+    assert "1 candidate, 2 pairs" in verdict["text"] and "two pairs of runs" in verdict["text"]
+    assert not any(sentence.startswith("Use") for sentence in numbers["recommendation"])
+    if verdict["kind"] == "higher":
+        assert any("where it trains" in each and "3 of 5 runs did not" in each for each in numbers["recommendation"])
+    assert numbers["failure_rates"]["mish"]["p"] == pytest.approx(stats.fisher_exact([[3, 2], [0, 5]]).pvalue)
+    assert "Fisher's exact test against relu p = 0.17" in text
+    rows = Page(tmp_path / "report.html").text
+    assert "3 of 5" in rows and "0 of 5" in rows and "15 % to 95 %" in rows
+
+
+def test_a_finished_run_without_the_primary_metric_counts_as_failed(tmp_path: Path, undrawn: None) -> None:
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 6.0}, seeds=range(3))
+    path = tmp_path / "mish-s1" / "results.csv"
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[-1]["metrics/mAP50-95"] = ""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    edit_record(path.parent, lambda record: record["last_epoch"].__setitem__("metrics/mAP50-95", None))
+    text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(3)))
+    assert numbers["failed"] == {"relu": [0, 3], "mish": [1, 3]}
+    assert text.startswith("FAILED: 1 of 3 mish runs failed (seed 1: finished without mAP50-95")
+
+
+@pytest.mark.parametrize(("slower", "equal"), [(1.06, False), (0.93, False), (1.0, True)])
+def test_unequal_times_are_not_called_equal(tmp_path: Path, undrawn: None, slower: float, equal: bool) -> None:
+    """Epochs are rounded: 8 and 8 of networks with steps of 100 and 106 ms take 6 % longer."""
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 1.0}, slower={"mish": slower}, seeds=range(5))
+    plan = plan_of(("relu", "mish"), range(5), budget="time", step_ms={"relu": 100.0, "mish": 100.0 * slower})
+    _, numbers = report_of(tmp_path, plan)
+    page = Page(tmp_path / "report.html").text
+    ratio = numbers["metrics"]["time"]["comparison"]["differences"]["mish"]
+    low, high = ratio["interval"]
+    assert f"mish ×{ratio['estimate']:.2f} ({low:.2f} to {high:.2f})" in page
+    assert ("compares at about equal time" in page) == equal
+    assert ("More than 2 % apart from relu: mish; the last epoch does not compare at equal time" in page) != equal
+    assert ("not equal after rounding to whole epochs: mish" in page) != equal
 
 
 def test_a_control_has_no_recommendation(tmp_path: Path, undrawn: None) -> None:
@@ -366,9 +425,12 @@ def test_an_isolated_timing_in_the_folder_is_shown(tmp_path: Path) -> None:
         }
         for act, form, ratio in (("relu", "fused", 1.0), ("mish", "fused", 1.07), ("mish_torch", "plain", 1.61))
     ]
-    (tmp_path / "timing.json").write_text(json.dumps({"rows": rows, "device": "cpu", "rounds": 30, "block": 5}))
-    report_of(tmp_path, plan_of(("relu", "mish"), range(2)))
-    page = Page(tmp_path / "report.html")
+    content = {"rows": rows, "device": "cpu", "rounds": 30, "block": 5}
+    for cores, said in ((None, "was not recorded"), (0.3, "Excluded: other processes used 0.30"), (0.02, "used 0.02")):
+        (tmp_path / "timing.json").write_text(json.dumps({**content, "other_cores": cores}))
+        report_of(tmp_path, plan_of(("relu", "mish"), range(2)))
+        page = Page(tmp_path / "report.html")
+        assert said in page.text
     assert "Isolated timing" in page.text and "mish_torch" in page.text and "cpu, 30 rounds, 5 steps each" in page.text
     assert (tmp_path / "pictures" / "timing.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "timing.json").write_text('{"rows": [{"act": "mish"}]}')

@@ -154,8 +154,8 @@ def test_one_seed_has_no_power() -> None:
     assert minimal_detectable(sigma=1, candidates=1, seeds=1) == math.inf
 
 
-def test_conservative_sd_increases_the_detectable_difference() -> None:
-    for candidates, more in ((1, 1.0), (2, 1.05), (4, 1.07), (7, 1.07)):
+def test_conservative_errors_increase_the_detectable_difference() -> None:
+    for candidates, more in ((1, 1.0), (2, 1.10), (4, 1.1225), (7, 1.13)):
         plain, guarded = (
             minimal_detectable(sigma=1, candidates=candidates, seeds=4, conservative=g) for g in (False, True)
         )
@@ -173,8 +173,8 @@ def test_upper_confidence_limit_of_sigma_covers_80_percent() -> None:
 # -------------------------------------------------------------------------------------------------- comparisons
 
 
-def plain_dunnett(values: Values, baseline: str) -> dict[str, tuple[float, float]]:
-    """Estimates and standard errors of complete blocks, by the definitions, in loops."""
+def plain_dunnett(values: Values, baseline: str) -> tuple[dict[str, tuple[float, float]], float]:
+    """Estimates, standard errors and the residual sd of complete blocks, by the definitions, in loops."""
     acts, seeds = list(values), list(values[baseline])
     grand = statistics.fmean(values[act][seed] for act in acts for seed in seeds)
     squares = 0.0
@@ -187,8 +187,11 @@ def plain_dunnett(values: Values, baseline: str) -> dict[str, tuple[float, float
     gaps = {act: [values[act][seed] - values[baseline][seed] for seed in seeds] for act in candidates}
     variance = statistics.fmean(statistics.variance(gap) for gap in gaps.values())
     mean_square = squares / ((len(acts) - 1) * (len(seeds) - 1))
-    error = math.sqrt(max(mean_square, variance / 2)) * math.sqrt(2 / len(seeds))
-    return {act: (statistics.fmean(gap), error) for act, gap in gaps.items()}
+    sigma = math.sqrt(max(mean_square, variance / 2))
+    errors = {
+        act: max(sigma * math.sqrt(2), statistics.stdev(gap)) / math.sqrt(len(seeds)) for act, gap in gaps.items()
+    }
+    return {act: (statistics.fmean(gap), errors[act]) for act, gap in gaps.items()}, sigma
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 9])
@@ -213,14 +216,15 @@ def test_one_candidate_matches_the_paired_t_test(seeds: int, number: int) -> Non
 def test_complete_runs_match_the_definitions(acts: int, seeds: int, number: int) -> None:
     values = drawn(acts, seeds, number=number)
     found = compare(values, baseline="mish", alpha=0.04)
-    oracle = plain_dunnett(values, "mish")
+    oracle, sigma = plain_dunnett(values, "mish")
     assert list(found.differences) == [act for act in values if act != "mish"]
     edge = critical_value(acts - 1, (acts - 1) * (seeds - 1), alpha=0.04)
     for each in found.differences.values():
         estimate, error = oracle[each.name]
         assert (each.estimate, each.standard_error) == pytest.approx((estimate, error), rel=1e-9)
         assert each.interval == pytest.approx((estimate - edge * error, estimate + edge * error), rel=1e-9)
-    assert found.sigma == pytest.approx(error / math.sqrt(2 / seeds), rel=1e-9)
+        assert each.sigma == pytest.approx(error / math.sqrt(2 / seeds), rel=1e-9)
+    assert found.sigma == pytest.approx(sigma, rel=1e-9)
 
 
 def test_a_noisy_baseline_widens_the_intervals() -> None:
@@ -235,6 +239,38 @@ def test_a_noisy_baseline_widens_the_intervals() -> None:
     gap = statistics.variance(values["mish"][seed] - values["relu"][seed] for seed in range(5))
     assert found.sigma == pytest.approx(math.sqrt(gap / 2))  # the two-way residual would be a third less in variance
     assert compare(values, baseline="mish").sigma == pytest.approx(math.sqrt(gap / 3))
+
+
+def test_a_noisy_candidate_widens_its_own_interval_only() -> None:
+    values = {
+        "relu": {0: 40.0, 1: 41.0, 2: 39.5, 3: 40.3, 4: 40.1},
+        "silu": {0: 42.1, 1: 43.0, 2: 41.7, 3: 42.3, 4: 42.2},
+        "mish": {0: 46.0, 1: 30.0, 2: 52.0, 3: 38.0, 4: 41.0},
+    }
+    found = compare(values, baseline="relu")
+    silu, mish = (found.differences[act] for act in ("silu", "mish"))
+    assert found.sigma
+    own = statistics.stdev(values["mish"][seed] - values["relu"][seed] for seed in range(5)) / math.sqrt(5)
+    pooled = found.sigma * math.sqrt(2 / 5)
+    assert silu.standard_error == pytest.approx(pooled) and mish.standard_error == pytest.approx(own) and own > pooled
+    assert silu.sigma == pytest.approx(found.sigma) and mish.sigma == pytest.approx(own / math.sqrt(2 / 5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "least", "most"), [(5, 0.035, 0.066), (3, 0.05, 0.085)])
+def test_error_rate_with_a_noisy_candidate(seeds: int, least: float, most: float) -> None:
+    """One of four candidates with four times the sd: 11 % with the pooled error alone; three seeds exceed 5 %."""
+    generator = np.random.default_rng(seeds)
+    sets = 3000
+    tables = generator.standard_normal((sets, 5, seeds)) * np.array([1, 1, 1, 1, 4])[:, None]
+    errors = pooled = 0
+    for table in tables:
+        found = compare({NAMES[act]: dict(enumerate(table[act].tolist())) for act in range(5)}, baseline="relu")
+        assert found.sigma and found.critical
+        edge = found.critical * found.sigma * math.sqrt(2 / seeds)
+        errors += any(abs(each.estimate) > found.critical * each.standard_error for each in found.differences.values())
+        pooled += any(abs(each.estimate) > edge for each in found.differences.values())
+    assert least < errors / sets < most and pooled / sets > 0.09
 
 
 def solve(matrix: list[list[float]], right: list[float]) -> list[float]:
@@ -286,7 +322,8 @@ def test_missing_runs_match_least_squares(acts: int, seeds: int, missing: int, n
     assert found.degrees == degrees and found.sigma == pytest.approx(sigma, rel=1e-8)
     for each, gap in zip(found.differences.values(), gaps, strict=True):
         estimate, factor = oracle[each.name]
-        assert (each.estimate, each.standard_error) == pytest.approx((estimate, sigma * factor), rel=1e-8)
+        error = max(sigma * factor, statistics.stdev(gap) / math.sqrt(len(gap)) if len(gap) > 1 else 0)
+        assert (each.estimate, each.standard_error) == pytest.approx((estimate, error), rel=1e-8)
         assert each.pairs == len(gap)
     assert not found.complete
 
@@ -419,7 +456,7 @@ def test_unplanned_interim_analysis_is_rejected(looks: tuple[int, ...], seeds: i
 
 @pytest.mark.slow
 def test_alpha_spending_controls_the_error_rate() -> None:
-    """Looking after 3 and 5 seeds: each time at 5 % errs in more than 6 %, with the shares in at most 5."""
+    """Looking after 3 and 5 seeds: each time at 5 % errs in more than 5 %, with the shares in at most 5."""
     generator = np.random.default_rng(5)
     honest = peeking = 0
     sets = 1500
@@ -435,7 +472,7 @@ def test_alpha_spending_controls_the_error_rate() -> None:
                 )
         honest += any(found["own"])
         peeking += any(found["full"])
-    assert honest / sets <= 0.05 < 0.06 < peeking / sets
+    assert honest / sets <= 0.04 < 0.05 < peeking / sets
 
 
 # ----------------------------------------------------------------------------------------------------- curves

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -28,18 +29,30 @@ class Machine:
         return take
 
 
-def test_rounds_are_rotated_and_share_batches() -> None:
-    machine = Machine(0.0)
-    steps = {name: machine.step(name, seconds) for name, seconds in (("a", 1.0), ("b", 2.0), ("c", 3.0))}
-    times = interleave(steps, ["x", "y", "z"], rounds=4, block=2, clock=lambda: machine.now)
-    assert {name: [round(each) for each in values] for name, values in times.items()} == {
-        "a": [1000] * 4, "b": [2000] * 4, "c": [3000] * 4,
-    }  # fmt: skip
-    counted = machine.taken[6 * WARMUP_ROUNDS :]
-    assert [name for name, _ in counted[::2]] == [*"abc", *"bca", *"cab", *"abc"]
-    for first in range(0, len(counted), 6):
-        batches = [batch for _, batch in counted[first : first + 6]]
+def test_rounds_are_in_random_order_and_share_batches() -> None:
+    def taken(seed: int) -> list[tuple[str, str]]:
+        machine = Machine(0.0)
+        steps = {name: machine.step(name, seconds) for name, seconds in (("a", 1.0), ("b", 2.0), ("c", 3.0))}
+        ends: list[float] = []
+        times = interleave(
+            steps, ["x", "y", "z"], rounds=60, block=2, seed=seed, clock=lambda: machine.now,
+            end_of_round=lambda: ends.append(machine.now),
+        )  # fmt: skip
+        assert {name: {round(each) for each in values} for name, values in times.items()} == {
+            "a": {1000}, "b": {2000}, "c": {3000},
+        }  # fmt: skip
+        assert ends == pytest.approx([12.0 * (number + 1) for number in range(60 + WARMUP_ROUNDS)])
+        return machine.taken[6 * WARMUP_ROUNDS :]
+
+    counted = taken(0)
+    assert counted == taken(0) != taken(1)
+    rounds = [counted[first : first + 6] for first in range(0, len(counted), 6)]
+    for each in rounds:
+        assert sorted(name for name, _ in each[::2]) == ["a", "b", "c"]
+        batches = [batch for _, batch in each]
         assert batches[:2] == batches[2:4] == batches[4:]
+    before = [(one[0], other[0]) for one, other in pairwise(counted[::2]) if one[0] != other[0]]
+    assert len(set(before)) == 6  # every network follows every other
 
 
 def test_ratios_are_robust_to_drift() -> None:
@@ -58,6 +71,7 @@ def test_a_real_measurement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     content = json.loads((tmp_path / "out/timing.json").read_text())
     labels = [row["label"] for row in content["rows"]]
     assert labels == ["relu, fused", "relu, plain", "swish(learnable=true), plain", "mish, fused", "mish, plain"]
+    assert content["other_cores"] >= 0
     assert content["batches_per_epoch"] == {"train": 4, "val": 3}
     for row in content["rows"]:
         assert len(content["times_ms"][row["label"]]) == 3 and row["least_ms"] <= row["median_ms"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from comparison import wording
-from comparison.statistics import Comparison, Difference, compare_ratio, seeds_needed
+from comparison.statistics import Comparison, Difference, compare_ratio, seeds_needed, sigma_upper
 from comparison.summary import Failures, Verdict
 
 Interval = tuple[float, float]
@@ -22,6 +22,8 @@ def verdict(
     exploratory: bool = False,
     sigma: float | None = 0.6,
     alpha: float = 0.05,
+    pairs: int | None = None,
+    insensitive: str = "",
 ) -> Verdict:
     """The verdict on mish, one of two candidates, against relu."""
     difference = Difference(
@@ -30,7 +32,8 @@ def verdict(
         standard_error=0.3,
         interval=interval,
         equivalence_interval=narrow,
-        pairs=seeds,
+        sigma=sigma,
+        pairs=seeds if pairs is None else pairs,
         correlation=None,
     )
     comparison = Comparison(
@@ -43,7 +46,9 @@ def verdict(
         alpha=alpha,
         complete=True,
     )
-    return wording.map_verdict(difference, comparison, margin=0.5, failed=failed or {}, exploratory=exploratory)
+    return wording.map_verdict(
+        difference, comparison, margin=0.5, failed=failed or {}, exploratory=exploratory, insensitive=insensitive
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,16 +56,24 @@ def verdict(
     [
         (
             (0.2, 1.4), (0.3, 1.3), 0.8, "higher",
-            "significantly higher than relu, +0.80 mAP points (simultaneous 95 % CI +0.20 to +1.40; 2 cand",
+            "significantly higher than relu, +0.80 mAP points (simultaneous 95 % CI +0.20 to +1.40, 90 % CI +0.30",
         ),
         (
             (-1.4, -0.2), (-1.3, -0.3), -0.8, "lower",
-            "significantly lower than relu, -0.80 mAP points (simultaneous 95 % CI -1.40 to -0.20; 2 cand",
+            "significantly lower than relu, -0.80 mAP points (simultaneous 95 % CI -1.40 to -0.20, 90 % CI -1.30",
         ),
-        ((0.01, 0.3), (0.05, 0.25), 0.2, "higher", "significantly higher"),  # takes precedence over equivalence
+        (
+            (0.01, 0.3), (0.05, 0.25), 0.2, "higher-within-margin",
+            "higher than relu by less than the declared margin of 0.5 mAP points, +0.20",
+        ),
+        (
+            (-0.52, -0.01), (-0.47, -0.05), -0.2, "lower-within-margin",
+            "lower than relu by less than the declared margin of 0.5 mAP points, -0.20",
+        ),
+        ((0.01, 0.6), (0.05, 0.55), 0.3, "higher", "significantly higher"),
         (
             (-0.45, 0.51), (-0.4, 0.45), 0.02, "equivalent",
-            "equivalent to relu within ±0.5 mAP points, +0.02 mAP points (simultaneous 90 % CI -0.40 to +0.45, 95 % CI",
+            "equivalent to relu within ±0.5 mAP points, +0.02 mAP points (simultaneous 95 % CI -0.45 to +0.51, 90 % CI",
         ),
         ((-0.6, 1.3), (-0.4, 1.1), 0.35, "non-inferior", "non-inferior to relu (margin 0.5 mAP points), super"),
         ((-0.45, 0.7), (-0.4, 0.55), 0.1, "non-inferior", "non-inferior to relu"),
@@ -103,13 +116,35 @@ def test_exploratory_results_have_no_verdict(interval: Interval) -> None:
     assert not any(word in found.text for word in ("significant", "equivalent", "inferior", "inconclusive"))
 
 
-def test_two_seeds_carry_a_warning() -> None:
-    assert "with two seeds, only large differences" in verdict((0.2, 1.4), (0.3, 1.3), seeds=2).text
+def test_two_pairs_carry_a_warning() -> None:
+    """Pairs count, not seeds: of five seeds, failures may leave two."""
+    for found in (verdict((0.2, 1.4), (0.3, 1.3), seeds=2), verdict((0.2, 1.4), (0.3, 1.3), pairs=2)):
+        assert "2 pairs)" in found.text and "with two pairs of runs, only large differences" in found.text
+    assert "two pairs" not in verdict((0.2, 1.4), (0.3, 1.3)).text
+    needed = seeds_needed(0.5, sigma=sigma_upper(0.6, 2), candidates=2)
+    assert needed and f"{needed - 2} more seeds needed" in verdict((-1.1, 0.9), (-0.9, 0.7), seeds=2).text
+
+
+@pytest.mark.parametrize(
+    ("interval", "narrow", "kind"),
+    [
+        ((-0.1, 0.1), (-0.09, 0.09), "insensitive"),
+        ((0.01, 0.3), (0.05, 0.25), "insensitive"),
+        ((-0.6, 1.3), (-0.4, 1.1), "insensitive"),
+        ((0.2, 1.4), (0.3, 1.3), "higher"),
+        ((-1.4, -0.2), (-1.3, -0.3), "lower"),
+        ((-1.1, 0.9), (-0.9, 0.7), "inconclusive"),
+    ],
+)
+def test_nothing_is_equivalent_before_anything_is_learned(interval: Interval, narrow: Interval, kind: str) -> None:
+    found = verdict(interval, narrow, insensitive="nothing was learned yet")
+    assert found.kind == kind and found.text.startswith("nothing was learned yet") == (kind == "insensitive")
+    assert "equivalent" not in found.text and "non-inferior" not in found.text
 
 
 def test_confidence_levels_of_interim_analyses() -> None:
     assert "(simultaneous 99 % CI" in verdict((0.2, 1.4), (0.3, 1.3), alpha=0.01).text
-    assert "(simultaneous 98 % CI" in verdict((-0.6, 1.4), (-0.3, 1.3), alpha=0.01).text
+    assert ", 98 % CI -0.30 to" in verdict((-0.6, 1.4), (-0.3, 1.3), alpha=0.01).text
 
 
 def test_verdicts_never_claim_too_much() -> None:
@@ -123,6 +158,7 @@ def test_verdicts_never_claim_too_much() -> None:
         )
         assert not any(word in found.text for word in ("no difference", "equal to", "trend", "best", "identical"))
         assert ("significant" in found.text) == (found.kind in ("higher", "lower"))
+        assert "95 % CI" in found.text and "90 % CI" in found.text
 
 
 def test_training_time_is_a_relative_change() -> None:
@@ -135,7 +171,12 @@ def test_training_time_is_a_relative_change() -> None:
     found = time_verdict(slow)
     assert found.kind == "higher" and found.text.startswith("+12.0 % vs relu (simultaneous 95 % CI +")
     assert found.text.endswith("significant)")
-    assert time_verdict({"relu": slow["relu"], "mish": {0: 101.0, 1: 100.0, 2: 100.0}}).kind == "inconclusive"
+    same = {"relu": slow["relu"], "mish": {0: 101.0, 1: 100.0, 2: 100.0}}
+    low, high = compare_ratio(same, baseline="relu").differences["mish"].interval or (0.0, 0.0)
+    found = time_verdict(same)
+    assert found.kind == "inconclusive"
+    bounds = f"at most {100 * (high - 1):.1f} % more, at most {100 * (1 - low):.1f} % less than relu"
+    assert found.text.startswith(bounds)
     assert "no interval (one seed)" in time_verdict({"relu": {0: 100.0}, "mish": {0: 110.0}}).text
     assert time_verdict(slow, exploratory=True).kind == "exploratory"
     wide = time_verdict({"relu": {0: 1e-40, 1: 1e40}, "mish": {0: 1e40, 1: 1e-40}})
