@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a comparison; returns the exit code."""
     arguments = parse(argv)
     given = overrides(arguments)
+    if arguments.verify:
+        return verify_runs([Path(each) for each in arguments.verify])
 
     from comparison import ray_runner
     from comparison.cli_spec import arms_from, take_folder
@@ -199,12 +201,19 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--budget", choices=("epochs", "time"), default="epochs", help="equal epochs, or equal training time")
     add("--margin", type=float, default=0.005, help="equivalence margin (mAP, as a fraction)")
     add(
+        "--target",
+        type=float,
+        metavar="MAP",
+        help="also report the epochs to this mAP50-95 (a fraction, as in 0.3)",
+    )
+    add(
         "--sigma",
         type=float,
         metavar="SD",
         help="assumed residual standard deviation of a run's mAP (as a fraction), for planning; default: that of "
         "earlier runs on this data, else unknown",
     )
+    add("--redraw-data", action="store_true", help="draw the embedded data set anew for each seed")
     add("--looks", metavar="N,N", help="interim analyses, in seeds, ending with all seeds, as in 3,5; none by default")
     add("--all-pairs", action="store_true", help="also compare the candidates with each other (Tukey's intervals)")
     add("--engine", choices=("local", "ray"), default="local", help="train on this machine or on a Ray cluster")
@@ -218,6 +227,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     )
     add("--timing", action="store_true", help="also measure the training step in isolation")
     add("--report", nargs="+", metavar="DIR", help="report on a finished comparison, or on any runs, without training")
+    add("--verify", nargs="+", metavar="DIR", help="score the weights of finished runs again, without training")
     add(
         "--allow",
         nargs="+",
@@ -228,11 +238,27 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add_config_flags(parser, replaced_help=REPLACED_HELP)
     parser.set_defaults(cfg="yolo-mish.yaml")
     arguments = parser.parse_args(argv)
-    if bool(arguments.acts or arguments.vary or arguments.arm) == bool(arguments.report):
+    compared = arguments.acts or arguments.vary or arguments.arm
+    if sum(map(bool, (compared, arguments.report, arguments.verify))) != 1:
         parser.error(
-            "expected --acts, --vary or --arm with what to compare, or --report with the folders of finished runs"
+            "expected what to compare (--acts, --vary or --arm), or folders of finished runs (--report or --verify)"
         )
     return arguments
+
+
+def verify_runs(folders: Sequence[Path]) -> int:
+    """Score the weights of each run again and compare them with results.csv, one line each; 1 if any differs."""
+    from comparison.runs import read_runs
+    from engine.verify import verify
+
+    wrong = 0
+    for run in read_runs(folders):
+        equal, line = (
+            verify(run.folder, run.rows) if run.status == "finished" else (False, f"not verified: {run.status}")
+        )
+        print(f"{run.folder.name}: {line}", flush=True)
+        wrong += not equal
+    return int(wrong > 0)
 
 
 def common_overrides(

@@ -344,13 +344,13 @@ def _metrics(runs: Sequence[Run], acts: Sequence[str], alpha: float) -> tuple[di
         on_cpu = all(_on_cpu(run) or not run.record.get("machine", {}).get("gpus") for run in runs)
         title = "CPU-hours (hours x threads)" if spec.key == "device_hours" and on_cpu else spec.title
         title = f"{title}{split}" if spec.key.startswith("metrics/") else title
-        metrics[spec.key] = _metric(replace(spec, title=title), values, acts, alpha)
+        metrics[spec.key] = make_metric(replace(spec, title=title), values, acts, alpha)
         if spec.key == "best":
             until = MetricSpec(
                 key="until", title="mAP50-95 at equal time", unit=POINTS, value=best_points, note="unfinished schedule"
             )
             until_seconds, values = _at_equal_time(timed)
-            metrics["until"] = _metric(until, values, acts, alpha)
+            metrics["until"] = make_metric(until, values, acts, alpha)
     return metrics, until_seconds
 
 
@@ -369,7 +369,7 @@ def _at_equal_time(runs: Sequence[Run]) -> tuple[dict[int, float], dict[RunKey, 
     return ends, values
 
 
-def _metric(spec: MetricSpec, values: Mapping[RunKey, float | None], acts: Sequence[str], alpha: float) -> Metric:
+def make_metric(spec: MetricSpec, values: Mapping[RunKey, float | None], acts: Sequence[str], alpha: float) -> Metric:
     """The values by activation and their comparison; without one, the note says why."""
     by_act: dict[str, dict[int, float]] = {act: {} for act in acts}
     for (act, seed), value in sorted(values.items(), key=lambda item: item[0][1]):

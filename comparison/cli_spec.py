@@ -20,6 +20,7 @@ from comparison.pilot import pilot_from
 from comparison.plan import AA_SUFFIX, Plan, Tuning, epochs_in_equal_time, make_plan
 from comparison.timing_probe import probe
 from comparison.tuning import chosen_arms
+from configs.schema import Config
 
 # Config keys that a comparison sets itself, and what to use instead.
 INSTEAD = {
@@ -52,6 +53,16 @@ def arms_from(arguments: Namespace, given: Mapping[str, JsonValue]) -> list[Arm]
     check_names(arguments.arm)
     arms += named_arms(arguments.arm, given, cfg=arguments.cfg)
     return arms
+
+
+def embedded_data(config: Config) -> JsonValue:
+    """The config's section `data` for --redraw-data; ValueError if it is not the embedded set."""
+    if config.data.embedded is None:
+        raise ValueError(
+            f"--redraw-data: found the data set {config.data.root}; expected the embedded one, which alone can be "
+            "drawn anew"
+        )
+    return config.data.model_dump(mode="json")
 
 
 def plan_from(
@@ -110,6 +121,8 @@ def plan_from(
         "all_pairs": arguments.all_pairs,
         "aa": arguments.aa,
         "tuning": tuned,
+        "target": arguments.target,
+        "redrawn": embedded_data(arms[0].config) if arguments.redraw_data else {},
         "sigma_assumed": sigma,
         "notes": tuple(notes),
     }

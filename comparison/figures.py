@@ -144,6 +144,8 @@ def draw(summary: Summary, palette: Palette) -> dict[str, Figure]:
         drawn["answer"] = plot_effects(metrics, outcome, palette)
         if len(metrics) > 1:
             drawn["answer_wide"] = plot_effects(metrics, outcome, palette, wide=True)
+    if len(metrics) > 1:
+        drawn["tradeoff"] = plot_tradeoff(summary, palette)
     curves, until = scaled_curves(summary)
     if curves:
         for name, wide in (("curves", False), ("curves_wide", True)):
@@ -185,8 +187,12 @@ def save(figures: Mapping[str, Figure], folder: Path) -> None:
 
 def signed_points(value: float, interval: tuple[float, float] | None = None) -> str:
     """A difference in points with its interval: +0.82 [+0.10, +1.54]."""
-    ends = "" if interval is None else f" [{wording.signed(interval[0])}, {wording.signed(interval[1])}]"
-    return f"{wording.signed(value)}{ends}".replace("-", "−")
+    return f"{wording.signed(value)}{'' if interval is None else ' ' + signed_interval(interval)}".replace("-", "−")
+
+
+def signed_interval(interval: tuple[float, float]) -> str:
+    """An interval in points: [+0.10, +1.54]."""
+    return f"[{wording.signed(interval[0])}, {wording.signed(interval[1])}]".replace("-", "−")
 
 
 def times_ratio(value: float, interval: tuple[float, float] | None = None) -> str:
@@ -305,6 +311,63 @@ def plot_tuning(tuning: TuningSummary, palette: Palette) -> Figure:
 
 def _sorted_by(places: Sequence[float], values: Sequence[float | None]) -> list[float | None]:
     return [value for _, value in sorted(zip(places, values, strict=True), key=lambda pair: pair[0])]
+
+
+def plot_tradeoff(summary: Summary, palette: Palette) -> Figure:
+    """Gain against cost: one mark per candidate at its time ratio and mAP difference, with both intervals.
+
+    The baseline is at ×1 and 0. A thin line extends the interval of the gain to new validation images.
+    """
+    outcome = summary.planned
+    gains, costs, margin = outcome.primary.comparison, outcome.time.comparison, outcome.margin
+    assert gains is not None and costs is not None
+    with matplotlib.rc_context(STYLE):
+        shown = [act for act in gains.differences if act in costs.differences]
+        figure = _figure(NARROW, 3.9 + 0.22 * math.ceil((len(shown) + 3) / 2))
+        axis = figure.subplots()
+        axis.axhspan(-margin, margin, color=MUTED, alpha=0.16, lw=0)
+        axis.axhline(0, color=INK, lw=1.0)
+        axis.axvline(1, color=INK, lw=1.0)
+        axis.plot(1, 0, MARKS[0], color=INK, markersize=8)
+        across, up = [1.0], [0.0, -margin, margin]
+        for act in shown:
+            color, mark = palette[act]
+            gain, cost = gains.differences[act], costs.differences[act]
+            effect = summary.image_sampling.effects.get(act)
+            if cost.interval is not None:
+                ends = tuple(min(max(end, cost.estimate / 3), 3 * cost.estimate) for end in cost.interval)
+                axis.plot(ends, (gain.estimate, gain.estimate), color=color, lw=2)
+                across += ends
+            for interval, width in ((gain.interval, 2.0), (effect.both if effect else None, 0.9)):
+                if interval is not None:
+                    axis.plot((cost.estimate, cost.estimate), interval, color=color, lw=width, marker="_", ms=8)
+                    up += interval
+            axis.plot(cost.estimate, gain.estimate, mark, color=color, markersize=9, markeredgecolor="white", zorder=4)
+            across.append(cost.estimate)
+            up.append(gain.estimate)
+        _limits(axis, across)
+        low, high = min(up), max(up)
+        axis.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
+        base = plain(outcome.baseline, 24)
+        axis.set(xlabel=f"cost: training time, × that of {base}", ylabel=f"gain: mAP points above {base}")
+        axis.grid()
+        _title(figure, wording.tradeoff_title(outcome))
+        _legend(figure, _tradeoff_keys(summary, shown, palette), 2)
+    return figure
+
+
+def _tradeoff_keys(summary: Summary, shown: Sequence[str], palette: Palette) -> list[Line2D | Patch]:
+    outcome = summary.planned
+    keys: list[Line2D | Patch] = [
+        Line2D([], [], color=palette[act][0], marker=palette[act][1], ls="", ms=7, label=plain(act, 26))
+        for act in (outcome.baseline, *shown)
+    ]
+    words = f"simultaneous {wording.level(outcome.alpha)} CI"
+    keys.append(Line2D([], [], color=INK, lw=2, label=f"{words}, seeds"))
+    if any(each.both for each in summary.image_sampling.effects.values()):
+        keys.append(Line2D([], [], color=INK, lw=0.9, marker="_", ms=8, label="seeds and images"))
+    return [*keys, Patch(color=MUTED, alpha=0.16, lw=0, label=f"margin ±{outcome.margin:g} points")]
 
 
 # --------------------------------------------------------------------------------------------------------- single runs

@@ -37,6 +37,7 @@ NOT_IN_WEIGHTS = (*ACTIVATION_KEYS, "model.norm_act", "model.loss", "model.assig
 WEIGHT_KEYS = ("model", "weights", "data", "train.single_cls")
 BATCH_KEYS = ("augment", "data", "model.kind", "model.cfg", "train.imgsz", "train.batch", "train.epochs",
               "train.close_mosaic", "train.single_cls", "train.strict_data", "train.holdout")  # fmt: skip
+DATA = ("config.data", "data", "val.images", "skipped")  # differ between seeds if the data are drawn anew
 SHOWN_VALUES = 3  # of a key, and runs of a value, in a message
 SHOWN_KEYS = 8
 
@@ -186,6 +187,30 @@ def check_comparable(
 
 def _compared(runs: Sequence[Run]) -> str:
     return "activation" if all(run.varies == ACTIVATION_KEYS for run in runs) else "what their arms name"
+
+
+def check_redrawn(runs: Sequence[Run]) -> None:
+    """Check data that are drawn anew for each seed: equal for the runs of a seed, different between seeds.
+
+    ValueError naming the runs otherwise.
+    """
+    seeds_of: dict[tuple[str, ...], dict[int, str]] = defaultdict(dict)
+    data_of: dict[int, dict[tuple[str, ...], str]] = defaultdict(dict)
+    for run in runs:
+        if run.record:
+            hashes = tuple(f"{split} {value}" for split, value in sorted(_section(run.record, "data").items()))
+            seed = run.record["config"]["train"]["seed"]
+            seeds_of[hashes][seed] = run.folder.name
+            data_of[seed][hashes] = run.folder.name
+    for seed, found in data_of.items():
+        if len(found) > 1:
+            raise ValueError(f"seed {seed}: the data differ between {', '.join(found.values())}; expected the same")
+    for names in seeds_of.values():
+        if len(names) > 1:
+            raise ValueError(
+                f"{', '.join(names.values())} have the same data; expected data drawn anew for each seed "
+                "(--redraw-data)"
+            )
 
 
 def _describe(differing: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:

@@ -25,7 +25,7 @@ VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training s
 # Fields that must agree when a comparison is resumed; seeds and arms may be added.
 FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin": "margin", "alpha": "alpha",
          "budget": "budget", "varies": "varies", "split": "split", "tuning": "tuning", "all_pairs": "all_pairs",
-         "aa": "same"}  # fmt: skip
+         "aa": "same", "target": "target", "redrawn": "redraw-data"}  # fmt: skip
 # What does not belong to the declaration: estimates and later additions, by their names in plan.json.
 NOT_DECLARED = {"notes", "step_ms", "batches", "start_s", "created", "added_acts", "added_seeds", "sigma_assumed"}
 BY_ARM = ("arms", "epochs")
@@ -84,6 +84,8 @@ class Plan(BaseModel):
     tuning: Tuning | None = None
     all_pairs: bool = False  # also the candidates against each other, a family of tests of its own
     aa: bool = Field(False, alias="same")  # A/A control: one activation against itself under other seeds
+    redrawn: dict[str, JsonValue] = {}  # section `data` of the embedded set that is drawn anew for each seed; or {}
+    target: Annotated[float, Field(gt=0, lt=1)] | None = None  # mAP50-95 as a fraction, for the epochs to reach it
     sigma_assumed: Annotated[float, Field(gt=0)] | None = None  # residual sd of one run's mAP50-95; None if unknown
     notes: tuple[str, ...] = ()
     step_ms: dict[str, float] = {}  # time of a training step by arm, from the probe; empty without one
@@ -186,6 +188,7 @@ class Plan(BaseModel):
         return {
             **self.overrides,
             **self.arms[run.act],
+            **({"data": redrawn_data(self.redrawn, run.seed)} if self.redrawn else {}),
             "train.epochs": self.epochs[run.act],
             "train.seed": run.seed,
             **({"run.arm": run.act, "run.varies": list(self.varies)} if self.varies else {}),
@@ -285,6 +288,23 @@ class Plan(BaseModel):
                 "step_ms": {**self.step_ms, **{act: other.step_ms[act] for act in new if act in other.step_ms}},
             }
         )
+
+
+def redrawn_data(data: Mapping[str, JsonValue], seed: int) -> dict[str, JsonValue]:
+    """The section `data` of an embedded set drawn for a seed, in a folder of its own beside the set's."""
+    old = str(data["root"])
+    new = f"{old}-seed{seed}"
+
+    def moved(value: JsonValue) -> JsonValue:
+        if isinstance(value, dict):
+            return {key: moved(each) for key, each in value.items()}
+        return new + value.removeprefix(old) if isinstance(value, str) and value.startswith(old) else value
+
+    section = {key: moved(value) for key, value in data.items()}
+    embedded = section["embedded"]
+    assert isinstance(embedded, dict) and isinstance(embedded["seed"], int)
+    # Not the set itself for any seed: settings may have been chosen on it.
+    return {**section, "embedded": {**embedded, "seed": embedded["seed"] + 1 + seed}}
 
 
 def make_plan(**fields: object) -> Plan:

@@ -15,7 +15,8 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from comparison import wording
-from comparison.figures import Palette, inline_svg, signed_points, times_ratio
+from comparison.causes import ERROR_KINDS
+from comparison.figures import Palette, inline_svg, signed_interval, signed_points, times_ratio
 from comparison.summary import (
     POINTS,
     PRIMARY,
@@ -33,9 +34,10 @@ from core.text import format_duration
 
 PICTURES = {
     "answer": ("answer", "answer_wide"), "curves": ("curves", "curves_wide"), "runs": ("runs",), "times": ("times",),
-    "timing": ("timing",), "tuning": ("tuning",),
+    "timing": ("timing",), "tuning": ("tuning",), "tradeoff": ("tradeoff",),
 }  # fmt: skip
 T = TypeVar("T")
+LONG = 8  # rows of a table that is folded
 TEXT_COLUMNS = ("activation", "status", "reason", "time_excluded", "folder")
 
 
@@ -134,8 +136,30 @@ def build(
 ARM = (Column("activation", text=True), lambda act: Cell(act, act))
 
 
-def main_table(outcome: Outcome, palette: Palette) -> Table:
+def image_columns(summary: Summary) -> list[tuple[Column, Callable[[str], Cell]]]:
+    """The intervals over validation images; none without stored detections."""
+    sampling, level = summary.image_sampling, wording.level(summary.planned.alpha)
+
+    def interval(both: bool) -> Callable[[str], Cell]:
+        def cell(act: str) -> Cell:
+            effect = sampling.effects.get(act)
+            if act == summary.planned.baseline:
+                return Cell("baseline", 0.0)
+            ends = None if effect is None else effect.both if both else effect.interval
+            return Cell("not available") if ends is None else Cell(signed_interval(ends), ends[1] - ends[0])
+
+        return cell
+
+    count = "" if sampling.images is None else f"{sampling.images:,} images, "
+    return [
+        (Column("over validation images", f"{count}points, simultaneous {level} CI"), interval(False)),
+        (Column("new seeds and images", f"points, simultaneous {level} CI"), interval(True)),
+    ]
+
+
+def main_table(summary: Summary, palette: Palette) -> Table:
     """All metrics, one row per activation."""
+    outcome = summary.planned
     metrics, primary, time = outcome.metrics, outcome.primary, outcome.time
     measured = [metric for metric in metrics.values() if metric.measured]
     descriptive = [each for each in measured if each.unit == POINTS and each.key not in (PRIMARY, "until")]
@@ -159,7 +183,8 @@ def main_table(outcome: Outcome, palette: Palette) -> Table:
     columns = [
         ARM,
         (Column("mAP50-95", "last epoch, points"), mean_of(primary, points)),
-        (Column("difference", f"points, {_level(primary)}"), difference_of(primary, outcome)),
+        (Column("difference", f"points, over seeds, {_level(primary)}"), difference_of(primary, outcome)),
+        *image_columns(summary),
         (Column("every run", "by seed, points"), every_run),
         *((_points_column(metric), mean_of(metric, points)) for metric in descriptive),
         (Column("time per epoch", "training, s"), mean_of(metrics["epoch_seconds"])),
@@ -209,6 +234,35 @@ def secondary_table(outcome: Outcome, palette: Palette) -> Table:
     ]
     columns = [ARM, *((_points_column(metric), difference_of(metric, outcome)) for metric in metrics)]
     return build(outcome.candidates if metrics else (), columns, palette.variable)
+
+
+def cause_tables(summary: Summary) -> list[tuple[str, Table, bool]]:
+    """The quantities behind the difference, a table per group, and whether it is long."""
+    outcome = summary.planned
+    finished = {act: len(arm.values) for act, arm in outcome.primary.arms.items()}
+
+    def runs_of(metric: Metric, act: str, cell: Cell) -> Cell:
+        count = len(metric.arms[act].values)
+        return cell if count == finished[act] else cell._replace(text=f"{cell.text} ({count} of {finished[act]} runs)")
+
+    def baseline(metric: Metric) -> Cell:
+        return runs_of(metric, outcome.baseline, _mean(metric, outcome.baseline, None))
+
+    def candidate(act: str) -> Callable[[Metric], Cell]:
+        return lambda metric: runs_of(metric, act, difference_of(metric, outcome)(act))
+
+    def title(metric: Metric) -> Cell:
+        return Cell(
+            metric.title.replace(", last epoch", "") + (f", {metric.unit}" if metric.unit else ""), metric.title
+        )
+
+    level = f"− {outcome.baseline} or ×, simultaneous {wording.level(outcome.alpha)} CI"
+    columns = [
+        (Column("quantity", text=True), title),
+        (Column(outcome.baseline, "mean ± sd"), baseline),
+        *((Column(act, level), candidate(act)) for act in outcome.candidates),
+    ]
+    return [(name, build(metrics, columns), len(metrics) > LONG) for name, metrics in summary.causes.items()]
 
 
 def budget_table(summary: Summary, palette: Palette) -> Table:
@@ -303,7 +357,7 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["breakable"] = breakable
-    outcome, metrics = summary.planned, summary.planned.metrics
+    outcome, metrics, images = summary.planned, summary.planned.metrics, summary.image_sampling
     svg = {
         key: [_svg(drawn[name], name, paired=len(names) > 1 and names[1] in drawn) for name in names if name in drawn]
         for key, names in PICTURES.items()
@@ -318,11 +372,18 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         pairs=wording.pair_lines(outcome),
         failure_table=failure_table(outcome, palette),
         exploratory="; ".join(outcome.exploratory),
-        candidates=[(act, palette.variable(act), _memory(outcome, act)) for act in outcome.candidates],
+        candidates=[
+            (act, palette.variable(act), _memory(outcome, act), wording.image_effect(images, act, outcome))
+            for act in outcome.candidates
+        ],
         required=wording.required_seeds(summary),
         no_picture=outcome.primary.note or wording.PAGE["no_candidate"],
         svg=svg,
-        main_table=main_table(outcome, palette),
+        limits=wording.limits(summary),
+        causes=cause_tables(summary),
+        energy_measured=any(metric.key == "energy" for metrics in summary.causes.values() for metric in metrics),
+        cause_words=wording.causes(outcome, summary.causes.get(ERROR_KINDS, ())),
+        main_table=main_table(summary, palette),
         notes=[note for key, note in wording.NOTES.items() if key not in metrics or metrics[key].measured],
         secondary=secondary_table(outcome, palette),
         budget_words=wording.budgets(summary),
@@ -333,7 +394,7 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         variation=wording.variation(summary),
         larger=summary.larger
         and {"why": "; ".join(summary.larger.exploratory), "lines": verdict_lines(summary.larger)},
-        method=wording.method(outcome, summary.setting),
+        method=[*wording.method(outcome, summary.setting), *wording.image_sampling(images)],
         run_table=run_table(summary, palette),
     )
 
@@ -372,6 +433,7 @@ def terminal(summary: Summary, path: Path) -> str:
     if outcome.exploratory:
         lines.append(f"EXPLORATORY: {'; '.join(outcome.exploratory)}")
     lines += [*summary.recommendation, "", *(f"  {line}" for line in verdict_lines(outcome))]
+    lines += [f"  {act}: {wording.image_effect(summary.image_sampling, act, outcome)}" for act in outcome.candidates]
     lines += [f"  {line}" for line in [*wording.pair_lines(outcome), *outcome.remarks]]
     lines += ["", *_terminal_table(outcome), ""]
     lines += [f"excluded from timing: {each.act}, seed {each.seed}: {each.reason}" for each in outcome.excluded]

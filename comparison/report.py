@@ -11,8 +11,20 @@ from pathlib import Path
 
 from comparison import wording
 from comparison.analysis import TIME_COLUMNS, analyse, concluded, learning_curve, total
+from comparison.causes import find_causes
 from comparison.checks import MAX_OTHER_CORES
-from comparison.fingerprint import EPOCHS, check_comparable, deviations, pairing, run_settings, unpaired
+from comparison.evaluation import evaluate_all
+from comparison.fingerprint import (
+    DATA,
+    EPOCHS,
+    check_comparable,
+    check_redrawn,
+    deviations,
+    pairing,
+    run_settings,
+    unpaired,
+)
+from comparison.image_bootstrap import sample_images
 from comparison.integrity import check_runs, doubts, not_in_plan
 from comparison.plan import Plan, Tuning, read_plan
 from comparison.runs import Run, read_runs
@@ -84,7 +96,10 @@ def write_report(
         plan.check_arms(runs)
         if plan.split != "val":
             check_scored(plan, runs)
-    free = (EPOCHS,) if plan is not None and plan.budget == "time" else ()
+    free: tuple[str, ...] = (EPOCHS,) if plan is not None and plan.budget == "time" else ()
+    if plan is not None and plan.redrawn:
+        check_redrawn(runs)
+        free += DATA
     runs, remarks = check_comparable(runs, allow=allow, free=free)
     if remarks:
         plan = None
@@ -119,6 +134,7 @@ def summarise(
     """The summary of analysed runs."""
     is_control = plan is not None and plan.aa
     runs = [concluded(run) for run in runs]
+    evaluations = evaluate_all(runs)
     return Summary(
         format=FORMAT,
         planned=planned,
@@ -131,6 +147,8 @@ def summarise(
         plan=None if plan is None else plan.to_json(),
         plan_words=wording.plan_record(plan),
         timing=timing,
+        image_sampling=sample_images(planned, runs, evaluations),
+        causes=find_causes(planned, runs, evaluations, target=plan.target if plan else None),
         tuning=tuning,
     )
 

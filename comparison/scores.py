@@ -8,6 +8,7 @@ from pathlib import Path
 from comparison.plan import Plan
 from comparison.runs import SCORES, Run
 from core.files import write_text
+from core.seal import SEAL, seal_of
 
 WEIGHTS = Path("weights", "last.pt")
 Score = Callable[[Path, str], Mapping[str, float | None]]
@@ -36,6 +37,7 @@ def score_all(plan: Plan, runs: Sequence[Run], score: Score, *, show: Callable[[
                 "data_sha256": _sha256(Path(run.record["config"]["data"][plan.split]["annotations"])),
                 "metrics": dict(score(weights, plan.split)),
             }
+            content[SEAL] = scores_seal(run, content)
             write_text(file, json.dumps(content, indent=2) + "\n")
         if (content.get("split"), content.get("weights_sha256")) != (plan.split, digest):
             raise ValueError(f"{file}: written for other weights or another split than {weights} on {plan.split}")
@@ -43,9 +45,16 @@ def score_all(plan: Plan, runs: Sequence[Run], score: Score, *, show: Callable[[
     return scored
 
 
+def scores_seal(run: Run, content: Mapping[str, object]) -> str:
+    """The seal of scores: over them and the seal of their run."""
+    return seal_of(content, str(run.record.get(SEAL)).encode())
+
+
 def check_scored(plan: Plan, runs: Sequence[Run]) -> None:
-    """ValueError if a finished run has no scores on the split that the plan names."""
+    """ValueError if a finished run has no scores on the split that the plan names, or if they were changed."""
     for run in runs:
+        if run.scores and run.scores.get(SEAL) != scores_seal(run, run.scores):
+            raise ValueError(f"{run.folder / SCORES}: changed after it was written (the seal does not match)")
         if run.status == "finished" and run.scores.get("split") != plan.split:
             raise ValueError(
                 f"{run.folder}: not scored on {plan.split} yet; it is done after the last run: rerun the command of "

@@ -182,6 +182,27 @@ class RequiredSeeds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageEffect:
+    """How far a candidate's difference in mAP50-95 depends on the choice of validation images (image_bootstrap.py)."""
+
+    sd: float  # over resampled images, of the difference averaged over `seeds`; mAP points
+    interval: tuple[float, float]  # over validation images, simultaneous
+    both: tuple[float, float] | None  # for new seeds and new images; None without an interval over seeds
+    seeds: tuple[int, ...]  # whose detections of the last epoch are known for candidate and baseline
+    redrawn: bool  # each seed has its own images, so the interval over seeds covers them
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSampling:
+    """The validation images as a second source of chance, beside the seeds."""
+
+    images: int | None  # validation images; None if not recorded
+    resamples: int
+    effects: Mapping[str, ImageEffect]  # by candidate; without those that cannot be resampled
+    missing: tuple[str, ...]  # "relu-s0: no predictions_last.json"
+
+
+@dataclass(frozen=True, kw_only=True)
 class LearningCurve:
     """mAP of a finished run by epoch and by training time so far."""
 
@@ -264,6 +285,8 @@ class Summary:
     plan: Mapping[str, Json] | None
     plan_words: tuple[tuple[str, str], ...]
     timing: Timing
+    image_sampling: ImageSampling
+    causes: Mapping[str, tuple[Metric, ...]]  # by group; descriptive
     tuning: TuningSummary | None = None
 
     @property

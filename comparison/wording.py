@@ -14,6 +14,7 @@ from comparison.statistics import Comparison, Difference, classify, seeds_for_eq
 from comparison.summary import (
     POINTS,
     Failures,
+    ImageSampling,
     Insensitivity,
     Kind,
     Metric,
@@ -33,6 +34,7 @@ POSSIBLE_SIGMAS = (0.5, 1.0, 2.0, 3.5)  # residual sd of one run in mAP points, 
 MAX_TIME_GAP = 0.02  # relative difference in training time up to which times count as equal
 UNEQUAL = 2.0  # ratio of the largest to the smallest standard deviation from which it is pointed out
 MIN_SEEDS, GOOD_SEEDS = 3, 5  # for a verdict; for a useful one
+MAX_LISTED = 5  # runs in a sentence
 
 # ------------------------------------------------------------------------------------------------- numbers in sentences
 
@@ -312,6 +314,62 @@ def _more_seeds(differences: Sequence[Difference], comparison: Comparison, margi
         return ""
     careful = " (conservative estimate)" if few else ""
     return f"; about {seeds_or_more(more)} more seeds needed to detect {margin:g} {POINTS}{careful}"
+
+
+def image_effect(sampling: ImageSampling, act: str, outcome: Outcome) -> str:
+    """How far the choice of validation images matters to a candidate's difference."""
+    effect, what = sampling.effects.get(act), level(outcome.alpha)
+    if effect is None:
+        why = f" ({sampling.missing[0]})" if sampling.missing else ""
+        return f"interval over validation images not available{why}"
+    few = f" from {count(len(effect.seeds), 'seed')}" if len(effect.seeds) < len(outcome.seeds) else ""
+    images = "" if sampling.images is None else f" ({sampling.images:,})"
+    text = (
+        f"{what} CI over validation images{images} {signed(effect.interval[0])} to {signed(effect.interval[1])}, "
+        f"standard deviation {effect.sd:.2f} points{few}"
+    )
+    if effect.redrawn:
+        return f"{text}; each seed has its own images, so the interval over seeds holds for new images as well"
+    if effect.both is None:
+        return text
+    return f"{text}; for new seeds and new images {signed(effect.both[0])} to {signed(effect.both[1])}"
+
+
+def image_sampling(sampling: ImageSampling) -> list[str]:
+    """How the intervals over validation images were computed, and the runs without them."""
+    lines = []
+    if sampling.effects:
+        lines.append(
+            f"Over validation images: paired bootstrap of {sampling.resamples:,} resamples of the stored detections of "
+            "the last epoch, the same images for all runs, of the difference averaged over seeds; simultaneous for all "
+            "candidates. The seeds are held fixed. For new seeds and new images: the variances are added (squares of "
+            "the half-widths); what depends on seed and image together is counted twice, so this interval is rather "
+            "too wide."
+        )
+    if sampling.missing:
+        shown = "; ".join(sampling.missing[:MAX_LISTED])
+        more = len(sampling.missing) - MAX_LISTED
+        lines.append(f"Without stored detections: {shown}{f'; and {more} more' if more > 0 else ''}.")
+    return lines
+
+
+def causes(outcome: Outcome, error_kinds: Sequence[Metric]) -> list[str]:
+    """The error kinds in which each candidate differs from the baseline, one sentence per candidate."""
+    lines = []
+    for act in outcome.candidates if error_kinds else ():
+        parts = []
+        for metric in error_kinds:
+            each = metric.difference(act)
+            if each is not None and each.interval is not None and (each.interval[0] > 0 or each.interval[1] < 0):
+                parts.append((each.estimate, f"{metric.title} {signed(each.estimate)}"))
+        listed = ", ".join(text for _, text in sorted(parts))
+        found = (
+            f"differs from {outcome.baseline} in AP50 lost to: {listed} points"
+            if parts
+            else "no error kind differs significantly"
+        )
+        lines.append(f"{act}: {found}.")
+    return lines
 
 
 def headline(metric: Metric, baseline: str) -> str:
@@ -680,7 +738,9 @@ def subtitle(summary: Summary) -> str:
     """What was compared, how often, on what."""
     outcome = summary.planned
     compared = f"{', '.join(outcome.candidates)} vs {outcome.baseline} (baseline)"
-    return " · ".join([compared, count(len(outcome.seeds), "seed"), *summary.setting.words])
+    images = summary.image_sampling.images
+    pictures = "number of validation images not recorded" if images is None else count(images, "validation image")
+    return " · ".join([compared, count(len(outcome.seeds), "seed"), pictures, *summary.setting.words])
 
 
 def effects_title(outcome: Outcome) -> str:
@@ -707,6 +767,44 @@ def effects_title(outcome: Outcome) -> str:
     if outcome.of_kind("inconclusive"):
         return f"mAP: inconclusive vs {base} ({seeds})"
     return f"Observed differences from {base}, {seeds}: no verdict"
+
+
+def tradeoff_title(outcome: Outcome) -> str:
+    """The title of the figure of gain against cost."""
+    return f"{'Exploratory: gain' if outcome.exploratory else 'Gain'} against cost, relative to {outcome.baseline}"
+
+
+def limits(summary: Summary) -> list[tuple[str, str]]:
+    """What the result does not say, by subject."""
+    same, sampling = summary.setting.same, summary.image_sampling
+    data = Path(str(same.get("config.data.root", "one data set"))).name
+    epochs, lr = same.get("config.train.epochs"), same.get("config.train.lr")
+    images = "the validation images" if sampling.images is None else count(sampling.images, "validation image")
+    if any(effect.redrawn for effect in sampling.effects.values()):
+        chance = "Each seed has its own images of the same kind."
+    elif sampling.effects:
+        chance = "The interval over seeds holds for these images; that for new seeds and new images is given beside it."
+    else:
+        chance = "The interval over seeds holds for these images alone; how far others would change it is not known."
+    return [
+        ("Data", f"All runs are of one kind of data ({data}). On other data the order may be another."),
+        (
+            "Schedule",
+            f"{'' if epochs is None else f'Every run was trained for {epochs} epochs. '}A longer or shorter training "
+            "may change the size of a difference, and its sign.",
+        ),
+        (
+            "Tuning",
+            f"All activations share {'' if lr is None else f'the learning rate {lr} and '}all other settings. With "
+            "settings tuned for each of them, the result may be another.",
+        ),
+        ("Images", f"The mAP is that on {images}. {chance}"),
+        (
+            "Machine",
+            f"Time, memory and latency are those of {same.get('device', 'the machine of the runs')}. Another device, "
+            "image size or batch size may change the ratios.",
+        ),
+    ]
 
 
 def curves_title(outcome: Outcome) -> str:
@@ -775,6 +873,10 @@ PAGE = {
         "One row per activation, compared with the baseline. A difference is significant if its interval excludes "
         "0, a time ratio if its interval excludes ×1. Small dots are single seeds."
     ),
+    "tradeoff": (
+        "Up is a higher mAP, right is a longer training. A mark whose interval crosses a black line is not "
+        "distinguished from the baseline in that direction."
+    ),
     "table": (
         "mAP and AP in points (100 × the fraction), of the EMA weights after the last epoch: mean ± standard "
         "deviation over seeds. Click a column header to sort."
@@ -807,6 +909,17 @@ PAGE = {
         "are no estimate of its mAP."
     ),
     "timing_figure": "Ratio to the first row, with simultaneous 95 % intervals.",
+    "causes": (
+        "Descriptive: each interval holds for all candidates in one quantity, not over all quantities, so one of them "
+        "is likely to stand out by chance. Differences are paired by seed."
+    ),
+    "causes_how": (
+        "Of the detections of the last epoch: AP50 that would be gained if the errors of a kind were removed (TIDE), "
+        "and the expected calibration error of the scores. Of the weights after the last epoch, on the first "
+        "validation images: the share of channels whose activation is constant, and the norm of the loss gradient."
+    ),
+    "no_energy": "Energy: not measured (no counter of the GPU or the CPU could be read).",
+    "no_causes": "No stored detections and no diagnostics in these runs.",
     "required": (
         "“Conservative” uses the 80 % upper confidence limit of the residual standard deviation. Hours are those of"
         " all activations, one run after another on this machine."
@@ -938,6 +1051,8 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
         ("primary metric", f"{plan.primary} of the last epoch, EMA weights{_split(plan)}"),
         ("detectable", _detectable(plan)),
         ("equivalence", f"margin ±{100 * plan.margin:.2g} {POINTS}; {_seeds_for_equivalence(plan)}"),
+        *([("data", "drawn anew for each seed, so that seeds cover the data as well")] if plan.redrawn else []),
+        *([] if plan.target is None else [("target", f"epochs to mAP50-95 of {100 * plan.target:g} points")]),
         ("analyses", f"after {interim} seeds; family-wise error rate {plan.alpha:g} in total"),
     ]
     if plan.tuning is not None:

@@ -82,6 +82,7 @@ COST = (
     Metric("batches_crc32", "checksum of the batches", digits=0),
     Metric("val_crc32", "checksum of the validation batches", digits=0),
     Metric("step_median_s", "training step, median", "s", "lower", 4),
+    Metric("energy_j", "energy", "J", "lower", 0),
 )
 """Schedule, time and memory of an epoch."""
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from types import TracebackType
 
+import numpy as np
 from torch import nn
 
 from core.device import out_of_memory
@@ -21,7 +22,9 @@ from data.issues import count_issues, list_issues, summarize_issues, write_issue
 from data.loader import LoaderError, as_loader_error
 from engine.checkpoint import initial_weights, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from engine.contention import OtherProcesses
-from engine.evaluation.coco import write_predictions
+from engine.diagnostics import IMAGES, Diagnostics, diagnose
+from engine.energy import EnergyMeter
+from engine.evaluation.coco import write_ground_truth, write_predictions
 from engine.evaluation.evaluate import EvalResult, evaluate
 from engine.evaluation.ground_truth import GroundTruth
 from engine.loggers import EpochEnd, Row, RunEnd, RunStart, make_loggers
@@ -59,6 +62,9 @@ class TrainingRun:
         if self.config.train.profile:
             setup.notes.append(profile_steps(self.trainer, self.train_loader, self.config.train.profile))
         self.memory, self.others = PeakMemory(setup.device.device), OtherProcesses()
+        # The energy of an epoch that was interrupted is not known.
+        self.energy = EnergyMeter(setup.device.device) if self.trainer.state.batch == 0 else None
+        self.last_predictions: np.ndarray | None = None  # of the newest validation, as in EvalResult
         run = self.config.run
         self.folder = increment_path(run.project, run.name, run.exist_ok) if resumed is None else resumed.folder
         self._lock = lock_run_folder(self.folder)
@@ -105,6 +111,7 @@ class TrainingRun:
             initial_weights=initial_sha256,
             batches_per_epoch=len(self.train_loader),
             skipped=count_issues(self.issues),
+            images={split: len(annotations) for split, annotations in self.setup.splits.items()},
         )
         write_run(self.folder / "run.json", record)
         plots.plot_dataset(self.folder / "labels.png", self.setup.splits["train"])
@@ -168,6 +175,7 @@ class TrainingRun:
         """
         trainer, state = self.trainer, self.trainer.state
         row = self._close_epoch(losses, result)
+        self.last_predictions = result.predictions if result is not None else None
         parameters = dict(trainer.eval_model.named_parameters())
         activations = {name: parameters[name].detach() for name in self.setup.learnable}
         row |= {f"act/{name}": float(value.mean()) for name, value in activations.items()}
@@ -196,6 +204,8 @@ class TrainingRun:
             row |= {f"val/{name}_loss": float(value) for name, value in result.losses.items()}
             row["val_crc32"] = result.batches_crc32
         seconds = times["train"] + times["warmup"]
+        joules = self.energy.joules() if self.energy is not None else None
+        self.energy = self.energy or EnergyMeter(self.setup.device.device)
         return row | {
             "lr": float(trainer.optimizer.param_groups[0]["lr"]),
             "time_train_s": times["train"],
@@ -210,6 +220,7 @@ class TrainingRun:
             "peak_memory_mib": self.memory.mib(),
             "other_cores": self.others.cores(),
             "batches_crc32": crc32,
+            **({} if joules is None else {"energy_j": joules}),
         }
 
     def is_best(self, result: EvalResult) -> bool:
@@ -227,6 +238,8 @@ class TrainingRun:
         """Score the best weights with pycocotools, draw the pictures, complete run.json, and close the loggers."""
         trainer, folder, state = self.trainer, self.folder, self.trainer.state
         trainer.clock.close_epoch()
+        self._write_last_predictions()
+        diagnostics = self._diagnose()
         scored = f"best epoch {state.best_epoch} of {state.epoch}"
         if (folder / "weights" / "best.pt").is_file():
             trainer.eval_model.load_state_dict(load_checkpoint(folder / "weights" / "best.pt")["model"])
@@ -248,7 +261,12 @@ class TrainingRun:
             times=times,
             peak_memory_mib=memory,
             latency=speed,
-            predictions_sha256=hashlib.sha256((folder / "predictions.json").read_bytes()).hexdigest(),
+            diagnostics=diagnostics,
+            energy={"source": self.energy.source if self.energy is not None else "not measured"},
+            **{
+                f"{name}_sha256": hashlib.sha256((folder / f"{name}.json").read_bytes()).hexdigest()
+                for name in ("predictions", "predictions_last", "ground_truth")
+            },
         )
         last = state.rows[-1].get(f"metrics/{FITNESS}")
         summary = end_summary(
@@ -264,6 +282,27 @@ class TrainingRun:
         )
         for logger in self.loggers:
             logger.end(RunEnd(numbers, summary))
+
+    def _write_last_predictions(self) -> None:
+        """Write the detections of the last epoch's weights and the objects they are scored against.
+
+        A run that was stopped after its last epoch has them no more and detects once more.
+        """
+        predictions = self.last_predictions
+        if predictions is None:
+            predictions = self.validate().predictions
+        write_predictions(self.folder / "predictions_last.json", predictions, self.truth)
+        write_ground_truth(self.folder / "ground_truth.json", self.truth)
+
+    def _diagnose(self) -> Diagnostics | None:
+        """Diagnostics of the last epoch's weights on the first validation batch; None if they do not fit in memory."""
+        batch = next(iter(self.val_loader))
+        try:
+            return diagnose(self.trainer.eval_model, batch, images=min(IMAGES, self.config.train.batch))
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
 
     def stop_message(self) -> str:
         """One line on where a stopped run stands, and the command that resumes it."""

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import train
+from comparison.evaluation import evaluate
+from comparison.runs import read_run
 from configs.schema import load
 from engine.checkpoint import load_checkpoint
 from tests.stress.kills import differing
@@ -27,7 +29,7 @@ def test_a_run_leaves_the_folder_that_users_know(data: Path, here: Path, capsys:
     expected = {
         "weights/best.pt", "weights/last.pt", "results.csv", "results.png", "labels.png", "train_batch0.jpg",
         "val_batch0_labels.jpg", "val_batch0_pred.jpg", "PR_curve.png", "confusion_matrix.png", "config.yaml",
-        "run.json", "predictions.json",
+        "run.json", "predictions.json", "predictions_last.json", "ground_truth.json",
     }  # fmt: skip
     files = tree(folder)
     assert expected <= set(files) and any("tfevents" in name for name in files)
@@ -39,6 +41,24 @@ def test_a_run_leaves_the_folder_that_users_know(data: Path, here: Path, capsys:
     summary = capsys.readouterr().out
     assert all(word in summary for word in ("mAP50-95", "peak memory", "detect.py --weights", "best.pt"))
     assert {row["activation"] for row in load_checkpoint(folder / "weights/best.pt")["census"]} == {"mish", "swish"}
+
+
+@pytest.mark.slow
+def test_the_detections_of_the_last_epoch_are_stored_whenever_the_run_ended(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run killed after its last epoch, before its results, detects once more when it is resumed."""
+    assert start(data, "--epochs", 2, "--name", "whole") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.run.TrainingRun.finish", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        assert start(data, "--epochs", 2, "--name", "cut") == 1
+    assert run(train.main, "train.py", "--resume", here / "runs/train/cut/weights/last.pt") == 0
+    whole, cut = (here / "runs/train" / name for name in ("whole", "cut"))
+    for name in ("predictions_last.json", "ground_truth.json"):
+        assert (whole / name).read_text() == (cut / name).read_text()
+    assert json.loads((whole / "run.json").read_text())["images"] == {"train": 2, "val": 6}
+    evaluation = evaluate(read_run(whole))  # the mAP of the last row, or it raises
+    assert evaluation.images == 6 and sum(len(each.image) for each in evaluation.classes) > 0
 
 
 @pytest.mark.slow

@@ -12,10 +12,11 @@ import io
 import json
 import os
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
-from core.files import replacing
+from core.files import replacing, write_text
 from core.metrics import COCO, EVALUATION
 from engine.evaluation.ground_truth import GroundTruth
 from engine.evaluation.matching import BoxTable, ConfidenceCurves, confidence_curves, confusion_counts
@@ -42,6 +43,18 @@ def write_predictions(path: str | os.PathLike, predictions: np.ndarray, truth: G
             }
             file.write((",\n" if n else "\n") + json.dumps(entry))
         file.write("\n]\n")
+
+
+def write_ground_truth(path: str | os.PathLike, truth: GroundTruth) -> None:
+    """Write the objects of an evaluation as COCO JSON, with the image ids of predictions.json.
+
+    It holds exactly what was scored: without what was skipped as damaged, with the classes of the training.
+    """
+    content, id_of = truth.as_coco(), truth.id_of
+    for rows, key in (("images", "id"), ("annotations", "image_id")):
+        for row in cast("list[dict[str, object]]", content[rows]):
+            row[key] = id_of[cast(int, row[key])]
+    write_text(path, json.dumps(content))
 
 
 @dataclass(frozen=True)

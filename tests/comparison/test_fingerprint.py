@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from comparison.fingerprint import check_comparable, deviations, pairing, run_settings
-from comparison.runs import Run
+from comparison.fingerprint import check_comparable, check_redrawn, deviations, pairing, run_settings
+from comparison.runs import Run, read_runs
+from tests.comparison.made_runs import edit_record, plan_of, report_of, write_run
 
 RECORD = {
     "config": {
@@ -142,3 +143,36 @@ def test_missing_records_are_named() -> None:
     old = run_of("relu-s1", rows=({"epoch": 1.0},), initial_weights=None)
     (remark,) = pairing([run_of(rows=rows(7)), old])
     assert "not recorded" in remark and "relu-s1" in remark
+
+
+def redrawn_runs(folder: Path, hashes: dict[tuple[str, int], str]) -> list[Run]:
+    for (act, seed), value in hashes.items():
+        place = folder / f"{act}-s{seed}"
+        write_run(place, act=act, seed=seed, last=0.5 + seed / 100)
+
+        def change(record: dict, value: str = value, seed: int = seed) -> None:
+            record["data"] = {"train": value, "val": value}
+            record["config"]["data"]["root"] = f"datasets/shapes-seed{seed}"
+
+        edit_record(place, change)
+    return read_runs([folder])
+
+
+def test_redrawn_data_are_equal_within_a_seed_and_differ_between_seeds(tmp_path: Path) -> None:
+    right = {("relu", 0): "a", ("mish", 0): "a", ("relu", 1): "b", ("mish", 1): "b"}
+    check_redrawn(redrawn_runs(tmp_path / "right", right))
+    with pytest.raises(ValueError, match="seed 1: the data differ between mish-s1, relu-s1"):
+        check_redrawn(redrawn_runs(tmp_path / "mixed", {**right, ("relu", 1): "c"}))
+    with pytest.raises(ValueError, match="s0, .*s1 have the same data"):
+        check_redrawn(redrawn_runs(tmp_path / "same", dict.fromkeys(right, "a")))
+
+
+def test_a_plan_with_redrawn_data_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comparison.figures.draw", lambda *_: {})
+    redrawn_runs(tmp_path, {(act, seed): str(seed) for act in ("relu", "mish") for seed in range(3)})
+    data = {"root": "/d/shapes", "embedded": {"seed": 0}}
+    plan = plan_of(("relu", "mish"), range(3), redrawn=data)
+    _, content = report_of(tmp_path, plan)
+    assert content["exploratory"] == [] and content["verdicts"]["mish"]["kind"] != "exploratory"
+    with pytest.raises(ValueError, match="data"):
+        report_of(tmp_path, plan_of(("relu", "mish"), range(3)))

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from comparison.cli_spec import embedded_data
 from comparison.plan import AA_SUFFIX, Plan, epochs_in_equal_time, make_plan, read_plan
 from comparison.runs import Run
 from comparison.wording import describe
+from configs.loading import CONFIGS
+from configs.schema import load
+from data import load_dataset
 
 
 def plan_of(*acts: str, seeds: tuple[int, ...] = (0, 1, 2), **fields) -> Plan:
@@ -126,3 +130,32 @@ def test_a_control_uses_fresh_seeds() -> None:
         *(("mish", seed, f"mish-s{seed}") for seed in (0, 1, 2)),
         *(("mish" + AA_SUFFIX, seed, f"mish-s{seed + 3}") for seed in (0, 1, 2)),
     ]
+
+
+def test_redrawn_data_are_other_data_for_each_seed(tmp_path: Path) -> None:
+    """Drawn by train.py from the overrides of the plan: same for all activations of a seed, never the set itself."""
+    data = tmp_path / "data.yaml"
+    text = (CONFIGS / "data/shapes.yaml").read_text().replace("../../datasets", str(tmp_path))
+    for given, small in (("train: 600", "train: 2"), ("val: 150", "val: 2"), ("test: 100", "test: 1"), ("160", "64")):
+        text = text.replace(given, small, 1)
+    data.write_text(text)
+    config = load("yolo.yaml", {"data": str(data)})
+    plan = plan_of("relu", "mish", seeds=(0, 4), overrides={"data": str(data)}, redrawn=embedded_data(config))
+    hashes = {}
+    for run in plan.runs:
+        settings = [f"{key}={json.dumps(value)}" for key, value in plan.overrides_of(run).items()]
+        made = load("yolo.yaml", settings)
+        assert made.data.root == f"{config.data.root}-seed{run.seed}" and made.data.val.images.startswith(
+            made.data.root
+        )
+        hashes[run] = load_dataset(made.data, "val", progress=False).sha256
+    assert len(hashes) == 4 and len(set(hashes.values())) == 2
+    assert all(len({hashes[run] for run in group}) == 1 for group in plan.seed_groups)
+    assert load_dataset(config.data, "val", progress=False).sha256 not in hashes.values()
+
+
+def test_only_the_embedded_set_can_be_drawn_anew(tmp_path: Path) -> None:
+    data = tmp_path / "own.yaml"
+    data.write_text("root: .\ntrain: {images: a, annotations: a.json}\nval: {images: a, annotations: a.json}\n")
+    with pytest.raises(ValueError, match="--redraw-data: found the data set"):
+        embedded_data(load("yolo.yaml", {"data": str(data)}))

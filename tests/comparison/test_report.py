@@ -19,6 +19,7 @@ from comparison.analysis import analyse
 from comparison.report import summarise
 from comparison.runs import read_runs
 from comparison.summary import Timing
+from tests.comparison.made_detections import add_detections
 from tests.comparison.made_runs import (
     ACTS,
     edit_record,
@@ -202,7 +203,7 @@ def test_the_page_loads_nothing(example: Path) -> None:
         assert tag not in ("iframe", "object", "embed", "base", "form")
     assert not re.search(r"@import|url\(\s*['\"]?(?!#)|fetch\(|XMLHttpRequest|WebSocket", page.source)
     names = [attributes["id"] for _, attributes in page.tags if "id" in attributes and attributes["id"]]
-    figure_ids = [name for name in names if re.match(r"(answer|curves|runs|times)(_wide)?-", name)]
+    figure_ids = [name for name in names if re.match(r"(answer|curves|runs|times|tradeoff)(_wide)?-", name)]
     assert len(figure_ids) > 20
     used = re.findall(r"(?:href=\"|url\()#([\w-]+)", page.source)
     assert set(used) <= set(names)
@@ -487,9 +488,54 @@ def test_scaled_curves_match_the_values_at_equal_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_gain_against_cost_shows_estimates_and_both_intervals(tmp_path: Path) -> None:
+    write_comparison(tmp_path, gains={"relu": 0.0, "silu": 0.5, "mish": 2.0}, slower={"mish": 1.2}, seeds=range(3))
+    for act, jitter in (("relu", 4.0), ("mish", 2.0)):
+        for seed in range(3):
+            add_detections(tmp_path / f"{act}-s{seed}", jitter=jitter, seed=seed)
+    runs = read_runs([tmp_path])
+    outcome, larger = analyse(runs, plan_of(("relu", "silu", "mish"), range(3)))
+    summary = summarise(outcome, larger, runs, None, timing=Timing())
+    palette = figures.Palette(outcome.acts, baseline="relu")
+    lines = figures.plot_tradeoff(summary, palette).axes[0].get_lines()
+    for act in ("silu", "mish"):
+        gain, cost = outcome.primary.difference(act), outcome.time.difference(act)
+        assert gain and cost and gain.interval and cost.interval
+        drawn = [np.array(line.get_xydata()) for line in lines if line.get_color() == palette[act][0]]
+        expected = [
+            [[cost.interval[0], gain.estimate], [cost.interval[1], gain.estimate]],
+            [[cost.estimate, gain.interval[0]], [cost.estimate, gain.interval[1]]],
+        ]
+        effect = summary.image_sampling.effects.get(act)
+        if act == "mish":
+            assert effect is not None and effect.both is not None
+            expected.append([[cost.estimate, effect.both[0]], [cost.estimate, effect.both[1]]])
+        expected.append([[cost.estimate, gain.estimate]])
+        assert len(drawn) == len(expected)
+        for found, points in zip(drawn, expected, strict=True):
+            assert found == pytest.approx(np.array(points))
+
+
+def test_the_page_says_what_the_result_does_not_say(tmp_path: Path, undrawn: None) -> None:
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 2.0}, seeds=range(2))
+
+    def change(record: dict[str, Any]) -> None:
+        record["config"]["train"]["lr"] = 0.125
+        record["images"] = {"train": 600, "val": 147}
+
+    for path in tmp_path.glob("*/run.json"):
+        edit_record(path.parent, change)
+    report_of(tmp_path, plan_of(("relu", "mish"), range(2)))
+    text = Page(tmp_path / "report.html").text
+    box = text[text.index("What this does not say") : text.index("Gain and cost of each")]
+    assert all(words in box for words in ("shapes", "8 epochs", "learning rate 0.125", "147 validation", "cpu, bf16"))
+    assert "is not known" in box and "147 validation images" in text[: text.index("Result")]
+
+
+@pytest.mark.slow
 def test_all_figures_are_written_and_old_ones_removed(example: Path) -> None:
     (example / "pictures" / "timing.png").write_bytes(b"an old one")
     report_of(example, plan_of(ACTS, range(5)))
-    expected = {"answer", "answer_wide", "curves", "curves_wide", "runs", "times"}
+    expected = {"answer", "answer_wide", "curves", "curves_wide", "runs", "times", "tradeoff"}
     assert {path.stem for path in (example / "pictures").iterdir()} == expected
     assert not [path for path in example.iterdir() if path.name.startswith(".")]

@@ -60,7 +60,20 @@ def test_the_page_is_complete_and_self_contained(browser: "playwright.Browser", 
         "[...document.querySelectorAll('figure')].map(f => [...f.querySelectorAll('svg')]"
         ".map(s => s.getBoundingClientRect()).filter(r => r.width > 100 && r.height > 100).map(r => r.right))"
     )
-    assert len(boxes) == 4 and all(len(shown) == 1 and shown[0] <= width for shown in boxes)
+    assert len(boxes) == 5 and all(len(shown) == 1 and shown[0] <= width for shown in boxes)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_the_first_screen_has_the_answer_and_gain_against_cost(
+    browser: "playwright.Browser", report: Path, width: int, height: int
+) -> None:
+    page = Visit(browser, report, width=width).page
+    page.set_viewport_size({"width": width, "height": height})
+    page.evaluate("document.querySelector('#failed')?.remove()")  # which comes first if runs failed
+    for place in ("#answer .lead", "#answer figure svg"):
+        box = page.locator(place).first.bounding_box()
+        assert box is not None and box["y"] + box["height"] <= height and box["x"] + box["width"] <= width
+    assert page.locator("#limits dt").all_text_contents() == ["Data", "Schedule", "Tuning", "Images", "Machine"]
 
 
 def test_figures_are_visible_in_both_schemes(browser: "playwright.Browser", report: Path) -> None:
