@@ -282,7 +282,8 @@ def plot_tuning(tuning: TuningSummary, palette: Palette) -> Figure:
             axis.set_xscale("log")
         axis.set_xticks(places, [plain(str(value), 14) for value in tuning.values])
         axis.minorticks_off()
-        axis.set(xlabel=plain(tuning.key), ylabel="mAP50-95, held-out images, points")
+        axis.set(xlabel=plain(tuning.key), ylabel="held-out mAP50-95, points")
+        axis.margins(x=0.09)
         axis.grid(axis="y")
         if tuning.common in tuning.values:
             axis.axvline(places[tuning.values.index(tuning.common)], color=MUTED, lw=1.0, ls="--")
