@@ -106,7 +106,8 @@ def _check_distinct(runs: Sequence[Run]) -> None:
             found["metrics and times"] = tuple(tuple(sorted(row.items(), key=str)) for row in run.rows)
         for what, key in found.items():
             other = seen.setdefault(key, run)
-            if other is not run and (what == "metrics and times" or _seed(other) != _seed(run)):
+            same = other.folder.resolve() == run.folder.resolve()  # a run given twice is reported as such
+            if not same and (what == "metrics and times" or _seed(other) != _seed(run)):
                 raise ValueError(
                     f"{other.folder} and {run.folder} have the same {what}, so one is a copy; leave one out"
                 )

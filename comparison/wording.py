@@ -795,8 +795,10 @@ def limits(summary: Summary) -> list[tuple[str, str]]:
         ),
         (
             "Tuning",
-            f"All activations share {'' if lr is None else f'the learning rate {lr} and '}all other settings. With "
-            "settings tuned for each of them, the result may be another.",
+            f"{summary.tuning.key} was tuned for each {summary.noun}; all other settings are shared."
+            if summary.tuning is not None
+            else f"All {summary.noun}s share {'' if lr is None else f'the learning rate {lr} and '}all other settings. "
+            "With settings tuned for each of them, the result may be another.",
         ),
         ("Images", f"The mAP is that on {images}. {chance}"),
         (

@@ -443,7 +443,7 @@ def fill_comparisons(folder: Path) -> None:
             write_run(folder / place / f"{act}-s0", act=act, seed=0, last=0.4)
     cut = folder / "runs_cut/silu-s0/results.csv"
     cut.write_text(cut.read_text()[:-30])
-    for place, change in (("runs_half", {"results": None}), ("runs_other", {"data": {"train": "x", "val": "y"}})):
+    for place, change in (("runs_half", {"results": None}), ("runs_other", {"data": {"train": "x"}, "seal": None})):
         file = folder / place / "silu-s0/run.json"
         record = {**json.loads(file.read_text()), **change}
         file.write_text(json.dumps({key: value for key, value in record.items() if value is not None}))

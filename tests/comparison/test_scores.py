@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import compare
-from comparison.runs import read_runs
-from comparison.scores import WEIGHTS, score_all
+from comparison.runs import read_run, read_runs
+from comparison.scores import WEIGHTS, score_all, scores_seal
 from comparison.summary import PRIMARY
-from tests.comparison.made_runs import edit_record, plan_of, report_of, write_comparison
+from tests.comparison.made_runs import declare, edit_record, plan_of, report_of, write_comparison
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
 from yolo import YOLO
@@ -47,6 +47,7 @@ def made(weights: Path, split: str) -> Mapping[str, float | None]:
 
 def test_the_primary_metric_is_that_of_the_split(folder: Path, undrawn: None) -> None:
     plan = plan_of(ACTS, range(3), split="test")
+    declare(folder, plan)
     score_all(plan, read_runs([folder]), made)
     _, numbers = report_of(folder, plan)
     values = {
@@ -79,6 +80,7 @@ def test_runs_are_scored_once_and_only_with_the_weights_they_have(folder: Path, 
 
 def test_a_report_without_the_scores_is_refused(folder: Path, undrawn: None) -> None:
     plan = plan_of(ACTS, range(3), split="test")
+    declare(folder, plan)
     score_all(plan, read_runs([folder]), made)
     (folder / "relu-s2/scores.json").unlink()
     with pytest.raises(ValueError, match="relu-s2: not scored on test yet"):
@@ -87,9 +89,14 @@ def test_a_report_without_the_scores_is_refused(folder: Path, undrawn: None) -> 
 
 def test_all_are_scored_on_the_same_images(folder: Path, undrawn: None) -> None:
     plan = plan_of(ACTS, range(3), split="test")
+    declare(folder, plan)
     score_all(plan, read_runs([folder]), made)
     file = folder / "relu-s2/scores.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "data_sha256": "other"}))
+    content = {**json.loads(file.read_text()), "data_sha256": "other"}
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"relu-s2.scores\.json: changed"):
+        report_of(folder, plan)
+    file.write_text(json.dumps({**content, "seal": scores_seal(read_run(file.parent), content)}))
     with pytest.raises(ValueError, match=r"data\.test.*relu-s2"):
         report_of(folder, plan)
 
