@@ -30,6 +30,7 @@ from comparison.runs import FAILURE, Run, read_runs, run_name
 from comparison.statistics import Difference, Values, compare, power
 from comparison.summary import Kind, Metric, Outcome
 from configs.cli import Parser, run_script
+from core.seal import SEAL, seal_of
 
 ROOT = Path(__file__).resolve().parents[1]
 ACTS = ("relu", "leaky_relu", "silu", "mish", "gelu", "elu", "hardswish", "softplus")
@@ -233,13 +234,18 @@ def plan_of(design: Design) -> Plan:
     )
 
 
-def write_run(run: Run) -> None:
-    """Write run.json, results.csv and, for a failed run, failure.json."""
+def write_run(run: Run, plan: Plan) -> None:
+    """Write run.json, which names the plan and is sealed, results.csv and, for a failed run, failure.json."""
     run.folder.mkdir(parents=True)
-    (run.folder / "run.json").write_text(json.dumps(run.record), encoding="utf-8")
     lines = [run.rows[0], *(row.values() for row in run.rows)]
     text = "".join(",".join(map(str, line)) + "\n" for line in lines)
     (run.folder / "results.csv").write_text(text, encoding="utf-8")
+    start = {"time": plan.created, **{key: run.record[key] for key in ("code", "machine", "device")}}
+    config = {**run.record["config"], "run": {"plan": plan.reference}}
+    record = {**run.record, "config": config, "starts": [start]}
+    if run.status == "finished":
+        record[SEAL] = seal_of(record, text.encode())
+    (run.folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
     if run.status == "failed":
         failure = {"act": run.act, "seed": run.seed, "reason": run.reason}
         (run.folder / FAILURE).write_text(json.dumps(failure), encoding="utf-8")
@@ -249,7 +255,7 @@ def through_folders(design: Design, generator: np.random.Generator, *, folder: P
     """Draw a comparison, write its run folders and its plan, read them back, and analyse them."""
     plan_of(design).write(folder)
     for run in draw_runs(design, generator, folder=folder):
-        write_run(run)
+        write_run(run, plan_of(design))
     plan = read_plan(folder)
     runs = read_runs([folder])
     return analyse(runs if plan is None else plan.as_compared(runs), plan)[0]

@@ -211,7 +211,7 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
     },
     "compare.py": {
         "nothing asked": ("", "--acts"),
-        "activations and a report": ("--acts relu mish --report made", "--acts.*or --report"),
+        "activations and a report": ("--acts relu mish --report made", "--acts.*--report"),
         "one activation": ("--acts relu", "relu alone"),
         "activation unknown": ("--acts relu mich", "mich.*mish"),
         "activation parameter unknown": (("--acts", "relu", "{name: swish, betta: 2}"), "betta.*beta"),
