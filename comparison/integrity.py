@@ -4,7 +4,6 @@ Damaged, edited and copied runs are rejected (`check_runs`). Runs that cannot be
 result exploratory (`doubts`).
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from comparison import wording
+from comparison.evaluation import PREDICTIONS, TRUTH
 from comparison.plan import Plan, PlannedRun
 from comparison.runs import PARTS, Run, activation_label, run_folders
 from comparison.summary import PRIMARY
 from configs.loading import flatten
+from core.files import file_sha256
 from core.seal import SEAL, seal_of
 
-HASHED = ("predictions_last", "ground_truth")  # files whose hash is in run.json; predictions.json is not read
 RELATIVE_PRECISION = 1e-5  # of the six digits in results.csv
 # Keys that are named by path, by file or in short forms, so that a run's config holds another text than the plan.
 NOT_LITERAL = ("data", "weights", "run", "model.act", "model.config", *(f"model.{part}" for part in PARTS))
@@ -40,9 +40,10 @@ def _check_seal(run: Run) -> None:
             f"{run.folder}: run.json or results.csv was changed after the end of the run (the seal does not match); "
             "restore the files or leave the run out"
         )
-    for name in HASHED:
-        file, recorded = run.folder / f"{name}.json", run.record.get(f"{name}_sha256")
-        if recorded is not None and file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != recorded:
+    for name in (PREDICTIONS, TRUTH):
+        file = run.folder / name
+        recorded = run.record.get(f"{file.stem}_sha256")
+        if recorded is not None and file.is_file() and file_sha256(file) != recorded:
             raise ValueError(f"{file}: changed after the end of the run (run.json has another hash)")
 
 

@@ -291,7 +291,7 @@ class Plan(BaseModel):
 
 
 def redrawn_data(data: Mapping[str, JsonValue], seed: int) -> dict[str, JsonValue]:
-    """The section `data` of an embedded set drawn for a seed, in a folder of its own beside the set's."""
+    """The section `data` of an embedded set drawn for a seed, in a separate folder beside the set's."""
     old = str(data["root"])
     new = f"{old}-seed{seed}"
 

@@ -1,13 +1,12 @@
 """The scores of a run on a split that no choice saw: scores.json in its folder, written once, after all training."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from comparison.plan import Plan
 from comparison.runs import SCORES, Run
-from core.files import write_text
+from core.files import file_sha256, write_text
 from core.seal import SEAL, seal_of
 
 WEIGHTS = Path("weights", "last.pt")
@@ -26,7 +25,7 @@ def score_all(plan: Plan, runs: Sequence[Run], score: Score, *, show: Callable[[
             scored.append(run)
             continue
         file, weights = run.folder / SCORES, run.folder / WEIGHTS
-        digest = _sha256(weights)
+        digest = file_sha256(weights)
         content = run.scores
         if not content:
             show(f"{run.folder.name}: scoring its last epoch on {plan.split}")
@@ -34,7 +33,7 @@ def score_all(plan: Plan, runs: Sequence[Run], score: Score, *, show: Callable[[
                 "split": plan.split,
                 "epoch": run.rows[-1]["epoch"],
                 "weights_sha256": digest,
-                "data_sha256": _sha256(Path(run.record["config"]["data"][plan.split]["annotations"])),
+                "data_sha256": file_sha256(Path(run.record["config"]["data"][plan.split]["annotations"])),
                 "metrics": dict(score(weights, plan.split)),
             }
             content[SEAL] = scores_seal(run, content)
@@ -60,8 +59,3 @@ def check_scored(plan: Plan, runs: Sequence[Run]) -> None:
                 f"{run.folder}: not scored on {plan.split} yet; it is done after the last run: rerun the command of "
                 "the comparison"
             )
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -529,7 +529,7 @@ def pair_lines(outcome: Outcome) -> list[str]:
     """The candidates against each other, with a heading; empty if the plan does not declare it."""
     if not outcome.pairs:
         return []
-    head = f"candidates against each other, simultaneous {level(outcome.alpha)} CI (Tukey; a family of its own):"
+    head = f"candidates against each other, simultaneous {level(outcome.alpha)} CI (Tukey; a separate family of tests):"
     return [head, *(pair_verdict(pair) for pair in outcome.pairs)]
 
 

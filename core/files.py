@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,12 @@ except ImportError:  # Windows: run folders are not locked
 LOCK = ".lock"
 UNFINISHED = ".unfinished"
 MAX_NAME_BYTES = 200  # of a folder; file systems allow 255, and a number may be appended
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content, read in blocks."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

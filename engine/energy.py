@@ -29,16 +29,24 @@ class EnergyMeter:
 
 
 def _nvml(device: torch.device) -> tuple[Callable[[], Reading], str]:
+    nothing: tuple[Callable[[], Reading], str] = (lambda: None, "not measured")
     try:
         import pynvml  # type: ignore[import-not-found,unused-ignore]
-
+    except ImportError:
+        return nothing
+    try:
         pynvml.nvmlInit()
-        uuid = torch.cuda.get_device_properties(device).uuid
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:  # no pynvml, no driver, or a GPU without the counter
-        return lambda: None, "not measured"
-    return lambda: [(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, float(2**64))], "NVML"
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    except pynvml.NVMLError:  # no driver that fits
+        return nothing
+
+    def read() -> Reading:
+        try:
+            return [(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, float(2**64))]
+        except pynvml.NVMLError:  # a GPU without the counter, or lost: no reason to end a training
+            return None
+
+    return nothing if read() is None else (read, "NVML")
 
 
 def _rapl(powercap: Path) -> tuple[Callable[[], Reading], str]:

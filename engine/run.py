@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from core.device import out_of_memory
-from core.files import increment_path, lock_run_folder, write_text
+from core.files import file_sha256, increment_path, lock_run_folder, write_text
 from core.metrics import FITNESS
 from core.types import Batch, StateDict
 from data.issues import count_issues, list_issues, summarize_issues, write_issues
@@ -264,7 +264,7 @@ class TrainingRun:
             diagnostics=diagnostics,
             energy={"source": self.energy.source if self.energy is not None else "not measured"},
             **{
-                f"{name}_sha256": hashlib.sha256((folder / f"{name}.json").read_bytes()).hexdigest()
+                f"{name}_sha256": file_sha256(folder / f"{name}.json")
                 for name in ("predictions", "predictions_last", "ground_truth")
             },
         )

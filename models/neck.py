@@ -3,6 +3,7 @@
 To add one, subclass `Neck`, name its stages, and add an entry to `NECKS`; `model.neck.name` selects it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -15,7 +16,7 @@ MIN_WIDTH = 64  # of FPN and BiFPN: the width of EfficientDet-D0's BiFPN (arXiv 
 FUSION_EPS = 1e-4  # EfficientDet (arXiv 1911.09070), sec. 3.3
 
 
-class Neck(nn.Module):
+class Neck(nn.Module, ABC):
     """Base class. `channels` are those of the outputs by level, finest level first; they set the input of the head.
 
     The constructor receives the channels of the inputs by level, consecutive and ascending, the number of `repeats` of
@@ -29,13 +30,13 @@ class Neck(nn.Module):
         self.levels = tuple(channels)
 
     @staticmethod
+    @abstractmethod
     def stages(levels: Sequence[int]) -> tuple[str, ...]:
         """Names of the stages: N{i} gives the output of level i, T{i} an intermediate top-down result."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
         """{level: (B, C, H / 2**level, W / 2**level)} to the same levels with `channels`."""
-        raise NotImplementedError
 
 
 def upsample(x: Tensor) -> Tensor:
