@@ -81,7 +81,7 @@ class Comparison:
         from comparison import timing_probe, tuning
         from comparison.cli_spec import plan_from
         from comparison.plan import read_plan
-        from comparison.wording import describe, describe_tuning
+        from comparison.wording.plans import describe, describe_tuning
 
         arguments, folder = self.arguments, self.folder
         existing, tuned = read_plan(folder), None

@@ -58,15 +58,15 @@ def analyse(
     if baseline not in acts or len(acts) < 2:
         raise ValueError(f"found runs of {', '.join(acts) or 'nothing'}; expected the baseline {baseline} and others")
     if plan is None:
-        return _outcome(keyed, baseline, acts, 0.05, margin, wording.no_plan(), *doubts), None
+        return _outcome(keyed, baseline, acts, 0.05, margin, wording.reasons.no_plan(), *doubts), None
     if baseline != plan.baseline:
-        reason = wording.other_baseline(baseline, plan.baseline)
+        reason = wording.reasons.other_baseline(baseline, plan.baseline)
         return _outcome(keyed, baseline, acts, plan.alpha, margin, reason, *doubts), None
     interim = plan.interim or (len(plan.seeds),)
     complete = _complete_seeds(keyed, plan)
     reached = [seeds for seeds in interim if seeds <= complete]
     if not reached:
-        reason = wording.seeds_missing(complete, len(plan.seeds))
+        reason = wording.reasons.seeds_missing(complete, len(plan.seeds))
         return _outcome(keyed, baseline, acts, plan.alpha, margin, reason, *doubts), None
     planned = {(act, seed): keyed[act, seed] for seed in plan.seeds[: reached[-1]] for act in plan.acts}
     alpha = interim_alpha(interim, reached[-1], alpha=plan.alpha)
@@ -78,7 +78,7 @@ def analyse(
     beyond = [key for key, run in keyed.items() if key not in planned and run.status != "unfinished"]
     if not beyond:
         return outcome, None
-    reason = wording.beyond_plan(reached[-1], beyond)
+    reason = wording.reasons.beyond_plan(reached[-1], beyond)
     return outcome, _outcome(keyed, baseline, [*plan.acts, *acts], plan.alpha, margin, reason)
 
 
@@ -91,7 +91,7 @@ def _pairs(metric: Metric, baseline: str, alpha: float) -> tuple[PairDifference,
 def concluded(run: Run) -> Run:
     """The run, as failed if it finished without the primary metric: a loss that is not finite leaves none."""
     if run.status == "finished" and run.last(PRIMARY) is None:
-        return replace(run, status="failed", reason=wording.no_primary())
+        return replace(run, status="failed", reason=wording.reasons.no_primary())
     return run
 
 
@@ -136,7 +136,7 @@ def _outcome(
         failed=failed,
         margin=margin,
         exploratory=bool(exploratory),
-        insensitive=wording.insensitivity(insensitive, baseline, margin),
+        insensitive=wording.reasons.insensitivity(insensitive, baseline, margin),
     )
     return Outcome(
         baseline=baseline,
@@ -155,7 +155,7 @@ def _outcome(
         exploratory=exploratory,
         verdicts=judge(metrics[PRIMARY]),
         time_verdicts=judge(metrics["time"], margin=None),
-        headline=wording.headline(metrics[PRIMARY], baseline),
+        headline=wording.verdicts.headline(metrics[PRIMARY], baseline),
     )
 
 
@@ -173,11 +173,11 @@ def _verdicts(
     for act in acts[1:]:
         difference = metric.difference(act)
         if difference is None or metric.comparison is None:
-            verdicts[act] = wording.missing_verdict(act, metric, acts[0], failed)
+            verdicts[act] = wording.verdicts.missing_verdict(act, metric, acts[0], failed)
         elif margin is None:
-            verdicts[act] = wording.time_verdict(difference, metric.comparison, exploratory=exploratory)
+            verdicts[act] = wording.verdicts.time_verdict(difference, metric.comparison, exploratory=exploratory)
         else:
-            verdicts[act] = wording.map_verdict(
+            verdicts[act] = wording.verdicts.map_verdict(
                 difference,
                 metric.comparison,
                 margin=margin,
@@ -191,7 +191,9 @@ def _verdicts(
 def _remarks(metric: Metric, *, margin: float, judge: Callable[[Metric], dict[str, Verdict]]) -> tuple[str, ...]:
     """How much each activation scatters, and what the verdicts would be without runs that collapsed."""
     values = {act: each.values for act, each in metric.arms.items()}
-    scatter = wording.scatter({act: each.sd for act, each in metric.arms.items() if each.sd is not None}, metric.unit)
+    scatter = wording.verdicts.scatter(
+        {act: each.sd for act, each in metric.arms.items() if each.sd is not None}, metric.unit
+    )
     low = checks.collapsed(values, margin=margin)
     if not low or metric.comparison is None:
         return scatter
@@ -199,7 +201,7 @@ def _remarks(metric: Metric, *, margin: float, judge: Callable[[Metric], dict[st
     comparison = compare(rest, baseline=metric.comparison.baseline, alpha=metric.comparison.alpha)
     verdicts = judge(replace(metric, comparison=comparison))
     runs = {(act, seed): (values[act][seed], statistics.median(rest[act].values())) for act, seed in low.items()}
-    return (*scatter, wording.collapsed(runs, verdicts))
+    return (*scatter, wording.verdicts.collapsed(runs, verdicts))
 
 
 # --------------------------------------------------------------------------------------------------- metrics of a run
@@ -272,16 +274,16 @@ def exclusion_reason(run: Run) -> str:
     """Why a run is excluded from timing; empty if it is not."""
     train, waited = total(run, "time_train_s"), total(run, "time_data_s")
     if train and waited > MAX_DATA_WAIT_FRACTION * train:
-        return wording.waited_for_data(waited / train)
+        return wording.reasons.waited_for_data(waited / train)
     if not train:
-        return wording.not_timed()
+        return wording.reasons.not_timed()
     seconds = [sum(row.get(column) or 0.0 for column in TIME_COLUMNS) for row in run.rows]
     others = checks.contention([row.get("other_cores") for row in run.rows], seconds)
     if others is None:
-        return wording.load_unknown()
+        return wording.reasons.load_unknown()
     mean, most = others
     if mean > checks.MAX_OTHER_CORES or most > checks.MAX_OTHER_CORES_ONCE:
-        return wording.busy_machine(mean, most)
+        return wording.reasons.busy_machine(mean, most)
     return ""
 
 

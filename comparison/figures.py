@@ -149,18 +149,20 @@ def draw(summary: Summary, palette: Palette) -> dict[str, Figure]:
     curves, until = scaled_curves(summary)
     if curves:
         for name, wide in (("curves", False), ("curves_wide", True)):
-            drawn[name] = plot_curves(curves, palette, title=wording.curves_title(outcome), until=until, wide=wide)
+            drawn[name] = plot_curves(
+                curves, palette, title=wording.captions.curves_title(outcome), until=until, wide=wide
+            )
     drawn["runs"] = plot_runs(
         [_map_row(outcome, act) for act in outcome.acts],
         palette,
-        title=wording.runs_title(outcome),
+        title=wording.captions.runs_title(outcome),
         xlabel="mAP50-95 of the last epoch, points",
         pairs=len(outcome.seeds) > 1,
     )
     drawn["times"] = plot_runs(
         [_time_row(summary, act) for act in outcome.acts],
         palette,
-        title=wording.times_title(outcome),
+        title=wording.captions.times_title(outcome),
         xlabel="training time per epoch, seconds",
         pairs=False,
     )
@@ -187,12 +189,14 @@ def save(figures: Mapping[str, Figure], folder: Path) -> None:
 
 def signed_points(value: float, interval: tuple[float, float] | None = None) -> str:
     """A difference in points with its interval: +0.82 [+0.10, +1.54]."""
-    return f"{wording.signed(value)}{'' if interval is None else ' ' + signed_interval(interval)}".replace("-", "−")
+    return f"{wording.numbers.signed(value)}{'' if interval is None else ' ' + signed_interval(interval)}".replace(
+        "-", "−"
+    )
 
 
 def signed_interval(interval: tuple[float, float]) -> str:
     """An interval in points: [+0.10, +1.54]."""
-    return f"[{wording.signed(interval[0])}, {wording.signed(interval[1])}]".replace("-", "−")
+    return f"[{wording.numbers.signed(interval[0])}, {wording.numbers.signed(interval[1])}]".replace("-", "−")
 
 
 def times_ratio(value: float, interval: tuple[float, float] | None = None) -> str:
@@ -212,7 +216,7 @@ def plot_effects(metrics: Sequence[Metric], outcome: Outcome, palette: Palette, 
         shape = (1, len(metrics)) if wide else (len(metrics), 1)
         for axis, metric in zip(figure.subplots(*shape, squeeze=False).flat, metrics, strict=True):
             _effects(axis, metric, outcome, palette)
-        _title(figure, wording.effects_title(outcome))
+        _title(figure, wording.captions.effects_title(outcome))
         _legend(figure, _effect_keys(metrics, outcome), 5 if wide else 2)
     return figure
 
@@ -258,9 +262,9 @@ def _effect_keys(metrics: Sequence[Metric], outcome: Outcome) -> list[Line2D | P
         Line2D([], [], color=INK, marker="o", ls="", markersize=5, alpha=0.6, label="one seed"),
     ]
     if any(each.interval for each in differences):
-        words = f"simultaneous {wording.level(outcome.alpha)} CI"
+        words = f"simultaneous {wording.numbers.level(outcome.alpha)} CI"
         keys.append(Line2D([], [], color=INK, lw=1.4, marker="|", markersize=10, label=words))
-        words = f"simultaneous {wording.level(2 * outcome.alpha)} CI"
+        words = f"simultaneous {wording.numbers.level(2 * outcome.alpha)} CI"
         keys.append(Line2D([], [], color=INK, lw=4.5, solid_capstyle="butt", label=words))
     if any(metric.key == PRIMARY for metric in metrics):
         keys.append(Patch(color=MUTED, alpha=0.16, lw=0, label=f"equivalence margin ±{outcome.margin:g}"))
@@ -301,7 +305,7 @@ def plot_tuning(tuning: TuningSummary, palette: Palette) -> Figure:
             axis.plot(*zip(*singles, strict=True), "o", color=color, markersize=3.5, alpha=0.6, markeredgewidth=0)
             if (best := curve.means[curve.chosen]) is not None:
                 axis.plot(places[curve.chosen], best, "o", color=color, markersize=13, fillstyle="none", mew=1.6)
-        _title(figure, wording.tuning_title(tuning))
+        _title(figure, wording.captions.tuning_title(tuning))
         handles = [
             Line2D([], [], color=palette[curve.act][0], marker=palette[curve.act][1], label=plain(curve.act, 30))
             for curve in tuning.curves
@@ -353,7 +357,7 @@ def plot_tradeoff(summary: Summary, palette: Palette) -> Figure:
         base = plain(outcome.baseline, 24)
         axis.set(xlabel=f"cost: training time, × that of {base}", ylabel=f"gain: mAP points above {base}")
         axis.grid()
-        _title(figure, wording.tradeoff_title(outcome))
+        _title(figure, wording.captions.tradeoff_title(outcome))
         _legend(figure, _tradeoff_keys(summary, shown, palette), 2)
     return figure
 
@@ -364,7 +368,7 @@ def _tradeoff_keys(summary: Summary, shown: Sequence[str], palette: Palette) -> 
         Line2D([], [], color=palette[act][0], marker=palette[act][1], ls="", ms=7, label=plain(act, 26))
         for act in (outcome.baseline, *shown)
     ]
-    words = f"simultaneous {wording.level(outcome.alpha)} CI"
+    words = f"simultaneous {wording.numbers.level(outcome.alpha)} CI"
     keys.append(Line2D([], [], color=INK, lw=2, label=f"{words}, seeds"))
     if any(each.both for each in summary.image_sampling.effects.values()):
         keys.append(Line2D([], [], color=INK, lw=0.9, marker="_", ms=8, label="seeds and images"))
@@ -563,7 +567,7 @@ def plot_timing(rows: Sequence[TimingRow], palette: Palette, *, excluded: bool =
             axis.plot(row.ratio, number, mark, color=color, markersize=7.5, markeredgecolor="white", zorder=4)
         _limits(axis, [1.0, *(value for row in rows for value in (row.ratio, row.low, row.high))])
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
-        _title(figure, wording.timing_title(rows, excluded=excluded))
+        _title(figure, wording.captions.timing_title(rows, excluded=excluded))
     return figure
 
 

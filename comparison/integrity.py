@@ -125,18 +125,20 @@ def doubts(runs: Sequence[Run], plan: Plan | None) -> tuple[str, ...]:
     """Why these runs do not carry the verdict of the plan; empty if they are those that the plan has started."""
     finished = [run for run in runs if run.status == "finished"]
     reasons = [
-        wording.stopped_early(run.folder.name, len(run.rows), _epochs(run)) for run in finished if _stopped_early(run)
+        wording.reasons.stopped_early(run.folder.name, len(run.rows), _epochs(run))
+        for run in finished
+        if _stopped_early(run)
     ]
     if unsealed := [run.folder.name for run in finished if SEAL not in run.record]:
-        reasons.append(wording.unsealed(unsealed))
+        reasons.append(wording.reasons.unsealed(unsealed))
     if plan is None:
         return tuple(reasons)
     by_key = {_planned_key(run, plan): run for run in runs if run.record}
     planned = [(each, by_key[each]) for each in plan.runs if each in by_key]
     if unnamed := [run.folder.name for _, run in planned if _plan_of(run) != plan.reference]:
-        reasons.append(wording.not_named(unnamed))
+        reasons.append(wording.reasons.not_named(unnamed))
     elif early := [run.folder.name for _, run in planned if _started_before(run, plan)]:
-        reasons.append(wording.older_than_plan(early))
+        reasons.append(wording.reasons.older_than_plan(early))
     reasons += [reason for each, run in planned if (reason := next(_deviations(each, run, plan), ""))]
     return tuple(reasons)
 
@@ -165,7 +167,7 @@ def _deviations(planned: PlannedRun, run: Run, plan: Plan) -> Iterator[str]:
     for key, value in plan.overrides_of(planned).items():
         literal = not any(key == prefix or key.startswith(f"{prefix}.") for prefix in NOT_LITERAL)
         if literal and isinstance(value, bool | int | float | str) and key in config and config[key] != value:
-            yield wording.unlike_plan(run.folder.name, key, config[key], value)
+            yield wording.reasons.unlike_plan(run.folder.name, key, config[key], value)
 
 
 def not_in_plan(runs: Sequence[Run], folder: Path) -> list[str]:

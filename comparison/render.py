@@ -117,7 +117,7 @@ def difference_of(metric: Metric, outcome: Outcome) -> Callable[[str], Cell]:
 
 
 def _level(metric: Metric) -> str:
-    return f"simultaneous {wording.level(metric.comparison.alpha)} CI" if metric.comparison else ""
+    return f"simultaneous {wording.numbers.level(metric.comparison.alpha)} CI" if metric.comparison else ""
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -138,7 +138,7 @@ ARM = (Column("activation", text=True), lambda act: Cell(act, act))
 
 def image_columns(summary: Summary) -> list[tuple[Column, Callable[[str], Cell]]]:
     """The intervals over validation images; none without stored detections."""
-    sampling, level = summary.image_sampling, wording.level(summary.planned.alpha)
+    sampling, level = summary.image_sampling, wording.numbers.level(summary.planned.alpha)
 
     def interval(both: bool) -> Callable[[str], Cell]:
         def cell(act: str) -> Cell:
@@ -210,7 +210,7 @@ def failure_table(outcome: Outcome, palette: Palette) -> Table:
     def cell_of(show: Callable[[FailureRate], Cell]) -> Callable[[str], Cell]:
         return lambda act: show(outcome.failure_rates[act]) if act in outcome.failure_rates else Cell("–")
 
-    level = f"{wording.level(outcome.alpha)} CI, Clopper-Pearson"
+    level = f"{wording.numbers.level(outcome.alpha)} CI, Clopper-Pearson"
     columns = [
         ARM,
         (Column("failed"), cell_of(lambda rate: Cell(f"{rate.failed} of {rate.ended}", rate.failed / rate.ended))),
@@ -256,7 +256,7 @@ def cause_tables(summary: Summary) -> list[tuple[str, Table, bool]]:
             metric.title.replace(", last epoch", "") + (f", {metric.unit}" if metric.unit else ""), metric.title
         )
 
-    level = f"− {outcome.baseline} or ×, simultaneous {wording.level(outcome.alpha)} CI"
+    level = f"− {outcome.baseline} or ×, simultaneous {wording.numbers.level(outcome.alpha)} CI"
     columns = [
         (Column("quantity", text=True), title),
         (Column(outcome.baseline, "mean ± sd"), baseline),
@@ -302,16 +302,16 @@ def required_table(summary: Summary) -> Table:
     """Seeds and hours required for several goals."""
 
     def hours(seeds: int | None, value: float | None) -> Cell:
-        return Cell("–" if seeds is None else wording.hours(value))
+        return Cell("–" if seeds is None else wording.numbers.hours(value))
 
     columns: list[tuple[Column, Callable[[Requirement], Cell]]] = [
-        (Column("to …", text=True), lambda row: Cell(wording.goal(row))),
-        (Column("seeds", "per activation"), lambda row: Cell(wording.seeds_or_more(row.seeds))),
-        (Column("seeds", "conservative"), lambda row: Cell(wording.seeds_or_more(row.seeds_conservative))),
+        (Column("to …", text=True), lambda row: Cell(wording.recommendations.goal(row))),
+        (Column("seeds", "per activation"), lambda row: Cell(wording.numbers.seeds_or_more(row.seeds))),
+        (Column("seeds", "conservative"), lambda row: Cell(wording.numbers.seeds_or_more(row.seeds_conservative))),
         (Column("hours"), lambda row: hours(row.seeds, row.hours)),
         (Column("hours", "conservative"), lambda row: hours(row.seeds_conservative, row.hours_conservative)),
     ]
-    if wording.only_conservative(summary):
+    if wording.recommendations.only_conservative(summary):
         columns = [column for column in columns if column[0].text or column[0].unit == "conservative"]
     return build(summary.required_seeds.rows if summary.required_seeds else (), columns)
 
@@ -365,43 +365,43 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
     return environment.get_template("page.html").render(
         summary=summary,
         outcome=outcome,
-        text=wording.page_text(summary.noun),
+        text=wording.captions.page_text(summary.noun),
         noun=summary.noun,
-        subtitle=wording.subtitle(summary),
-        failed=wording.failures(summary),
-        pairs=wording.pair_lines(outcome),
+        subtitle=wording.captions.subtitle(summary),
+        failed=wording.captions.failures(summary),
+        pairs=wording.verdicts.pair_lines(outcome),
         failure_table=failure_table(outcome, palette),
         exploratory="; ".join(outcome.exploratory),
         candidates=[
-            (act, palette.variable(act), _memory(outcome, act), wording.image_effect(images, act, outcome))
+            (act, palette.variable(act), _memory(outcome, act), wording.verdicts.image_effect(images, act, outcome))
             for act in outcome.candidates
         ],
-        required=wording.required_seeds(summary),
-        no_picture=outcome.primary.note or wording.PAGE["no_candidate"],
+        required=wording.recommendations.required_seeds(summary),
+        no_picture=outcome.primary.note or wording.captions.PAGE["no_candidate"],
         svg=svg,
-        limits=wording.limits(summary),
+        limits=wording.captions.limits(summary),
         causes=cause_tables(summary),
         energy_measured=any(metric.key == "energy" for metrics in summary.causes.values() for metric in metrics),
-        cause_words=wording.causes(outcome, summary.causes.get(ERROR_KINDS, ())),
+        cause_words=wording.verdicts.causes(outcome, summary.causes.get(ERROR_KINDS, ())),
         main_table=main_table(summary, palette),
-        notes=[note for key, note in wording.NOTES.items() if key not in metrics or metrics[key].measured],
+        notes=[note for key, note in wording.captions.NOTES.items() if key not in metrics or metrics[key].measured],
         secondary=secondary_table(outcome, palette),
-        budget_words=wording.budgets(summary),
+        budget_words=wording.captions.budgets(summary),
         budgets=budget_table(summary, palette),
         timing=timing_table(summary, palette),
         tuning=tuning_table(summary.tuning, palette),
         required_table=required_table(summary),
-        variation=wording.variation(summary),
+        variation=wording.recommendations.variation(summary),
         larger=summary.larger
         and {"why": "; ".join(summary.larger.exploratory), "lines": verdict_lines(summary.larger)},
-        method=[*wording.method(outcome, summary.setting), *wording.image_sampling(images)],
+        method=[*wording.captions.method(outcome, summary.setting), *wording.captions.image_sampling(images)],
         run_table=run_table(summary, palette),
     )
 
 
 def _memory(outcome: Outcome, act: str) -> str:
     memory, baseline = outcome.metrics["memory"].mean(act), outcome.metrics["memory"].mean(outcome.baseline)
-    return wording.memory(memory, baseline) if memory is not None and baseline else ""
+    return wording.captions.memory(memory, baseline) if memory is not None and baseline else ""
 
 
 def breakable(label: str) -> Markup:
@@ -428,18 +428,20 @@ def verdict_lines(outcome: Outcome) -> list[str]:
 def terminal(summary: Summary, path: Path) -> str:
     """The recommendation, the verdicts, a table, and what further seeds would show."""
     outcome = summary.planned
-    lines = [f"FAILED: {line}" for line in wording.failures(summary)]
-    lines += [f"{wording.PAGE['unfinished']}: {name}" for name in outcome.unfinished]
+    lines = [f"FAILED: {line}" for line in wording.captions.failures(summary)]
+    lines += [f"{wording.captions.PAGE['unfinished']}: {name}" for name in outcome.unfinished]
     if outcome.exploratory:
         lines.append(f"EXPLORATORY: {'; '.join(outcome.exploratory)}")
     lines += [*summary.recommendation, "", *(f"  {line}" for line in verdict_lines(outcome))]
-    lines += [f"  {act}: {wording.image_effect(summary.image_sampling, act, outcome)}" for act in outcome.candidates]
-    lines += [f"  {line}" for line in [*wording.pair_lines(outcome), *outcome.remarks]]
+    lines += [
+        f"  {act}: {wording.verdicts.image_effect(summary.image_sampling, act, outcome)}" for act in outcome.candidates
+    ]
+    lines += [f"  {line}" for line in [*wording.verdicts.pair_lines(outcome), *outcome.remarks]]
     lines += ["", *_terminal_table(outcome), ""]
     lines += [f"excluded from timing: {each.act}, seed {each.seed}: {each.reason}" for each in outcome.excluded]
     if summary.tuning is not None:
         lines += [*summary.tuning.words, *(f"  {line}" for line in summary.tuning.common_verdicts)]
-    if required := wording.required_seeds(summary):
+    if required := wording.recommendations.required_seeds(summary):
         lines.append(f"required seeds: {required}")
     if summary.larger:
         lines.append(f"EXPLORATORY, including {'; '.join(summary.larger.exploratory)}:")
@@ -450,7 +452,9 @@ def terminal(summary: Summary, path: Path) -> str:
 def _terminal_table(outcome: Outcome) -> list[str]:
     """The most important metrics, aligned."""
     primary, time, metrics = outcome.primary, outcome.time, outcome.metrics
-    levels = [f" [{wording.level(each.comparison.alpha)}]" if each.comparison else "" for each in (primary, time)]
+    levels = [
+        f" [{wording.numbers.level(each.comparison.alpha)}]" if each.comparison else "" for each in (primary, time)
+    ]
     columns = [
         ARM,
         (Column("mAP50-95"), mean_of(primary, points)),

@@ -104,7 +104,7 @@ def write_report(
     if remarks:
         plan = None
     elif plan is not None and (extra := not_in_plan(runs, folder)):
-        remarks.append(wording.not_in_plan(extra))
+        remarks.append(wording.reasons.not_in_plan(extra))
     planned, larger = analyse(runs, plan, baseline=baseline, doubts=doubts(runs, plan))
     tuning = None if plan is None else _tuning(plan, folder)
     summary = summarise(planned, larger, runs, plan, timing=read_timing(folder / TIMING), tuning=tuning)
@@ -139,13 +139,15 @@ def summarise(
         format=FORMAT,
         planned=planned,
         larger=larger,
-        recommendation=wording.control(planned) if is_control else wording.recommendation(planned),
+        recommendation=wording.recommendations.control(planned)
+        if is_control
+        else wording.recommendations.recommendation(planned),
         required_seeds=_required_seeds(planned),
         runs=tuple(_run_row(run, planned) for run in runs),
         curves=tuple(learning_curve(run) for run in runs if run.status == "finished"),
         setting=_setting(runs),
         plan=None if plan is None else plan.to_json(),
-        plan_words=wording.plan_record(plan),
+        plan_words=wording.plans.plan_record(plan),
         timing=timing,
         image_sampling=sample_images(planned, runs, evaluations),
         causes=find_causes(planned, runs, evaluations, target=plan.target if plan else None),
@@ -172,7 +174,7 @@ def _tuning(plan: Plan, folder: Path) -> TuningSummary | None:
         values=tuned.values,
         common=tuned.common,
         curves=curves,
-        words=wording.tuning(tuned, curves, compared=bool(verdicts)),
+        words=wording.captions.tuning(tuned, curves, compared=bool(verdicts)),
         common_verdicts=tuple(verdicts),
     )
 
@@ -255,7 +257,7 @@ def _setting(runs: Sequence[Run]) -> Setting:
     differing = deviations(runs)
     same = {key: value for run in runs for key, value in run_settings(run).items() if key not in differing}
     return Setting(
-        words=wording.setting(same),
+        words=wording.captions.setting(same),
         same=dict(sorted(same.items())),
         differs={
             key: tuple(f"{value}: {', '.join(run.folder.name for run in holders)}" for value, holders in values.items())
@@ -286,8 +288,8 @@ def read_timing(path: Path) -> Timing:
         )
         cores = None if content.get("other_cores") is None else float(content["other_cores"])
         return Timing(
-            words=wording.timing_setting(content),
-            load=wording.timing_load(cores),
+            words=wording.captions.timing_setting(content),
+            load=wording.captions.timing_load(cores),
             excluded=cores is not None and cores > MAX_OTHER_CORES,
             rows=rows,
         )

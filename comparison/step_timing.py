@@ -308,7 +308,7 @@ def summary(times: Mapping[str, Sequence[float]], *, batch: int) -> list[Row]:
 
 def table(content: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """The rows as text."""
-    from comparison.wording import timing_load
+    from comparison.wording.captions import timing_load
 
     width = max(len(row.label) for row in rows)
     lines = [

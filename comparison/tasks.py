@@ -114,7 +114,9 @@ def report_tasks(folders: Sequence[Path], output: Path) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    write_text(output / "tasks.html", environment.get_template("tasks.html").render(tasks=tasks, signed=wording.signed))
+    write_text(
+        output / "tasks.html", environment.get_template("tasks.html").render(tasks=tasks, signed=wording.numbers.signed)
+    )
     return "\n".join([*map(_line, tasks.rows), "", *tasks.words, *tasks.remarks, f"report: {output / 'tasks.html'}"])
 
 
@@ -159,7 +161,7 @@ def summarise(plans: Mapping[str, Plan], outcomes: Mapping[str, Outcome]) -> Tas
         rows=tuple(rows),
         effects=effects,
         words=tuple(
-            wording.over_tasks(
+            wording.captions.over_tasks(
                 act,
                 plan.baseline,
                 [row.difference for row in rows if row.candidate == act],

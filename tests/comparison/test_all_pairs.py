@@ -10,7 +10,7 @@ from scipy import stats
 from benchmarks.simulate import scatter_errors
 from comparison.all_pairs import all_pairs, tukey_critical
 from comparison.statistics import compare, critical_value
-from comparison.wording import describe
+from comparison.wording.plans import describe
 from tests.comparison.made_runs import plan_of, report_of, write_comparison
 from tests.comparison.test_statistics import drawn
 

@@ -78,7 +78,7 @@ def test_runs_at_the_floor_are_not_equivalent() -> None:
     found = analyse(runs, plan_of(3))[0]
     assert {each.kind for each in found.verdicts.values()} == {"insensitive"}
     assert all("nothing was learned yet" in each.text for each in found.verdicts.values())
-    sentences = wording.recommendation(found)
+    sentences = wording.recommendations.recommendation(found)
     assert not any("Equivalent" in each or "Non-inferior" in each or each.startswith("Keep") for each in sentences)
     higher = [flat(run, 0.4, 0.00001 * (index % 4)) for index, run in enumerate(runs_of(3))]
     assert {each.kind for each in analyse(higher, plan_of(3))[0].verdicts.values()} == {"equivalent"}
@@ -108,15 +108,19 @@ def outcome_with_failures(failing: dict[str, int]) -> Outcome:
 
 def test_a_baseline_that_fails_is_less_reliable() -> None:
     """0 of 5 against 5 of 5 is p = 0.008, without any interval of mAP."""
-    sentences = wording.recommendation(outcome_with_failures({"relu": 5}))
+    sentences = wording.recommendations.recommendation(outcome_with_failures({"relu": 5}))
     assert any("fewer runs of mish failed: 0 of 5, relu 5 of 5" in each and "p = 0.0079" in each for each in sentences)
-    assert not any("Significantly" in each for each in wording.recommendation(outcome_with_failures({"relu": 2})))
+    assert not any(
+        "Significantly" in each for each in wording.recommendations.recommendation(outcome_with_failures({"relu": 2}))
+    )
 
 
 def test_the_activation_that_fails_as_often_as_the_baseline_may_be_used() -> None:
-    assert wording.recommendation(outcome_with_failures({}))[0].startswith("Use mish")
-    assert wording.recommendation(outcome_with_failures({"relu": 1, "mish": 1}))[0].startswith("Use mish")
-    sentences = wording.recommendation(outcome_with_failures({"mish": 1}))
+    assert wording.recommendations.recommendation(outcome_with_failures({}))[0].startswith("Use mish")
+    assert wording.recommendations.recommendation(outcome_with_failures({"relu": 1, "mish": 1}))[0].startswith(
+        "Use mish"
+    )
+    sentences = wording.recommendations.recommendation(outcome_with_failures({"mish": 1}))
     assert not any(each.startswith("Use") for each in sentences)
     assert any("where it trains" in each and "1 of 5 runs did not (relu: 0 of 5)" in each for each in sentences)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from comparison.pilot import pilot_from
-from comparison.wording import describe
+from comparison.wording.plans import describe
 from tests.comparison.made_runs import plan_of, report_of, write_comparison
 from tests.comparison.test_plan import plan_of as plain_plan
 

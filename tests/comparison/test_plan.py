@@ -8,7 +8,7 @@ import pytest
 from comparison.cli_spec import embedded_data
 from comparison.plan import AA_SUFFIX, Plan, epochs_in_equal_time, make_plan, read_plan
 from comparison.runs import Run
-from comparison.wording import describe
+from comparison.wording.plans import describe
 from configs.loading import CONFIGS
 from configs.schema import load
 from data import load_dataset

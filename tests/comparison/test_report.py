@@ -218,7 +218,7 @@ def test_failures_come_first_and_exclusions_are_explained(example: Path) -> None
     assert re.search(r"relu, seed 4: other processes used 0\.40 of a core", page.text)
     numbers = json.loads((example / "report.json").read_text())
     assert {(each["act"], each["seed"]) for each in numbers["excluded"]} == {("mish", 1), ("relu", 4)}
-    assert wording.NOTES["best"] in page.text and "unfinished schedule" in page.text
+    assert wording.captions.NOTES["best"] in page.text and "unfinished schedule" in page.text
 
 
 @pytest.mark.slow
@@ -279,7 +279,7 @@ def test_a_report_is_written_if_all_candidates_failed(tmp_path: Path) -> None:
     text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(2)))
     assert text.startswith("FAILED: 2 of 2 mish runs failed (seed 0: out of memory; seed 1: out of memory)")
     assert numbers["failed"] == {"relu": [0, 2], "mish": [2, 2]} and numbers["verdicts"]["mish"]["kind"] == "none"
-    assert wording.PAGE["no_candidate"] in Page(tmp_path / "report.html").text
+    assert wording.captions.PAGE["no_candidate"] in Page(tmp_path / "report.html").text
     assert not (tmp_path / "pictures" / "answer.png").exists() and (tmp_path / "pictures" / "runs.png").exists()
 
 

@@ -144,7 +144,7 @@ def test_the_page_shows_the_curve_and_what_was_not_run(tmp_path: Path) -> None:
     )
     shown = TuningSummary(
         key="train.lr", values=(0.001, 0.004), common=0.001, curves=curves, common_verdicts=(),
-        words=wording.tuning(tuned, curves, compared=False),
+        words=wording.captions.tuning(tuned, curves, compared=False),
     )  # fmt: skip
     runs, plan = read_runs([tmp_path]), plan_of(("relu", "mish"), range(2), tuning=tuned)
     outcome, larger = analyse(runs, plan)

@@ -14,7 +14,8 @@ from comparison.cli_spec import arms_from
 from comparison.fingerprint import check_comparable, pairing, unpaired
 from comparison.plan import Plan, make_plan
 from comparison.runs import Run, read_run, read_runs
-from comparison.wording import describe, paired
+from comparison.wording.captions import paired
+from comparison.wording.plans import describe
 from tests.comparison.made_runs import report_of, seal, write_run
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run

@@ -46,7 +46,7 @@ def verdict(
         alpha=alpha,
         complete=True,
     )
-    return wording.map_verdict(
+    return wording.verdicts.map_verdict(
         difference, comparison, margin=0.5, failed=failed or {}, exploratory=exploratory, insensitive=insensitive
     )
 
@@ -166,7 +166,7 @@ def test_training_time_is_a_relative_change() -> None:
 
     def time_verdict(values: dict[str, dict[int, float]], *, exploratory: bool = False) -> Verdict:
         comparison = compare_ratio(values, baseline="relu")
-        return wording.time_verdict(comparison.differences["mish"], comparison, exploratory=exploratory)
+        return wording.verdicts.time_verdict(comparison.differences["mish"], comparison, exploratory=exploratory)
 
     found = time_verdict(slow)
     assert found.kind == "higher" and found.text.startswith("+12.0 % vs relu (simultaneous 95 % CI +")
@@ -187,11 +187,11 @@ def test_training_time_is_a_relative_change() -> None:
     ("names", "text"), [((), ""), (("a",), "a"), (("a", "b"), "a and b"), (("a", "b", "c"), "a, b and c")]
 )
 def test_lists_in_sentences(names: tuple[str, ...], text: str) -> None:
-    assert wording.join(names) == text
+    assert wording.numbers.join(names) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(None, "unknown"), (0.05, "3 min 00 s"), (0.5, "30 min"), (100, "100 h (4 days)")]
 )
 def test_hours_in_readable_units(value: float | None, text: str) -> None:
-    assert wording.hours(value) == text
+    assert wording.numbers.hours(value) == text

@@ -1,0 +1,465 @@
+"""Titles, captions and explanations of the page, the figures and the terminal."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from comparison.checks import MAX_OTHER_CORES, MAX_OTHER_CORES_ONCE
+from comparison.plan import Tuning
+from comparison.summary import (
+    POINTS,
+    ImageSampling,
+    Kind,
+    Metric,
+    Outcome,
+    Setting,
+    Summary,
+    TimingRow,
+    TuningCurve,
+    TuningSummary,
+)
+from comparison.wording.numbers import count, join, level, signed, time_ratio
+from comparison.wording.reasons import insensitivity
+from core.limits import MAX_DATA_WAIT_FRACTION
+from core.text import format_duration
+
+MAX_TIME_GAP = 0.02  # relative difference in training time up to which times count as equal
+MAX_LISTED = 5  # runs in a sentence
+
+
+def image_sampling(sampling: ImageSampling) -> list[str]:
+    """How the intervals over validation images were computed, and the runs without them."""
+    lines = []
+    if sampling.effects:
+        lines.append(
+            f"Over validation images: paired bootstrap of {sampling.resamples:,} resamples of the stored detections of "
+            "the last epoch, the same images for all runs, of the difference averaged over seeds; simultaneous for all "
+            "candidates. The seeds are held fixed. For new seeds and new images: the variances are added (squares of "
+            "the half-widths); what depends on seed and image together is counted twice, so this interval is rather "
+            "too wide."
+        )
+    if sampling.missing:
+        shown = "; ".join(sampling.missing[:MAX_LISTED])
+        more = len(sampling.missing) - MAX_LISTED
+        lines.append(f"Without stored detections: {shown}{f'; and {more} more' if more > 0 else ''}.")
+    return lines
+
+
+def failures(summary: Summary) -> list[str]:
+    """The failed runs of each activation, with reasons, and those that finished at a later attempt."""
+    lines = [
+        f"{run['activation']}, seed {run['seed']}: attempt {run['attempts']}; failed before: {run['earlier_failures']}"
+        for run in summary.runs
+        if run["earlier_failures"]
+    ]
+    for act, (failed, ended) in summary.planned.failed.items():
+        reasons = [
+            f"seed {run['seed']}: {run['reason'] or 'no reason recorded'}"
+            for run in summary.runs
+            if run["activation"] == act and run["status"] == "failed"
+        ]
+        if failed:
+            rate = summary.planned.failure_rates[act]
+            test = (
+                "" if rate.p is None else f", Fisher's exact test against {summary.planned.baseline} p = {rate.p:.2g}"
+            )
+            ends = f"{level(summary.planned.alpha)} CI {100 * rate.low:.0f} to {100 * rate.high:.0f} %"
+            lines.append(f"{failed} of {ended} {act} runs failed ({'; '.join(reasons)}); {ends}{test}")
+    return lines
+
+
+def budgets(summary: Summary) -> str:
+    """The two budgets: equal epochs and equal training time."""
+    until = list(summary.planned.until_seconds.values())
+    if summary.equal_time_planned:
+        text = (
+            "The epochs of each activation were planned to fit the training time of the fastest one. "
+            f"{realised_times(summary.planned)}"
+        )
+    else:
+        text = "Equal epochs: every activation was trained on the same number of images."
+    if not until:
+        return f"{text} Equal time is unavailable: every run is excluded from timing."
+    at = format_duration(math.fsum(until) / len(until))
+    return (
+        f"{text} Equal time: for each seed, the curves are read by linear interpolation at the time at which the "
+        f"fastest run ends ({at} on average). Slower runs are read before their learning rate has decayed (“unfinished "
+        "schedule”), which puts them at a disadvantage; --budget time plans a comparison without it."
+    )
+
+
+def realised_times(outcome: Outcome) -> str:
+    """Whether the training times that were planned to be equal are, with their ratios."""
+    comparison = outcome.time.comparison
+    if comparison is None or not comparison.differences:
+        return "The realised times are unknown, as no run was timed, so nothing shows that they are equal."
+    base = outcome.baseline
+    listed = join([f"{name} {time_ratio(each)}" for name, each in comparison.differences.items()])
+    apart = [name for name, each in comparison.differences.items() if abs(each.estimate - 1) > MAX_TIME_GAP]
+    realised = f"Realised training time relative to {base} (simultaneous {level(comparison.alpha)} CI): {listed}"
+    if apart:
+        return (
+            f"{realised}. More than {100 * MAX_TIME_GAP:g} % apart from {base}: {join(apart)}; the last epoch does not "
+            "compare at equal time."
+        )
+    return f"{realised}: within {100 * MAX_TIME_GAP:g} %, so the last epoch compares at about equal time."
+
+
+def memory(value: float, baseline: float) -> str:
+    """The peak memory of a candidate beside that of the baseline, in MiB."""
+    return f"{value:,.0f} MiB, baseline {baseline:,.0f} MiB (×{value / baseline:.2f})"
+
+
+def method(outcome: Outcome, setting: Setting) -> list[str]:
+    """The statistical method of mAP and of time, and what was checked."""
+    lines = [
+        f"{outcome.primary.title}: {_estimation(outcome.primary)}",
+        f"Training time, as a ratio of geometric means: {_estimation(outcome.time)}",
+        f"Equivalence within ±{outcome.margin:g} points: the {level(2 * outcome.alpha)} interval lies within the "
+        "margin (two one-sided tests). mAP and training time are two families of tests, each with its own error rate; "
+        "all other metrics are descriptive. The last epoch is compared, not the best one, and no outlier is removed.",
+    ]
+    return lines + list(setting.pairing or [paired(setting.unpaired)])
+
+
+def paired(unpaired: Mapping[str, Sequence[str]]) -> str:
+    """What the runs of a seed shared, as far as the arms leave it alike; all of it was checked."""
+    parts = [
+        f"{what} as far as the arms have the same {join(unpaired[key])}" if key in unpaired else what
+        for key, what in (("weights", "starting weights"), ("batches", "batches"))
+    ]
+    return f"Within each seed, all runs shared {join(parts)} (checked)."
+
+
+def _estimation(metric: Metric) -> str:
+    comparison = metric.comparison
+    if comparison is None:
+        return f"{metric.note}."
+    if comparison.critical is None or comparison.sigma is None:
+        return "one value per activation: differences without intervals."
+    if comparison.sigma == 0:
+        return "the differences are identical for every seed, so no interval can be estimated."
+    candidates, alpha = comparison.candidates, comparison.alpha
+    name = "paired t interval" if candidates == 1 else f"Dunnett's two-sided intervals for {candidates} candidates"
+    fit = "all runs complete" if comparison.complete else "least squares of activation + seed, some runs missing"
+    return (
+        f"{name}, simultaneous {level(alpha)}, {count(len(comparison.seeds), 'seed')} ({fit}): estimate ± "
+        f"{comparison.critical:.3f} standard errors, {comparison.degrees} degrees of freedom, residual standard "
+        f"deviation {comparison.sigma:.4g} (conservative: the larger of the two-way residual and of that implied by "
+        "the paired differences). A candidate whose own paired differences scatter more gets its own, larger standard "
+        "error."
+    )
+
+
+def subtitle(summary: Summary) -> str:
+    """What was compared, how often, on what."""
+    outcome = summary.planned
+    compared = f"{', '.join(outcome.candidates)} vs {outcome.baseline} (baseline)"
+    images = summary.image_sampling.images
+    pictures = "number of validation images not recorded" if images is None else count(images, "validation image")
+    return " · ".join([compared, count(len(outcome.seeds), "seed"), pictures, *summary.setting.words])
+
+
+def effects_title(outcome: Outcome) -> str:
+    """The title of the figure of differences."""
+    base, seeds = outcome.baseline, count(len(outcome.seeds), "seed").replace(" ", "\N{NO-BREAK SPACE}")
+    if outcome.exploratory:
+        return f"Exploratory: differences from {base}, {seeds}"
+    groups = {
+        f"higher than {base}": [act for act in outcome.of_kind("higher") if not outcome.fails_more(act)],
+        f"higher than {base} where training does not fail": [
+            act for act in outcome.of_kind("higher") if outcome.fails_more(act)
+        ],
+        f"lower than {base}": outcome.of_kind("lower"),
+        f"higher than {base} by less than the margin": outcome.of_kind("higher-within-margin"),
+        f"lower than {base} by less than the margin": outcome.of_kind("lower-within-margin"),
+        f"equivalent to {base} within ±{outcome.margin:g} points": outcome.of_kind("equivalent"),
+        f"non-inferior to {base}": outcome.of_kind("non-inferior"),
+    }
+    parts = [f"{join(acts)} {what}" for what, acts in groups.items() if acts]
+    if parts:
+        return f"mAP: {'; '.join(parts)} ({seeds})"
+    if outcome.of_kind("insensitive"):
+        return f"Observed differences from {base}, {seeds}: {insensitivity(outcome.insensitive, base, outcome.margin)}"
+    if outcome.of_kind("inconclusive"):
+        return f"mAP: inconclusive vs {base} ({seeds})"
+    return f"Observed differences from {base}, {seeds}: no verdict"
+
+
+def tradeoff_title(outcome: Outcome) -> str:
+    """The title of the figure of gain against cost."""
+    return f"{'Exploratory: gain' if outcome.exploratory else 'Gain'} against cost, relative to {outcome.baseline}"
+
+
+def limits(summary: Summary) -> list[tuple[str, str]]:
+    """What the result does not say, by subject."""
+    same, sampling = summary.setting.same, summary.image_sampling
+    data = Path(str(same.get("config.data.root", "one data set"))).name
+    epochs, lr = same.get("config.train.epochs"), same.get("config.train.lr")
+    images = "the validation images" if sampling.images is None else count(sampling.images, "validation image")
+    if any(effect.redrawn for effect in sampling.effects.values()):
+        chance = "Each seed has its own images of the same kind."
+    elif sampling.effects:
+        chance = "The interval over seeds holds for these images; that for new seeds and new images is given beside it."
+    else:
+        chance = "The interval over seeds holds for these images alone; how far others would change it is not known."
+    return [
+        ("Data", f"All runs are of one kind of data ({data}). On other data the order may be another."),
+        (
+            "Schedule",
+            f"{'' if epochs is None else f'Every run was trained for {epochs} epochs. '}A longer or shorter training "
+            "may change the size of a difference, and its sign.",
+        ),
+        (
+            "Tuning",
+            f"{summary.tuning.key} was tuned for each {summary.noun}; all other settings are shared."
+            if summary.tuning is not None
+            else f"All {summary.noun}s share {'' if lr is None else f'the learning rate {lr} and '}all other settings. "
+            "With settings tuned for each of them, the result may be another.",
+        ),
+        ("Images", f"The mAP is that on {images}. {chance}"),
+        (
+            "Machine",
+            f"Time, memory and latency are those of {same.get('device', 'the machine of the runs')}. Another device, "
+            "image size or batch size may change the ratios.",
+        ),
+    ]
+
+
+def curves_title(outcome: Outcome) -> str:
+    """The title of the learning curves: the largest observed mAP under either budget."""
+
+    def largest(metric: Metric) -> str:
+        means = [(mean, act) for act in metric.arms if (mean := metric.mean(act)) is not None]
+        return "{1}, {0:.1f}".format(*max(means)) if means else ""
+
+    if not (last := largest(outcome.primary)):
+        return "mAP during training"
+    equal = largest(outcome.metrics["until"])
+    return f"Largest observed mAP at equal epochs: {last}{f'; at equal time: {equal}' if equal else ''}"
+
+
+def runs_title(outcome: Outcome) -> str:
+    """The title of the figure of single runs: the seed variation."""
+    ranges = [
+        max(each.values.values()) - min(each.values.values()) for each in outcome.primary.arms.values() if each.values
+    ]
+    if not ranges or len(outcome.seeds) < 2:
+        return "mAP of every run at its last epoch"
+    return f"Every run: between seeds, the mAP of one activation varies by up to {max(ranges):.1f} points"
+
+
+def times_title(outcome: Outcome) -> str:
+    """The title of the figure of training times: the ratio of each candidate."""
+    comparison = outcome.time.comparison
+    if comparison is None or not comparison.differences:
+        return "Training time of every run: none left to compare"
+    if len(comparison.differences) > 3:
+        ratios = [each.estimate for each in comparison.differences.values()]
+        return f"Training time: observed ×{min(ratios):.2f} to ×{max(ratios):.2f} relative to {outcome.baseline}"
+    listed = ", ".join(f"{name} {time_ratio(each)}" for name, each in comparison.differences.items())
+    return f"Training time relative to {outcome.baseline}: {listed}"
+
+
+def timing_title(rows: Sequence[TimingRow], *, excluded: bool = False) -> str:
+    """The title of the figure of the isolated timing."""
+    slowest = max(rows, key=lambda row: row.ratio)
+    name, first = (f"{row.act} ({row.norm_act})" for row in (slowest, rows[0]))
+    if excluded:
+        return f"Isolated timing, excluded because of other processes: ratios to {first}"
+    return f"Isolated timing: slowest step {name}, ×{slowest.ratio:.2f} relative to {first}"
+
+
+PAGE = {
+    "title": "Which activation should this detector use?",
+    "failed": (
+        "A diverged loss is an outcome of the activation; other failures may be those of the machine. All results "
+        "below are those of completed runs."
+    ),
+    "unfinished": "not finished, not included",
+    "exploratory": "The numbers are correct, but they carry no verdict.",
+    "effects": (
+        "One row per activation, compared with the baseline. A difference is significant if its interval excludes "
+        "0, a time ratio if its interval excludes ×1. Small dots are single seeds."
+    ),
+    "tradeoff": (
+        "Up is a higher mAP, right is a longer training. A mark whose interval crosses a black line is not "
+        "distinguished from the baseline in that direction."
+    ),
+    "table": (
+        "mAP and AP in points (100 × the fraction), of the EMA weights after the last epoch: mean ± standard "
+        "deviation over seeds. Click a column header to sort."
+    ),
+    "secondary": (
+        "Only mAP50-95 of the last epoch was declared as the primary metric. With several other metrics, one of "
+        "them is likely to stand out by chance."
+    ),
+    "curves": (
+        "Mean over seeds and the range from the lowest to the highest seed. Time is training time without warm-up, "
+        "validation, saving and waiting for data."
+    ),
+    "runs": (
+        "Each mark is one run. A thin line joins the runs of a seed, which share starting weights and batches. "
+        "Parallel lines mean that pairing by seed has reduced the variance."
+    ),
+    "times": "Training time per epoch. A cross marks a run excluded from timing.",
+    "all_timed": (
+        f"No run is excluded from timing: none waited for data for more than {100 * MAX_DATA_WAIT_FRACTION:g} % of "
+        f"its step time, and other processes used at most {MAX_OTHER_CORES:g} of a core on average and "
+        f"{MAX_OTHER_CORES_ONCE:g} in any epoch."
+    ),
+    "timing": (
+        "Measured separately from training: preloaded batches, short blocks of steps, all networks alternating in "
+        "one process, many repetitions"
+    ),
+    "tuning_figure": (
+        "mAP50-95 of the last epoch on the held-out training images: the mean over the tuning seeds, and small dots for"
+        " single runs. A ring marks the chosen value, the dashed line the common one. These scores chose a value; they "
+        "are no estimate of its mAP."
+    ),
+    "timing_figure": "Ratio to the first row, with simultaneous 95 % intervals.",
+    "causes": (
+        "Descriptive: each interval holds for all candidates in one quantity, not over all quantities, so one of them "
+        "is likely to stand out by chance. Differences are paired by seed."
+    ),
+    "causes_how": (
+        "Of the detections of the last epoch: AP50 that would be gained if the errors of a kind were removed (TIDE), "
+        "and the expected calibration error of the scores. Of the weights after the last epoch, on the first "
+        "validation images: the share of channels whose activation is constant, and the norm of the loss gradient."
+    ),
+    "no_energy": "Energy: not measured (no counter of the GPU or the CPU could be read).",
+    "no_causes": "No stored detections and no diagnostics in these runs.",
+    "required": (
+        "“Conservative” uses the 80 % upper confidence limit of the residual standard deviation. Hours are those of"
+        " all activations, one run after another on this machine."
+    ),
+    "larger": (
+        "The verdict above remains that of the plan: adding runs until a result is significant inflates the error "
+        "rate. With all runs:"
+    ),
+    "no_difference": "No difference between runs other than activation and seed, as far as recorded.",
+    "no_plan": "No plan was written before the runs, so the result is exploratory.",
+    "no_candidate": "no candidate has a completed run to compare with the baseline",
+    "files": "The same numbers in full precision are in this folder:",
+}
+NOTES = {
+    "best": "The best epoch is selected on the set it is measured on, which favours noisy curves; it is descriptive.",
+    "memory": (
+        "Peak memory is what training adds: on a GPU the peak allocation of PyTorch, on a CPU the peak size of the "
+        "process minus its size after the model was built. It is descriptive."
+    ),
+    "latency": (
+        "Inference latency is that of the trained network on the machine of the training, per image in batches of the "
+        "validation, not at batch 1; runs excluded from timing have none. It is descriptive."
+    ),
+    "correlation": (
+        "Correlation: between the paired runs of a candidate and the baseline. Near 1, pairing by seed removes most"
+        " of the seed variation; near 0, it removes none."
+    ),
+}
+
+
+def tuning(tuned: Tuning, curves: Sequence[TuningCurve], *, compared: bool) -> tuple[str, ...]:
+    """How the arms were tuned, what was chosen, and where the verdict stands at the common value."""
+    values, seeds = ", ".join(map(str, tuned.values)), ", ".join(map(str, tuned.seeds))
+    chosen = ", ".join(f"{act} {value}" for act, value in tuned.chosen.items())
+    sentences = [
+        f"{tuned.key}: every arm was trained with {values} under seeds {seeds} and scored on {100 * tuned.holdout:g} % "
+        f"of the training images, which these runs did not train on; no run of the tuning saw the validation images. "
+        f"Chosen by the largest mean: {chosen}."
+    ]
+    if edge := [curve.act for curve in curves if curve.at_edge]:
+        sentences.append(f"{join(edge)} chose the end of the range, so a better value may lie beyond it.")
+    if all(value == tuned.common for value in tuned.chosen.values()):
+        sentences.append(f"All arms chose the common value {tuned.common}, so there is one verdict.")
+    elif compared:
+        sentences.append(f"The result above is at each arm's own value; with {tuned.key}={tuned.common} for all:")
+    elif tuned.common_trained:
+        sentences.append(f"The comparison with {tuned.key}={tuned.common} for all has not been trained yet.")
+    else:
+        sentences.append(
+            f"The comparison with {tuned.key}={tuned.common} for all was not run (--tune-common), so what tuning "
+            "changes in the verdict is unknown."
+        )
+    return tuple(sentences)
+
+
+def tuning_title(summary: TuningSummary) -> str:
+    """The title of the figure of the tuning: the chosen values."""
+    chosen = ", ".join(f"{curve.act} {summary.values[curve.chosen]}" for curve in summary.curves)
+    return f"Sensitivity to {summary.key}: chosen {chosen}"
+
+
+def over_tasks(
+    act: str,
+    baseline: str,
+    differences: Sequence[float | None],
+    effect: tuple[float, float, float, float] | None,
+    *,
+    wins: Sequence[Kind],
+    alpha: float,
+) -> str:
+    """The summary of a candidate over data sets; `effect`: mean, interval and sd between data sets, in points."""
+    known = [each for each in differences if each is not None]
+    higher, total = sum(each > 0 for each in known), len(differences)
+    counts = (
+        f"observed higher than {baseline} on {higher} of {total} data sets, significantly higher on "
+        f"{wins.count('higher')}, significantly lower on {wins.count('lower')}"
+    )
+    if effect is None:
+        return f"{act}: {counts}; no mean, which needs two data sets with an interval."
+    mean, low, high, heterogeneity = effect
+    word = "significantly higher" if low > 0 else "significantly lower" if high < 0 else "inconclusive"
+    return (
+        f"{act}: {counts}. Mean difference over data sets {signed(mean)} {POINTS} ({word}; simultaneous "
+        f"{level(alpha)} CI {signed(low)} to {signed(high)}, random effects; the true difference varies between data "
+        f"sets with an estimated standard deviation of {heterogeneity:.2f})."
+    )
+
+
+def page_text(noun: str) -> dict[str, str]:
+    """The texts of the page for what is compared, "activation" or "arm"."""
+    if noun == "activation":
+        return PAGE
+    texts = {key: text.replace("an activation", "an arm").replace("activation", "arm") for key, text in PAGE.items()}
+    return {**texts, "title": "Which setting should this detector use?"}
+
+
+def timing_setting(content: Mapping[str, object]) -> str:
+    """What an isolated timing measured, from timing.json."""
+    templates = {
+        "device": "{}",
+        "imgsz": "{} pixels",
+        "batch": "batch {}",
+        "rounds": "{} rounds",
+        "block": "{} steps each",
+    }
+    return ", ".join(text.format(content[key]) for key, text in templates.items() if content.get(key) is not None)
+
+
+def timing_load(cores: float | None) -> str:
+    """The load by other processes during an isolated timing, in mean cores, and whether it invalidates the times."""
+    if cores is None:
+        return "The load by other processes was not recorded, so these times are not known to be clean."
+    if cores > MAX_OTHER_CORES:
+        return (
+            f"Excluded: other processes used {cores:.2f} of a core, more than {MAX_OTHER_CORES:g}, so nothing follows "
+            "from these times."
+        )
+    return f"Other processes used {cores:.2f} of a core."
+
+
+def setting(same: Mapping[str, str | int | float | bool]) -> tuple[str, ...]:
+    """What was trained, as far as all runs share it."""
+    templates = {
+        "config.data.root": "data {}",
+        "config.model.size": "model {}",
+        "config.train.imgsz": "{} pixels",
+        "config.train.epochs": "{} epochs",
+        "device": "{}",
+    }
+    return tuple(
+        text.format(Path(str(same[key])).name if key == "config.data.root" else same[key])
+        for key, text in templates.items()
+        if key in same
+    )

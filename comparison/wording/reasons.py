@@ -1,0 +1,107 @@
+"""Why a result is exploratory, why a run does not count or is excluded from timing."""
+
+from collections.abc import Sequence
+
+from comparison.summary import (
+    Insensitivity,
+)
+from comparison.wording.numbers import count, join
+
+
+def no_plan() -> str:
+    """Why runs without a plan are exploratory."""
+    return "no plan was written before the runs"
+
+
+def other_baseline(baseline: str, planned: str) -> str:
+    """Why a report against another baseline is exploratory."""
+    return f"the baseline is {baseline}, but the plan's is {planned}"
+
+
+def seeds_missing(complete: int, planned: int) -> str:
+    """Why an incomplete comparison is exploratory."""
+    return f"{complete} of the {planned} planned seeds are complete, and no interim analysis is planned here"
+
+
+def beyond_plan(seeds: int, runs: Sequence[tuple[str, int]]) -> str:
+    """Why an analysis of more runs than planned is exploratory."""
+    by_act: dict[str, list[int]] = {}
+    for act, seed in runs:
+        by_act.setdefault(act, []).append(seed)
+    listed = "; ".join(f"{act} {', '.join(map(str, sorted(each)))}" for act, each in by_act.items())
+    return f"runs beyond the planned analysis after {count(seeds, 'seed')}: {listed}"
+
+
+def not_named(runs: Sequence[str]) -> str:
+    """Why runs that were not started by this plan are exploratory."""
+    return f"{join(runs)} {'does' if len(runs) == 1 else 'do'} not name this plan, which was written or changed later"
+
+
+def older_than_plan(runs: Sequence[str]) -> str:
+    """Why runs from before the plan are exploratory."""
+    return f"the plan was written after {join(runs)} had started"
+
+
+def unlike_plan(run: str, key: str, found: object, planned: object) -> str:
+    """Why a run with other settings than the plan's is exploratory."""
+    return f"{run}: {key} is {found}, but the plan says {planned}"
+
+
+def unsealed(runs: Sequence[str]) -> str:
+    """Why runs without a seal are exploratory."""
+    return f"{join(runs)}: no seal, so changes after the end of the run cannot be detected"
+
+
+def stopped_early(run: str, epochs: int, of: int) -> str:
+    """Why a run that train.patience has stopped is exploratory."""
+    return f"{run} stopped after {epochs} of {of} epochs (train.patience)"
+
+
+def not_in_plan(runs: Sequence[str]) -> str:
+    """The finished runs of a folder that its plan does not name."""
+    return (
+        f"not in the plan and not included: {count(len(runs), 'finished run')} of this folder ({', '.join(runs)}); "
+        "--report shows all of them"
+    )
+
+
+def waited_for_data(fraction: float) -> str:
+    """Why a run that waited for data is excluded from timing."""
+    return f"waited for data {100 * fraction:.0f} % of its step time"
+
+
+def busy_machine(mean: float, most: float) -> str:
+    """Why a run beside other processes is excluded from timing."""
+    return f"other processes used {mean:.2f} of a core on average, {most:.2f} in one epoch"
+
+
+def load_unknown() -> str:
+    """Why a run is excluded from timing if the load by other processes is not recorded for every epoch."""
+    return "the load by other processes was not recorded"
+
+
+def not_timed() -> str:
+    """Why a run without a timed step is excluded from timing."""
+    return "no training step was timed (0 s)"
+
+
+def no_primary() -> str:
+    """Why a finished run counts as failed."""
+    return "finished without mAP50-95 in its last epoch"
+
+
+def insensitivity(found: Insensitivity | None, baseline: str, margin: float) -> str:
+    """Why neither equivalence nor non-inferiority can be shown; empty if they can."""
+    if found is None:
+        return ""
+    if found.reason == "floor":
+        return (
+            f"nothing was learned yet (mean mAP of {baseline} {found.mean:.2f} points, less than 10 times the margin "
+            f"of {margin:g})"
+        )
+    if found.reason == "rising":
+        return (
+            f"training is unfinished (mean mAP of {baseline} {found.mean:.1f} points and still rising steeply: as many "
+            f"epochs again would add {found.rise or 0:.1f} points at the final rate)"
+        )
+    return f"there is no room for a difference (mean mAP of {baseline} {found.mean:.1f} points)"
