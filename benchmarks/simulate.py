@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from comparison.all_pairs import all_pairs
 from comparison.analysis import analyse
 from comparison.plan import Plan, make_plan, read_plan
+from comparison.power import power
 from comparison.runs import FAILURE, Run, read_runs, run_name
-from comparison.statistics import Difference, Values, compare, power
+from comparison.statistics import Difference, Values, compare
 from comparison.summary import Kind, Metric, Outcome
 from configs.cli import Parser, run_script
 from core.seal import SEAL, seal_of

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
-from comparison.analysis import MetricSpec, make_metric, total
 from comparison.evaluation import Evaluation
+from comparison.run_metrics import MetricSpec, make_metric, total
 from comparison.runs import Run
 from comparison.summary import POINTS, PRIMARY, Metric, Outcome, RunKey
 

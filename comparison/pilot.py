@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comparison.analysis import concluded, last_points
+from comparison.analysis import concluded
 from comparison.plan import PLAN, read_plan
+from comparison.run_metrics import last_points
 from comparison.runs import Run, read_runs
 from comparison.statistics import compare
 from comparison.summary import PRIMARY

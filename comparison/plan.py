@@ -13,8 +13,8 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from comparison.power import minimal_detectable
 from comparison.runs import ACTIVATION_KEYS, Run, run_name, slug
-from comparison.statistics import minimal_detectable
 from configs.errors import explain
 from configs.loading import flatten
 from core.files import write_text

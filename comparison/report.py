@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comparison import wording
-from comparison.analysis import TIME_COLUMNS, analyse, concluded, learning_curve, total
+from comparison.analysis import analyse, concluded
 from comparison.causes import find_causes
 from comparison.checks import MAX_OTHER_CORES
 from comparison.evaluation import evaluate_all
@@ -27,9 +27,10 @@ from comparison.fingerprint import (
 from comparison.image_bootstrap import sample_images
 from comparison.integrity import check_runs, doubts, not_in_plan
 from comparison.plan import Plan, Tuning, read_plan
+from comparison.power import minimal_detectable, seeds_for_equivalence, seeds_needed, sigma_upper
+from comparison.run_metrics import TIME_COLUMNS, learning_curve, total
 from comparison.runs import Run, read_runs
 from comparison.scores import check_scored
-from comparison.statistics import minimal_detectable, seeds_for_equivalence, seeds_needed, sigma_upper
 from comparison.summary import (
     FORMAT,
     Field,

@@ -1,4 +1,4 @@
-"""Simultaneous confidence intervals for candidates against a baseline over common seeds, and required seeds.
+"""Simultaneous confidence intervals for candidates against a baseline over common seeds.
 
 Model: value = mean + activation + seed + residual. Tests are read off two-sided Dunnett intervals for m candidates (the
 paired t interval for one). Standard errors are conservative, as activations may scatter unequally. The residual sd is
@@ -9,7 +9,7 @@ sd and that of its own paired differences, which protects against a noisy candid
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -28,11 +28,6 @@ Values = Mapping[str, Mapping[int, float]]
 ROUNDING = 1e-12  # relative to the largest value: a smaller residual sd counts as zero
 # Fractions of alpha spent at each interim analysis, by their number (simulated); 1, 4, 9, 16, ... for more.
 ALPHA_SPENDING = {1: (1.0,), 2: (0.2, 0.8), 3: (0.1, 0.3, 0.6)}
-# The conservative standard errors increase the detectable difference by this over sqrt(seeds), by candidates (simulated
-# for 2 to 15 seeds and up to 7 candidates, within 2 %).
-CONSERVATIVE_EXCESS = {1: 0.0, 2: 0.20, 3: 0.23, 4: 0.245}
-MAX_CONSERVATIVE_EXCESS = 0.26
-UPPER_LIMIT_ERROR = 0.2  # probability that the true sd exceeds its upper confidence limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +37,7 @@ class Difference:
     name: str
     estimate: float
     standard_error: float | None  # on the log scale for ratios; None with one seed or zero variance
-    sigma: float | None = (
-        None  # residual sd of one run that this standard error corresponds to; `Comparison.sigma` or more
-    )
+    sigma: float | None = None  # residual sd of one run that the standard error stands for; `Comparison.sigma` or more
     interval: tuple[float, float] | None  # simultaneous, level 1 - alpha; None without a standard error
     equivalence_interval: tuple[float, float] | None  # simultaneous, level 1 - 2 alpha: equivalence, non-inferiority
     pairs: int  # seeds that both have
@@ -86,7 +79,7 @@ def _legendre() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 @lru_cache(maxsize=256)
-def _scales(degrees: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def scales(degrees: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Nodes and weights for the expectation over s = sqrt(chi2 / degrees): Gauss-Legendre in log s."""
     low, high = (0.5 * math.log(edge / degrees) for edge in (chi2.ppf(1e-13, degrees), chi2.isf(1e-13, degrees)))
     nodes, weights = _legendre()
@@ -104,7 +97,7 @@ def _normal() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def probability_within(critical: float, candidates: int, degrees: int) -> float:
     """Probability under the null hypothesis that no candidate differs by more than `critical` standard errors."""
-    s, over_s = _scales(degrees)
+    s, over_s = scales(degrees)
     z, over_z = _normal()
     half = math.sqrt(2) * critical * s[:, None]
     return float(over_s @ ((ndtr(z + half) - ndtr(z - half)) ** candidates) @ over_z)
@@ -269,84 +262,7 @@ def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float 
     return float(np.clip(one @ other / size, -1, 1)) if size > 0 else None
 
 
-# ---------------------------------------------------------------------------------------------- power and sample size
-
-
-def _degrees(candidates: int, seeds: int) -> int:
-    return candidates * (seeds - 1)
-
-
-def power(difference: float, *, sigma: float, candidates: int, seeds: int, alpha: float = 0.05) -> float:
-    """Probability that a true difference of one candidate is significant in either direction, with all runs present."""
-    return _power(difference / sigma, candidates, seeds, alpha)
-
-
-def _power(effect: float, candidates: int, seeds: int, alpha: float) -> float:
-    """The power for a difference in units of the residual sd."""
-    if seeds < 2:
-        return 0.0
-    degrees = _degrees(candidates, seeds)
-    s, weights = _scales(degrees)
-    edge = critical_value(candidates, degrees, alpha=alpha) * s
-    shift = effect / math.sqrt(2 / seeds)
-    return float(weights @ (ndtr(shift - edge) + ndtr(-shift - edge)))
-
-
-def minimal_detectable(
-    *, sigma: float, candidates: int, seeds: int, alpha: float = 0.05, power: float = 0.8, conservative: bool = False
-) -> float:
-    """The smallest difference detected with this power; infinite with one seed.
-
-    `conservative` adds what the conservative standard errors cost: with two candidates, 12 % at three seeds and 9 % at
-    five (simulated). Use it if `sigma` is the true sd; a candidate's sigma from ``compare`` includes it already.
-    """
-    if seeds < 2:
-        return math.inf
-    top = 1.0
-    while _power(top, candidates, seeds, alpha) < power:
-        top *= 2
-    effect = brentq(lambda effect: _power(effect, candidates, seeds, alpha) - power, 0, top, xtol=1e-6)
-    excess = CONSERVATIVE_EXCESS.get(candidates, MAX_CONSERVATIVE_EXCESS) / math.sqrt(seeds)
-    return sigma * effect * (1 + excess if conservative else 1)
-
-
-def seeds_needed(
-    difference: float, *, sigma: float, candidates: int, alpha: float = 0.05, power: float = 0.8, limit: int = 1000
-) -> int | None:
-    """The fewest seeds that detect a true difference with this power; None if more than `limit`."""
-    return _fewest(lambda seeds: _power(abs(difference) / sigma, candidates, seeds, alpha), power, limit)
-
-
-def seeds_for_equivalence(
-    margin: float, *, sigma: float, candidates: int, alpha: float = 0.05, power: float = 0.8, limit: int = 1000
-) -> int | None:
-    """The fewest seeds that show equivalence within ±margin with this power if there is no difference."""
-
-    def probability(seeds: int) -> float:
-        degrees = _degrees(candidates, seeds)
-        s, weights = _scales(degrees)
-        room = margin / (sigma * math.sqrt(2 / seeds)) - critical_value(candidates, degrees, alpha=2 * alpha) * s
-        return float(weights @ np.maximum(2 * ndtr(room) - 1, 0))
-
-    return _fewest(probability, power, limit)
-
-
-def _fewest(probability: Callable[[int], float], target: float, limit: int) -> int | None:
-    """The fewest seeds, from two on, that reach the target; the probability increases with the seeds."""
-    if probability(limit) < target:
-        return None
-    low, high = 1, 2
-    while probability(high) < target:
-        low, high = high, min(2 * high, limit)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if probability(middle) >= target else (middle, high)
-    return high
-
-
-def sigma_upper(sigma: float, degrees: int) -> float:
-    """The 80 % upper confidence limit of a residual sd estimated with these degrees of freedom."""
-    return sigma * math.sqrt(degrees / float(chi2.ppf(UPPER_LIMIT_ERROR, degrees)))
+# ------------------------------------------------------------------------------------------------- conclusions
 
 
 def interim_alpha(interim: Sequence[int], seeds: int, *, alpha: float = 0.05) -> float:

@@ -1,7 +1,7 @@
 """The plan of a comparison, as printed before its runs and in the report."""
 
 from comparison.plan import Plan
-from comparison.statistics import seeds_for_equivalence
+from comparison.power import seeds_for_equivalence
 from comparison.summary import (
     POINTS,
 )

@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from comparison.all_pairs import PairDifference
-from comparison.statistics import Comparison, Difference, classify, seeds_needed, sigma_upper
+from comparison.power import seeds_needed, sigma_upper
+from comparison.statistics import Comparison, Difference, classify
 from comparison.summary import (
     POINTS,
     Failures,

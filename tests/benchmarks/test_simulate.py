@@ -12,8 +12,8 @@ from benchmarks import simulate
 from benchmarks.simulate import SIGMA, Design, Tally
 from comparison import statistics
 from comparison.plan import read_plan
+from comparison.power import minimal_detectable, power
 from comparison.runs import read_run
-from comparison.statistics import minimal_detectable, power
 from comparison.summary import Outcome, Verdict
 
 pytestmark = pytest.mark.slow

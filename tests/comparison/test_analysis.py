@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from comparison.analysis import analyse as analyse_all
-from comparison.analysis import exclusion_reason, learning_curve
 from comparison.plan import Plan, make_plan
+from comparison.run_metrics import exclusion_reason, learning_curve
 from comparison.runs import Run
 from comparison.summary import Metric, Outcome
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from comparison.power import minimal_detectable, power, seeds_for_equivalence, seeds_needed, sigma_upper
 from comparison.statistics import (
     Values,
     classify,
@@ -17,12 +18,7 @@ from comparison.statistics import (
     compare_ratio,
     critical_value,
     interim_alpha,
-    minimal_detectable,
-    power,
     probability_within,
-    seeds_for_equivalence,
-    seeds_needed,
-    sigma_upper,
     value_at,
 )
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import pytest
 
 from comparison import wording
-from comparison.statistics import Comparison, Difference, compare_ratio, seeds_needed, sigma_upper
+from comparison.power import seeds_needed, sigma_upper
+from comparison.statistics import Comparison, Difference, compare_ratio
 from comparison.summary import Failures, Verdict
 
 Interval = tuple[float, float]
