@@ -17,9 +17,7 @@ from configs.cli import Parser, add_config_flags, overrides, run_script
 
 if TYPE_CHECKING:
     from configs.schema import Config
-    from core.device import DeviceConfig
     from engine.setup import TrainSetup
-    from models import Darknet, Detector
 
 NEWEST = "newest"
 MAX_DEFAULT_WORKERS = 8
@@ -90,8 +88,8 @@ def build(config: Config) -> TrainSetup:
     from core.device import keep_freed_memory, place, set_deterministic
     from core.options import NmsOptions
     from core.progress import usable_cores  # imports tqdm, which --help does not need
-    from data import build_eval_loader, build_train_loader, hold_out, load_dataset
-    from engine.setup import TrainSetup, adapt_config
+    from data import build_eval_loader, build_train_loader
+    from engine.setup import TrainSetup, adapt_config, load_splits, prepare_operator
     from models import build_model, census, flops, format_census
     from models.activations import activation_parameters
 
@@ -102,14 +100,8 @@ def build(config: Config) -> TrainSetup:
     torch.manual_seed(train.seed)
     with torch.device("meta"):
         build_model(config.model)  # report a wrong activation before reading the data
-    splits = {
-        split: load_dataset(config.data, split, strict=train.strict_data, single_cls=train.single_cls)
-        for split in (("train",) if train.holdout else ("train", "val"))
-    }
-    if train.holdout:
-        splits["train"], splits["val"] = hold_out(splits["train"], train.holdout)
+    splits = load_splits(config)
     names = splits["train"].classes
-    splits["val"] = splits["val"].relabelled(names, splits["train"].category_ids)
     config, notes = adapt_config(config, classes=len(names))
     model = build_model(config.model, names=names, seed=train.seed)
     assert train.epochs is not None and train.imgsz is not None  # resolved by load
@@ -155,23 +147,6 @@ def build(config: Config) -> TrainSetup:
         learnable=[name for name, _ in activation_parameters(model)],
         notes=notes,
     )
-
-
-def prepare_operator(config: Config, model: Detector | Darknet, device: DeviceConfig) -> dict[str, str]:
-    """Compile the kernels before any clock starts; return which Mish implementation runs, and why."""
-    import torch
-
-    from ops import mish, norm_act
-
-    used = any(spec.name == "mish" for spec in model.activations.values())
-    if config.model.norm_act == "fused":
-        norm_act.prepare(device.device)
-    elif used:
-        mish.prepare(device.device)
-    if not used:
-        return {"implementation": "none", "reason": "not used by any layer"}
-    chosen = mish.dispatch(device.device, device.amp_dtype or torch.float32)
-    return {"implementation": chosen.implementation, "reason": chosen.reason}
 
 
 def closing_epochs(length: float, epochs: int) -> int:

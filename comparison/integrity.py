@@ -1,7 +1,7 @@
 """What a run must be before it counts: whole, unchanged since its end, distinct from all others, and planned.
 
-Damaged, edited and copied runs are rejected (`check_runs`). Runs that cannot be shown to be those of the plan make the
-result exploratory (`doubts`).
+`admit` rejects damaged, edited and copied runs, and those that cannot be compared with each other. Runs that cannot be
+shown to be those of the plan make the result exploratory (`doubts`).
 """
 
 import math
@@ -12,8 +12,10 @@ from typing import Any
 
 from comparison import wording
 from comparison.evaluation import PREDICTIONS, TRUTH
+from comparison.fingerprint import DATA, EPOCHS, check_comparable, check_redrawn
 from comparison.plan import Plan, PlannedRun
 from comparison.runs import PARTS, Run, activation_label, run_folders
+from comparison.scores import check_scored
 from comparison.summary import PRIMARY
 from configs.loading import flatten
 from core.files import file_sha256
@@ -22,6 +24,25 @@ from core.seal import SEAL, seal_of
 RELATIVE_PRECISION = 1e-5  # of the six digits in results.csv
 # Keys that are named by path, by file or in short forms, so that a run's config holds another text than the plan.
 NOT_LITERAL = ("data", "weights", "run", "model.act", "model.config", *(f"model.{part}" for part in PARTS))
+
+
+def admit(runs: Sequence[Run], plan: Plan | None, *, allow: Sequence[str] = ()) -> tuple[list[Run], list[str]]:
+    """All checks that runs pass before they are compared; returns the runs and remarks, as `check_comparable` does.
+
+    ValueError, naming the runs, if they are not whole, not those of the plan's arms, not scored, or not comparable.
+    """
+    check_runs(runs)
+    free: tuple[str, ...] = ()
+    if plan is not None:
+        plan.check_arms(runs)
+        if plan.split != "val":
+            check_scored(plan, runs)
+        if plan.budget == "time":
+            free += (EPOCHS,)
+        if plan.redrawn:
+            check_redrawn(runs)
+            free += DATA
+    return check_comparable(runs, allow=allow, free=free)
 
 
 def check_runs(runs: Sequence[Run]) -> None:

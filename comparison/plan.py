@@ -49,6 +49,11 @@ class Tuning(BaseModel):
     common: JsonValue  # the value of the config, for all arms
     common_trained: bool  # whether the arms are compared at the common value, too
 
+    @property
+    def chose_common(self) -> bool:
+        """Whether every arm chose the common value, so that the verdict at either is the same."""
+        return all(value == self.common for value in self.chosen.values())
+
 
 class PlannedRun(NamedTuple):
     """One run of the plan."""

@@ -15,22 +15,17 @@ from comparison.causes import find_causes
 from comparison.checks import MAX_OTHER_CORES
 from comparison.evaluation import evaluate_all
 from comparison.fingerprint import (
-    DATA,
-    EPOCHS,
-    check_comparable,
-    check_redrawn,
     deviations,
     pairing,
     run_settings,
     unpaired,
 )
 from comparison.image_bootstrap import sample_images
-from comparison.integrity import check_runs, doubts, not_in_plan
+from comparison.integrity import admit, doubts, not_in_plan
 from comparison.plan import Plan, Tuning, read_plan
 from comparison.power import minimal_detectable, seeds_for_equivalence, seeds_needed, sigma_upper
 from comparison.run_metrics import TIME_COLUMNS, learning_curve, total
 from comparison.runs import Run, read_runs
-from comparison.scores import check_scored
 from comparison.summary import (
     FORMAT,
     Field,
@@ -92,16 +87,7 @@ def write_report(
     ValueError before anything is written if the runs cannot be compared. Runs that are stratified (``allow``) are no
     longer those of the plan.
     """
-    check_runs(runs)
-    if plan is not None:
-        plan.check_arms(runs)
-        if plan.split != "val":
-            check_scored(plan, runs)
-    free: tuple[str, ...] = (EPOCHS,) if plan is not None and plan.budget == "time" else ()
-    if plan is not None and plan.redrawn:
-        check_redrawn(runs)
-        free += DATA
-    runs, remarks = check_comparable(runs, allow=allow, free=free)
+    runs, remarks = admit(runs, plan, allow=allow)
     if remarks:
         plan = None
     elif plan is not None and (extra := not_in_plan(runs, folder)):
@@ -165,9 +151,7 @@ def _tuning(plan: Plan, folder: Path) -> TuningSummary | None:
     second = None if place is None else read_plan(place)
     if place is not None and second is not None and any(place.glob("*/run.json")):
         runs = second.as_compared(read_runs([place]))
-        second.check_arms(runs)
-        check_runs(runs)
-        outcome, _ = analyse(check_comparable(runs)[0], second, doubts=doubts(runs, second))
+        outcome, _ = analyse(admit(runs, second)[0], second, doubts=doubts(runs, second))
         verdicts = [f"{act}: {verdict.text}" for act, verdict in outcome.verdicts.items()]
     curves = tuple(_tuning_curve(tuned, act) for act in tuned.chosen)
     return TuningSummary(

@@ -17,12 +17,10 @@ from scipy.stats import t as student
 
 from comparison import wording
 from comparison.analysis import analyse
-from comparison.fingerprint import EPOCHS, check_comparable
-from comparison.integrity import check_runs, doubts
+from comparison.integrity import admit, doubts
 from comparison.plan import PLAN, Plan, read_plan
 from comparison.render import to_csv
 from comparison.runs import Run, read_runs
-from comparison.scores import check_scored
 from comparison.summary import Field, Outcome
 from core.files import write_text
 
@@ -122,11 +120,7 @@ def report_tasks(folders: Sequence[Path], output: Path) -> str:
 
 def _outcome(folder: Path, plan: Plan) -> Outcome:
     runs = plan.as_compared(read_runs([folder]))
-    plan.check_arms(runs)
-    check_runs(runs)
-    if plan.split != "val":
-        check_scored(plan, runs)
-    runs, _ = check_comparable(runs, free=(EPOCHS,) if plan.budget == "time" else ())
+    runs, _ = admit(runs, plan)
     return analyse(runs, plan, doubts=doubts(runs, plan))[0]
 
 

@@ -1,6 +1,6 @@
 """Tune one setting for each arm before a comparison: the same values and seeds for all, scored on held-out images.
 
-The runs are those of a plan of their own in the folder ``tuning``. Their seeds are none of the comparison's, and they
+The runs are those of a separate plan in the folder ``tuning``. Their seeds are none of the comparison's, and they
 are scored on a part of the training images (``train.holdout``), never on val.
 """
 
@@ -133,7 +133,7 @@ def mean_score(scores: Sequence[float | None]) -> float | None:
 
 
 def _last(run: Run) -> float | None:
-    return run.rows[-1].get(PRIMARY) if run.status == "finished" else None
+    return run.last(PRIMARY) if run.status == "finished" else None
 
 
 def chosen_arms(
@@ -175,11 +175,6 @@ def common_plan(plan: Plan, arms: Sequence[Arm], existing: Plan | None) -> Plan:
 def common_folder(plan: Plan, folder: Path) -> Path | None:
     """The folder of the comparison at the common value; None if there is none, as when all arms chose that value."""
     tuning = plan.tuning
-    if tuning is None or not tuning.common_trained or chose_common(tuning):
+    if tuning is None or not tuning.common_trained or tuning.chose_common:
         return None
     return folder / COMMON
-
-
-def chose_common(tuning: Tuning) -> bool:
-    """Whether every arm chose the common value, so that the verdict at either is the same."""
-    return all(value == tuning.common for value in tuning.chosen.values())

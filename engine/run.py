@@ -212,9 +212,8 @@ class TrainingRun:
             "time_warmup_s": times["warmup"],
             "time_data_s": times["data"],
             "time_val_s": times["validation"],
-            "time_save_s": times[
-                "saving"
-            ],  # since the last row: the end of the previous epoch, and saves within this one
+            # Since the last row: the end of the previous epoch, and saves within this one.
+            "time_save_s": times["saving"],
             "images_per_s": len(self.train_loader.dataset) / seconds if seconds else 0.0,
             "step_median_s": times["step"],
             "peak_memory_mib": self.memory.mib(),

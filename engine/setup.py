@@ -12,6 +12,7 @@ from configs.schema import Config
 from core.device import DeviceConfig
 from core.options import NmsOptions
 from core.types import DetectorModel
+from data import hold_out, load_dataset
 from data.annotations import Annotations
 from data.loader import EvalLoader, TrainLoader
 from engine.clock import Clock
@@ -19,6 +20,7 @@ from engine.ema import ModelEMA
 from engine.optim import build_optimizer, freeze, learning_rate
 from engine.trainer import Trainer
 from models.census import CensusRow
+from ops import mish, norm_act
 
 
 @dataclass(frozen=True)
@@ -99,3 +101,36 @@ def adapt_config(config: Config, *, classes: int) -> tuple[Config, list[str]]:
     """The config with a Darknet network adapted to the data and the image size, and notes on what was changed."""
     section, notes = models.adapted(config.model, classes=classes, side=config.train.imgsz or 0)
     return config.model_copy(update={"model": section}), notes
+
+
+def load_splits(config: Config, *, verify_train: bool = True, progress: bool = True) -> dict[str, Annotations]:
+    """The images to train on and to validate on, with the same classes; with `train.holdout`, both are of train."""
+    train = config.train
+    splits = {
+        split: load_dataset(
+            config.data,
+            split,
+            strict=train.strict_data,
+            single_cls=train.single_cls,
+            verify=split == "val" or verify_train,
+            progress=progress,
+        )
+        for split in (("train",) if train.holdout else ("train", "val"))
+    }
+    if train.holdout:
+        splits["train"], splits["val"] = hold_out(splits["train"], train.holdout)
+    splits["val"] = splits["val"].relabelled(splits["train"].classes, splits["train"].category_ids)
+    return splits
+
+
+def prepare_operator(config: Config, model: models.Detector | models.Darknet, device: DeviceConfig) -> dict[str, str]:
+    """Compile the kernels before any clock starts; return which Mish implementation runs, and why."""
+    used = any(spec.name == "mish" for spec in model.activations.values())
+    if config.model.norm_act == "fused":
+        norm_act.prepare(device.device)
+    elif used:
+        mish.prepare(device.device)
+    if not used:
+        return {"implementation": "none", "reason": "not used by any layer"}
+    chosen = mish.dispatch(device.device, device.amp_dtype or torch.float32)
+    return {"implementation": chosen.implementation, "reason": chosen.reason}

@@ -8,11 +8,11 @@ from pathlib import Path
 from core.device import place
 from core.options import NmsOptions
 from core.text import printable
-from data import build_eval_loader, load_dataset
+from data import build_eval_loader
 from engine.checkpoint import build_from_checkpoint, load_checkpoint
 from engine.evaluation.evaluate import evaluate
 from engine.evaluation.ground_truth import GroundTruth
-from ops import mish, norm_act
+from engine.setup import load_splits, prepare_operator
 
 GPU_TOLERANCE = 2e-4  # a GPU may choose other convolution algorithms, which round differently
 Row = Mapping[str, float | None]
@@ -26,23 +26,9 @@ def score_last(weights: Path) -> tuple[dict[str, float], str]:
     model, config, _ = build_from_checkpoint(weights)
     train, val = config.train, config.val
     device = place(train.device, amp=train.amp, channels_last=train.channels_last)
-    if config.model.norm_act == "fused":
-        norm_act.prepare(device.device)
-    elif any(spec.name == "mish" for spec in model.activations.values()):
-        mish.prepare(device.device)
+    prepare_operator(config, model, device)
     device.move(model)
-    splits = {
-        split: load_dataset(
-            config.data,
-            split,
-            strict=train.strict_data,
-            single_cls=train.single_cls,
-            verify=split == "val",
-            progress=False,
-        )
-        for split in ("train", "val")
-    }
-    annotations = splits["val"].relabelled(splits["train"].classes, splits["train"].category_ids)
+    annotations = load_splits(config, verify_train=bool(train.holdout), progress=False)["val"]
     loader = build_eval_loader(
         annotations,
         imgsz=train.imgsz or 0,

@@ -370,7 +370,7 @@ def tuning(tuned: Tuning, curves: Sequence[TuningCurve], *, compared: bool) -> t
     ]
     if edge := [curve.act for curve in curves if curve.at_edge]:
         sentences.append(f"{join(edge)} chose the end of the range, so a better value may lie beyond it.")
-    if all(value == tuned.common for value in tuned.chosen.values()):
+    if tuned.chose_common:
         sentences.append(f"All arms chose the common value {tuned.common}, so there is one verdict.")
     elif compared:
         sentences.append(f"The result above is at each arm's own value; with {tuned.key}={tuned.common} for all:")
