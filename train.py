@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     losses = trainer.one_epoch(
                         run.train_loader,
                         title=run.title,
+                        count=run.setup.batches(state.epoch),
                         on_batch=run.draw_batch,
                         save=run.save_last,
                         save_seconds=run.save_seconds,

@@ -17,7 +17,7 @@ from comparison.arms import (
     varied_keys,
 )
 from comparison.pilot import pilot_from
-from comparison.plan import AA_SUFFIX, Plan, Tuning, epochs_in_equal_time, make_plan
+from comparison.plan import AA_SUFFIX, Plan, Tuning, make_plan, schedule_in_equal_time
 from comparison.timing_probe import probe
 from comparison.tuning import chosen_arms
 from configs.schema import Config
@@ -138,6 +138,8 @@ def plan_from(
                 "--budget time: the epochs are planned from a probe; expected --probe 1 or more, and arms that do not "
                 "differ in their batches"
             )
-        fields["epochs"] = epochs_in_equal_time(epochs[arms[0].name], timing.step_ms)
+        fields["epochs"], fields["last_epoch_batches"] = schedule_in_equal_time(
+            epochs[arms[0].name], timing.batches[0], timing.step_ms
+        )
     plan = make_plan(**fields)
     return plan if existing is None else existing.merged(plan)

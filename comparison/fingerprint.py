@@ -19,7 +19,7 @@ IGNORED = ("train.seed", "train.save_minutes", "train.save_period", "run")
 MACHINE = ("cpu", "cpu_instructions", "cores_usable", "cpu_quota", "threads", "driver", "cuda", "cudnn", "python")
 GPU_CHOICE = "CUDA_VISIBLE_DEVICES"  # which of several equal GPUs was used does not matter
 FUSED = "ops.norm_act"  # prefix of the census implementation of an activation fused with batch norm
-EPOCHS = "config.train.epochs"
+EPOCHS = ("config.train.epochs", "config.train.last_epoch_batches")
 # Settings that follow from a config key: they may differ where arms differ in it.
 CONSEQUENCES = {
     "model.norm_act": ("fused", "implementation", "operator"),

@@ -38,7 +38,7 @@ def admit(runs: Sequence[Run], plan: Plan | None, *, allow: Sequence[str] = ()) 
         if plan.split != "val":
             check_scored(plan, runs)
         if plan.budget == "time":
-            free += (EPOCHS,)
+            free += EPOCHS
         if plan.redrawn:
             check_redrawn(runs)
             free += DATA

@@ -28,7 +28,7 @@ FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin
          "aa": "same", "target": "target", "redrawn": "redraw-data"}  # fmt: skip
 # What does not belong to the declaration: estimates and later additions, by their names in plan.json.
 NOT_DECLARED = {"notes", "step_ms", "batches", "start_s", "created", "added_acts", "added_seeds", "sigma_assumed"}
-BY_ARM = ("arms", "epochs")
+BY_ARM = ("arms", "epochs", "last_epoch_batches")
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Overrides = dict[str, JsonValue]
@@ -79,6 +79,7 @@ class Plan(BaseModel):
     overrides: Overrides = {}  # for all runs
     arms: dict[str, Overrides] = Field(alias="specs")  # overrides by arm
     epochs: dict[str, Annotated[int, Field(ge=1)]]  # by arm; they differ if the budget is time
+    last_epoch_batches: dict[str, Annotated[int, Field(ge=1)]] = {}  # by arm; without an entry, whole epochs
     primary: Literal["mAP50-95"] = "mAP50-95"  # of the last epoch, EMA weights
     split: Literal["val", "test"] = "val"  # that the primary metric is measured on
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.005  # equivalence margin, mAP as a fraction
@@ -195,6 +196,11 @@ class Plan(BaseModel):
             **self.arms[run.act],
             **({"data": redrawn_data(self.redrawn, run.seed)} if self.redrawn else {}),
             "train.epochs": self.epochs[run.act],
+            **(
+                {"train.last_epoch_batches": self.last_epoch_batches[run.act]}
+                if run.act in self.last_epoch_batches
+                else {}
+            ),
             "train.seed": run.seed,
             **({"run.arm": run.act, "run.varies": list(self.varies)} if self.varies else {}),
             "run.plan": self.reference,
@@ -221,8 +227,13 @@ class Plan(BaseModel):
         """The estimated time of a run: start-up, training steps, validation; None without a probe."""
         if run.act not in self.step_ms:
             return None
-        train, val = self.batches
-        return self.start_s + self.epochs[run.act] * (train + VAL_STEP_FRACTION * val) * self.step_ms[run.act] / 1000
+        steps = self.train_batches(run.act) + self.epochs[run.act] * VAL_STEP_FRACTION * self.batches[1]
+        return self.start_s + steps * self.step_ms[run.act] / 1000
+
+    def train_batches(self, act: str) -> int:
+        """The training batches of a run of an arm; 0 without a probe."""
+        per_epoch = self.batches[0]
+        return (self.epochs[act] - 1) * per_epoch + self.last_epoch_batches.get(act, per_epoch)
 
     def detectable(self, sigma: float) -> float:
         """The difference in mAP, as a fraction, that the planned seeds detect with 80 % power; inf for one seed."""
@@ -279,6 +290,10 @@ class Plan(BaseModel):
                 wrong.append(f"specs of {act}: {_brief(other.arms[act])} instead of {_brief(self.arms[act])}")
             if other.epochs[act] != self.epochs[act]:
                 wrong.append(f"epochs of {act}: {other.epochs[act]} instead of {self.epochs[act]}")
+            if (last := other.last_epoch_batches.get(act)) != self.last_epoch_batches.get(act):
+                wrong.append(
+                    f"batches of the last epoch of {act}: {last} instead of {self.last_epoch_batches.get(act)}"
+                )
         if self.aa and set(other.seeds) != set(self.seeds):
             wrong.append("other seeds, which cannot be added to an A/A control")
         if wrong:
@@ -290,6 +305,10 @@ class Plan(BaseModel):
                 "added_seeds": (*self.added_seeds, *(seed for seed in other.seeds if seed not in self.all_seeds)),
                 "arms": {**self.arms, **{act: other.arms[act] for act in new}},
                 "epochs": {**self.epochs, **{act: other.epochs[act] for act in new}},
+                "last_epoch_batches": {
+                    **self.last_epoch_batches,
+                    **{act: other.last_epoch_batches[act] for act in new if act in other.last_epoch_batches},
+                },
                 "step_ms": {**self.step_ms, **{act: other.step_ms[act] for act in new if act in other.step_ms}},
             }
         )
@@ -336,10 +355,18 @@ def _validated(content: object, where: str) -> Plan:
         raise ValueError(f"{where}{explain(error, Plan, name='plan')}") from error
 
 
-def epochs_in_equal_time(epochs: int, step_ms: Mapping[str, float]) -> dict[str, int]:
-    """Epochs by arm that take as long as `epochs` of the fastest one."""
+def schedule_in_equal_time(
+    epochs: int, batches: int, step_ms: Mapping[str, float]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Epochs by arm that take as long as `epochs` of the fastest, and batches of the last one where it is shortened.
+
+    ``batches``: per epoch. The time is planned to the nearest batch.
+    """
     fastest = min(step_ms.values())
-    return {act: max(1, round(epochs * fastest / step)) for act, step in step_ms.items()}
+    totals = {act: max(1, round(epochs * batches * fastest / step)) for act, step in step_ms.items()}
+    whole = {act: -(-total // batches) for act, total in totals.items()}
+    last = {act: total - (whole[act] - 1) * batches for act, total in totals.items()}
+    return whole, {act: number for act, number in last.items() if number < batches}
 
 
 def _brief(value: object) -> str:

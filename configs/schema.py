@@ -253,6 +253,7 @@ class Train(Frozen):
     """Schedule and hardware of the training. Lengths are fractions of the run if below 1, otherwise epochs."""
 
     epochs: AtLeastOne | None = None
+    last_epoch_batches: AtLeastOne | None = None  # ends the last epoch early; null: whole epochs
     imgsz: Annotated[int, Field(ge=MIN_IMGSZ, le=MAX_IMGSZ, multiple_of=MIN_STRIDE)] | None = None
     batch: AtLeastOne = 16
     nominal_batch: AtLeastOne | None = None

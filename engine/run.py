@@ -195,6 +195,7 @@ class TrainingRun:
     def _close_epoch(self, losses: Mapping[str, float], result: EvalResult | None) -> Row:
         """Close the epoch in the trainer's state and clock; return its row of results.csv but for the act/* columns."""
         trainer, crc32 = self.trainer, self.trainer.state.batches_crc32
+        images = len(self.train_loader.dataset) * trainer.state.batch / len(self.train_loader)
         trainer.state.close_epoch()
         times = trainer.clock.close_epoch()
         row: Row = {"epoch": trainer.state.epoch, "step": trainer.state.step}
@@ -214,7 +215,7 @@ class TrainingRun:
             "time_val_s": times["validation"],
             # Since the last row: the end of the previous epoch, and saves within this one.
             "time_save_s": times["saving"],
-            "images_per_s": len(self.train_loader.dataset) / seconds if seconds else 0.0,
+            "images_per_s": images / seconds if seconds else 0.0,
             "step_median_s": times["step"],
             "peak_memory_mib": self.memory.mib(),
             "other_cores": self.others.cores(),

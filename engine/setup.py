@@ -48,6 +48,11 @@ class TrainSetup:
         assert self.config.train.epochs is not None
         return self.config.train.epochs
 
+    def batches(self, epoch: int) -> int:
+        """Number of batches of an epoch, counted from 0; `train.last_epoch_batches` shortens the last one."""
+        full, last = len(self.train_loader), self.config.train.last_epoch_batches
+        return full if last is None or epoch + 1 < self.epochs else min(full, last)
+
     @property
     def imgsz(self) -> int:
         """Image size in pixels; configs.schema.load resolves the null of the file."""
@@ -70,7 +75,7 @@ def build_trainer(setup: TrainSetup) -> Trainer:
     if frozen:
         setup.notes.append(f"frozen: {', '.join(train.freeze)} ({len(frozen)} tensors)")
     steps_per_epoch = -(-len(setup.train_loader) // setup.accumulate)
-    total_steps = setup.epochs * steps_per_epoch
+    total_steps = (setup.epochs - 1) * steps_per_epoch + -(-setup.batches(setup.epochs - 1) // setup.accumulate)
     warmup_epochs = train.warmup if train.warmup >= 1 else train.warmup * setup.epochs
     return Trainer(
         model=model,

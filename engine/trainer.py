@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from types import FrameType
 from typing import Any
 
@@ -85,14 +86,16 @@ class Trainer:
         loader: TrainLoader,
         *,
         title: str,
+        count: int | None = None,
         on_batch: Callable[[int, Batch], None] | None = None,
         save: Callable[[], None] | None = None,
         save_seconds: float = math.inf,
     ) -> dict[str, float]:
         """Train the current epoch from ``state.batch`` to its end; return the mean of each loss term.
 
-        ``on_batch`` is called with the number and the batch before each step, ``save`` every ``save_seconds``. The
-        epoch is not closed: a run resumed from a later checkpoint continues with its validation.
+        The epoch ends after ``count`` batches, by default all. ``on_batch`` is called with the number and the batch
+        before each step, ``save`` every ``save_seconds``. The epoch is not closed: a run resumed from a later
+        checkpoint continues with its validation.
 
         Raises Stopped after a signal to stop; then, and when ``save`` is called, the state is that after a whole
         optimizer step. Raises FloatingPointError if a loss is not finite.
@@ -104,7 +107,9 @@ class Trainer:
             state.loss_sums = torch.zeros(len(self.loss_names) + 1, dtype=torch.float64)
         sums = state.loss_sums.to(device)
         loader.set_position(state.epoch, state.batch)
-        batches, count, saved = self._timed(iter(loader)), len(loader), time.monotonic()
+        batches, count, saved = self._timed(iter(loader)), count or len(loader), time.monotonic()
+        if count < len(loader):
+            batches = islice(batches, count - state.batch)
         with Progress(count, title=title, initial=state.batch) as progress:
             for batch in batches:
                 if on_batch is not None:

@@ -148,7 +148,7 @@ def test_equal_time_plans_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.chdir(tmp_path)
     data = write_data(tmp_path)
-    timing = Probe(step_ms={"relu": 80.0, "mish": 100.0})
+    timing = Probe(step_ms={"relu": 80.0, "mish": 100.0}, batches=(10, 1))
     monkeypatch.setattr(cli_spec, "probe", lambda plan, existing, *, rounds: timing)
     words = ["--acts", "relu", "mish", "--seeds", 1, "--data", data, "--budget", "time", *SMALL, "--epochs", 5]
     assert command(*words) == 0

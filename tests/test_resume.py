@@ -26,12 +26,12 @@ pytestmark = pytest.mark.slow
 OPTIONS = (
     *("--cfg", "yolo-mish.yaml", "--imgsz", 64, "--batch", 1, "--nbs", 2, "--epochs", 3, "--workers", 0, "--seed", 3),
     *("--multi-scale", 0.5, "--close-mosaic", 1, "--patience", 2),
-    *("--set", "model.neck.act=rrelu", "train.ema=0.3", "augment.mixup=0.5"),
+    *("--set", "model.neck.act=rrelu", "train.ema=0.3", "augment.mixup=0.5", "train.last_epoch_batches=2"),
 )
 
 
 class Short:
-    """A run of three epochs with two steps each, whole, and its checkpoints of the start and of the second epoch."""
+    """A run of three epochs, with two steps each but one in the last, whole, and its checkpoints of the start and of the second epoch."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data = folder, write_data(folder, train=4)
@@ -96,6 +96,13 @@ def short(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -
         assert short.start("--name", "cut") == 128 + signal.SIGTERM
     assert (short.load("cut")["state"]["epoch"], short.load("cut")["state"]["batch"]) == (1, 2)
     return short
+
+
+def test_the_last_epoch_ends_after_its_batches(short: Short) -> None:
+    state = short.load("whole")["state"]
+    assert [row["step"] for row in state["rows"]] == [2, 4, 5]
+    rates = [row["lr"] for row in state["rows"]]
+    assert rates[2] < rates[1] and rates[2] == pytest.approx(0.01 * 0.002 + 0.99 * 0.002 * 0.0955, rel=1e-3)
 
 
 def resumed(short: Short, name: str, content: dict[str, Any], *more: object) -> dict[str, Any]:

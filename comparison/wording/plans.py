@@ -26,9 +26,9 @@ def describe_tuning(plan: Plan) -> str:
 
 def plan_entries(plan: Plan) -> list[tuple[str, str]]:
     """The plan as names and texts."""
-    epochs_by_act = {act: plan.epochs[act] for act in (*plan.acts, *plan.added_acts)}
+    epochs_by_act = {act: _epochs(plan, act) for act in plan.all_acts}
     same_epochs = len(set(epochs_by_act.values())) == 1
-    epochs = f"{plan.epochs[plan.baseline]}" if same_epochs else ", ".join(f"{a} {n}" for a, n in epochs_by_act.items())
+    epochs = epochs_by_act[plan.baseline] if same_epochs else ", ".join(f"{a} {n}" for a, n in epochs_by_act.items())
     budget = (
         "" if plan.budget == "epochs" else f", planned to fit the training time of the fastest activation{_gaps(plan)}"
     )
@@ -63,17 +63,22 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
     return entries + [("note", note) for note in plan.notes]
 
 
+def _epochs(plan: Plan, act: str) -> str:
+    whole = plan.epochs[act]
+    return f"{plan.train_batches(act) / plan.batches[0]:.3g}" if act in plan.last_epoch_batches else f"{whole}"
+
+
 def _split(plan: Plan) -> str:
     return "" if plan.split == "val" else f", on the split {plan.split}, scored once after the last run"
 
 
 def _gaps(plan: Plan) -> str:
-    """Which planned training times differ from the baseline's after rounding to whole epochs, and by how much."""
-    times = {act: plan.epochs[act] * plan.step_ms[act] for act in plan.acts if act in plan.step_ms}
+    """Which planned training times differ from the baseline's after rounding to whole batches, and by how much."""
+    times = {act: plan.train_batches(act) * plan.step_ms[act] for act in plan.acts if act in plan.step_ms}
     base = times.get(plan.baseline)
     gaps = {act: time / base for act, time in times.items() if base and abs(time / base - 1) > MAX_TIME_GAP}
     listed = ", ".join(f"{act} {percent(ratio)}" for act, ratio in gaps.items())
-    return f"; not equal after rounding to whole epochs: {listed} vs {plan.baseline}" if gaps else ""
+    return f"; not equal after rounding to whole batches: {listed} vs {plan.baseline}" if gaps else ""
 
 
 def plan_record(plan: Plan | None) -> tuple[tuple[str, str], ...]:

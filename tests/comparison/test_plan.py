@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from comparison.cli_spec import embedded_data
-from comparison.plan import AA_SUFFIX, Plan, epochs_in_equal_time, make_plan, read_plan
+from comparison.plan import AA_SUFFIX, Plan, make_plan, read_plan, schedule_in_equal_time
 from comparison.runs import Run
 from comparison.wording.plans import describe
 from configs.loading import CONFIGS
@@ -54,12 +54,18 @@ def test_the_estimate_counts_steps_validation_and_start() -> None:
     assert "no probe" in describe(plan_of("relu", "mish"))
 
 
-def test_epochs_in_equal_time() -> None:
-    assert epochs_in_equal_time(100, {"relu": 80.0, "mish": 100.0, "elish": 2e5}) == {
-        "relu": 100,
-        "mish": 80,
-        "elish": 1,
-    }
+def test_batches_in_equal_time() -> None:
+    """4000 batches of 80 ms are 320 s: 3200 of 100 ms, 3809.5 of 84 ms, 1.6 of 200 s."""
+    epochs, last = schedule_in_equal_time(100, 40, {"relu": 80.0, "mish": 100.0, "silu": 84.0, "elish": 2e5})
+    assert epochs == {"relu": 100, "mish": 80, "silu": 96, "elish": 1}
+    assert last == {"silu": 3810 - 95 * 40, "elish": 2}
+    plan = plan_of("relu", "mish", "silu", epochs={"relu": 100, "mish": 80, "silu": 96}, batches=(40, 4),
+                   last_epoch_batches={"silu": 10}, budget="time")  # fmt: skip
+    assert [plan.train_batches(act) for act in plan.acts] == [4000, 3200, 3810]
+    overrides = {run.act: plan.overrides_of(run) for run in plan.runs}
+    assert overrides["silu"]["train.last_epoch_batches"] == 10
+    assert not any("last_epoch" in key for key in overrides["mish"])
+    assert "95.2" in describe(plan)
 
 
 def test_additions_come_last_and_are_exploratory() -> None:

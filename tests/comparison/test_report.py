@@ -370,9 +370,10 @@ def test_a_finished_run_without_the_primary_metric_counts_as_failed(tmp_path: Pa
 
 @pytest.mark.parametrize(("slower", "equal"), [(1.06, False), (0.93, False), (1.0, True)])
 def test_unequal_times_are_not_called_equal(tmp_path: Path, undrawn: None, slower: float, equal: bool) -> None:
-    """Epochs are rounded: 8 and 8 of networks with steps of 100 and 106 ms take 6 % longer."""
+    """As many batches of 106 ms as of 100 ms take 6 % longer."""
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 1.0}, slower={"mish": slower}, seeds=range(5))
-    plan = plan_of(("relu", "mish"), range(5), budget="time", step_ms={"relu": 100.0, "mish": 100.0 * slower})
+    steps = {"relu": 100.0, "mish": 100.0 * slower}
+    plan = plan_of(("relu", "mish"), range(5), budget="time", step_ms=steps, batches=(30, 6))
     _, numbers = report_of(tmp_path, plan)
     page = Page(tmp_path / "report.html").text
     ratio = numbers["metrics"]["time"]["comparison"]["differences"]["mish"]
@@ -380,7 +381,7 @@ def test_unequal_times_are_not_called_equal(tmp_path: Path, undrawn: None, slowe
     assert f"mish ×{ratio['estimate']:.2f} ({low:.2f} to {high:.2f})" in page
     assert ("compares at about equal time" in page) == equal
     assert ("More than 2 % apart from relu: mish; the last epoch does not compare at equal time" in page) != equal
-    assert ("not equal after rounding to whole epochs: mish" in page) != equal
+    assert ("not equal after rounding to whole batches: mish" in page) != equal
 
 
 def test_a_control_has_no_recommendation(tmp_path: Path, undrawn: None) -> None:
