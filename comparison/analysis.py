@@ -81,7 +81,7 @@ def _pairs(metric: Metric, baseline: str, alpha: float) -> tuple[PairDifference,
 def concluded(run: Run) -> Run:
     """The run, as failed if it finished without the primary metric: a loss that is not finite leaves none."""
     if run.status == "finished" and run.last(PRIMARY) is None:
-        return replace(run, status="failed", reason=wording.reasons.no_primary())
+        return replace(run, status="failed", reason=wording.reasons.no_primary(), diverged=True)
     return run
 
 
@@ -108,6 +108,7 @@ def _outcome(
         act: Failures(
             failed=sum(run.status == "failed" for run in ended if run.act == act),
             ended=sum(run.act == act for run in ended),
+            diverged=sum(run.diverged for run in ended if run.act == act),
         )
         for act in acts
     }

@@ -27,7 +27,7 @@ def failure_rates(failed: Mapping[str, Failures], *, baseline: str, alpha: float
             continue
         low, high = _exact_interval(each, alpha)
         p = None if act == baseline else _fisher(each, base)
-        rates[act] = FailureRate(failed=each.failed, ended=each.ended, low=low, high=high, p=p)
+        rates[act] = FailureRate(**each._asdict(), low=low, high=high, p=p)
     return rates
 
 

@@ -257,7 +257,10 @@ class Plan(BaseModel):
 
         Later additions and estimates do not change it.
         """
-        first = self.model_copy(update={key: {act: getattr(self, key)[act] for act in self.acts} for key in BY_ARM})
+        by_arm = {key: getattr(self, key) for key in BY_ARM}
+        first = self.model_copy(
+            update={key: {act: values[act] for act in self.acts if act in values} for key, values in by_arm.items()}
+        )
         declared = {
             key: value for key, value in first.to_json(exclude_defaults=True).items() if key not in NOT_DECLARED
         }

@@ -177,7 +177,7 @@ def main_table(summary: Summary, palette: Palette) -> Table:
         return Cell("–") if value is None else Cell(f"{value:.2f}".replace("-", "−"), value)
 
     def completed(act: str) -> Cell:
-        (failed, ended), count = outcome.failed[act], len(primary.arms[act].values)
+        (failed, ended, _), count = outcome.failed[act], len(primary.arms[act].values)
         return Cell(f"{count} of {ended}" + (f", {failed} failed" if failed else ""), count)
 
     columns = [
@@ -214,6 +214,11 @@ def failure_table(outcome: Outcome, palette: Palette) -> Table:
     columns = [
         ARM,
         (Column("failed"), cell_of(lambda rate: Cell(f"{rate.failed} of {rate.ended}", rate.failed / rate.ended))),
+        (Column("diverged", "loss not finite"), cell_of(lambda rate: Cell(f"{rate.diverged}", rate.diverged))),
+        (
+            Column("other causes", "disk, memory, killed"),
+            cell_of(lambda rate: Cell(f"{rate.failed - rate.diverged}", rate.failed - rate.diverged)),
+        ),
         (
             Column("rate", level),
             cell_of(lambda rate: Cell(f"{percentage(rate.low)} to {percentage(rate.high)}", rate.low)),

@@ -32,6 +32,7 @@ class Failures(NamedTuple):
 
     failed: int
     ended: int
+    diverged: int = 0  # of the failed ones: the loss was not finite, an outcome of the network and not of the machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class FailureRate:
 
     failed: int
     ended: int
+    diverged: int
     low: float  # exact interval of the rate, of the level of the analysis
     high: float
     p: float | None  # of Fisher's exact test, two-sided, against the baseline; not corrected for several candidates

@@ -31,7 +31,8 @@ OPTIONS = (
 
 
 class Short:
-    """A run of three epochs, with two steps each but one in the last, whole, and its checkpoints of the start and of the second epoch."""
+    """A run of three epochs, two steps each and one in the last, whole, and its checkpoints of the start and of the
+    second epoch."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data = folder, write_data(folder, train=4)

@@ -52,7 +52,7 @@ def failures(summary: Summary) -> list[str]:
         for run in summary.runs
         if run["earlier_failures"]
     ]
-    for act, (failed, ended) in summary.planned.failed.items():
+    for act, (failed, ended, _) in summary.planned.failed.items():
         reasons = [
             f"seed {run['seed']}: {run['reason'] or 'no reason recorded'}"
             for run in summary.runs

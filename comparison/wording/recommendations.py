@@ -55,7 +55,7 @@ def _objection(outcome: Outcome, act: str) -> str:
     """Why a candidate with a significantly higher mAP is not recommended, if so."""
     difference, base = outcome.primary.difference(act), outcome.baseline
     gain = f"{signed(difference.estimate)} {POINTS}" if difference else ""
-    failed, ended = outcome.failed[act]
+    failed, ended, _ = outcome.failed[act]
     if outcome.fails_more(act):
         other = outcome.failed[base]
         return (

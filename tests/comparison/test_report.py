@@ -278,7 +278,7 @@ def test_a_report_is_written_if_all_candidates_failed(tmp_path: Path) -> None:
         write_failed(tmp_path / f"mish-s{seed}", act="mish", seed=seed, reason="out of memory")
     text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(2)))
     assert text.startswith("FAILED: 2 of 2 mish runs failed (seed 0: out of memory; seed 1: out of memory)")
-    assert numbers["failed"] == {"relu": [0, 2], "mish": [2, 2]} and numbers["verdicts"]["mish"]["kind"] == "none"
+    assert numbers["failed"] == {"relu": [0, 2, 0], "mish": [2, 2, 0]} and numbers["verdicts"]["mish"]["kind"] == "none"
     assert wording.captions.PAGE["no_candidate"] in Page(tmp_path / "report.html").text
     assert not (tmp_path / "pictures" / "answer.png").exists() and (tmp_path / "pictures" / "runs.png").exists()
 
@@ -339,7 +339,8 @@ def test_no_activation_that_fails_more_often_is_recommended(tmp_path: Path, undr
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 6.0}, seeds=range(5))
     for seed in (1, 2, 4):
         shutil.rmtree(tmp_path / f"mish-s{seed}")
-        write_failed(tmp_path / f"mish-s{seed}", act="mish", seed=seed, reason="loss is not finite")
+        write_failed(tmp_path / f"mish-s{seed}", act="mish", seed=seed, reason="no space left on device")
+    edit_record(tmp_path / "mish-s1", lambda record: record.update(diverged="the loss is not finite"))
     text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(5)))
     verdict = numbers["verdicts"]["mish"]
     assert "1 candidate, 2 pairs" in verdict["text"] and "two pairs of runs" in verdict["text"]
@@ -348,6 +349,8 @@ def test_no_activation_that_fails_more_often_is_recommended(tmp_path: Path, undr
         assert any("where it trains" in each and "3 of 5 runs did not" in each for each in numbers["recommendation"])
     assert numbers["failure_rates"]["mish"]["p"] == pytest.approx(stats.fisher_exact([[3, 2], [0, 5]]).pvalue)
     assert "Fisher's exact test against relu p = 0.17" in text
+    rates = numbers["failure_rates"]["mish"]
+    assert (rates["failed"], rates["diverged"]) == (3, 1)
     rows = Page(tmp_path / "report.html").text
     assert "3 of 5" in rows and "0 of 5" in rows and "15 % to 95 %" in rows
 
@@ -364,7 +367,7 @@ def test_a_finished_run_without_the_primary_metric_counts_as_failed(tmp_path: Pa
         writer.writerows(rows)
     edit_record(path.parent, lambda record: record["last_epoch"].__setitem__("metrics/mAP50-95", None))
     text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(3)))
-    assert numbers["failed"] == {"relu": [0, 3], "mish": [1, 3]}
+    assert numbers["failed"] == {"relu": [0, 3, 0], "mish": [1, 3, 1]}
     assert text.startswith("FAILED: 1 of 3 mish runs failed (seed 1: finished without mAP50-95")
 
 
