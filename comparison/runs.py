@@ -152,9 +152,11 @@ def read_rows(file: Path) -> tuple[dict[str, float | None], ...]:
 def activation_label(model: Mapping[str, Any]) -> str:
     """The label of the activations in a config's `model` section: one name, or one per part, or one per stage.
 
-    It depends on what each activation layer gets, not on where the config says so.
+    It depends on what each activation layer gets, not on where the config says so. A Darknet network without `act` has
+    those of its cfg, and is labelled with the name of that file.
     """
-    parts = {part: _section(model, part).get("act") or model["act"] for part in PARTS}
+    default = model.get("act") or Path(model["cfg"]).name
+    parts = {part: _section(model, part).get("act") or default for part in PARTS}
     stages = {
         f"{part}.{name}": stage["act"]
         for part in PARTS

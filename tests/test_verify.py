@@ -9,6 +9,7 @@ import pytest
 
 import compare
 from engine.loggers.results_csv import write_rows
+from tests.models.darknet.cfgs import DETECTOR
 from tests.support.checkpoints import class_names, write_checkpoint, write_data
 from tests.support.scripts import run
 from tests.support.training import start
@@ -79,6 +80,19 @@ def test_changed_validation_images_are_found(runs: Path, copied: Path, capsys: p
         for image, content in kept.items():
             image.write_bytes(content)
     assert code == 1 and "DIFFERS" in lines[0] and "when scored again" in lines[0], lines
+
+
+def test_held_out_images_and_darknet_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_data(tmp_path, train=8)
+    (tmp_path / "x.cfg").write_text(DETECTOR)
+    brief = ("--epochs", 1, "--project", tmp_path / "runs")
+    assert start(data, *brief, "--name", "held-out", "--set", "train.holdout=0.5") == 0
+    assert start(data, *brief, "--name", "darknet", "--cfg", tmp_path / "x.cfg") == 0
+    for name in ("held-out", "darknet"):
+        code, lines = verify(tmp_path / "runs" / name, capsys)
+        assert code == 0 and lines[0].startswith(f"{name}: equal"), lines
+    change(tmp_path / "runs/darknet", 0, "metrics/AP50", 0.5)
+    assert verify(tmp_path / "runs/darknet", capsys)[0] == 1
 
 
 def test_runs_that_cannot_be_scored_are_named(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,8 @@ def test_equal_activations_have_equal_labels() -> None:
     written = {"act": {"name": "relu"}, "backbone": {"act": {"name": "mish"}}, "neck": {"act": {"name": "mish"}}}
     assert activation_label({**written, "head": {"act": {"name": "mish"}}}) == "mish"
     assert activation_label(written) == "backbone=mish,neck=mish,head=relu"
+    darknet = {"kind": "darknet", "cfg": "cfg/yolov4-tiny.cfg", "act": None, "head": {"act": None}}
+    assert activation_label(darknet) == "yolov4-tiny.cfg" and activation_label({**darknet, "act": "relu"}) == "relu"
     assert (
         activation_label({"act": {"name": "swish", "learnable": True, "beta": 1}}) == "swish(beta=1.0, learnable=true)"
     )
