@@ -22,7 +22,7 @@ from data.issues import count_issues, list_issues, summarize_issues, write_issue
 from data.loader import LoaderError, as_loader_error
 from engine.checkpoint import initial_weights, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from engine.contention import OtherProcesses
-from engine.diagnostics import IMAGES, Diagnostics, diagnose
+from engine.diagnostics import IMAGES, Diagnostics, diagnose, latency_ms
 from engine.energy import EnergyMeter
 from engine.evaluation.coco import write_ground_truth, write_predictions
 from engine.evaluation.evaluate import EvalResult, evaluate
@@ -251,8 +251,7 @@ class TrainingRun:
         plots.plot_evaluation(folder, result)
         write_predictions(folder / "predictions.json", result.predictions, result.truth)
         times, memory = dict(trainer.clock.total), max(row["peak_memory_mib"] for row in state.rows)
-        batch = max(map(len, self.val_loader.batches), default=0)  # the largest: images of one shape share a batch
-        speed = {"ms_per_image": result.speed["inference"], "imgsz": self.setup.imgsz, "batch": batch}
+        latency = latency_ms(trainer.eval_model, next(iter(self.val_loader)), amp_dtype=self.setup.device.amp_dtype)
         finish_run(
             folder,
             results=numbers,
@@ -260,7 +259,7 @@ class TrainingRun:
             last_epoch=state.rows[-1],
             times=times,
             peak_memory_mib=memory,
-            latency=speed,
+            latency={"ms_per_image": latency, "imgsz": self.setup.imgsz, "batch": 1},
             diagnostics=diagnostics,
             energy={"source": self.energy.source if self.energy is not None else "not measured"},
             **{

@@ -24,6 +24,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training without pictures, which take most of the time of a short run."""
+    from engine.pictures import plots
+
+    for name in ("plot_dataset", "plot_train_batch", "plot_results", "plot_evaluation"):
+        monkeypatch.setattr(plots, name, lambda *_: None)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small data set (shapes/, shapes.yaml) and the weights of an untrained detector (best.pt)."""

@@ -13,9 +13,12 @@ import pytest
 import compare
 from comparison import runner
 from comparison.plan import read_plan
+from comparison.scores import WEIGHTS
+from comparison.summary import PRIMARY
 from tests.comparison.made_runs import write_run
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
+from yolo import YOLO
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +40,8 @@ def command(*words: object) -> int:
 def test_a_real_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    data = write_data(tmp_path, train=8, val=3)
-    words = ["--acts", "relu", "mish", "--seeds", 2, "--data", data, *SMALL]
+    data = write_data(tmp_path, train=8, val=2, test=3)
+    words = ["--acts", "relu", "mish", "--seeds", 2, "--split", "test", "--data", data, *SMALL]
     assert command(*words) == 0
     folder = tmp_path / "runs/compare/exp"
     out, err = capfd.readouterr()
@@ -52,6 +55,13 @@ def test_a_real_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capf
         assert name == f"{act}-s{seed}" and record["results"] and (folder / f"logs/{name}.log").is_file()
     assert {path.name for path in folder.iterdir()} >= {"report.html", "report.json", "table.csv", "runs.csv"}
     assert "two seeds" in out
+
+    place = folder / "mish-s1"
+    scores = json.loads((place / "scores.json").read_text())
+    expected = YOLO(place / WEIGHTS, device="cpu").val(split="test", batch=1, workers=0, progress=False).stats
+    columns = {name: value if value >= 0 else None for name, value in expected.columns().items()}
+    assert scores["metrics"] == pytest.approx(columns) and PRIMARY in columns
+    assert scores["split"] == "test" and expected.images == 3
 
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*-s*/*")}
     (folder / "report.html").unlink()

@@ -31,6 +31,7 @@ def test_every_kind_is_planted(damaged: tuple[Path, dict[str, Planted]]) -> None
     assert all(set(planted.kinds) == set(KINDS) for planted in damaged[1].values())
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_training_and_check_report_the_same_issues(
     damaged: tuple[Path, dict[str, Planted]], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

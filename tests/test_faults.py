@@ -22,7 +22,7 @@ from tests.stress.kills import ROOT, differing
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run, tree
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
 OPTIONS = (
     *("--cfg", "yolo-mish.yaml", "--imgsz", 64, "--batch", 2, "--epochs", 2, "--workers", 0, "--seed", 3, "--no-amp"),

@@ -349,8 +349,8 @@ NOTES = {
         "process minus its size after the model was built. It is descriptive."
     ),
     "latency": (
-        "Inference latency is that of the trained network on the machine of the training, per image in batches of the "
-        "validation, not at batch 1; runs excluded from timing have none. It is descriptive."
+        "Inference latency is that of the trained network on the machine of the training, of one validation image "
+        "at batch 1, without NMS (median of 20); runs excluded from timing have none. It is descriptive."
     ),
     "correlation": (
         "Correlation: between the paired runs of a candidate and the baseline. Near 1, pairing by seed removes most"

@@ -8,6 +8,12 @@ import pytest
 from tests.comparison.made_runs import ACTS, GAINS, plan_of, report_of, write_comparison, write_failed, write_run
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figures: drawing takes most of the time of a report."""
+    monkeypatch.setattr("comparison.figures.draw", lambda *_: {})
+
+
 @pytest.fixture(scope="session")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four activations, five seeds; one run failed, one lacks a metric, two are excluded from timing."""

@@ -190,7 +190,7 @@ def test_a_failure_is_an_outcome() -> None:
     runs = runs_of(4)
     runs[1] = replace(runs[1], status="failed", rows=(), reason="loss is not finite")
     found = analyse(runs, plan_of(4))
-    assert found.exploratory == () and found.failed == {"relu": (0, 4), "mish": (1, 4), "silu": (0, 4)}
+    assert found.exploratory == () and found.failed == {"relu": (0, 4, 0), "mish": (1, 4, 0), "silu": (0, 4, 0)}
     assert found.verdicts["mish"].text.startswith("1 of 4 mish runs failed; completed runs only")
     assert set(values_of(found.primary, "mish")) == {1, 2, 3}
 

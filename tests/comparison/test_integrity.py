@@ -15,6 +15,8 @@ from comparison.report import report, write_report
 from comparison.runs import read_runs
 from tests.comparison.made_runs import declare, edit_record, plan_of, report_of, seal, write_comparison, write_run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 MAP = "metrics/mAP50-95"
 Rows = list[dict[str, Any]]
 

@@ -32,12 +32,6 @@ from tests.comparison.made_runs import (
 )
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No figures: drawing takes most of the time of a report."""
-    monkeypatch.setattr("comparison.figures.draw", lambda *_: {})
-
-
 def raw(folder: Path) -> dict[tuple[str, int], tuple[dict[str, Any], list[dict[str, str]]]]:
     """Finished runs by activation and seed: run.json and the rows of results.csv, as text."""
     found = {}

@@ -7,21 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import compare
 from comparison.runs import read_run, read_runs
 from comparison.scores import WEIGHTS, score_all, scores_seal
 from comparison.summary import PRIMARY
 from tests.comparison.made_runs import declare, edit_record, plan_of, report_of, write_comparison
-from tests.support.checkpoints import write_data
-from tests.support.scripts import run
-from yolo import YOLO
 
 ACTS = ("relu", "mish")
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comparison.figures.draw", lambda *_: {})
 
 
 @pytest.fixture
@@ -107,19 +98,3 @@ def test_the_split_belongs_to_the_plan() -> None:
         plan.merged(plan_of(ACTS, range(3)))
     with pytest.raises(ValueError, match="looks.*scored once"):
         plan_of(ACTS, range(3), split="test", interim=(2, 3))
-
-
-@pytest.mark.slow
-def test_the_scores_are_those_of_val_py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    data = write_data(tmp_path, train=8, val=2, test=3)
-    small = ["--imgsz", 64, "--batch", 4, "--workers", 0, "--amp", "off", "--epochs", 1, "--probe", 0]
-    words = ["--acts", "relu", "mish", "--seeds", 1, "--split", "test", "--data", data, "--project", tmp_path]
-    assert run(compare.main, "compare.py", *words, *small, "--device", "cpu") == 0
-    for act in ACTS:
-        place = tmp_path / "exp" / f"{act}-s0"
-        scores = json.loads((place / "scores.json").read_text())
-        expected = YOLO(place / WEIGHTS, device="cpu").val(split="test", batch=1, workers=0, progress=False)
-        columns = {name: value if value >= 0 else None for name, value in expected.stats.columns().items()}
-        assert scores["metrics"] == pytest.approx(columns) and PRIMARY in columns
-        assert scores["split"] == "test" and expected.stats.images == 3

@@ -81,11 +81,6 @@ def plan_of(arms: Mapping[str, Mapping[str, Any]], varies: Sequence[str], seeds:
 MOSAIC = {"augment.mosaic=1": {"augment.mosaic": 1}, "augment.mosaic=0": {"augment.mosaic": 0}}
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comparison.figures.draw", lambda *_: {})
-
-
 # ----------------------------------------------------------------------------------------------------- the command line
 
 
@@ -270,7 +265,7 @@ def test_mosaic_is_compared_by_training(tmp_path: Path, monkeypatch: pytest.Monk
         "--vary",
         "augment.mosaic=1,0",
         "--seeds",
-        2,
+        1,
         "--data",
         data,
         "--project",
@@ -278,7 +273,7 @@ def test_mosaic_is_compared_by_training(tmp_path: Path, monkeypatch: pytest.Monk
         "--set",
         "model.act=relu",
     ]
-    small = ["--imgsz", 64, "--batch", 4, "--workers", 0, "--amp", "off", "--epochs", 2, "--probe", 2]
+    small = ["--imgsz", 64, "--batch", 4, "--workers", 0, "--amp", "off", "--epochs", 1, "--probe", 0]
     assert run(compare.main, "compare.py", *words, *small) == 0
     numbers = json.loads((tmp_path / "exp" / "report.json").read_text())
     assert numbers["acts"] == ["augment.mosaic=1", "augment.mosaic=0"] and numbers["exploratory"] == []

@@ -80,6 +80,7 @@ def test_ground_truth_comes_from_the_arrays(voc):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
 def test_training_with_a_new_format(voc, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     split = {"images": voc.train.images, "annotations": voc.train.annotations, "format": "voc"}

@@ -9,7 +9,7 @@ import torch
 
 from configs.schema import load
 from core.types import Batch, Targets
-from engine.diagnostics import diagnose
+from engine.diagnostics import TIMED, WARM_UP, diagnose, latency_ms
 from engine.energy import EnergyMeter
 from models import build_model
 from models.blocks import ConvNormAct
@@ -100,3 +100,11 @@ def test_nvml_counts_millijoules_of_the_gpu_in_use(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="12-34"))
     meter = EnergyMeter(torch.device("cuda:0"))
     assert meter.source == "NVML" and asked == ["GPU-12-34"] and meter.joules() == 7.0
+
+
+def test_the_latency_is_that_of_single_images() -> None:
+    model = build_model(load("yolo-mish.yaml").model, names=["a", "b"], seed=0).train()
+    sizes: list[tuple[int, ...]] = []
+    with model.register_forward_pre_hook(lambda module, inputs: sizes.append(tuple(inputs[0].shape))):
+        assert latency_ms(model, batch_of(2)) > 0
+    assert sizes == [(1, 3, 64, 64)] * (WARM_UP + TIMED) and model.training

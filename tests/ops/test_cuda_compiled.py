@@ -56,7 +56,7 @@ MOST_OF_A_PASS = {
 }
 
 
-@pytest.mark.parametrize("architecture", build.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ["75", "90", "120"])
 def test_nvrtc_compiles_it_small(architecture, cache):
     try:
         path = build.nvrtc_image(architecture)
