@@ -5,20 +5,33 @@ from __future__ import annotations
 import io
 import os
 import struct
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from core.text import printable
 from data.limits import MAX_IMAGE_BYTES, MAX_PIXELS, MAX_PIXELS_PER_BYTE, MAX_PIXELS_UNCHECKED
 
 PNG = b"\x89PNG\r\n\x1a\n"
-OPENCV_FORMATS = ("BMP", "DIB", "JPEG", "PNG", "PPM", "WEBP")
+OPENCV_FORMATS = ("AVIF", "BMP", "DIB", "JPEG", "PNG", "PPM", "WEBP")
 EXIF_ORIENTATION = 0x0112
 # Tried by content, whatever the file name. Pillow knows forty more, some of which start another program (EPS) or have
 # not been tested with malicious files.
-FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# Files with one of these suffixes are images; of others the content decides.
+IMAGE_SUFFIXES = frozenset((
+    ".avif", ".bmp", ".dib", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo",
+    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+))  # fmt: skip
+# Cameras' raw files, in which Pillow would find the small preview.
+RAW_SUFFIXES = frozenset((
+    ".arw", ".cr2", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw",
+))  # fmt: skip
+# Usual company of images, not worth a word.
+COMPANIONS = frozenset(("classes.txt", "notes.json", "desktop.ini", "thumbs.db"))
 # Exceptions that Pillow's decoders raise for damaged files.
 DAMAGE = (
     OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, LookupError, AttributeError,
@@ -43,6 +56,49 @@ class ImageError(ValueError):
         super().__init__(what)
         self.kind = kind
         self.what = what
+
+
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Whether an existing file is taken for an image: by its suffix, by its content where the suffix says nothing."""
+    suffix = Path(path).suffix.lower()
+    if suffix in IMAGE_SUFFIXES or suffix in RAW_SUFFIXES:
+        return suffix in IMAGE_SUFFIXES
+    try:
+        with Image.open(path, formats=FORMATS):  # reads the header only
+            return True
+    except Image.DecompressionBombError:
+        return True  # refused with its reason where it is read
+    except DAMAGE:
+        return False
+
+
+def split_images(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """The images among paths, and the other files that are worth a word, both in the order given.
+
+    Folders, hidden files, and the usual company of images (a.txt or a.xml beside a.jpg, classes.txt) are in neither.
+    """
+    files = [path for path in paths if not path.name.startswith(".") and path.is_file()]
+    images = [path for path in files if is_image(path)]
+    taken = set(images)
+    stems = {path.with_suffix("") for path in images}
+    others = [
+        path
+        for path in files
+        if path not in taken and path.with_suffix("") not in stems and path.name.lower() not in COMPANIONS
+    ]
+    return images, others
+
+
+def list_images(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
+    """`split_images` of all files below a folder, each sorted by path."""
+    return split_images(sorted(Path(folder).rglob("*")))
+
+
+def passed_over(others: Sequence[Path]) -> str:
+    """What to say about files that are no images: how many, and the first."""
+    if len(others) == 1:
+        return printable(f"1 file is not an image and was passed over: {others[0].name}")
+    return printable(f"{len(others)} files are not images and were passed over, such as {others[0].name}")
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
