@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from core.files import expand_user
-from data.image import read_image
+from data.image import ImageError, convert_image, decode_image, read_image
 from data.limits import (
     MAX_CAMERA_DIGITS,
     MAX_LIST_BYTES,
@@ -154,20 +154,38 @@ def _element(element: object, position: int, *, bgr: bool) -> _Item:
 
 
 def _array(value: object, position: int, *, bgr: bool) -> _Item:
-    """An array or PIL image as (H, W, 3) uint8 RGB."""
-    if isinstance(value, Image.Image):
-        return _Item("array", f"array {position}", np.asarray(value.convert("RGB")))
-    if not isinstance(value, np.ndarray):
+    """An array, Pillow image or the bytes of a file as (H, W, 3) uint8 RGB, by the rule of data/pixels.py."""
+    if isinstance(value, np.ndarray):
+        value = _checked(value, bgr=bgr)
+    elif not isinstance(value, Image.Image | bytes | bytearray):
         raise ValueError(
-            f"source: found {type(value).__name__}; expected a path, an address, a camera number, an array (H, W, 3) "
-            "uint8, a PIL image or a list of these"
+            f"source: found {type(value).__name__}; expected a path, an address, a camera number, an array (H, W, 3), "
+            "a PIL image, the bytes of an image file or a list of these"
         )
-    shaped = value.ndim == 2 or (value.ndim == 3 and value.shape[2] == 3)
-    if value.dtype != np.uint8 or not shaped or 0 in value.shape:
-        raise ValueError(f"source: found an array {value.shape} of {value.dtype}; expected (H, W, 3) or (H, W) uint8")
-    if value.ndim == 2:
-        value = np.repeat(value[:, :, None], 3, axis=2)
-    return _Item("array", f"array {position}", np.ascontiguousarray(value[:, :, ::-1] if bgr else value))
+    try:
+        pixels = decode_image(bytes(value)) if isinstance(value, bytes | bytearray) else convert_image(value)
+    except ImageError as error:
+        raise ValueError(f"source: {_described(value)} {position} {error}") from error
+    return _Item("array", f"array {position}", pixels)
+
+
+def _described(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape} of {value.dtype}, position"
+    return "image"
+
+
+def _checked(array: np.ndarray, *, bgr: bool) -> np.ndarray:
+    """An array of a shape and type that images have, in RGB order; ValueError for others."""
+    shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 2, 3, 4))
+    if array.dtype.kind not in "buif" or not shaped or 0 in array.shape:
+        raise ValueError(
+            f"source: found an array {array.shape} of {array.dtype}; expected (H, W, 3) or (H, W), uint8 in RGB order, "
+            "also with an alpha channel, of 16 bits, or of floating-point numbers from 0 to 1"
+        )
+    if bgr and array.ndim == 3 and array.shape[2] >= 3:
+        return np.concatenate([array[:, :, 2::-1], array[:, :, 3:]], axis=2)
+    return array
 
 
 def _find(source: str) -> list[_Item]:

@@ -230,10 +230,12 @@ def convert_split(source: Source, split: str, *, progress: bool = True) -> tuple
         _require_inside(path, source.root)
         name = path.resolve().relative_to(source.root).as_posix()
         try:
-            width, height = verify_image(path)
+            width, height, fault = verify_image(path)
         except ImageError as error:
             issues.append(Issue(name, error.kind, error.what, split))
             continue
+        if fault:
+            issues.append(Issue(name, "truncated", fault, split))
         images.append({"id": len(images) + 1, "file_name": name, "width": width, "height": height})
         labels = label_path(path)
         if not labels.is_file():
