@@ -72,6 +72,21 @@ def is_image(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def starts_like_an_image(data: bytes) -> bool:
+    """Whether the first bytes of a file are those of an image in one of FORMATS."""
+    Image.init()
+    tests = [Image.OPEN[name][1] for name in FORMATS if name != "DIB"]  # DIB has no signature
+    return any(test is not None and test(data[:16]) is True for test in tests)
+
+
+def is_animation(file: str | os.PathLike[str] | bytes) -> bool:
+    """Whether a file, by its path or bytes, is a GIF with more than one picture, which is a video to detection."""
+    stream = io.BytesIO(file) if isinstance(file, bytes) else file
+    with contextlib.suppress(*DAMAGE), Image.open(stream, formats=["GIF"]) as picture:
+        return bool(getattr(picture, "is_animated", False))
+    return False
+
+
 def split_images(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """The images among paths, and the other files that are worth a word, both in the order given.
 

@@ -16,6 +16,7 @@ import struct
 import numpy as np
 from PIL import Image, ImageCms
 
+DECODING_VERSION = 2  # raise it with every change of the rule: cached images and verifications of another are made anew
 EXIF_ORIENTATION = 0x0112
 # Transposition by EXIF orientation 2 to 8, on arrays (H, W, 3).
 UPRIGHT = {

@@ -15,6 +15,7 @@ from data.annotations import Annotations
 from data.cache_dir import cache_folder
 from data.image import ImageError, verify_image
 from data.issues import Issue, refuse
+from data.pixels import DECODING_VERSION
 
 MIN_CACHED_IMAGES = 1000  # fewer are decoded again in seconds
 
@@ -30,7 +31,7 @@ def verify_images(annotations: Annotations, *, strict: bool = False, progress: b
     """
     cached, known = None, np.zeros((len(annotations), 4), np.int64)
     if len(annotations) >= MIN_CACHED_IMAGES:
-        cached = cache_folder(annotations.source) / f"verified-{annotations.sha256[:32]}.npy"
+        cached = cache_folder(annotations.source) / f"verified-{DECODING_VERSION}-{annotations.sha256[:32]}.npy"
         known = _read_known(cached, len(annotations))
     title = f"checking images of {os.path.basename(annotations.source)}"
     show = progress and len(annotations) >= 200
