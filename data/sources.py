@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.arguments import whole
 from data.image import decode_image, read_image
 from data.source_items import ImageLike, Item, array_item, element_item, find_items, unique_name
 from data.video import UnreadableError, open_camera, open_file, open_stream, read_pictures
@@ -105,8 +106,7 @@ def open_source(source: ImageLike | int | Sequence[ImageLike], *, bgr: bool = Fa
     of a video.
     Raises FileNotFoundError or ValueError that names the source, what was found, and what is accepted.
     """
-    if vid_stride < 1:
-        raise ValueError(f"vid_stride: found {vid_stride}; expected a whole number of at least 1")
+    vid_stride = whole("vid_stride", vid_stride, 1)
     if isinstance(source, list | tuple):
         if not source:
             raise ValueError("source: the list is empty; expected paths, arrays or PIL images")
