@@ -1,7 +1,8 @@
 """Detect objects in images: ``python detect.py --weights runs/train/exp/weights/best.pt --source image.jpg``.
 
-The source is an image, a folder, a quoted glob pattern, a video, a camera number, a stream URL (rtsp://, http://, ...)
-or a .txt file with one path per line. Images and videos with the detections drawn in are written to runs/detect/exp*/.
+The source is an image, a folder, a quoted glob pattern, a video, a camera number, the URL of an image or stream (http://,
+rtsp://, ...) or a .txt file with one path or image URL per line. Images and videos with the detections drawn in are
+written to runs/detect/exp*/.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     parser = Parser(prog="detect.py", description=__doc__)
     add = parser.add_argument
     add_weights_flags(parser)
-    add("--source", metavar="SOURCE", help="image, folder, 'glob', video, camera number, stream URL or list (.txt)")
+    add("--source", metavar="SOURCE", help="image, folder, 'glob', video, camera number, URL or list (.txt)")
     add("--conf", "--conf-thres", type=float, default=PredictOptions.conf, help="confidence threshold")
     add("--max-det", type=int, default=PredictOptions.max_det, help="maximum number of detections per image")
     add("--classes", nargs="+", metavar="CLASS", help="detect these classes only, by number or name")

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from configs.loading import CONFIGS
 from configs.schema import Config, Data, load
+from core.arguments import ImageSize, as_list, given, shown, to_number
 from core.device import pick_device, synchronize
 from core.geometry import Geometry
-from core.options import EvalKeywords, EvalOptions, NmsOptions, PredictKeywords, PredictOptions
+from core.options import Classes, EvalKeywords, EvalOptions, NmsOptions, PredictKeywords, PredictOptions
 from core.types import Detections
 from data import build_eval_loader, load_dataset
 from data.names import find_names
@@ -50,7 +51,7 @@ class YOLO:
         *,
         cfg: str | os.PathLike | None = None,
         names: str | os.PathLike | None = None,
-        device: str | None = None,
+        device: str | int | torch.device | None = None,
         half: bool = False,
         fuse: bool = True,
     ) -> None:
@@ -61,7 +62,9 @@ class YOLO:
         N. ``half``: compute in fp16, on a GPU only. ``fuse``: fold batch norms into the convolutions. Raises
         FileNotFoundError or ValueError for a missing or invalid file or an unavailable device.
         """
-        self.device, self.device_text = pick_device(device or "auto")
+        self.device, self.device_text = pick_device("auto" if device is None else str(device))
+        if not isinstance(weights, str | os.PathLike):
+            raise ValueError(f"weights: found {shown(weights)}, expected the path of a checkpoint or Darknet .weights")
         if half and self.device.type == "cpu":
             raise ValueError("half: fp16 needs a GPU, and the device is the CPU; leave it out")
         self.weights = Path(weights)
@@ -134,12 +137,14 @@ class YOLO:
         Keyword arguments, with their defaults in core.options.PredictOptions:
 
         - ``conf``: confidence threshold; ``iou``: NMS IoU threshold; ``max_det``: maximum detections per image
-        - ``classes``: detect these classes only, by number or name; ``agnostic``: apply NMS across classes
-        - ``imgsz``: long side of the network input in pixels, by default that of training
+        - ``classes``: detect these classes only, one or several, by number or name; ``agnostic``: apply NMS across
+          classes
+        - ``imgsz``: long side of the network input in pixels, or (height, width); by default that of training
         - ``rect``: pad images to a multiple of the stride instead of a square
         - ``batch``: batch size; does not change the results
         - ``bgr``: arrays are in OpenCV's channel order
 
+        None stands for the default of each. Raises ValueError for a value of another type or out of range.
         A camera or stream has no end; use ``stream`` for it.
         """
         frames = source if isinstance(source, Source) else open_source(source, bgr=bgr)
@@ -149,7 +154,8 @@ class YOLO:
 
     def stream(self, source: Any, *, bgr: bool = False, **options: Unpack[PredictKeywords]) -> Iterator[Result]:
         """Yield the results of ``predict`` one by one, with at most ``batch`` images in memory."""
-        predictor = _Predictor(self, PredictOptions(**options))
+        chosen = given("predict", options, PredictKeywords.__annotations__)
+        predictor = _Predictor(self, PredictOptions(**chosen))
         return predictor.run(source if isinstance(source, Source) else open_source(source, bgr=bgr))
 
     def val(
@@ -162,7 +168,7 @@ class YOLO:
 
         - ``split``: val, test or train
         - ``conf``: confidence threshold; ``iou``: NMS IoU threshold; ``max_det``: maximum detections per image
-        - ``imgsz``: long side of the network input in pixels, by default that of training
+        - ``imgsz``: long side of the network input in pixels, or (height, width); by default that of training
         - ``rect``: pad images to a multiple of the stride instead of a square
         - ``batch``: batch size; does not change the numbers; ``workers``: data loader processes
         - ``single_cls``: treat all classes as one, by default as in training
@@ -171,7 +177,7 @@ class YOLO:
 
         Raises ValueError if the classes of the data are not those of the weights.
         """
-        chosen = EvalOptions(**options)
+        chosen = EvalOptions(**given("val", options, EvalKeywords.__annotations__))
         nms = self.nms_options(chosen, multi_label=True)
         imgsz = self.input_size(chosen.imgsz)
         single = self.config.train.single_cls if chosen.single_cls is None else chosen.single_cls
@@ -208,6 +214,8 @@ class YOLO:
 
     def _data(self, data: str | os.PathLike | None) -> Data:
         if data is not None:
+            if not isinstance(data, str | os.PathLike):
+                raise ValueError(f"data: found {shown(data)}, expected the path of a data YAML")
             return load(CONFIGS / "yolo.yaml", {"data": os.fspath(data)}).data
         if self.names_from is not None:
             raise ValueError(f"{self.weights}: Darknet weights do not name the data they were trained on; give --data")
@@ -238,32 +246,38 @@ class YOLO:
                 raise ValueError(f"{message}; class {place} is {found!r} in the data and {expected!r} in the weights")
         raise ValueError(f"{message}; expected the same names in the same order")
 
-    def labels(self, classes: Sequence[int | str] | None) -> list[int] | None:
-        """Class numbers of classes given by number or name; raises ValueError for an unknown one."""
+    def labels(self, classes: Classes | None) -> list[int] | None:
+        """Class numbers of one or several classes given by number or name; raises ValueError for an unknown one."""
         if classes is None:
             return None
-        labels = []
-        for wanted in classes:
-            if isinstance(wanted, str) and wanted in self.names:
-                labels.append(self.names.index(wanted))
-            elif str(wanted).isdecimal() and int(wanted) < len(self.names):
-                labels.append(int(wanted))
-            else:
-                known = ", ".join(f"{k} {name}" for k, name in enumerate(self.names[:20]))
-                more = f", ... ({len(self.names)} in all)" if len(self.names) > 20 else ""
-                raise ValueError(f"classes: found {wanted!r}, expected one of {known}{more}")
+        labels = [label for wanted in as_list(classes) for label in self._labels_of(wanted)]
         if not labels:
             raise ValueError("classes: an empty list; expected numbers or names, or None for all classes")
-        return labels
+        return list(dict.fromkeys(labels))
 
-    def input_size(self, imgsz: int | None) -> int:
-        """The long side of the input, by default that of training; ValueError if it is no multiple of the stride."""
+    def _labels_of(self, wanted: object) -> list[int]:
+        """All classes of a name, or the class of a number, which may be text; "0,2" is both."""
+        if isinstance(wanted, str) and wanted in self.names:
+            return [label for label, name in enumerate(self.names) if name == wanted]
+        if isinstance(wanted, str) and "," in wanted:
+            return [label for part in wanted.split(",") for label in self._labels_of(part.strip())]
+        number = float(wanted) if isinstance(wanted, str) and wanted.isdecimal() else to_number(wanted)
+        if number is not None and number == int(number) and 0 <= number < len(self.names):
+            return [int(number)]
+        known = ", ".join(f"{k} {name}" for k, name in enumerate(self.names[:20]))
+        more = f", ... ({len(self.names)} in all)" if len(self.names) > 20 else ""
+        raise ValueError(f"classes: found {shown(wanted)}, expected one of {known}{more}")
+
+    def input_size(self, imgsz: ImageSize | None) -> ImageSize:
+        """The size of the input, by default that of training; ValueError if it is no multiple of the stride."""
         size = self.imgsz if imgsz is None else imgsz
         stride = self.model.stride
-        if size % stride or not 0 < size <= MAX_IMGSZ:
-            near = min(max(stride, (size + stride // 2) // stride * stride), MAX_IMGSZ)
+        sides = size if isinstance(size, tuple) else (size,)
+        if any(side % stride or not 0 < side <= MAX_IMGSZ for side in sides):
+            near = [min(max(stride, (side + stride // 2) // stride * stride), MAX_IMGSZ) for side in sides]
+            found, such = (" ".join(map(str, numbers)) for numbers in (sides, near))
             raise ValueError(
-                f"imgsz: found {size}, expected a multiple of the stride {stride} up to {MAX_IMGSZ}, such as {near}"
+                f"imgsz: found {found}, expected a multiple of the stride {stride} up to {MAX_IMGSZ}, such as {such}"
             )
         return size
 

@@ -12,7 +12,6 @@ import io
 import math
 import re
 import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from comparison import wording
 from comparison.summary import PRIMARY, LearningCurve, Metric, Outcome, Summary, TimingRow, TuningSummary
 from core.files import replacing
+from core.fonts import save_figure
 
 INK, FAINT, MUTED = "#1b1f24", "#c9ced6", "#6e7681"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d46", "#7f7f7f")
@@ -179,9 +179,8 @@ def save(figures: Mapping[str, Figure], folder: Path) -> None:
     for old in folder.glob("*.png"):
         old.unlink()
     for name, figure in figures.items():
-        with replacing(folder / f"{name}.png") as file, matplotlib.rc_context(STYLE), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box
-            figure.savefig(file, format="png", facecolor="white")
+        with replacing(folder / f"{name}.png") as file, matplotlib.rc_context(STYLE):
+            save_figure(figure, file, format="png", facecolor="white")
 
 
 # ---------------------------------------------------------------------------------------------- differences and ratios
@@ -580,9 +579,8 @@ def inline_svg(figure: Figure, key: str, *, words: str) -> str:
     `words`: the text for screen readers.
     """
     text = io.StringIO()
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with matplotlib.rc_context(STYLE):
+        save_figure(figure, text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

@@ -240,9 +240,31 @@ def add_weights_flags(parser: argparse.ArgumentParser) -> None:
         help="class names for a Darknet .weights, one per line; default: a .names file beside it, or COCO's",
     )
     add(
-        "--imgsz", "--img", "--img-size", type=int, metavar="PIXELS", help="input size (long side); default: as trained"
+        "--imgsz",
+        "--img",
+        "--img-size",
+        type=int,
+        nargs="+",
+        action=_Size,
+        metavar="PIXELS",
+        help="input size: long side, or height and width; default: as trained",
     )
     add("--iou", "--iou-thres", type=float, help="NMS IoU threshold; default: 0.7, for a Darknet network 0.45")
+
+
+class _Size(argparse.Action):
+    """One or two whole numbers, a single one not as a list."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if len(values) > 2:
+            parser.error(f"{option_string}: found {len(values)} numbers, expected the long side, or height and width")
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
 
 
 def require_weights(parser: argparse.ArgumentParser, weights: str | None) -> str:

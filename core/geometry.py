@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import torch
 
+from core.arguments import ImageSize
+
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 PADDING_GREY = 114
 
@@ -66,30 +68,33 @@ def resize(image: np.ndarray, width: int, height: int, *, smooth: bool = True) -
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def fit(width: int, height: int, size: int) -> tuple[int, int]:
-    """The (width, height) of an image scaled to a long side of `size`, aspect ratio kept to the nearest pixel."""
-    scale = size / max(width, height)
+def fit(width: int, height: int, size: ImageSize) -> tuple[int, int]:
+    """The (width, height) of an image scaled to a long side of `size`, or into (height, width).
+
+    The aspect ratio is kept to the nearest pixel.
+    """
+    scale = min(size[0] / height, size[1] / width) if isinstance(size, tuple) else size / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def letterbox(
     image: np.ndarray,
-    size: int,
+    size: ImageSize,
     *,
     fill: int = PADDING_GREY,
     rect_stride: int | None = None,
     original: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, Geometry]:
-    """Scale the long side to `size` and pad with gray to a square, the image centered.
+    """Scale the long side to `size` and pad with gray to a square, the image centered; or into `size` (height, width).
 
     With `rect_stride` each side is padded only to its next multiple of that stride.
     `original` is the (width, height) to which the geometry maps back, if `image` was already resized.
     """
-    if size <= 0:
+    if (min(size) if isinstance(size, tuple) else size) <= 0:
         raise ValueError(f"letterbox: size is {size}, expected a positive number of pixels")
     source_width, source_height = original if original is not None else (image.shape[1], image.shape[0])
     inner = fit(source_width, source_height, size)
-    outer = (size, size)
+    outer = (size[1], size[0]) if isinstance(size, tuple) else (size, size)
     if rect_stride is not None:
         outer = (math.ceil(inner[0] / rect_stride) * rect_stride, math.ceil(inner[1] / rect_stride) * rect_stride)
     return centred(image, inner, outer, fill=fill, original=original)

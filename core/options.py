@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypedDict
 
+from core.arguments import ImageSize, fraction, image_size, switch, whole
+
+Classes = int | str | Sequence[int | str]  # numbers or names
 MAX_WORKERS = 1024
 
 
@@ -26,11 +30,7 @@ class NmsOptions:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a threshold outside 0..1 or a number of detections below 1."""
-        for name, value in (("conf", self.conf), ("iou", self.iou)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}: found {value}, expected a number from 0 to 1")
-        if self.max_det < 1:
-            raise ValueError(f"max_det: found {self.max_det}, expected a whole number from 1 on")
+        _convert(self, conf=fraction, iou=fraction, max_det=partial(whole, low=1))
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class PredictOptions:
     conf: float = 0.25
     iou: float | None = None  # None: the usual value for this kind of network
     max_det: int = 300
-    classes: Sequence[int | str] | None = None
-    imgsz: int | None = None  # None: the size the network was trained at
+    classes: Classes | None = None
+    imgsz: ImageSize | None = None  # None: the size the network was trained at
     batch: int = 1
     rect: bool = True
     agnostic: bool = False
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a batch size below 1."""
-        _require_range("batch", self.batch, 1, None)
+        """Raise ValueError for a value of another type or out of range."""
+        _convert(self, imgsz=image_size, batch=partial(whole, low=1), rect=switch, agnostic=switch)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class EvalOptions:
 
     split: str = "val"
     batch: int = 16
-    imgsz: int | None = None  # None: the size the network was trained at
+    imgsz: ImageSize | None = None  # None: the size the network was trained at
     conf: float = 0.001  # low, as COCO's precision-recall curves need it
     iou: float | None = None  # None: the usual value for this kind of network
     max_det: int = 300
@@ -67,9 +67,9 @@ class EvalOptions:
     strict_data: bool = False
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a batch size below 1 or a number of workers out of range."""
-        _require_range("batch", self.batch, 1, None)
-        _require_range("workers", self.workers, 0, MAX_WORKERS)
+        """Raise ValueError for a value of another type or out of range."""
+        _convert(self, imgsz=image_size, batch=partial(whole, low=1), workers=partial(whole, low=0, high=MAX_WORKERS))
+        _convert(self, rect=switch, single_cls=switch, strict_data=switch)
 
 
 class PredictKeywords(TypedDict, total=False):
@@ -78,8 +78,8 @@ class PredictKeywords(TypedDict, total=False):
     conf: float
     iou: float | None
     max_det: int
-    classes: Sequence[int | str] | None
-    imgsz: int | None
+    classes: Classes | None
+    imgsz: ImageSize | None
     batch: int
     rect: bool
     agnostic: bool
@@ -90,7 +90,7 @@ class EvalKeywords(TypedDict, total=False):
 
     split: str
     batch: int
-    imgsz: int | None
+    imgsz: ImageSize | None
     conf: float
     iou: float | None
     max_det: int
@@ -100,7 +100,9 @@ class EvalKeywords(TypedDict, total=False):
     strict_data: bool
 
 
-def _require_range(name: str, value: int, low: int, high: int | None) -> None:
-    if value < low or (high is not None and value > high):
-        limits = f"{low} on" if high is None else f"{low} to {high}"
-        raise ValueError(f"{name}: found {value}, expected a whole number from {limits}")
+def _convert(options: object, **checks: Callable[[str, object], object]) -> None:
+    """Replace each value that is not None by what its check makes of (name, value); ValueError if that refuses it."""
+    for name, check in checks.items():
+        value = getattr(options, name)
+        if value is not None:
+            object.__setattr__(options, name, check(name, value))

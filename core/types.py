@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from core.arguments import ImageSize
 from core.geometry import Geometry
 from core.options import NmsOptions
 
@@ -113,9 +114,9 @@ class DetectorModel(nn.Module, ABC):
 
     @abstractmethod
     def preprocess(
-        self, image: np.ndarray, size: int, *, rect: bool = False, original: tuple[int, int] | None = None
+        self, image: np.ndarray, size: ImageSize, *, rect: bool = False, original: tuple[int, int] | None = None
     ) -> tuple[np.ndarray, Geometry]:
-        """An image (H, W, 3) uint8 RGB as network input with a long side of `size`, and its geometry."""
+        """An image (H, W, 3) uint8 RGB as network input and its geometry; `size`: long side, or (height, width)."""
 
     @abstractmethod
     def loss(self, outputs: Outputs, targets: Targets) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

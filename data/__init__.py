@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from core.arguments import ImageSize
 from core.files import path_exists
 from core.geometry import Geometry
 from core.text import did_you_mean
@@ -112,7 +113,7 @@ def build_train_loader(
 def build_eval_loader(
     annotations: Annotations,
     *,
-    imgsz: int,
+    imgsz: ImageSize,
     batch: int,
     preprocess: Callable[..., tuple[np.ndarray, Geometry]],
     workers: int = 0,

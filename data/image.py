@@ -1,39 +1,44 @@
-"""Decoding of common image formats into uint8 RGB (H, W, 3), as an image viewer displays them."""
+"""Image files: which files are images, and their pixels as uint8 RGB (H, W, 3)."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-import struct
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
+from core.text import printable
 from data.limits import MAX_IMAGE_BYTES, MAX_PIXELS, MAX_PIXELS_PER_BYTE, MAX_PIXELS_UNCHECKED
+from data.pixels import DAMAGE, RangeError, array_rgb, orientation, picture_rgb, to_bytes, upright
 
 PNG = b"\x89PNG\r\n\x1a\n"
-OPENCV_FORMATS = ("BMP", "DIB", "JPEG", "PNG", "PPM", "WEBP")
-EXIF_ORIENTATION = 0x0112
+TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+JPEG_END = b"\xff\xd9"
+OPENCV_FORMATS = ("BMP", "DIB", "JPEG", "PNG", "WEBP")
 # Tried by content, whatever the file name. Pillow knows forty more, some of which start another program (EPS) or have
 # not been tested with malicious files.
-FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-# Exceptions that Pillow's decoders raise for damaged files.
-DAMAGE = (
-    OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, LookupError, AttributeError,
-    RuntimeError, ZeroDivisionError, struct.error,
-)  # fmt: skip
-# Transposition by EXIF orientation 2 to 8, on arrays (H, W, 3).
-UPRIGHT = {
-    2: lambda image: image[:, ::-1],
-    3: lambda image: image[::-1, ::-1],
-    4: lambda image: image[::-1],
-    5: lambda image: image.transpose(1, 0, 2),
-    6: lambda image: np.rot90(image, -1),
-    7: lambda image: image.transpose(1, 0, 2)[::-1, ::-1],
-    8: lambda image: np.rot90(image, 1),
-}
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# Files with one of these suffixes are images; of others the content decides.
+IMAGE_SUFFIXES = frozenset((
+    ".avif", ".bmp", ".dib", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo",
+    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+))  # fmt: skip
+# Cameras' raw files, in which Pillow would find the small preview.
+RAW_SUFFIXES = frozenset((
+    ".arw", ".cr2", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw",
+))  # fmt: skip
+# Usual company of images, not worth a word.
+COMPANIONS = frozenset(("classes.txt", "notes.json", "desktop.ini", "thumbs.db"))
+# Of the rows of a JPEG that ends early, in training and evaluation: objects may lie in the missing part.
+MAX_MISSING = 0.1
+OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 class ImageError(ValueError):
@@ -45,8 +50,74 @@ class ImageError(ValueError):
         self.what = what
 
 
+class Verified(NamedTuple):
+    """What was found out about an image that can be used."""
+
+    width: int  # after EXIF rotation
+    height: int
+    fault: str | None = None  # of an image that is used although a part of it is missing
+
+
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Whether an existing file is taken for an image: by its suffix, by its content where the suffix says nothing."""
+    suffix = Path(path).suffix.lower()
+    if suffix in IMAGE_SUFFIXES or suffix in RAW_SUFFIXES:
+        return suffix in IMAGE_SUFFIXES
+    try:
+        with Image.open(path, formats=FORMATS):  # reads the header only
+            return True
+    except Image.DecompressionBombError:
+        return True  # refused with its reason where it is read
+    except DAMAGE:
+        return False
+
+
+def starts_like_an_image(data: bytes) -> bool:
+    """Whether the first bytes of a file are those of an image in one of FORMATS."""
+    Image.init()
+    tests = [Image.OPEN[name][1] for name in FORMATS if name != "DIB"]  # DIB has no signature
+    return any(test is not None and test(data[:16]) is True for test in tests)
+
+
+def is_animation(file: str | os.PathLike[str] | bytes) -> bool:
+    """Whether a file, by its path or bytes, is a GIF with more than one picture, which is a video to detection."""
+    stream = io.BytesIO(file) if isinstance(file, bytes) else file
+    with contextlib.suppress(*DAMAGE), Image.open(stream, formats=["GIF"]) as picture:
+        return bool(getattr(picture, "is_animated", False))
+    return False
+
+
+def split_images(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """The images among paths, and the other files that are worth a word, both in the order given.
+
+    Folders, hidden files, and the usual company of images (a.txt or a.xml beside a.jpg, classes.txt) are in neither.
+    """
+    files = [path for path in paths if not path.name.startswith(".") and path.is_file()]
+    images = [path for path in files if is_image(path)]
+    taken = set(images)
+    stems = {path.with_suffix("") for path in images}
+    others = [
+        path
+        for path in files
+        if path not in taken and path.with_suffix("") not in stems and path.name.lower() not in COMPANIONS
+    ]
+    return images, others
+
+
+def list_images(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
+    """`split_images` of all files below a folder, each sorted by path."""
+    return split_images(sorted(Path(folder).rglob("*")))
+
+
+def passed_over(others: Sequence[Path]) -> str:
+    """What to say about files that are no images: how many, and the first."""
+    if len(others) == 1:
+        return printable(f"1 file is not an image and was passed over: {others[0].name}")
+    return printable(f"{len(others)} files are not images and were passed over, such as {others[0].name}")
+
+
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read an image file as uint8 RGB (H, W, 3), rotated by its EXIF tag, transparency on white, 16 bits scaled to 8.
+    """Read an image file as uint8 RGB (H, W, 3), by the rule of data/pixels.py.
 
     Raises ImageError (a ValueError) that describes the fault.
     """
@@ -56,28 +127,45 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 def decode_image(data: bytes) -> np.ndarray:
     """Decode the bytes of an image file, as read_image does; a truncated JPEG gives the part that is there."""
     header = _open(data)
-    orientation = _orientation(header)
     # OpenCV is faster, and correct for these. In other formats and damaged PNGs it trusts the lengths in the file.
-    if header.mode in ("L", "RGB") and header.format in OPENCV_FORMATS and _lengths_hold(data):
+    plain = header.mode in ("L", "RGB") and header.format in OPENCV_FORMATS and "transparency" not in header.info
+    if plain and not _is_deep(header) and _lengths_hold(data):
+        turned = orientation(header)
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if decoded is not None and decoded.shape[1::-1] == header.size:
-            image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
-            return np.ascontiguousarray(UPRIGHT[orientation](image)) if orientation in UPRIGHT else image
-    try:
-        return _by_pillow(header)
-    except DAMAGE as error:
-        raise ImageError("damaged", f"cannot be decoded: {_reason(error)}") from error
+            return upright(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), turned)
+    deep = _is_deep(header)
+    image = _pixels(_load(data, header)[0])
+    return _brightened(image, data) if deep and image.max() <= 15 else image
 
 
-def verify_image(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Decode an image file completely and return its (width, height) after EXIF rotation; ImageError if incomplete."""
-    header = _open(_read_bytes(path))
+def convert_image(image: Image.Image | np.ndarray) -> np.ndarray:
+    """A Pillow image or an array (see data.pixels.array_rgb) as read_image gives the same picture from a file.
+
+    Raises ImageError.
+    """
+    if isinstance(image, Image.Image):
+        data = _unread_bytes(image)
+        return _pixels(image) if data is None else decode_image(data)
     try:
-        header.load()
-    except DAMAGE as error:
-        raise ImageError("damaged", f"cannot be decoded: {_reason(error)}") from error
-    width, height = header.size
-    return (height, width) if _orientation(header) in (5, 6, 7, 8) else (width, height)
+        return array_rgb(image)
+    except RangeError as error:
+        raise ImageError("value-range", str(error)) from error
+
+
+def verify_image(path: str | os.PathLike[str]) -> Verified:
+    """Decode an image file completely; ImageError if it cannot be used, as a JPEG with over a tenth of it missing."""
+    data = _read_bytes(path)
+    picture, truncated = _load(data, _open(data))
+    missing = _missing_rows(picture) if truncated else 0.0
+    if missing > MAX_MISSING:
+        raise ImageError("damaged", f"ends early, the lower {missing:.0%} of the picture are missing")
+    if picture.mode not in ("L", "RGB"):
+        _pixels(picture)
+    width, height = picture.size
+    if orientation(picture) in (5, 6, 7, 8):
+        width, height = height, width
+    return Verified(width, height, "ends early; what is there is used" if truncated else None)
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -101,6 +189,9 @@ def _open(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageError("too-large", f"has more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
+        if data.startswith(TIFFS):
+            what = "is a TIFF of a kind that is not read; expected grey, RGB or RGBA of 8 or 16 bits, or grey floats"
+            raise ImageError("not-an-image", what) from error
         raise ImageError("not-an-image", "is not an image in a known format") from error
     except DAMAGE as error:
         raise ImageError("damaged", f"has a damaged header: {_reason(error)}") from error
@@ -126,28 +217,68 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _orientation(header: Image.Image) -> int:
+def _load(data: bytes, header: Image.Image) -> tuple[Image.Image, bool]:
+    """The picture with its pixels decoded, and whether it is a JPEG that ends early and was completed with grey."""
     try:
-        value = header.getexif().get(EXIF_ORIENTATION, 1)
-    except DAMAGE:
-        return 1  # the pixels may be fine even if the EXIF block is damaged
-    return value if isinstance(value, int) else 1
+        header.load()
+        return header, False
+    except DAMAGE as error:
+        if header.format in ("JPEG", "MPO"):
+            with contextlib.suppress(*DAMAGE):
+                completed = _open(data + JPEG_END)  # then libjpeg fills the rest
+                completed.load()
+                return completed, True
+        raise ImageError("damaged", f"cannot be decoded: {_reason(error)}") from error
 
 
-def _by_pillow(header: Image.Image) -> np.ndarray:
-    """Formats that OpenCV decodes incorrectly: transparency, palettes, CMYK, 16 and 32 bits per channel."""
-    orientation = _orientation(header)
-    if header.mode in ("I", "F") or header.mode.startswith("I;16"):
-        values = np.asarray(header).astype(np.float64)
-        # 16-bit grey spans 0..65535; an "I" image with values within a byte is an 8-bit image in a wide container.
-        if header.mode != "F" and (header.mode.startswith("I;16") or values.max(initial=0) > 255):
-            values = values / 257
-        grey = np.clip(np.nan_to_num(values).round(), 0, 255).astype(np.uint8)
-        image = np.repeat(grey[..., None], 3, axis=2)
-        return np.ascontiguousarray(UPRIGHT[orientation](image)) if orientation in UPRIGHT else image
-    upright = ImageOps.exif_transpose(header)
-    if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
-        layer = upright.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        upright = Image.alpha_composite(white, layer)
-    return np.ascontiguousarray(np.asarray(upright.convert("RGB")))
+def _pixels(picture: Image.Image) -> np.ndarray:
+    try:
+        return picture_rgb(picture)
+    except RangeError as error:
+        raise ImageError("value-range", str(error)) from error
+    except DAMAGE as error:
+        raise ImageError("damaged", f"cannot be decoded: {_reason(error)}") from error
+
+
+def _missing_rows(picture: Image.Image) -> float:
+    """The fraction of rows at the end of a picture that have one colour only, with which libjpeg fills."""
+    pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)
+    filled = (pixels == pixels[-1, -1]).all(axis=(1, 2))[::-1]
+    return 1.0 if filled.all() else int(np.argmin(filled)) / len(filled)
+
+
+def _is_deep(header: Image.Image) -> bool:
+    """Whether a picture, not decoded yet, has colours of 16 bits, of which Pillow and OpenCV give the upper 8."""
+    return header.mode == "RGB" and any(";16" in _raw_mode(tile) for tile in getattr(header, "tile", ()))
+
+
+def _raw_mode(tile: ImageFile._Tile) -> str:
+    return str(tile.args[0] if isinstance(tile.args, tuple) else tile.args)
+
+
+def _brightened(image: np.ndarray, data: bytes) -> np.ndarray:
+    """A picture whose colours have 16 bits, of which none of the upper 4 is used, with its full range of values."""
+    header = _open(data)
+    assert isinstance(header, ImageFile.ImageFile)
+    tiles = []
+    for tile in header.tile:  # with the bytes swapped, Pillow gives the lower 8 bits
+        raw = _raw_mode(tile)
+        swapped = raw[:-1] + OTHER_ORDER[raw[-1]]
+        tiles.append(tile._replace(args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped))
+    header.tile = tiles
+    return to_bytes(image.astype(np.uint16) * 256 + _pixels(header))
+
+
+def _unread_bytes(picture: Image.Image) -> bytes | None:
+    """The file of a Pillow image that nobody has changed or decoded yet, which is decoded like any file; else None."""
+    if not isinstance(picture, ImageFile.ImageFile) or not picture.tile or picture.fp is None:
+        return None
+    with contextlib.suppress(*DAMAGE):
+        place = picture.fp.tell()
+        picture.fp.seek(0)
+        data = picture.fp.read(MAX_IMAGE_BYTES)
+        picture.fp.seek(place)
+        header = _open(data)
+        same = (header.mode, header.size, 0) == (picture.mode, picture.size, picture.tell())
+        return data if same else None
+    return None

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from core.progress import map_in_threads
+from data.pixels import DECODING_VERSION
 
 MAX_AUTO_BYTES = 4 << 30
 MAX_AUTO_FRACTION = 0.25  # of the free memory
@@ -110,7 +111,7 @@ def disk_store(
 
     It is filled under another name and then renamed, so an interrupted process leaves no incomplete cache behind.
     """
-    name = f"images-{hashlib.sha256(repr(list(key)).encode()).hexdigest()[:32]}.bin"
+    name = f"images-{hashlib.sha256(repr([DECODING_VERSION, *key]).encode()).hexdigest()[:32]}.bin"
     path = folder / name
     folder.mkdir(parents=True, exist_ok=True)
     nbytes = int(np.asarray(shapes, np.int64).reshape(-1, 2).prod(axis=1).sum() * 3)

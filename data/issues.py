@@ -1,4 +1,4 @@
-"""Data issues: images and annotations that were skipped, one entry each, in the order of the files."""
+"""Data issues: images and annotations that are skipped or used in part, one entry each, in the order of the files."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ KINDS = {
     "not-an-image": "a file that is not an image in a known format",
     "damaged": "an image that cannot be decoded completely",
     "too-large": "an image with more pixels than are accepted",
+    "value-range": "an image with values of more than 8 bits whose range is unknown",
+    "truncated": "a JPEG that ends early, of which less than a tenth is missing; what is there is used",
     "wrong-size": "an image whose size differs from the annotation file",
 }
+USED = frozenset(("truncated",))  # kinds of which nothing is skipped
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,11 @@ class Issue:
 
 def summary(issues: Iterable[Issue]) -> str:
     """Counts by kind in one line, as in '3 skipped: 2 bad-box, 1 missing', or 'nothing skipped'."""
-    counts = Counter(issue.kind for issue in issues)
-    if not counts:
-        return "nothing skipped"
-    return f"{sum(counts.values())} skipped: " + ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    counts = sorted(Counter(issue.kind for issue in issues).items())
+    skipped, used = ([(kind, count) for kind, count in counts if (kind in USED) == use] for use in (False, True))
+    lists = [", ".join(f"{count} {kind}" for kind, count in chosen) for chosen in (skipped, used)]
+    text = f"{sum(count for _, count in skipped)} skipped: {lists[0]}" if skipped else "nothing skipped"
+    return f"{text}; used in part: {lists[1]}" if used else text
 
 
 def refuse(issues: Sequence[Issue]) -> None:
@@ -89,9 +93,17 @@ def count_issues(issues: Sequence[Mapping[str, str]]) -> dict[str, dict[str, int
 
 def summarize_issues(issues: Sequence[Mapping[str, str]]) -> str:
     """Counts by split and kind, as in '3 images or annotations skipped (train: 2 bad-box, 1 empty), ...'."""
-    parts = [
+    parts = []
+    for verb, use in (("skipped", False), ("used in part", True)):
+        chosen = [issue for issue in issues if (issue["kind"] in USED) == use]
+        if chosen:
+            noun = "image or annotation" if len(chosen) == 1 else "images or annotations"
+            parts.append(f"{len(chosen)} {noun} {verb} ({_by_split(chosen)})")
+    return f"{', '.join(parts)}, listed in {ISSUES_FILE}"
+
+
+def _by_split(issues: Sequence[Mapping[str, str]]) -> str:
+    return "; ".join(
         f"{split}: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}"
         for split, kinds in count_issues(issues).items()
-    ]
-    noun = "image or annotation" if len(issues) == 1 else "images or annotations"
-    return f"{len(issues)} {noun} skipped ({'; '.join(parts)}), listed in {ISSUES_FILE}"
+    )

@@ -18,3 +18,5 @@ MAX_LIST_BYTES = 64 << 20  # list file given as --source
 MAX_CAMERA_DIGITS = 4
 MAX_PATH_BYTES, MAX_PATH_PART_BYTES = 4095, 255
 MAX_STEM_BYTES = 200  # of names derived from a source; file systems allow 255, and a number and a suffix are added
+MAX_DOWNLOAD_BYTES = 256 << 20  # an image at an http address
+MAX_DOWNLOAD_SECONDS = 120

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
+from core.arguments import ImageSize
 from core.geometry import Geometry, fit, resize
 from data.annotations import Annotations
 from data.augment import LAYOUT, MIXUP, Augmentation, PhotometricAugment, stream
@@ -22,7 +23,7 @@ from data.image import ImageError, read_image
 from data.image_cache import ImageStore
 from data.mosaic import Tile, centre_place, lay_out, mosaic_places, random_pose
 
-Preprocess = Callable[[np.ndarray, int], tuple[np.ndarray, Geometry]]
+Preprocess = Callable[[np.ndarray, ImageSize], tuple[np.ndarray, Geometry]]
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class TrainSamples(Dataset):
 class EvalSamples(Dataset):
     """Samples for evaluation, each image preprocessed by the detector."""
 
-    def __init__(self, annotations: Annotations, *, imgsz: int, preprocess: Preprocess):
+    def __init__(self, annotations: Annotations, *, imgsz: ImageSize, preprocess: Preprocess):
         self.annotations, self.imgsz, self.preprocess = annotations, imgsz, preprocess
         self.store: ImageStore | None = None
         self.shapes: list[tuple[int, int]] = []  # (height, width) of each preprocessed image

@@ -1,38 +1,22 @@
-"""Inputs of detection (`--source`): image, folder, glob, video, webcam, stream, list file or arrays, read as frames.
+"""Inputs of detection (`--source`): image, folder, glob, video, webcam, address, list file or arrays, read as frames.
 
-Images are decoded by data/image.py, exactly as in training (EXIF rotation, grey, 16-bit, CMYK).
+Images are decoded by data/image.py, exactly as in training, wherever they come from.
 """
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from core.files import expand_user
-from data.image import read_image
-from data.limits import (
-    MAX_CAMERA_DIGITS,
-    MAX_LIST_BYTES,
-    MAX_PATH_BYTES,
-    MAX_PATH_PART_BYTES,
-    MAX_STEM_BYTES,
-)
+from core.arguments import whole
+from data.image import decode_image, read_image
+from data.source_items import ImageLike, Item, array_item, element_item, find_items, unique_name
 from data.video import UnreadableError, open_camera, open_file, open_stream, read_pictures
-
-IMAGE_SUFFIXES = (".bmp", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
-SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
-ACCEPTED = f"images ({' '.join(IMAGE_SUFFIXES)}), videos ({' '.join(VIDEO_SUFFIXES)}) or a list of them (.txt)"
-
-ImageLike = str | os.PathLike[str] | np.ndarray | Image.Image
+from data.web import fetch_image
 
 
 @dataclass(frozen=True)
@@ -54,16 +38,6 @@ class Frame:
         return self.image.shape[1], self.image.shape[0]
 
 
-@dataclass(frozen=True)
-class _Item:
-    """One file, camera, address or array of a source."""
-
-    kind: str  # image, video, camera, stream, array
-    path: str
-    array: np.ndarray | None = None
-    address: str = ""  # of a stream, with the password, which `path` omits: never written to files or messages
-
-
 class Source:
     """The frames of one or many items, in order; created by ``open_source``.
 
@@ -71,7 +45,7 @@ class Source:
     raises ValueError if no item can be read.
     """
 
-    def __init__(self, description: str, items: Sequence[_Item], *, vid_stride: int = 1) -> None:
+    def __init__(self, description: str, items: Sequence[Item], *, vid_stride: int = 1) -> None:
         self.description = description
         self.items = list(items)
         self.vid_stride = vid_stride
@@ -90,7 +64,7 @@ class Source:
         self.skipped.clear()
         taken: set[str] = set()
         for number, item in enumerate(self.items):
-            name = _unique_name(item, taken)
+            name = unique_name(item, taken)
             try:
                 yield from self._frames(item, number, name)
             except UnreadableError as error:
@@ -101,12 +75,12 @@ class Source:
         if self.items and len(self.skipped) == len(self.items):
             raise ValueError(f"source {self.description}: none of its {len(self.items)} files could be read")
 
-    def _frames(self, item: _Item, number: int, name: str) -> Iterator[Frame]:
+    def _frames(self, item: Item, number: int, name: str) -> Iterator[Frame]:
         if item.array is not None:
             yield Frame(item.array, name, item.path, number)
-        elif item.kind == "image":
+        elif item.kind in ("image", "download"):
             try:
-                image = read_image(item.path)
+                image = read_image(item.path) if item.kind == "image" else decode_image(_downloaded(item))
             except (ValueError, OSError) as error:
                 reason = str(error).removeprefix(f"{item.path}: ")
                 raise UnreadableError(reason or type(error).__name__) from error
@@ -124,168 +98,29 @@ class Source:
 def open_source(source: ImageLike | int | Sequence[ImageLike], *, bgr: bool = False, vid_stride: int = 1) -> Source:
     """Determine what ``source`` is and return its frames, which are decoded lazily.
 
-    ``source``: image or video file, folder (its images and videos by name, without subfolders), glob, camera number,
-    address of a stream, .txt file with one path per line (relative to the file's folder, else to the working folder),
-    array (H, W, 3) or (H, W) uint8 in RGB order (BGR, as in OpenCV, if ``bgr``), PIL image, or a sequence of files,
-    arrays and PIL images. ``vid_stride``: use every n-th frame of a video.
+    ``source``: image or video file, folder (its images and videos by name, without subfolders; other files are counted
+    on stderr), glob, camera number, http address of an image, address of a stream, .txt file with one path or http
+    address of an image per line (relative to the file's folder, else to the working folder), array (H, W, 3) or (H, W)
+    uint8 in RGB order (BGR, as in OpenCV, if ``bgr``) or of another type (see data/pixels.py), PIL image, bytes of an
+    image file, or a sequence of these except folders, globs, cameras and streams. ``vid_stride``: use every n-th frame
+    of a video.
     Raises FileNotFoundError or ValueError that names the source, what was found, and what is accepted.
     """
-    if vid_stride < 1:
-        raise ValueError(f"vid_stride: found {vid_stride}; expected a whole number of at least 1")
+    vid_stride = whole("vid_stride", vid_stride, 1)
     if isinstance(source, list | tuple):
         if not source:
             raise ValueError("source: the list is empty; expected paths, arrays or PIL images")
-        items = [_element(element, position, bgr=bgr) for position, element in enumerate(source)]
+        items = [element_item(element, position, bgr=bgr) for position, element in enumerate(source)]
         return Source(f"list of {len(items)}", items, vid_stride=vid_stride)
     if isinstance(source, bool) or not isinstance(source, str | os.PathLike | int):
-        return Source("array", [_array(source, 0, bgr=bgr)], vid_stride=vid_stride)
-    items = _find(str(source) if isinstance(source, int) else os.fspath(source))
+        return Source("array", [array_item(source, 0, bgr=bgr)], vid_stride=vid_stride)
+    items = find_items(str(source) if isinstance(source, int) else os.fspath(source))
     description = items[0].path if len(items) == 1 else str(source)
     return Source(description, items, vid_stride=vid_stride)
 
 
-def _element(element: object, position: int, *, bgr: bool) -> _Item:
-    if not isinstance(element, str | os.PathLike):
-        return _array(element, position, bgr=bgr)
-    path = _expanded(element)
-    if not path.is_file():
-        raise FileNotFoundError(f"source: element {position} of the list, {path}: no such file")
-    return _file(path)
-
-
-def _array(value: object, position: int, *, bgr: bool) -> _Item:
-    """An array or PIL image as (H, W, 3) uint8 RGB."""
-    if isinstance(value, Image.Image):
-        return _Item("array", f"array {position}", np.asarray(value.convert("RGB")))
-    if not isinstance(value, np.ndarray):
-        raise ValueError(
-            f"source: found {type(value).__name__}; expected a path, an address, a camera number, an array (H, W, 3) "
-            "uint8, a PIL image or a list of these"
-        )
-    shaped = value.ndim == 2 or (value.ndim == 3 and value.shape[2] == 3)
-    if value.dtype != np.uint8 or not shaped or 0 in value.shape:
-        raise ValueError(f"source: found an array {value.shape} of {value.dtype}; expected (H, W, 3) or (H, W) uint8")
-    if value.ndim == 2:
-        value = np.repeat(value[:, :, None], 3, axis=2)
-    return _Item("array", f"array {position}", np.ascontiguousarray(value[:, :, ::-1] if bgr else value))
-
-
-def _find(source: str) -> list[_Item]:
-    """The items of a source given as text."""
-    if not source.strip():
-        raise ValueError("source: empty; expected an image, folder, glob, video, camera number, address or list file")
-    if "\0" in source:
-        raise ValueError(f"source {source!r}: a path cannot contain zero bytes")
-    if source.lower().startswith(SCHEMES):
-        return [_Item("stream", re.sub(r"://[^/]*@", "://", source), address=source)]
-    path = _expanded(source)
-    if len(os.fsencode(path)) > MAX_PATH_BYTES or any(
-        len(os.fsencode(part)) > MAX_PATH_PART_BYTES for part in path.parts
-    ):
-        raise ValueError(f"source {source[:40]!r}...: longer than any valid path; expected {ACCEPTED}")
-    if path.is_dir():
-        return _folder(path)
-    if path.exists():
-        return _list(path) if path.suffix.lower() == ".txt" else [_file(path)]
-    if source.isascii() and source.isdigit() and len(source) <= MAX_CAMERA_DIGITS:
-        return [_Item("camera", source)]
-    if glob.has_magic(source):
-        return _glob(str(path))
-    if "://" in source:
-        raise ValueError(f"source {source}: unknown scheme; expected one of {', '.join(SCHEMES)}")
-    raise FileNotFoundError(
-        f"source {source}: no such file or folder; expected {ACCEPTED}, a folder, glob, camera number or stream address"
-    )
-
-
-def _expanded(text: str | os.PathLike[str]) -> Path:
-    try:
-        return expand_user(text)
-    except ValueError as error:
-        raise ValueError(f"source {error}") from error
-
-
-def _kind(path: Path) -> str | None:
-    suffix = path.suffix.lower()
-    return "image" if suffix in IMAGE_SUFFIXES else "video" if suffix in VIDEO_SUFFIXES else None
-
-
-def _file(path: Path) -> _Item:
-    kind = _kind(path)
-    if kind is None:
-        raise ValueError(f"source {path}: unknown suffix {path.suffix or '(none)'}; expected {ACCEPTED}")
-    return _Item(kind, str(path))
-
-
-def _known(paths: Sequence[Path]) -> list[_Item]:
-    return [_Item(kind, str(path)) for path in paths if (kind := _kind(path)) is not None and path.is_file()]
-
-
-def _folder(path: Path) -> list[_Item]:
-    paths = sorted(path.iterdir(), key=lambda entry: entry.name)
-    items = _known(paths)
-    if not items:
-        folders = sum(entry.is_dir() for entry in paths)
-        raise ValueError(
-            f"source {path}: {len(paths) - folders} files and {folders} subfolders, but no image "
-            f"or video directly in the folder; expected {ACCEPTED}"
-        )
-    return items
-
-
-def _glob(pattern: str) -> list[_Item]:
-    matches = sorted(glob.glob(pattern, recursive=True))
-    if not matches:
-        raise FileNotFoundError(f"source {pattern}: no file matches; quote the pattern in a shell")
-    items = _known([Path(match) for match in matches])
-    if not items:
-        raise ValueError(
-            f"source {pattern}: {len(matches)} matches, such as {matches[0]}, but none is accepted: {ACCEPTED}"
-        )
-    return items
-
-
-def _list(path: Path) -> list[_Item]:
-    """Read a list file: one path per line, relative to the file's folder or else to the working folder."""
-    if path.stat().st_size > MAX_LIST_BYTES:
-        raise ValueError(f"source {path}: a list of {path.stat().st_size} bytes; expected at most {MAX_LIST_BYTES}")
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"source {path}: not UTF-8 text; expected a list file with one path per line") from error
-    items, missing = [], []
-    for line in filter(None, lines):
-        if "\0" in line or line.lower().startswith(SCHEMES):
-            raise ValueError(f"source {path}: found {line[:80]!r}; expected paths of images and videos")
-        beside = path.parent / _expanded(line)
-        file = beside if beside.is_file() else Path(line)
-        if file.is_file():
-            items.append(_file(file))
-        else:
-            missing.append(line)
-    if missing:
-        raise FileNotFoundError(
-            f"source {path}: {len(missing)} of {len(items) + len(missing)} files are missing: "
-            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
-        )
-    if not items:
-        raise ValueError(f"source {path}: an empty list; expected one path of an image or video per line")
-    return items
-
-
-def _unique_name(item: _Item, taken: set[str]) -> str:
-    """A unique stem for the output files of an item: files of different folders may have the same name."""
-    if item.kind == "array":
-        stem = item.path.replace(" ", "_")
-    elif item.kind == "camera":
-        stem = f"camera_{item.path}"
-    else:
-        text = item.path.split("://")[-1] if item.kind == "stream" else Path(item.path).stem
-        safe = re.sub(r"[^\w.\- ()+,=@]", "_", text).strip(". ")
-        stem = safe.encode()[:MAX_STEM_BYTES].decode(errors="ignore") or "image"
-    name, number = stem, 1
-    while name in taken:
-        number += 1
-        name = f"{stem}_{number}"
-    taken.add(name)
-    return name
+def _downloaded(item: Item) -> bytes:
+    data = item.data if item.data is not None else fetch_image(item.address)
+    if data is None:
+        raise UnreadableError("is not an image; expected the address of an image")
+    return data

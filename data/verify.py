@@ -15,8 +15,12 @@ from data.annotations import Annotations
 from data.cache_dir import cache_folder
 from data.image import ImageError, verify_image
 from data.issues import Issue, refuse
+from data.pixels import DECODING_VERSION
 
 MIN_CACHED_IMAGES = 1000  # fewer are decoded again in seconds
+
+Row = tuple[int, int, int, int]
+UNUSABLE: Row = (0, 0, 0, 0)
 
 
 def verify_images(annotations: Annotations, *, strict: bool = False, progress: bool = True) -> Annotations:
@@ -27,13 +31,13 @@ def verify_images(annotations: Annotations, *, strict: bool = False, progress: b
     """
     cached, known = None, np.zeros((len(annotations), 4), np.int64)
     if len(annotations) >= MIN_CACHED_IMAGES:
-        cached = cache_folder(annotations.source) / f"verified-{annotations.sha256[:32]}.npy"
+        cached = cache_folder(annotations.source) / f"verified-{DECODING_VERSION}-{annotations.sha256[:32]}.npy"
         known = _read_known(cached, len(annotations))
     title = f"checking images of {os.path.basename(annotations.source)}"
     show = progress and len(annotations) >= 200
     results = list(map_in_threads(lambda i: _examine(annotations, i, known[i]), len(annotations), title, show=show))
-    issues = [result for result in results if isinstance(result, Issue)]
-    rows = np.array([[0, 0, 0, 0] if isinstance(result, Issue) else result for result in results], np.int64)
+    issues = [issue for _, issue in results if issue is not None]
+    rows = np.array([row for row, _ in results], np.int64)
     outside = _outside(annotations, rows[:, 2:])
     issues += outside.values()
     if strict:
@@ -41,7 +45,7 @@ def verify_images(annotations: Annotations, *, strict: bool = False, progress: b
     if cached is not None and not np.array_equal(rows, known):
         with contextlib.suppress(OSError), replacing(cached) as file:
             np.save(file, rows)
-    bad = [index for index, result in enumerate(results) if isinstance(result, Issue)]
+    bad = np.flatnonzero(rows[:, 2] == 0).tolist()
     if len(bad) == len(annotations):
         raise ValueError(
             f"{annotations.image_folder}: none of the {len(annotations)} images listed in {annotations.source} can "
@@ -74,25 +78,27 @@ def _place(annotations: Annotations, index: int) -> str:
     return f"{os.path.basename(annotations.source)}, image id {annotations.image_id(index)!r}"
 
 
-def _examine(annotations: Annotations, index: int, known: np.ndarray) -> Issue | tuple[int, int, int, int]:
-    """(bytes, modification time in ns, width, height) of a usable image, or its issue."""
+def _examine(annotations: Annotations, index: int, known: np.ndarray) -> tuple[Row, Issue | None]:
+    """(bytes, modification time in ns, width, height) of an image, zeros if it cannot be used, and its issue if any."""
     name, path = annotations.file_names[index], annotations.path(index)
     where = _place(annotations, index)
     try:
         status = os.stat(path)
         if known[2] and (status.st_size, status.st_mtime_ns) == (known[0], known[1]):
-            width, height = int(known[2]), int(known[3])
+            width, height, fault = int(known[2]), int(known[3]), None
         else:
-            width, height = verify_image(path)
+            width, height, fault = verify_image(path)
     except ImageError as error:
-        return Issue(name, error.kind, error.what, where)
+        return UNUSABLE, Issue(name, error.kind, error.what, where)
     except OSError as error:
-        return Issue(name, "missing", f"{path} cannot be read: {error.strerror}", where)
+        return UNUSABLE, Issue(name, "missing", f"{path} cannot be read: {error.strerror}", where)
     listed = tuple(annotations.sizes[index].tolist())
     if listed[0] and listed != (width, height):
         what = f"is {width} x {height} pixels after EXIF rotation, the annotation file says {listed[0]} x {listed[1]}"
-        return Issue(name, "wrong-size", what, where)
-    return status.st_size, status.st_mtime_ns, width, height
+        return UNUSABLE, Issue(name, "wrong-size", what, where)
+    if fault is not None:  # examined again the next time, for its issue
+        return (0, 0, width, height), Issue(name, "truncated", fault, where)
+    return (status.st_size, status.st_mtime_ns, width, height), None
 
 
 def _read_known(path: os.PathLike[str], count: int) -> np.ndarray:

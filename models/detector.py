@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from core.arguments import ImageSize
 from core.geometry import Geometry, letterbox
 from core.options import NmsOptions
 from core.types import Detections, DetectorModel, Targets
@@ -75,9 +76,12 @@ class Detector(DetectorModel):
         return self.head(self.neck(self.backbone(images)))
 
     def preprocess(
-        self, image: np.ndarray, size: int, *, rect: bool = False, original: tuple[int, int] | None = None
+        self, image: np.ndarray, size: ImageSize, *, rect: bool = False, original: tuple[int, int] | None = None
     ) -> tuple[np.ndarray, Geometry]:
-        """Letterbox an image (H, W, 3) to a square of `size`, or to the next multiples of the stride if `rect`."""
+        """Letterbox an image (H, W, 3) to a square of `size`, or to (height, width).
+
+        With `rect`, pad only to the next multiples of the stride.
+        """
         return letterbox(image, size, rect_stride=self.stride if rect else None, original=original)
 
     def loss(self, outputs: Sequence[Tensor], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:

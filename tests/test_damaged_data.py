@@ -28,7 +28,8 @@ def found(path: Path, split: str) -> Counter:
 
 
 def test_every_kind_is_planted(damaged: tuple[Path, dict[str, Planted]]) -> None:
-    assert all(set(planted.kinds) == set(KINDS) for planted in damaged[1].values())
+    others = {"truncated", "value-range"}  # see tests/data/test_verify.py and test_pixels.py
+    assert all(set(planted.kinds) == set(KINDS) - others for planted in damaged[1].values())
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -1,11 +1,14 @@
 """detect.py: what it writes for each kind of source."""
 
+import functools
 import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -17,6 +20,7 @@ from data.image import read_image
 from data.sources import Frame, Source
 from tests.support.checkpoints import write_checkpoint
 from tests.support.scripts import run
+from yolo import YOLO
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,6 +73,42 @@ def test_runs_are_numbered_and_flags_have_two_spellings(place: Path, here: Path)
     assert run(detect.main, "detect.py", *common, "--exist-ok", "--classes", "star", "0") == 0
     assert sorted(path.name for path in (here / "out").iterdir()) == ["a", "a2"]
     assert {record["name"] for record in json.loads((here / "out/a/detections.json").read_text())} <= {"star", "circle"}
+
+
+def test_height_and_width(place: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in YOLOv5; a third number is refused in one line."""
+    image = next((place / "shapes/images/test").iterdir())
+    common = ["--weights", place / "best.pt", "--source", image, "--save-json", "--imgsz"]
+    for sizes in ([64, 64], [64]):
+        assert run(detect.main, "detect.py", *common, *sizes) == 0
+    found = [(here / f"runs/detect/{name}/detections.json").read_text() for name in ("exp", "exp2")]
+    assert found[0] == found[1]
+    capsys.readouterr()
+    assert run(detect.main, "detect.py", *common, 64, 64, 3) == 2
+    assert "3 numbers" in capsys.readouterr().err
+    assert run(detect.main, "detect.py", *common, 64, 70) == 2
+    assert "64 70" in capsys.readouterr().err
+
+
+def test_an_image_at_an_address_becomes_an_image(place: Path, here: Path) -> None:
+    handler = functools.partial(QuietHandler, directory=str(place / "shapes/images/test"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/000000.jpg"
+        common = ["--weights", place / "best.pt", "--save-txt", "--conf", 0.6]
+        assert run(detect.main, "detect.py", *common, "--source", address) == 0
+        assert run(detect.main, "detect.py", *common, "--source", place / "shapes/images/test/000000.jpg") == 0
+        (result,) = YOLO(place / "best.pt", device="cpu").predict(address, conf=0.6)
+        server.shutdown()
+    folders = [here / f"runs/detect/{name}" for name in ("exp", "exp2")]
+    assert all(sorted(path.name for path in folder.iterdir()) == ["000000.jpg", "labels"] for folder in folders)
+    texts = [(folder / "labels/000000.txt").read_text() for folder in folders]
+    assert texts[0] == texts[1] == result.to_txt() != ""
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        return None
 
 
 def test_a_video_becomes_a_video(place: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,6 +132,18 @@ def test_side_and_shape(model: YOLO, images: list[Path]) -> None:
     assert model.predict(wide)[0].shape == (32, 96)
     assert model.predict(wide, rect=False)[0].shape == (96, 96)
     assert model.predict(wide, imgsz=192)[0].shape == (64, 192)
+    assert model.predict(wide, imgsz=(32, 96))[0].shape == model.predict(wide, imgsz=[96, 96])[0].shape == (32, 96)
+    assert model.predict(wide, imgsz=(96, 64), rect=False)[0].shape == (96, 64)
+    assert model.predict(wide, imgsz=(96, 64))[0].shape == (32, 64)
+
+
+def test_height_and_width_give_the_boxes_of_the_long_side(model: YOLO, images: list[Path]) -> None:
+    """Where they only say how the square is cut, nothing else changes; also in an evaluation."""
+    wide = np.ascontiguousarray(read_image(images[0])[:48])
+    (expected,) = model.predict(wide, conf=CONF)
+    assert same(model.predict(wide, conf=CONF, imgsz=(64, SIDE))[0], expected) and len(expected)
+    numbers = [model.val(conf=0.1, progress=False, imgsz=size).stats.numbers for size in (SIDE, (SIDE, SIDE))]
+    assert numbers[0] == numbers[1]
 
 
 def test_text_and_records_lead_back_to_the_boxes(model: YOLO, images: list[Path], tmp_path: Path) -> None:
@@ -218,11 +230,72 @@ def test_val_refuses_other_classes(model: YOLO, place: Path) -> None:
         ({"classes": [8]}, "found 8"),
         ({"classes": [-1]}, "found -1"),
         ({"classes": []}, "empty"),
+        ({"classes": "888"}, "found '888'"),
+        ({"classes": True}, "classes: found True"),
+        ({"classes": 1.5}, "found 1.5.*1 "),
+        ({"classes": {"star": 1}}, "classes: found"),
+        ({"classes": ["star", None]}, "found None"),
+        ({"conf": "0.5"}, "conf: found '0.5', expected a number"),
+        ({"conf": [0.5]}, r"conf: found \[0.5\]"),
+        ({"conf": True}, "conf: found True"),
+        ({"iou": "high"}, "iou: found 'high'"),
+        ({"max_det": 1.5}, "max_det: found 1.5, expected a whole number"),
+        ({"max_det": "all"}, "max_det: found 'all'"),
+        ({"batch": "4"}, "batch: found '4'"),
+        ({"rect": "no"}, "rect: found 'no', expected True or False"),
+        ({"agnostic": 2}, "agnostic: found 2"),
+        ({"imgsz": "96"}, "imgsz: found '96'.*height, width"),
+        ({"imgsz": (96, 96, 3)}, r"imgsz: found \(96, 96, 3\)"),
+        ({"imgsz": (96, 100)}, "found 96 100.*32.*96 96"),
+        ({"imgsz": 96.5}, "imgsz: found 96.5"),
+        ({"imgsz": ()}, "imgsz"),
+        ({"source": None}, "NoneType"),
     ],
 )
 def test_predict_refuses(model: YOLO, images: list[Path], options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        model.predict(**{"source": images[0], **options})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": 5}, "data: found 5"),
+        ({"workers": "two"}, "workers: found 'two'"),
+        ({"single_cls": "yes"}, "single_cls: found 'yes'"),
+        ({"split": "all"}, "'all'.*train"),
+        ({"split": ["val"]}, "split"),
+        ({"imgsz": (96, 100)}, "imgsz: found 96 100"),
+    ],
+)
+def test_val_refuses(model: YOLO, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        model.predict(images[0], **options)
+        model.val(progress=False, **options)
+
+
+def test_unknown_arguments_are_named(model: YOLO, images: list[Path]) -> None:
+    for call in (model.predict, model.stream):
+        with pytest.raises(TypeError, match="unknown argument 'imgz', did you mean 'imgsz'"):
+            call(images[0], imgz=96)
+    with pytest.raises(TypeError, match="val: unknown argument 'plots'.*workers"):
+        model.val(plots=True)
+
+
+def test_one_class_or_several_by_number_or_name(model: YOLO) -> None:
+    star = model.names.index("star")
+    assert model.labels(0) == model.labels("0") == model.labels(np.int64(0)) == model.labels([0.0]) == [0]
+    assert model.labels("star") == model.labels(["star", star]) == [star]
+    assert model.labels(("star", 1)) == model.labels(np.array([star, 1])) == model.labels("star, 1") == [star, 1]
+    assert model.labels(torch.tensor([2, 1])) == model.labels(iter((2, 1))) == [2, 1] and model.labels(None) is None
+
+
+def test_none_and_numbers_of_other_types_are_what_they_mean(model: YOLO, images: list[Path]) -> None:
+    (expected,) = model.predict(images[0])
+    nothing = dict.fromkeys(("conf", "iou", "max_det", "classes", "imgsz", "batch", "rect", "agnostic"))
+    numbers = {"conf": np.float32(0.25), "max_det": 300.0, "imgsz": torch.tensor(SIDE), "batch": np.int64(1), "rect": 1}
+    for options in (nothing, numbers, {"imgsz": [SIDE]}, {"imgsz": np.array([SIDE])}):
+        assert same(model.predict(images[0], **options)[0], expected)
 
 
 def test_a_camera_is_for_stream(model: YOLO) -> None:

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from core.fonts import drawable_names, save_figure
 from core.text import printable
 
 SMALL, LARGE = 32, 96  # COCO's bounds of small and large objects: square roots of areas in pixels
@@ -35,13 +36,14 @@ def plot_classes(path: str | os.PathLike[str], counts: Mapping[str, np.ndarray],
         axis.set(xlim=(0, max(values.max(initial=0) * 1.25, 1)), ylim=(len(shown) - 0.4, -0.6))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    names = drawable_names(names)
     # A dollar sign would start a formula.
     axes[0].set_yticks(
         range(len(shown)), [printable(names[label])[:30].replace("$", r"\$") for label in shown.tolist()], fontsize=8
     )
     if len(shown) < len(names):
         figure.suptitle(f"the {len(shown)} most frequent of {len(names)} classes")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def plot_box_sizes(path: str | os.PathLike[str], sides: Mapping[str, np.ndarray]) -> None:
@@ -64,7 +66,7 @@ def plot_box_sizes(path: str | os.PathLike[str], sides: Mapping[str, np.ndarray]
         for bound in (SMALL, LARGE):
             axis.axvline(bound, color="black", lw=1, ls="--")
     axes[-1, 0].set_xlabel("√(box area) in pixels of the image, boxes clipped to it")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def plot_image_sizes(path: str | os.PathLike[str], sizes: Mapping[str, np.ndarray]) -> None:
@@ -81,7 +83,7 @@ def plot_image_sizes(path: str | os.PathLike[str], sizes: Mapping[str, np.ndarra
             axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     for axis, side in zip(axes[-1], ("width", "height"), strict=True):
         axis.set_xlabel(f"{side} in pixels")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _span(values: np.ndarray) -> str:

@@ -24,14 +24,13 @@ from core.files import path_exists, replacing
 from core.limits import MAX_CLASSES
 from core.progress import progress_bar
 from core.text import printable
-from data.image import ImageError, verify_image
+from data.image import ImageError, list_images, passed_over, verify_image
 from data.issues import Issue, refuse, summary
 from data.limits import MAX_LABEL_BYTES, MAX_YAML_BYTES
 from data.record_checks import is_encodable
 
 Record = dict[str, Any]  # of a JSON file
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SPLITS = ("train", "val", "test")
 
 
@@ -162,7 +161,10 @@ def _from_folder(path: Path) -> Source:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    images, others = list_images(folder)
+    if others:
+        print(f"{printable(folder)}: {passed_over(others)}", file=sys.stderr)
+    return images
 
 
 def label_path(image: Path) -> Path:
@@ -228,10 +230,12 @@ def convert_split(source: Source, split: str, *, progress: bool = True) -> tuple
         _require_inside(path, source.root)
         name = path.resolve().relative_to(source.root).as_posix()
         try:
-            width, height = verify_image(path)
+            width, height, fault = verify_image(path)
         except ImageError as error:
             issues.append(Issue(name, error.kind, error.what, split))
             continue
+        if fault:
+            issues.append(Issue(name, "truncated", fault, split))
         images.append({"id": len(images) + 1, "file_name": name, "width": width, "height": height})
         labels = label_path(path)
         if not labels.is_file():

@@ -115,7 +115,7 @@ def _head(tile: Tile, maker: LabelMaker) -> str:
     """Split and file name; names that are too long keep their end, where they differ."""
     name, cut = printable(tile.file[-MAX_CAPTION:]), len(tile.file) > MAX_CAPTION
     text = f"{tile.split}: {'…' if cut else ''}{name}"
-    while len(name) > 1 and maker.font.getlength(text) > maker.width:
+    while len(name) > 1 and maker.length(text) > maker.width:
         name = name[1:]
         text = f"{tile.split}: …{name}"
     return text

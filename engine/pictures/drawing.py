@@ -1,20 +1,21 @@
 """Boxes and labels drawn into images, legible at any size: OpenCV for lines, Pillow for text.
 
-Pillow uses matplotlib's DejaVu font, so class names may contain accents, Greek or Cyrillic.
+Text is in matplotlib's DejaVu font, and in an installed one where that lacks a character (core/fonts.py).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from core.fonts import DEJAVU, drawable_names, split_by_font, undrawable
 from core.text import printable
 
 # Hues that color-blind readers can tell apart (Okabe and Ito, 2008; the last one from Tol's muted set).
@@ -46,30 +47,52 @@ def text_color(background: tuple[int, int, int]) -> tuple[int, int, int]:
     return (0, 0, 0) if (luminance + 0.05) ** 2 > 0.05 * 1.05 else (255, 255, 255)
 
 
-def load_font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans at a height in pixels."""
-    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
-
-
 class LabelMaker:
     """Draws labels: filled rectangles with a text, truncated to at most `width` pixels."""
 
     def __init__(self, size: int, width: int) -> None:
-        self.font = load_font(size)
+        self.size = size
+        self.font = ImageFont.truetype(DEJAVU, size)
         self.margin = max(1, size // 5)
         self.width = max(width - 2 * self.margin, 1)
-        ascent, descent = self.font.getmetrics()
-        self.height = ascent + descent + self.margin // 2
+        self.ascent, descent = self.font.getmetrics()
+        self.height = self.ascent + descent + self.margin // 2
 
     def make(self, text: str, background: tuple[int, int, int]) -> np.ndarray:
-        """The label as an RGB array (height, text width + margins, 3); control characters and breaks become "?"."""
-        text = printable(text[:MAX_LABEL])
-        while len(text) > 1 and self.font.getlength(text) > self.width:
+        """The label as an RGB array (height, text width + margins, 3); control characters and breaks become "?".
+
+        Characters that no installed font has are drawn as their code points.
+        """
+        text = _with_code_points(printable(text[:MAX_LABEL]))
+        while len(text) > 1 and self.length(text) > self.width:
             text = text[:-2].rstrip() + "…" if len(text) > 2 else text[:1]
-        width = math.ceil(min(self.font.getlength(text), self.width)) + 2 * self.margin
+        width = math.ceil(min(self.length(text), self.width)) + 2 * self.margin
         picture = Image.new("RGB", (width, self.height), background)
-        ImageDraw.Draw(picture).text((self.margin, 0), text, font=self.font, fill=text_color(background))
+        draw, x = ImageDraw.Draw(picture), float(self.margin)
+        for font, part in self._parts(text):
+            draw.text((x, self.ascent), part, font=font, fill=text_color(background), anchor="ls")
+            x += font.getlength(part)
         return np.asarray(picture)
+
+    def length(self, text: str) -> float:
+        """The width of a text in pixels."""
+        return sum(font.getlength(part) for font, part in self._parts(text))
+
+    def _parts(self, text: str) -> list[tuple[ImageFont.FreeTypeFont, str]]:
+        if text.isascii():
+            return [(self.font, text)]
+        return [(_font(path, self.size), part) for path, part in split_by_font(text)]
+
+
+@functools.lru_cache(maxsize=64)
+def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)
+
+
+def _with_code_points(text: str) -> str:
+    for character in "" if text.isascii() else undrawable(text):
+        text = text.replace(character, f"[{ord(character):X}]")
+    return text
 
 
 def line_width(height: int, width: int) -> int:
@@ -110,6 +133,7 @@ def draw_detections(
     for k in order[::-1]:  # highest score last, on top
         _draw_box(canvas, corners[k], class_color(int(labels[k])))
     maker = LabelMaker(font_size(height, width, len(boxes)), width)
+    names = None if names is None else drawable_names(names)
     taken: list[tuple[int, int, int, int]] = []
     placed: list[np.ndarray] = []
     room = LABEL_FRACTION * height * width

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from core.files import replacing
+from core.fonts import drawable_names, save_figure
 from core.metrics import BY_KEY, EVALUATION, LOSSES, Panel
 from core.text import printable
 from core.types import Batch
@@ -61,9 +61,8 @@ def _plain(name: str) -> str:
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:
     """Write the figure atomically, so that a viewer never sees half a picture."""
-    with replacing(path) as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # characters missing in the font are drawn as boxes
-        figure.savefig(file, format=Path(path).suffix.removeprefix("."))
+    with replacing(path) as file:
+        save_figure(figure, file, format=Path(path).suffix.removeprefix("."))
 
 
 # ------------------------------------------------------------------------------------------------------- the training
@@ -229,7 +228,7 @@ def _class_bars(axis: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
     small = len(names) > 16
     positions = list(range(len(names)))
     axis.barh(positions, counts, color=[_unit_rgb(class_color(k)) for k in positions], height=0.8)
-    axis.set_yticks(positions, [_plain(name) for name in names], fontsize=8 if small else 10)
+    axis.set_yticks(positions, [_plain(name) for name in drawable_names(names)], fontsize=8 if small else 10)
     axis.set(
         title="objects by class", xlabel="objects", ylim=(max(len(names), 6) - 0.4, -0.6)
     )  # keeps a single bar thin
@@ -303,8 +302,9 @@ def plot_evaluation(folder: str | os.PathLike, result: EvalResult) -> None:
 
 def plot_pr_curve(path: str | os.PathLike, stats: EvalStats) -> None:
     """PR_curve.png: COCO's interpolated precision over recall at IoU 0.5, by class and their mean."""
+    names = drawable_names([row.name for row in stats.per_class])
     entries = [
-        (row.name, stats.pr_precision[k], f"{row.ap50:.3f}") for k, row in enumerate(stats.per_class) if row.instances
+        (names[k], stats.pr_precision[k], f"{row.ap50:.3f}") for k, row in enumerate(stats.per_class) if row.instances
     ]
     mean = np.mean([curve for _, curve, _ in entries], axis=0) if entries else None
     label = f"mean of {len(entries)} classes:\nmAP50 {stats.numbers['mAP50']:.3f}"
@@ -315,7 +315,8 @@ def plot_pr_curve(path: str | os.PathLike, stats: EvalStats) -> None:
 def plot_f1_curve(path: str | os.PathLike, stats: EvalStats) -> None:
     """F1_curve.png: F1 at IoU 0.5 over the confidence threshold, by class and their mean, with its maximum."""
     f1 = stats.curves.f1
-    entries = [(row.name, f1[k], f"{f1[k].max():.3f}") for k, row in enumerate(stats.per_class) if row.instances]
+    names = drawable_names([row.name for row in stats.per_class])
+    entries = [(names[k], f1[k], f"{f1[k].max():.3f}") for k, row in enumerate(stats.per_class) if row.instances]
     mean = np.mean([curve for _, curve, _ in entries], axis=0) if entries else None
     top = 0.0 if mean is None else mean.max()
     label = f"mean of {len(entries)} classes:\nF1 {top:.3f} at confidence {stats.confidence:.3f}"
@@ -368,7 +369,7 @@ def plot_confusion(path: str | os.PathLike, counts: np.ndarray, names: Sequence[
     The last column holds detections on background, the last row missed objects.
     """
     size = len(counts)
-    ticks = [*map(_plain, names), "background"]
+    ticks = [*map(_plain, drawable_names(names)), "background"]
     values = counts.astype(float)
     if normalise:
         values = np.divide(

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from torch import Tensor, nn
 
+from core.arguments import ImageSize
 from core.geometry import Geometry, centred, stretch
 from core.options import NmsOptions
 from core.types import Detections, DetectorModel, Targets
@@ -85,14 +86,14 @@ class Darknet(DetectorModel):
         return outputs or [features[self.plan.layers[-1].index]]
 
     def preprocess(
-        self, image: np.ndarray, size: int, *, rect: bool = False, original: tuple[int, int] | None = None
+        self, image: np.ndarray, size: ImageSize, *, rect: bool = False, original: tuple[int, int] | None = None
     ) -> tuple[np.ndarray, Geometry]:
-        """Resize an image (H, W, 3) to the network's input of long side `size`, as Darknet does.
+        """Resize an image (H, W, 3) to the network's input of long side `size`, or (height, width), as Darknet does.
 
         Stretched, or letterboxed if the cfg sets letter_box; bilinear in both cases. Darknet always fills the whole
         input, so `rect` is ignored. Boxes are not clipped to the image.
         """
-        width, height = self.input_size(size)
+        width, height = (size[1], size[0]) if isinstance(size, tuple) else self.input_size(size)
         if self.plan.net["letter_box"]:
             source_width, source_height = original or (image.shape[1], image.shape[0])
             inner = _fit(source_width, source_height, width, height)

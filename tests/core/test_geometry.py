@@ -85,3 +85,18 @@ def test_targets_are_padded_and_masked():
     assert targets.labels[2].tolist() == [1, 2, 3]
     assert Targets.collate([np.zeros((0, 4))], [np.zeros(0)]).boxes.shape == (1, 0, 4)
     assert targets.scaled(2.0, 3.0).boxes[0, 0].tolist() == [2, 3, 2, 3]
+
+
+@pytest.mark.parametrize("shape", [(100, 200), (200, 100), (30, 300), (96, 64)])
+def test_letterbox_into_height_and_width(shape):
+    """The image touches two opposite borders; with a stride, only whole strides of padding are left."""
+    image = np.full((*shape, 3), 255, np.uint8)
+    fitted, geometry = letterbox(image, (96, 64), fill=0)
+    assert fitted.shape == (96, 64, 3)
+    rows, columns = np.flatnonzero(fitted.any(axis=(1, 2))), np.flatnonzero(fitted.any(axis=(0, 2)))
+    scale = min(96 / shape[0], 64 / shape[1])
+    assert len(rows) == round(shape[0] * scale) and len(columns) == round(shape[1] * scale)
+    corners = geometry.to_network(np.array([[0, 0, shape[1], shape[0]]], np.float32))[0]
+    np.testing.assert_allclose(corners, [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=1e-4)
+    cut, _ = letterbox(image, (96, 64), fill=0, rect_stride=32)
+    assert cut.shape[0] == -(-len(rows) // 32) * 32 and cut.shape[1] == -(-len(columns) // 32) * 32

@@ -62,6 +62,37 @@ def test_glob(folder: Path) -> None:
     assert names(open_source(f"{folder}/*")) == ["a.jpg", "b.png", "c.PNG"]
 
 
+def test_a_glob_below_a_folder_with_brackets(folder: Path) -> None:
+    """In names that exist, brackets are themselves; where that matches nothing, they are a pattern."""
+    for name in ("set [1]", "set 1", "s[ab]"):
+        (folder / name / "in").mkdir(parents=True)
+    for name in ("set [1]/in/x.png", "set [1]/in/y[2].png", "set 1/in/z.png", "s[ab]/in/[k]_1.png"):
+        (folder / name).write_bytes((folder / "b.png").read_bytes())
+    assert names(open_source(f"{folder}/set [1]/in/*.png")) == ["x.png", "y[2].png"]
+    assert names(open_source(f"{folder}/set [1]/**/*.png")) == ["x.png", "y[2].png"]
+    assert names(open_source(f"{folder}/set [1-9]/in/*.png")) == ["z.png"]
+    assert names(open_source(f"{folder}/s[[]ab]/in/*.png")) == ["[k]_1.png"]
+    assert names(open_source(f"{folder}/s[ab]/in/[k]_*.png")) == ["[k]_1.png"]
+
+
+def test_what_is_no_image_or_video_is_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Suffixes and contents as everywhere else; a GIF is a video if it moves."""
+    picture = Image.new("RGB", (30, 20))
+    for name, kind in (("d.jfif", "JPEG"), ("e", "PNG"), ("f.jp2", "JPEG2000"), ("still.gif", "GIF")):
+        picture.save(folder / name, kind)
+    picture.save(folder / "moves.gif", save_all=True, append_images=[Image.new("RGB", (30, 20), "red")])
+    (folder / "raw.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    source = open_source(folder)
+    kinds = {Path(frame.path).name: frame.is_video for frame in source}
+    assert list(kinds) == ["a.jpg", "b.png", "c.PNG", "d.jfif", "e", "f.jp2", "moves.gif", "still.gif"]
+    assert [name for name, is_video in kinds.items() if is_video] == ["moves.gif"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "2 files" in line and "notes.md" in line
+    assert names(open_source(folder / "e")) == ["e"]
+    open_source(f"{folder}/*.png")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(folder: Path) -> None:
     (folder / "a[1].png").write_bytes((folder / "b.png").read_bytes())
     assert names(open_source(f"{folder}/a[1].png")) == ["a[1].png"]
@@ -158,7 +189,8 @@ def test_a_damaged_image_is_reported_once_and_skipped(folder: Path, capsys: pyte
     source = open_source(folder)
     assert names(source) == ["a.jpg", "c.PNG"]
     assert [Path(path).name for path, _ in source.skipped] == ["b.png", "clip.mp4"]
-    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == [path for path, _ in source.skipped]
+    said = [line.split(":")[0] for line in capsys.readouterr().err.splitlines()]
+    assert said == [str(folder), *(path for path, _ in source.skipped)]  # the first one counts notes.md
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
@@ -216,7 +248,12 @@ def refusals(folder: Path) -> list[tuple[object, type[Exception], str]]:
         (["none.jpg"], FileNotFoundError, "element 0"),
         (None, ValueError, "NoneType"),
         (True, ValueError, "bool"),
-        (np.zeros((4, 4, 3), np.float32), ValueError, "float32"),
+        (np.zeros((4, 4, 3), np.complex64), ValueError, "complex64"),
+        (np.zeros((3, 40, 40), np.uint8), ValueError, r"\(3, 40, 40\)"),
+        (np.full((4, 4, 3), 7.5), ValueError, "7.5"),
+        (np.full((4, 4), -3), ValueError, "-3"),
+        (b"not an image", ValueError, "not an image"),
+        (Image.fromarray(np.full((4, 4), 1e5, np.float32)), ValueError, "100000"),
         (np.zeros((3, 4, 4, 3), np.uint8), ValueError, r"\(3, 4, 4, 3\)"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"\(0, 4, 3\)"),
     ]

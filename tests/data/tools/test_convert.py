@@ -120,3 +120,17 @@ def test_a_class_number_beyond_all_does_not_make_as_many_classes(source):
     recipe, issues = convert(source, progress=False)
     assert [issue.kind for issue in issues] == ["bad-record"] * 2
     assert len(json.loads((source / "annotations" / "train.json").read_text())["categories"]) == 2  # of c.txt
+
+
+def test_every_image_that_can_be_read_is_converted_and_others_are_counted(source, capsys):
+    folder = source / "images" / "train"
+    image(folder / "e.png")
+    for name in ("f.jfif", "g.gif", "h.jp2", "i"):
+        Image.open(folder / "e.png").save(folder / name, {"f.jfif": "JPEG", "h.jp2": "JPEG2000"}.get(name, "GIF"))
+    (folder / "readme.md").write_text("text")
+    convert(source, progress=False)
+    content = json.loads((source / "annotations" / "train.json").read_text())
+    assert [entry["file_name"].split("/")[-1] for entry in content["images"]] == [
+        "a.png", "b.png", "e.png", "f.jfif", "g.gif", "h.jp2", "i",
+    ]  # fmt: skip
+    assert capsys.readouterr().err.count("\n") == 1

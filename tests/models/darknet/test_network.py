@@ -162,7 +162,9 @@ def test_an_image_is_stretched_or_boxed() -> None:
     outside = np.array([[-10, -10, 80, 80]], np.float32)
     assert geometry.to_image(outside).min() < 0 <= geometry.to_image(outside, clip=True).min()
     wide = DETECTOR.replace("width=32", "width=64")
-    shape = build_model(section(wide), seed=0).preprocess(image, 96)[0].shape
+    network = build_model(section(wide), seed=0)
+    assert network.preprocess(image, (64, 32))[0].shape == (64, 32, 3)  # height, width
+    shape = network.preprocess(image, 96)[0].shape
     assert shape == (48, 96, 3)
 
 
