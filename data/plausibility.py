@@ -46,9 +46,10 @@ def mostly_skipped(annotations: Annotations) -> str | None:
     what, share = _largest_share(annotations)
     if share <= MOST:
         return None
+    rest = ", --allow-skipped uses the rest" if len(annotations.boxes) else ""
     return (
         f"{annotations.source}: {what} cannot be used, expected at most half; the first: {annotations.issues[0]}; "
-        "python -m data.check lists all, --allow-skipped uses the rest"
+        f"python -m data.check lists all{rest}"
     )
 
 

@@ -151,7 +151,9 @@ def runs_of(flat: np.ndarray) -> list[int]:
     return [0, *lengths] if flat[0] else lengths
 
 
-@pytest.mark.parametrize("given", [{}, {"bbox": None}, {"bbox": []}, {"bbox": [0, 0, 0, 0]}, {"bbox": NAN}, {"bbox": ""}])
+@pytest.mark.parametrize(
+    "given", [{}, {"bbox": None}, {"bbox": []}, {"bbox": [0, 0, 0, 0]}, {"bbox": NAN}, {"bbox": ""}]
+)
 @pytest.mark.parametrize("kind", ["polygon", "texts", "flat", "points", "two polygons", "runs", "compressed"])
 def test_a_missing_box_is_that_of_the_segmentation(kind: str, given: dict[str, Any], tmp_path: Path) -> None:
     painted = np.zeros((30, 40), np.uint8)

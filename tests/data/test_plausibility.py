@@ -106,7 +106,9 @@ def test_shares_that_were_skipped_are_told_and_refused_above_half(lost: int, tol
     assert bool(examined.skipped) == told and examined.notes == []
     if told:
         assert "box 0" in examined.skipped and f"{lost / (36 + lost):.0%}" in examined.skipped
-    assert (examined.skipped in summarize_issues([{"split": "train", "kind": "bad-box"}], [examined.skipped])) or not told
+    assert (
+        examined.skipped in summarize_issues([{"split": "train", "kind": "bad-box"}], [examined.skipped])
+    ) or not told
 
 
 def test_annotations_of_skipped_images_count_as_skipped() -> None:
