@@ -55,8 +55,9 @@ class TrainingRun:
         if self.issues:
             self.skipped = summarize_issues(self.issues, [split.skipped for split in setup.splits.values()])
             setup.notes.append(self.skipped)
-        notices = [*setup.splits["train"].notices, *self.truth.notes, *self.truth.limit_notes(setup.nms.max_det)]
+        notices = [*setup.splits["train"].notices, *self.truth.notes]
         setup.notes.extend(dict.fromkeys(notices))  # both are of the same file if images are held out of it
+        setup.notes.extend(f"validation: {note}" for note in self.truth.limit_notes(setup.nms.max_det))
         if self.config.weights and resumed is None:
             setup.notes.extend(initial_weights(setup.model, self.config, setup.census))
         initial_sha256 = convolutions_sha256(setup.model) if resumed is None else None
