@@ -82,7 +82,7 @@ class GroundTruth:
         objects = np.bincount(image, count)
         if max_det is not None and (objects > max_det).any():
             over, most = int((objects > max_det).sum()), int(objects.max())
-            notes.append(f"{_have(over)} more objects than max_det {max_det} (up to {most}): a larger max_det finds more")
+            notes.append(f"{_have(over)} more objects than max_det {max_det} (up to {most}): a larger one finds more")
         return notes
 
     def _objects_by_image(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
