@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers=arguments.workers,
         single_cls=arguments.single_cls or None,
         strict_data=arguments.strict_data,
+        allow_skipped=arguments.allow_skipped,
     )
     print(report(result, verbose=arguments.verbose), flush=True)
     issues = list_issues({arguments.split: result.truth.issues})
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_issues(folder, issues)
     plot_evaluation(folder, result)
     if issues:
-        print(summarize_issues(issues))
+        print(summarize_issues(issues, [result.truth.skipped]))
     print(f"results in {folder}", flush=True)
     return 0
 
@@ -88,6 +89,11 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     )
     add("--single-cls", action="store_true", help="treat all classes as one class; default: as in training")
     add("--strict-data", action="store_true", help="stop at the first damaged image or annotation")
+    add(
+        "--allow-skipped",
+        action="store_true",
+        help="evaluate even if more than half of the images or annotations cannot be used",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, or a GPU number")
     add("--half", action="store_true", help="compute in fp16, on a GPU only")
     add(
@@ -146,6 +152,7 @@ def metrics(result: EvalResult, arguments: Namespace) -> dict[str, object]:
 
     return {
         "numbers": {name: defined(value) for name, value in stats.numbers.items()},
+        **({"numbers_at_max_det": stats.at_max_det} if stats.at_max_det else {}),
         "precision": defined(stats.precision),
         "recall": defined(stats.recall),
         "confidence": stats.confidence,

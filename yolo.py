@@ -173,7 +173,7 @@ class YOLO:
         - ``batch``: batch size; does not change the numbers; ``workers``: data loader processes
         - ``single_cls``: treat all classes as one, by default as in training
         - ``strict_data``: raise ValueError for damaged data, which are otherwise skipped and listed in
-          ``result.truth.issues``
+          ``result.truth.issues``; ``allow_skipped``: even if they are more than half
 
         Raises ValueError if the classes of the data are not those of the weights.
         """
@@ -182,7 +182,12 @@ class YOLO:
         imgsz = self.input_size(chosen.imgsz)
         single = self.config.train.single_cls if chosen.single_cls is None else chosen.single_cls
         annotations = load_dataset(
-            self._data(data), chosen.split, strict=chosen.strict_data, single_cls=single, progress=progress
+            self._data(data),
+            chosen.split,
+            strict=chosen.strict_data,
+            allow_skipped=chosen.allow_skipped or self.config.train.allow_skipped,
+            single_cls=single,
+            progress=progress,
         )
         if not single:
             self._require_classes(annotations.classes, f"the {chosen.split} split of {annotations.source}")

@@ -15,7 +15,7 @@ from configs.loading import flatten
 
 Setting = str | int | float | bool
 # Config keys without an effect on what is trained or measured.
-IGNORED = ("train.seed", "train.save_minutes", "train.save_period", "run")
+IGNORED = ("train.seed", "train.save_minutes", "train.save_period", "train.allow_skipped", "run")
 MACHINE = ("cpu", "cpu_instructions", "cores_usable", "cpu_quota", "threads", "driver", "cuda", "cudnn", "python")
 GPU_CHOICE = "CUDA_VISIBLE_DEVICES"  # which of several equal GPUs was used does not matter
 FUSED = "ops.norm_act"  # prefix of the census implementation of an activation fused with batch norm

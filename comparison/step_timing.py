@@ -192,7 +192,14 @@ def preload(config: Config, device: torch.device) -> tuple[list[Batch], dict[str
     train = config.train
     assert train.imgsz is not None  # a loaded configuration has one
     splits = {
-        split: load_dataset(config.data, split, strict=train.strict_data, verify=split == "train", progress=False)
+        split: load_dataset(
+            config.data,
+            split,
+            strict=train.strict_data,
+            allow_skipped=train.allow_skipped,
+            verify=split == "train",
+            progress=False,
+        )
         for split in ("train", "val")
     }
     loader = build_train_loader(

@@ -181,6 +181,13 @@ TRAIN = (
     Flag(("--no-amp",), "train.amp", "disable mixed precision", None, const="off"),
     Flag(("--single-cls",), "train.single_cls", "treat all classes as one class", None, const=True),
     Flag(("--strict-data",), "train.strict_data", "stop at the first damaged image or annotation", None, const=True),
+    Flag(
+        ("--allow-skipped",),
+        "train.allow_skipped",
+        "train even if more than half of the images or annotations cannot be used",
+        None,
+        const=True,
+    ),
     Flag(("--save-period",), "train.save_period", "also save a checkpoint every N epochs; 0: never", int, metavar="N"),
     Flag(("--noval",), "train.val", "skip validation except after the last epoch", None, const=False),
     Flag(

@@ -280,6 +280,7 @@ class Train(Frozen):
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     cache: Literal["auto", "ram", "disk", "off"] = "auto"
     strict_data: bool = False
+    allow_skipped: bool = False
     val: bool = True
     save_period: Count = 0
     save_minutes: NonNegative = 10.0

@@ -65,6 +65,7 @@ class EvalOptions:
     workers: int = 0
     single_cls: bool | None = None  # None: as in training
     strict_data: bool = False
+    allow_skipped: bool = False  # or as in training
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value of another type or out of range."""
@@ -98,6 +99,7 @@ class EvalKeywords(TypedDict, total=False):
     workers: int
     single_cls: bool | None
     strict_data: bool
+    allow_skipped: bool
 
 
 def _convert(options: object, **checks: Callable[[str, object], object]) -> None:

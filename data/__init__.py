@@ -21,6 +21,7 @@ from data.coco import read_coco
 from data.holdout import hold_out
 from data.image_cache import ImageStore, choose_cache, disk_store
 from data.loader import EvalLoader, TrainLoader
+from data.plausibility import examine
 from data.samples import EvalSamples, ResizeMode, TrainSamples, base_image
 from data.synthetic import draw
 from data.verify import verify_images
@@ -51,11 +52,13 @@ def load_dataset(
     strict: bool = False,
     progress: bool = True,
     single_cls: bool = False,
+    allow_skipped: bool = False,
     verify: bool = True,
 ) -> Annotations:
     """The annotations of a split, with every image decoded once for verification; the embedded set is drawn first.
 
-    What cannot be used is skipped and listed in `.issues`, or raised as ValueError if `strict`.
+    What cannot be used is skipped and listed in `.issues`, or raised as ValueError if `strict`; so is a split of which
+    more than half was skipped, unless `allow_skipped`.
     FileNotFoundError for a missing file or folder, ValueError for a split or format that does not exist.
     """
     section = getattr(cfg_data, split, None) if split in SPLITS else None
@@ -75,6 +78,7 @@ def load_dataset(
     annotations = READERS[name](section.annotations, section.images, strict=strict, progress=progress)
     if verify:
         annotations = verify_images(annotations, strict=strict, progress=progress)
+    annotations = examine(annotations, allow_skipped=allow_skipped)
     return annotations.as_single_class() if single_cls else annotations
 
 

@@ -29,6 +29,8 @@ def write_annotations(path: Path, annotations: Annotations) -> None:
         "classes": annotations.classes,
         "category_ids": annotations.category_ids,
         "issues": [asdict(issue) for issue in annotations.issues],
+        "notes": annotations.notes,
+        "listed": annotations.listed,
     }
     arrays["plain"] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
     with replacing(path) as file:
@@ -48,6 +50,7 @@ def read_annotations(path: Path, *, source: str, image_folder: str) -> Annotatio
                 elif column.name in arrays:
                     columns[column.name] = arrays[column.name]
             plain["issues"] = [Issue(**entry) for entry in plain["issues"]]
+            plain["listed"] = tuple(plain["listed"])
             return Annotations(source=source, image_folder=image_folder, **plain, **columns)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None

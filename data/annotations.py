@@ -78,13 +78,15 @@ class Annotations:
     starts: np.ndarray  # (N + 1,) int64: annotations of image i are starts[i]:starts[i + 1]
     boxes: np.ndarray  # (A, 4) float64
     labels: np.ndarray  # (A,) int64
-    annotation_ids: np.ndarray  # (A,) int64; 1..A if the file has none or not all are integers
     areas: np.ndarray  # (A,) float64
     crowd: np.ndarray  # (A,) bool
     polygon_starts: np.ndarray  # (A + 1,) int64: polygons of annotation a are polygon_starts[a]:polygon_starts[a + 1]
     point_starts: np.ndarray  # (P + 1,) int64: points of polygon p are point_starts[p]:point_starts[p + 1]
     points: np.ndarray  # (Q, 2) float32
     issues: list[Issue] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # to tell once: what was derived, what looks wrong as a whole
+    listed: tuple[int, int] = (0, 0)  # images and annotations in the file, with those that were skipped
+    skipped: str = ""  # the share of what was skipped, if it is notable
 
     @staticmethod
     def from_lists(
@@ -163,17 +165,22 @@ class Annotations:
             starts=starts_of(np.bincount(owners, minlength=len(images))),
             boxes=box_array,
             labels=np.array([each.label for each in objects], np.int64),
-            annotation_ids=np.arange(1, len(objects) + 1),
             areas=box_array[:, 2] * box_array[:, 3],
             crowd=np.array([each.crowd for each in objects], bool),
             polygon_starts=polygon_starts,
             point_starts=point_starts,
             points=points,
             issues=skipped,
+            listed=(len(file_names), sum(map(len, boxes))),
         )
 
     def __len__(self) -> int:
         return len(self.file_names)
+
+    @property
+    def notices(self) -> list[str]:
+        """The notes, each with the file it is about."""
+        return [f"{self.source}: {note}" for note in self.notes]
 
     @property
     def image_ids(self) -> list[int] | list[str]:
@@ -244,7 +251,6 @@ class Annotations:
             starts=starts_of(counts[kept]),
             boxes=self.boxes[rows],
             labels=self.labels[rows],
-            annotation_ids=self.annotation_ids[rows],
             areas=self.areas[rows],
             crowd=self.crowd[rows],
             polygon_starts=starts_of(np.diff(self.polygon_starts)[rows]),

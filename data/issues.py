@@ -21,7 +21,6 @@ KINDS = {
     "orphan": "an annotation of an image that is not listed",
     "unknown-category": "an annotation of a category that is not listed",
     "duplicate-image": "an image id that occurred before",
-    "duplicate-annotation": "an annotation id that occurred before",
     "unsafe-path": "a file name that leads out of the image folder",
     "missing": "an image file that does not exist or cannot be read",
     "empty": "an empty image file",
@@ -91,15 +90,19 @@ def count_issues(issues: Sequence[Mapping[str, str]]) -> dict[str, dict[str, int
     }
 
 
-def summarize_issues(issues: Sequence[Mapping[str, str]]) -> str:
-    """Counts by split and kind, as in '3 images or annotations skipped (train: 2 bad-box, 1 empty), ...'."""
+def summarize_issues(issues: Sequence[Mapping[str, str]], shares: Iterable[str] = ()) -> str:
+    """Counts by split and kind, as in '3 images or annotations skipped (train: 2 bad-box, 1 empty), ...'.
+
+    `shares`: sentences on splits of which a notable share was skipped; empty ones are left out.
+    """
     parts = []
     for verb, use in (("skipped", False), ("used in part", True)):
         chosen = [issue for issue in issues if (issue["kind"] in USED) == use]
         if chosen:
             noun = "image or annotation" if len(chosen) == 1 else "images or annotations"
             parts.append(f"{len(chosen)} {noun} {verb} ({_by_split(chosen)})")
-    return f"{', '.join(parts)}, listed in {ISSUES_FILE}"
+    text = f"{', '.join(parts)}, listed in {ISSUES_FILE}"
+    return "; ".join([text, *dict.fromkeys(share for share in shares if share)])
 
 
 def _by_split(issues: Sequence[Mapping[str, str]]) -> str:

@@ -51,8 +51,13 @@ class TrainingRun:
         self.truth = GroundTruth.from_annotations(setup.splits["val"])
         self.issues = list_issues({split: annotations.issues for split, annotations in setup.splits.items()})
         self.loggers = make_loggers(self.config.run.loggers)
+        self.skipped = ""
         if self.issues:
-            setup.notes.append(summarize_issues(self.issues))
+            self.skipped = summarize_issues(self.issues, [split.skipped for split in setup.splits.values()])
+            setup.notes.append(self.skipped)
+        notices = [*setup.splits["train"].notices, *self.truth.notes]
+        setup.notes.extend(dict.fromkeys(notices))  # both are of the same file if images are held out of it
+        setup.notes.extend(f"validation: {note}" for note in self.truth.limit_notes(setup.nms.max_det))
         if self.config.weights and resumed is None:
             setup.notes.extend(initial_weights(setup.model, self.config, setup.census))
         initial_sha256 = convolutions_sha256(setup.model) if resumed is None else None
@@ -267,6 +272,9 @@ class TrainingRun:
                 for name in ("predictions", "predictions_last", "ground_truth")
             },
         )
+        beyond = result.stats.at_max_det.get(FITNESS)
+        if beyond is not None:
+            scored += f", {beyond:.3f} without COCO's limit of 100 detections per image and class"
         last = state.rows[-1].get(f"metrics/{FITNESS}")
         summary = end_summary(
             numbers=numbers,
@@ -276,7 +284,7 @@ class TrainingRun:
             operator=self.setup.operator,
             folder=folder,
             epoch=f"{scored}, by pycocotools; last epoch {last:.3f}",
-            skipped=summarize_issues(self.issues) if self.issues else "",
+            skipped=self.skipped,
             next_command=next_command,
         )
         for logger in self.loggers:

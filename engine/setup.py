@@ -15,6 +15,7 @@ from core.types import DetectorModel
 from data import hold_out, load_dataset
 from data.annotations import Annotations
 from data.loader import EvalLoader, TrainLoader
+from data.plausibility import nothing_to_train_on
 from engine.clock import Clock
 from engine.ema import ModelEMA
 from engine.optim import build_optimizer, freeze, learning_rate
@@ -117,6 +118,7 @@ def load_splits(config: Config, *, verify_train: bool = True, progress: bool = T
             split,
             strict=train.strict_data,
             single_cls=train.single_cls,
+            allow_skipped=train.allow_skipped,
             verify=split == "val" or verify_train,
             progress=progress,
         )
@@ -124,6 +126,9 @@ def load_splits(config: Config, *, verify_train: bool = True, progress: bool = T
     }
     if train.holdout:
         splits["train"], splits["val"] = hold_out(splits["train"], train.holdout)
+    nothing = nothing_to_train_on(splits["train"])
+    if nothing:
+        raise ValueError(nothing)
     splits["val"] = splits["val"].relabelled(splits["train"].classes, splits["train"].category_ids)
     return splits
 

@@ -49,6 +49,8 @@ def test_training_and_check_report_the_same_issues(
     for part in (first, last):
         assert f"{total} images or annotations skipped" in part and "data_problems.json" in part
         assert all(f"{count} {kind}" in part for kind, count in planted["train"].kinds.items())
+        assert "9 of 21 images (43%) skipped, the first: " in part
+    assert first.count("id 0") == 2 and "id 0" not in last  # for each split, once
     record = json.loads((folder / "run.json").read_text())
     assert record["skipped"] == {split: dict(sorted(each.kinds.items())) for split, each in planted.items()}
 
@@ -61,6 +63,7 @@ def test_training_and_check_report_the_same_issues(
         assert findings["splits"][split]["images"] == each.good_images
         assert findings["splits"][split]["boxes"] == each.good_boxes
         assert f"{len(each.issues)} skipped" in out
+    assert len(findings["notes"]) == 4 and all(note in out for note in findings["notes"])
 
 
 def test_strict_data_stops_with_one_line(
@@ -84,7 +87,8 @@ def test_evaluation_uses_the_remaining_data(
     out = capsys.readouterr().out
     folder = here / "runs/val/exp"
     assert found(folder / "data_problems.json", "val") == Counter(planted["val"].issues)
-    assert f"{len(planted['val'].issues)} images or annotations skipped" in out
+    assert f"{len(planted['val'].issues)} images or annotations skipped" in out and "9 of 21 images (43%)" in out
+    assert out.count("id 0") == 1
     metrics = json.loads((folder / "metrics.json").read_text())
     assert (metrics["images"], metrics["objects"]) == (planted["val"].good_images, planted["val"].good_boxes)
     before = tree(here)

@@ -32,6 +32,7 @@ from data import load_dataset
 from data.annotations import Annotations
 from data.image import read_image
 from data.issues import ISSUES_FILE, KINDS, count_issues, list_issues, summary, write_issues
+from data.plausibility import mostly_skipped, nothing_to_train_on
 from data.tools import charts, duplicates, suspicious
 from data.tools.duplicates import Group, Overlap, find_duplicates, overlaps
 from data.tools.html_report import Section, Tile, box_tile, image_tile, save_sheet, write_page
@@ -53,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--strict", action="store_true", help="exit with code 1 if anything is skipped")
     options = parser.parse_args(argv)
     config = load(CONFIGS / "yolo.yaml", {"data": options.data}).data
-    splits = {name: load_dataset(config, name) for name in SPLITS if getattr(config, name) is not None}
+    splits = {
+        name: load_dataset(config, name, allow_skipped=True) for name in SPLITS if getattr(config, name) is not None
+    }
     out = Path(os.path.normpath(options.out))
     folder = increment_path(out.parent, out.name)
     check = Check(splits, title=str(options.data))
@@ -78,7 +81,11 @@ class Check:
         self.overlaps: list[Overlap] = overlaps(self.groups, {name: len(data) for name, data in splits.items()})
         self.refusals: list[str] = []  # reasons why training would stop
         train = next(iter(splits.values()))
+        nothing = nothing_to_train_on(train)
+        self.refusals += [nothing] if nothing else []
         for data in splits.values():
+            skipped = mostly_skipped(data)
+            self.refusals += [skipped] if skipped else []
             try:
                 data.relabelled(train.classes, train.category_ids)
             except ValueError as error:
@@ -96,10 +103,16 @@ class Check:
         ]
         lines += [f"REFUSED  {text}" for text in self.refusals]
         lines += [f"LEAKAGE  {text}" for text in self.leakage()]
+        lines += [f"note: {text}" for text in self.notices()]
         lines.append(f"suspicious boxes: {_counts_text(self._suspicious_counts()) or 'none'}")
         lines.append(f"duplicate images: {_counts_text(self._duplicate_counts()) or 'none'}")
         lines += [f"classes: {text}" for text in self.class_notes()]
         return [printable(line) for line in lines]
+
+    def notices(self) -> list[str]:
+        """What train.py also says about each split: shares that were skipped, values derived, boxes that look wrong."""
+        told = [text for data in self.splits.values() for text in (data.skipped, *data.notices) if text]
+        return list(dict.fromkeys(told))
 
     def leakage(self) -> list[str]:
         """One sentence for each pair of splits that share images."""
@@ -168,6 +181,7 @@ class Check:
                 for name, data in self.splits.items()
             },
             "refusals": self.refusals,
+            "notes": self.notices(),
             "overlaps": [asdict(pair) for pair in self.overlaps],
             "suspicious": [
                 {"split": name, **item.as_dict(self.splits[name])}
@@ -195,7 +209,7 @@ class Check:
             rows.append([name, len(data), _empty_images(data), boxes, crowds, len(data.classes), skipped])
         sources = [["split", "annotations", "images"]]
         sources += [[name, data.source, data.image_folder] for name, data in self.splits.items()]
-        return Section("Usable data", tables=[rows, sources])
+        return Section("Usable data", self.notices(), tables=[rows, sources])
 
     def _leaks(self) -> list[Section]:
         sections = [Section("Training would stop", self.refusals, loud=True)] if self.refusals else []

@@ -92,6 +92,8 @@ def _pairs(annotations: Annotations, title: str, progress: bool) -> Iterator[Sus
     crowded = np.flatnonzero(np.diff(annotations.starts) >= 2)
     for index in progress_bar(crowded, f"comparing {title}", show=progress and len(crowded) >= 5000):
         boxes, labels, rows = annotations.training_boxes(int(index))
+        if len(boxes) < 2:  # the others are crowds
+            continue
         if len(boxes) > MAX_COMPARED:
             pairs = _equal(boxes)
         else:

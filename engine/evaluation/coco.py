@@ -18,7 +18,7 @@ import numpy as np
 
 from core.files import replacing, write_text
 from core.metrics import COCO, EVALUATION
-from engine.evaluation.ground_truth import GroundTruth
+from engine.evaluation.ground_truth import COCO_LIMIT, GroundTruth
 from engine.evaluation.matching import BoxTable, ConfidenceCurves, confidence_curves, confusion_counts
 
 STAT_NAMES = tuple(metric.key for metric in COCO)
@@ -77,7 +77,8 @@ class EvalStats:
 
     `numbers`: the twelve by name, -1 if undefined. `precision`, `recall`: means over classes at IoU 0.5 and at
     `confidence`, the threshold with the highest mean F1. `pr_precision` (classes, 101) over `pr_recall`: COCO's curve
-    at IoU 0.5, NaN for classes without objects. `notes`: caveats for readers of the numbers.
+    at IoU 0.5, NaN for classes without objects. `notes`: caveats for readers of the numbers. `at_max_det`: mAP50-95 and
+    others without COCO's limit of 100 detections per image and class, if objects exceed it, from pycocotools only.
     """
 
     numbers: dict[str, float]
@@ -92,6 +93,7 @@ class EvalStats:
     curves: ConfidenceCurves
     backend: str
     notes: list[str] = field(default_factory=list)
+    at_max_det: dict[str, float] = field(default_factory=dict)
 
     def columns(self) -> dict[str, float]:
         """The numbers under the column names of results.csv."""
@@ -99,18 +101,22 @@ class EvalStats:
         return {metric.key: values[metric.name] for metric in EVALUATION}
 
 
-def coco_stats(truth: GroundTruth, predictions: np.ndarray, *, backend: str = "pycocotools") -> EvalStats:
+def coco_stats(
+    truth: GroundTruth, predictions: np.ndarray, *, backend: str = "pycocotools", max_det: int | None = None
+) -> EvalStats:
     """COCO box evaluation of predictions, an (n, 7) array.
 
-    `backend`: 'pycocotools' (the headline) or 'fast' (hotcoco). Raises ValueError for an unknown backend or a
-    prediction on an image that is not in the ground truth.
+    `backend`: 'pycocotools' (the headline) or 'fast' (hotcoco). `max_det`: the number of detections to which each image
+    was limited, for the notes. Raises ValueError for an unknown backend or a prediction on an image that is not in the
+    ground truth.
     """
     predictions, notes = _checked(predictions, truth)
     runners = {"pycocotools": _run_pycocotools, "fast": _run_hotcoco}
     if backend not in runners:
         raise ValueError(f"backend {backend!r}, expected one of {', '.join(sorted(runners))}")
-    numbers, precision = runners[backend](truth, predictions)
-    return _assemble(truth, predictions, numbers, precision, backend=backend, notes=truth.notes + notes)
+    found = runners[backend](truth, predictions)
+    notes = [*truth.notes, *truth.limit_notes(max_det), *notes]
+    return _assemble(truth, predictions, found, backend=backend, notes=notes)
 
 
 def differences(first: EvalStats, second: EvalStats, *, tolerance: float = 1e-12) -> dict[str, float]:
@@ -119,9 +125,9 @@ def differences(first: EvalStats, second: EvalStats, *, tolerance: float = 1e-12
     return {name: gap for name, gap in gaps.items() if not abs(gap) <= tolerance}
 
 
-def official_stats(truth: GroundTruth, predictions: np.ndarray) -> EvalStats:
-    """pycocotools' statistics, with a note if the fast backend differs."""
-    stats = coco_stats(truth, predictions, backend="pycocotools")
+def official_stats(truth: GroundTruth, predictions: np.ndarray, *, max_det: int | None = None) -> EvalStats:
+    """pycocotools' statistics, with a note if the fast backend differs; see `coco_stats`."""
+    stats = coco_stats(truth, predictions, backend="pycocotools", max_det=max_det)
     gaps = differences(stats, coco_stats(truth, predictions, backend="fast"))
     if gaps:
         listed = ", ".join(f"{name} {gap:+.2g}" for name, gap in gaps.items())
@@ -142,8 +148,19 @@ def _checked(predictions: np.ndarray, truth: GroundTruth) -> tuple[np.ndarray, l
     return rows, []
 
 
-def _run_pycocotools(truth: GroundTruth, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The twelve numbers and the precision array (IoU, recall, class, area, limit) by pycocotools."""
+@dataclass(frozen=True)
+class _Found:
+    """What a library computes: the twelve numbers, and precision (IoU, recall, class, area) at COCO's limit.
+
+    `unlimited`: precision without that limit, None if no class has more objects in an image.
+    """
+
+    numbers: np.ndarray
+    precision: np.ndarray
+    unlimited: np.ndarray | None = None
+
+
+def _run_pycocotools(truth: GroundTruth, predictions: np.ndarray) -> _Found:
     from pycocotools.coco import COCO as CocoIndex
     from pycocotools.cocoeval import COCOeval
 
@@ -157,14 +174,18 @@ def _run_pycocotools(truth: GroundTruth, predictions: np.ndarray) -> tuple[np.nd
             detections.dataset = {**reference.dataset, "annotations": []}
             detections.createIndex()
         run = COCOeval(reference, detections, "bbox")
+        beyond = bool(truth.limit_notes())
+        if beyond:  # one limit more; the numbers are those at the third
+            run.params.maxDets = [*run.params.maxDets, max(len(predictions), COCO_LIMIT + 1)]
         run.evaluate()
         run.accumulate()
         run.summarize()
-    return np.asarray(run.stats, np.float64), np.asarray(run.eval["precision"])
+    precision = np.asarray(run.eval["precision"])
+    numbers = np.asarray(run.stats, np.float64)
+    return _Found(numbers, precision[..., 2], precision[..., 3] if beyond else None)
 
 
-def _run_hotcoco(truth: GroundTruth, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The twelve numbers and the precision array by hotcoco, from arrays."""
+def _run_hotcoco(truth: GroundTruth, predictions: np.ndarray) -> _Found:
     import hotcoco
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -182,26 +203,18 @@ def _run_hotcoco(truth: GroundTruth, predictions: np.ndarray) -> tuple[np.ndarra
         run.evaluate()
         run.accumulate()
         run.summarize()
-    return np.asarray(run.stats, np.float64), np.asarray((run.eval or {})["precision"])
+    return _Found(np.asarray(run.stats, np.float64), np.asarray((run.eval or {})["precision"])[..., -1])
 
 
 def _assemble(
-    truth: GroundTruth,
-    predictions: np.ndarray,
-    numbers: np.ndarray,
-    precision: np.ndarray,
-    *,
-    backend: str,
-    notes: list[str],
+    truth: GroundTruth, predictions: np.ndarray, found: _Found, *, backend: str, notes: list[str]
 ) -> EvalStats:
     """Combine the twelve numbers, the precision array and the matching of matching.py."""
     by_id = np.argsort(truth.category_ids)
-    ordered = np.empty_like(precision[:, :, :, 0, -1])
-    ordered[:, :, by_id] = precision[:, :, :, 0, -1]  # both libraries sort classes by category id
+    ordered = np.empty_like(found.precision[:, :, :, 0])
+    ordered[:, :, by_id] = found.precision[:, :, :, 0]  # both libraries sort classes by category id
     objects, crowd = truth.table(), truth.crowd
-    curves = confidence_curves(
-        _detection_table(truth, predictions), predictions[:, 5], objects, crowd, num_classes=len(truth.names)
-    )
+    curves = _curves(truth, predictions, COCO_LIMIT)
     best = curves.best()
     rows = []
     for k, (name, category_id) in enumerate(zip(truth.names, truth.category_ids, strict=True)):
@@ -220,8 +233,12 @@ def _assemble(
             )
         )
     present = [row for row in rows if row.instances]
+    beyond = {} if found.unlimited is None else _at_max_det(truth, predictions, found.unlimited)
+    if beyond:
+        listed = ", ".join(f"{name} {value:.4f}" for name, value in beyond.items())
+        notes = [*notes, f"without COCO's limit, with all detections up to max_det: {listed}"]
     return EvalStats(
-        numbers={name: float(value) for name, value in zip(STAT_NAMES, numbers, strict=True)},
+        numbers={name: float(value) for name, value in zip(STAT_NAMES, found.numbers, strict=True)},
         per_class=rows,
         precision=float(np.mean([row.precision for row in present])) if present else UNDEFINED,
         recall=float(np.mean([row.recall for row in present])) if present else UNDEFINED,
@@ -233,7 +250,25 @@ def _assemble(
         curves=curves,
         backend=backend,
         notes=list(notes),
+        at_max_det=beyond,
     )
+
+
+def _at_max_det(truth: GroundTruth, predictions: np.ndarray, precision: np.ndarray) -> dict[str, float]:
+    """The numbers without COCO's limit: mAP from the precision array (IoU, recall, class, area), precision, recall."""
+    everywhere = precision[:, :, :, 0]
+    parts = {"mAP50-95": everywhere, "mAP50": everywhere[0], "mAP75": everywhere[5]}
+    curves = _curves(truth, predictions, max(1, len(predictions)))
+    best = curves.best()
+    return {name: float(part[part > UNDEFINED].mean()) for name, part in parts.items()} | {
+        "precision": float(np.nanmean(curves.precision[:, best])),
+        "recall": float(np.nanmean(curves.recall[:, best])),
+    }
+
+
+def _curves(truth: GroundTruth, predictions: np.ndarray, limit: int) -> ConfidenceCurves:
+    table, scores = _detection_table(truth, predictions), predictions[:, 5]
+    return confidence_curves(table, scores, truth.table(), truth.crowd, num_classes=len(truth.names), limit=limit)
 
 
 def confusion_matrix(truth: GroundTruth, predictions: np.ndarray) -> np.ndarray:

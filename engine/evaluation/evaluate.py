@@ -106,7 +106,10 @@ def evaluate(
     finally:
         model.train(was_training)
     predictions = np.concatenate(rows) if rows else np.zeros((0, 7))
-    stats = official_stats(truth, predictions) if official else coco_stats(truth, predictions, backend="fast")
+    if official:
+        stats = official_stats(truth, predictions, max_det=nms.max_det)
+    else:
+        stats = coco_stats(truth, predictions, backend="fast", max_det=nms.max_det)
     return EvalResult(
         stats=stats,
         predictions=predictions,

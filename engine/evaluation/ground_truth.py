@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data.annotations import Annotations
+from data.coco_records import meaning
 from data.issues import Issue
 from engine.evaluation.matching import BoxTable
 
-ID_ZERO = (
-    "an annotation of the ground truth has the id 0, which pycocotools reads as 'not matched': that object counts as "
-    "missed in the official numbers; number annotations from 1"
-)
+COCO_LIMIT = 100  # detections of an image and class that COCO's numbers count
+RECALLS = np.linspace(0.0, 1.0, 101)  # at which COCO averages precision
 
 
 @dataclass(frozen=True)
 class GroundTruth:
     """N images, A objects (crowds included) and C classes.
 
-    COCO's libraries need integer image ids, so text ids are replaced by their rank: ``key_of`` maps an id to its key.
+    COCO's libraries need integer image ids, so text ids are replaced by their rank, as numbers if they are
+    numbers: ``key_of`` maps an id to its key. Objects are numbered from 1, whatever their ids in the file.
     """
 
     image_ids: list[int] | list[str]  # (N,)
@@ -31,23 +31,20 @@ class GroundTruth:
     boxes: np.ndarray  # (A, 4) float64, left, top, width, height
     area: np.ndarray  # (A,) float64
     crowd: np.ndarray  # (A,) bool
-    annotation_id: np.ndarray  # (A,) int64
     key_of: dict[int | str, int]
     notes: list[str] = field(default_factory=list)
     issues: list[Issue] = field(default_factory=list)  # what was skipped when the data were read
+    skipped: str = ""  # the share of what was skipped, if it is notable
 
     @staticmethod
     def from_annotations(annotations: Annotations) -> GroundTruth:
         """The ground truth of a loaded data set: exactly the images and objects that were not skipped."""
         image_ids = annotations.image_ids
-        numbers, texts = annotations.image_id_numbers.tolist(), sorted(annotations.image_id_texts)
+        numbers = annotations.image_id_numbers.tolist()
+        texts = sorted(annotations.image_id_texts, key=_order)
         key_of: dict[int | str, int] = dict(zip(numbers, numbers, strict=True))
         key_of |= {identity: rank for rank, identity in enumerate(texts)}  # one of the two is empty
         keys = np.array([key_of[identity] for identity in image_ids], np.int64)
-        # The file's own ids, unless it differs from what is evaluated: then pycocotools' treatment of the id 0, which
-        # would be that of the file, has no meaning.
-        whole = not annotations.issues and len(annotations.annotation_ids) and len(annotations.image_id_numbers)
-        ids = annotations.annotation_ids if whole else np.arange(1, len(annotations.boxes) + 1)
         return GroundTruth(
             image_ids=image_ids,
             category_ids=[int(identity) for identity in annotations.category_ids],
@@ -57,16 +54,53 @@ class GroundTruth:
             boxes=annotations.boxes,
             area=annotations.areas,
             crowd=annotations.crowd,
-            annotation_id=ids,
             key_of=key_of,
-            notes=[ID_ZERO] if (ids == 0).any() else [],
+            notes=annotations.notices,
             issues=list(annotations.issues),
+            skipped=annotations.skipped,
         )
+
+    def reachable_map(self) -> float:
+        """The largest mAP that COCO's limit of detections leaves to a detector that finds every object; -1 if none."""
+        _, label, count = self._objects_by_image()
+        objects, counted = (
+            np.bincount(label, number, len(self.names)) for number in (count, np.minimum(count, COCO_LIMIT))
+        )
+        recall = counted[objects > 0] / objects[objects > 0]
+        return float(np.mean(np.searchsorted(RECALLS, recall, side="right") / len(RECALLS))) if len(recall) else -1.0
+
+    def limit_notes(self, max_det: int | None = None) -> list[str]:
+        """How limits of detections cap the numbers: COCO's per image and class, and `max_det` per image."""
+        image, _, count = self._objects_by_image()
+        notes = []
+        images = len(np.unique(image[count > COCO_LIMIT]))
+        if images:
+            notes.append(
+                f"{_have(images)} more than {COCO_LIMIT} objects of a class (up to {count.max()}), and COCO counts "
+                f"{COCO_LIMIT} detections per image and class: mAP can reach {self.reachable_map():.4f} at most"
+            )
+        objects = np.bincount(image, count)
+        if max_det is not None and (objects > max_det).any():
+            over, most = int((objects > max_det).sum()), int(objects.max())
+            notes.append(f"{_have(over)} more objects than max_det {max_det} (up to {most}): a larger one finds more")
+        return notes
+
+    def _objects_by_image(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Position of an image, position of a class, and number of its objects there, crowds excluded."""
+        single = ~self.crowd
+        _, image = np.unique(self.image_key[single], return_inverse=True)
+        pairs, count = np.unique(image * len(self.names) + self.labels[single], return_counts=True)
+        return pairs // len(self.names), pairs % len(self.names), count
 
     @property
     def id_of(self) -> dict[int, int | str]:
         """Image ids by their keys."""
         return {key: identity for identity, key in self.key_of.items()}
+
+    @property
+    def annotation_id(self) -> np.ndarray:
+        """(A,) ids of the objects, from 1: files may repeat ids, and pycocotools reads the id 0 as 'not matched'."""
+        return np.arange(1, len(self.boxes) + 1)
 
     @property
     def categories(self) -> list[dict[str, object]]:
@@ -109,3 +143,13 @@ class GroundTruth:
                 for i, k, c, b, a, w in columns
             ],
         }
+
+
+def _order(identity: str) -> tuple[int, int | str]:
+    """Ids that are numbers in the order of numbers, as equal scores are ranked in the order of images."""
+    number = meaning(identity)
+    return (0, number) if isinstance(number, int) else (1, identity)
+
+
+def _have(images: int) -> str:
+    return "1 image has" if images == 1 else f"{images} images have"

@@ -142,10 +142,16 @@ def found_objects(
 
 
 def confidence_curves(
-    detections: BoxTable, scores: np.ndarray, truths: BoxTable, crowd: np.ndarray, *, num_classes: int
+    detections: BoxTable,
+    scores: np.ndarray,
+    truths: BoxTable,
+    crowd: np.ndarray,
+    *,
+    num_classes: int,
+    limit: int = 100,
 ) -> ConfidenceCurves:
     """Precision, recall and F1 at IoU 0.5 against the confidence threshold; precision is 0 without detections."""
-    kept, true_positive, ignored = found_objects(detections, scores, truths, crowd)
+    kept, true_positive, ignored = found_objects(detections, scores, truths, crowd, limit=limit)
     objects = np.bincount(truths.label[~crowd], minlength=num_classes)
     precision, recall = (np.full((num_classes, len(CONFIDENCES)), np.nan) for _ in range(2))
     label, score = detections.label[kept], scores[kept]

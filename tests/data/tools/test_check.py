@@ -105,6 +105,31 @@ def test_a_split_used_twice_is_leakage(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"iscrowd": 1}, "iscrowd"),
+        ({"category_id": 99}, "unknown-category (4)"),
+        ({"bbox": [0.1, 0.1, 0.5, 0.5]}, "fractions"),
+    ],
+)
+def test_data_that_is_wrong_as_a_whole_is_told(
+    change: dict, words: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What train.py refuses ends with two after a whole report; what it only remarks on does not."""
+    boxes = [box(k, 1 + k % 2, [5, 5, 20, 20]) | change for k in range(4)]
+    train = write_coco(here / "t", {f"{k}.png": (60 + k, 50) for k in range(3)}, boxes)
+    val = write_coco(here / "v", {"x.png": (50, 40)}, [box(1, 1, [5, 5, 20, 20])])
+    refused = "bbox" not in change
+    assert run(check.main, "check.py", write_yaml(here / "data.yaml", train=train, val=val)) == (2 if refused else 0)
+    said = capsys.readouterr()
+    assert words in said.out and said.err.count("\n") == refused and (words in said.err) == refused
+    assert (here / "runs/check/exp/report.html").is_file()
+    found = findings(here / "runs/check/exp")
+    assert any(words in text for text in found["refusals" if refused else "notes"])
+
+
+@pytest.mark.slow
 def test_classes_that_training_would_refuse_are_reported_and_end_with_two(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,16 @@ def test_what_was_planted_is_found_and_nothing_else(tmp_path):
     assert kinds == sorted(kinds, key=list(KINDS).index)
 
 
+@pytest.mark.parametrize("crowds", [1, 2, 5])
+def test_an_image_that_has_only_crowds_has_no_doubles(tmp_path, crowds):
+    """Beside it an image with a crowd and one box, and one with a box twice."""
+    annotations = [box(k, 1, PLAIN[0], iscrowd=1) for k in range(crowds)]
+    annotations += [box(20, 2, PLAIN[0], iscrowd=1), box(21, 2, PLAIN[0])]
+    annotations += [box(30, 3, PLAIN[0]), box(31, 3, PLAIN[0])]
+    data = loaded(tmp_path, annotations, {f"{k}.png": (400, 300) for k in range(3)})
+    assert [(each.kind, each.image) for each in find_suspicious(data, progress=False)] == [("twice", 2)]
+
+
 def overlap(one, other):
     """Intersection over union of two boxes left, top, width, height, in plain numbers."""
     width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
