@@ -6,7 +6,6 @@ The plan is written and printed before the first run. The result is a verdict, a
 rerun the same command to resume.
 """
 
-import shlex
 import sys
 from argparse import SUPPRESS, Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.cli import Parser, add_config_flags, overrides, run_script
+from core.commands import command
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arms = arms_from(arguments, given)
     common, notes = common_overrides(arms, given)
     comparison = Comparison(arguments, folder, gpus)
-    resume = f"Rerun the same command to resume:\n  python {shlex.join(sys.argv)}"
+    resume = f"Rerun the same command to resume:\n  {command('compare.py', *(sys.argv[1:] if argv is None else argv))}"
     try:
         unfinished = comparison.run(arms, common, notes)
     except Interrupted as stopped:

@@ -16,6 +16,7 @@ MARKS = (  # the mark of UTF-32 begins with that of UTF-16
 )
 LEGACY = "cp1252"  # Latin-1 as Windows writes it
 SAMPLE = 4096  # bytes in which the zero bytes of UTF-16 are counted
+SHORTEST = 6  # bytes of a text whose encoding is guessed
 
 
 def read_text_file(path: str | os.PathLike[str], *, limit: int, what: str = "text", any_encoding: bool = False) -> str:
@@ -39,9 +40,7 @@ def decode_text(data: bytes, *, name: str, any_encoding: bool = False) -> str:
         if any_encoding:
             return _plain_ends(data.decode(encoding, errors="replace"))
         text = data.decode(LEGACY, errors="replace")
-        if encoding != "utf-8" or not all(
-            each.isprintable() or each in "\t\n\r\f" for each in text.replace("\ufffd", "\0")
-        ):
+        if encoding != "utf-8" or "\ufffd" in text or not _is_text(text):
             raise ValueError(f"{name}: not UTF-8 text: {error}") from error
         print(printable(f"{name}: not UTF-8, read as Windows-1252 (Latin-1)"), file=sys.stderr)
     return _plain_ends(text)
@@ -57,11 +56,13 @@ def _encoding(data: bytes) -> tuple[str, bytes]:
         if data.startswith(mark):
             return encoding, data[len(mark) :]
     # Without a mark, UTF-16 shows in the zero halves of its ASCII characters.
-    sample = data[:SAMPLE]
-    zeros = (sample[0::2].count(0), sample[1::2].count(0))
-    if len(data) % 2 == 0 and sum(zeros) > len(sample) // 4:
-        if not zeros[0]:
-            return "utf-16-le", data
-        if not zeros[1]:
-            return "utf-16-be", data
+    sample = data[: SAMPLE if len(data) > SAMPLE else len(data) // 2 * 2]
+    for encoding, half, other in (("utf-16-le", 1, 0), ("utf-16-be", 0, 1)):
+        is_zero = sample[half::2].count(0) > len(sample) // 4 and not sample[other::2].count(0)
+        if is_zero and len(data) >= SHORTEST and _is_text(sample.decode(encoding, errors="replace")):
+            return encoding, data
     return "utf-8", data
+
+
+def _is_text(text: str) -> bool:
+    return all(each.isprintable() or each in "\t\n\r\f" for each in text)

@@ -209,10 +209,11 @@ def find_images(annotations: Annotations) -> Annotations:
 
 def _fault(name: str, found: Found, uses: int, folder: str) -> tuple[str, str] | None:
     """Why a name that is not there as it stands cannot be used: kind and text of the issue."""
+    kind = "ambiguous-path" if stays_inside(name) else "unsafe-path"
     if found.path is not None:
-        return ("ambiguous-path", f"is not there, and {found.path} is that of another name") if uses > 1 else None
+        return (kind, f"is not there, and {found.path} is that of another name") if uses > 1 else None
     if found.rivals:
-        return "ambiguous-path", f"is not there, and {' and '.join(found.rivals[:3])} fit equally"
+        return kind, f"is not there, and {' and '.join(found.rivals[:3])} fit equally"
     if not stays_inside(name):
         return "unsafe-path", f"the file name leads out of the image folder, and {folder} has no such file"
     return None

@@ -8,7 +8,8 @@ import yaml
 from PIL import Image
 
 from data.coco import read_coco
-from data.tools.convert import convert, label_path, main, parse_labels
+from data.tools.convert import convert, main
+from data.yolo_labels import label_path, parse_labels
 
 
 def image(path, width=200, height=100):
