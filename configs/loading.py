@@ -212,13 +212,17 @@ def _data_from(file: Path) -> Tree:
     if found is not None:
         return found
     text = _read_config(file)
-    if file.suffix == DARKNET_DATA_SUFFIX:
-        return from_yolo_yaml(darknet_data(text), file)
     try:
-        tree = parse_text_yaml(text)
+        tree = darknet_data(text) if file.suffix == DARKNET_DATA_SUFFIX else parse_text_yaml(text)
     except yaml.YAMLError:
         tree = None  # the stricter parser says why
-    return from_yolo_yaml(tree, file) if is_yolo(tree) else absolute(read_yaml(file), file)
+    if not is_yolo(tree):
+        return absolute(read_yaml(file), file)
+    try:
+        return from_yolo_yaml(tree, file)
+    except (ValueError, RuntimeError) as error:  # the latter from pathlib, for loops of symbolic links
+        named = str(error).startswith(str(file))
+        raise ValueError(f"{error}" if named else f"{file}: {error}") from error
 
 
 def absolute(data: Mapping[str, object], file: Path) -> Tree:

@@ -4,14 +4,13 @@ Paths are made absolute. The splits get `format: yolo`, which is converted when 
 """
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from os.path import abspath, commonpath
 from pathlib import Path
 from typing import Any
 
 from core.files import expand_user, path_exists
-from core.text import printable
+from core.text import say_once
 from core.yaml_text import ABSENT
 
 Tree = dict[str, Any]
@@ -52,7 +51,7 @@ def from_yolo_yaml(tree: Mapping[str, Any], file: Path) -> Tree:
         except FileNotFoundError as error:
             if split != "test":
                 raise
-            print(printable(f"{error}; left out"), file=sys.stderr)
+            say_once(f"{error}; left out")
             continue
         splits[split] = yolo_split(parts, names, roots[0])
     if not splits:

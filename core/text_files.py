@@ -2,10 +2,9 @@
 
 import codecs
 import os
-import sys
 from pathlib import Path
 
-from core.text import printable
+from core.text import say_once
 
 MARKS = (  # the mark of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF8, "utf-8"),
@@ -42,7 +41,7 @@ def decode_text(data: bytes, *, name: str, any_encoding: bool = False) -> str:
         text = data.decode(LEGACY, errors="replace")
         if encoding != "utf-8" or "\ufffd" in text or not _is_text(text):
             raise ValueError(f"{name}: not UTF-8 text: {error}") from error
-        print(printable(f"{name}: not UTF-8, read as Windows-1252 (Latin-1)"), file=sys.stderr)
+        say_once(f"{name}: not UTF-8, read as Windows-1252 (Latin-1)")
     return _plain_ends(text)
 
 

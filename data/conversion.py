@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files import replacing
-from core.text import printable
+from core.text import say_once
 from data.annotations import Annotations
 from data.cache_dir import cache_folder
 from data.coco import read_coco
@@ -25,7 +24,6 @@ from data.issues import Issue, refuse
 from data.xml_labels import convert_cvat, convert_voc, voc_files
 from data.yolo_labels import Converted, Record, convert_yolo, find_images_of, find_labels
 
-_told: set[str] = set()  # keys of the data sets that were announced in this process
 VERSION = 1  # raise it when the conversion changes: what was converted before is converted again
 RECORD = "conversion.json"
 NAMES = {"yolo": "YOLO labels", "voc": "Pascal VOC", "cvat": "CVAT"}
@@ -47,13 +45,12 @@ def read_converted(
     """
     kind, source = sections[split].format, Path(sections[split].annotations)
     with _folder_of(sections) as folder:
-        record, key = _read_record(folder), _key(sections)
-        if record is None or record.get("key") != key:
-            record = _convert(sections, folder, key, progress=progress)
-            print(
-                printable(f"{source}: {NAMES[kind]} of {', '.join(sections)} converted to COCO in {folder}"),
-                file=sys.stderr,
-            )
+        key = _key(sections)
+        record = _read_record(folder, key) or _convert(sections, folder, key, progress=progress)
+        first = next(iter(sections.values())).annotations
+        say_once(f"{first}: {NAMES[kind]} of {', '.join(sections)} converted to COCO in {folder}")
+        for note in record["notes"]:
+            say_once(note)
         part = record["splits"][split]
         annotations = read_coco(folder / f"{split}.json", part["images"], progress=progress)
     issues = [*(Issue(**issue) for issue in part["issues"]), *annotations.issues]
@@ -68,7 +65,7 @@ def _folder_of(sections: Mapping[str, Any]) -> Iterator[Path]:
     where = json.dumps([(split, _places(section)) for split, section in sections.items()])
     first = next(iter(sections.values()))
     beside = Path(first.annotations)
-    folder = cache_folder(beside / "." if beside.is_dir() else beside)
+    folder = cache_folder(beside)
     folder /= f"{first.format}-{hashlib.sha256(where.encode()).hexdigest()[:16]}"
     try:
         folder.mkdir(exist_ok=True)
@@ -83,12 +80,15 @@ def _places(section: Any) -> list[str]:
     return [section.images, section.annotations, *section.parts]
 
 
-def _read_record(folder: Path) -> dict[str, Any] | None:
+def _read_record(folder: Path, key: str) -> dict[str, Any] | None:
+    """What was converted before, None if anything is missing or has changed."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) else None
+    if not isinstance(record, dict) or record.get("key") != key:
+        return None
+    return record if all((folder / f"{split}.json").is_file() for split in record["splits"]) else None
 
 
 def _convert(sections: Mapping[str, Any], folder: Path, key: str, *, progress: bool) -> dict[str, Any]:

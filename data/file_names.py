@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from core.text import printable
+from core.text import say_once
 from data.annotations import Annotations, TextColumn
 from data.issues import Issue
 from data.record_checks import stays_inside
@@ -197,7 +196,7 @@ def find_images(annotations: Annotations) -> Annotations:
             f"below {annotations.image_folder} ({', '.join(f'{count} {how}' for how, count in ways)}), such as "
             f"{annotations.file_names[first]!r} as {names[first]!r}"
         )
-        print(printable(line), file=sys.stderr)
+        say_once(line)
     if len(issues) == len(names):
         raise ValueError(
             f"{annotations.source}: none of the {len(names)} images that it lists can be used; the first: "

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
 import hotcoco
 
@@ -35,7 +36,12 @@ def read_xml(path: Path, limit: int) -> str:
         text = data.decode(encoding) if encoding.lower() not in ("utf-8", "utf8") else decode_text(data, name=str(path))
     except (LookupError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not text in {encoding}, the encoding that it declares: {error}") from error
-    return re.sub(r"^\s*<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL)
+    text = re.sub(r"^\s*<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL)
+    try:
+        expat.ParserCreate().Parse(text, True)  # hotcoco reads the beginning of a truncated file
+    except expat.ExpatError as error:
+        raise ValueError(f"{path}: not XML: {error}") from error
+    return text
 
 
 def convert_voc(sections: Mapping[str, Any], *, progress: bool = True) -> tuple[dict[str, Converted], list[str]]:
@@ -51,6 +57,9 @@ def convert_voc(sections: Mapping[str, Any], *, progress: bool = True) -> tuple[
         result = converted[split] = Converted(Path(section.images))
         finder = FileFinder(result.folder)
         for file in progress_bar(voc_files(folder, section.parts), f"converting {split}", show=progress):
+            if not file.is_file():
+                result.issues.append(Issue(file.name, "missing", "no such file, though a list names it", str(file)))
+                continue
             try:
                 content = _read_one(file)
             except (ValueError, OSError) as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ import yaml
 
 from core.limits import MAX_CLASSES
 from core.progress import map_in_threads
-from core.text import printable
+from core.text import printable, say_once
 from core.text_files import read_text_file
 from core.yaml_text import ABSENT, parse_text_yaml
 from data.file_names import FileFinder
@@ -250,7 +249,7 @@ def read_classes(file: Path) -> tuple[list[str] | None, int]:
         if names is None:
             names = [f"class {label}" for label in range(int(count))]
         elif len(names) != int(count):
-            print(printable(f"{file}: nc is {count}, names lists {len(names)} classes, which count"), file=sys.stderr)
+            say_once(f"{file}: nc is {count}, names lists {len(names)} classes, which count")
     return names, _keypoint_values(tree.get("kpt_shape"), file)
 
 

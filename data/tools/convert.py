@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from pydantic import ValidationError
 
 from configs.cli import one_line
+from configs.errors import explain
 from configs.loading import load_data
 from configs.schema import Split
 from core.commands import command
@@ -38,7 +40,12 @@ def find_sections(source: str | Path) -> tuple[Path, dict[str, Split]]:
         tree = load_data(source)
     except FileNotFoundError as error:
         raise FileNotFoundError(str(error).removeprefix("data: ")) from error
-    sections = {split: Split(**tree[split]) for split in SPLITS if isinstance(tree.get(split), Mapping)}
+    try:
+        sections = {
+            split: Split.model_validate(tree[split]) for split in SPLITS if isinstance(tree.get(split), Mapping)
+        }
+    except ValidationError as error:
+        raise ValueError(f"{source}: {explain(error, Split, name='a split')}") from error
     formats = {section.format for section in sections.values()}
     if len(formats) != 1 or not formats <= set(CONVERTERS):
         raise ValueError(
