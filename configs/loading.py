@@ -200,11 +200,14 @@ def load_data(path: str | Path) -> Tree:
         folder = expand_user(path)
         if not str(path).strip() or not path_exists(folder, folder=True):
             raise FileNotFoundError(f"data: {error}") from error
-        inside = yaml_in(folder)
-        if inside is None:
-            return from_folder(folder)
-        file = inside.absolute()
+        return load_data_folder(folder)
     return _data_from(file)
+
+
+def load_data_folder(folder: Path) -> Tree:
+    """The data set in a folder: that of its data YAML, or what its files and folders are named for."""
+    file = yaml_in(folder)
+    return from_folder(folder) if file is None else _data_from(file.absolute())
 
 
 def _data_from(file: Path) -> Tree:
@@ -213,16 +216,17 @@ def _data_from(file: Path) -> Tree:
         return found
     text = _read_config(file)
     try:
-        tree = darknet_data(text) if file.suffix == DARKNET_DATA_SUFFIX else parse_text_yaml(text)
-    except yaml.YAMLError:
-        tree = None  # the stricter parser says why
-    if not is_yolo(tree):
-        return absolute(read_yaml(file), file)
+        tree: object = darknet_data(text) if file.suffix == DARKNET_DATA_SUFFIX else parse_text_yaml(text)
+    except yaml.YAMLError as error:
+        what = f"not YAML: {' '.join(str(error).split())}; expected the keys train and val, with names for YOLO labels"
+        raise ValueError(f"{file}: {what}") from error
     try:
-        return from_yolo_yaml(tree, file)
+        if is_yolo(tree):
+            return from_yolo_yaml(tree, file)
     except (ValueError, RuntimeError) as error:  # the latter from pathlib, for loops of symbolic links
         named = str(error).startswith(str(file))
         raise ValueError(f"{error}" if named else f"{file}: {error}") from error
+    return absolute(read_yaml(file), file)
 
 
 def absolute(data: Mapping[str, object], file: Path) -> Tree:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from os.path import abspath, commonpath
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from core.files import expand_user, path_exists
 from core.text import say_once
@@ -22,7 +22,7 @@ SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "va
 FOREIGN_KEYS = {"nc", "names", "kpt_shape"}
 
 
-def is_yolo(tree: object) -> bool:
+def is_yolo(tree: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether the content of a data YAML follows YOLOv5 and Ultralytics: splits are paths, there may be names."""
     if not isinstance(tree, Mapping) or any(isinstance(tree.get(split), Mapping) for split in SPLITS):
         return False

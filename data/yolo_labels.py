@@ -295,8 +295,8 @@ def convert_yolo(
     if "train" in labels and not any(labels["train"]):
         expected = label_path(images["train"].paths[0])
         raise ValueError(
-            f"{images['train'].folder}: none of the {len(labels['train'])} training images has a label file, expected "
-            f"for instance {expected}"
+            f"{_source(sections)}: none of the {len(labels['train'])} training images has a label file, expected for "
+            f"instance {expected}"
         )
     posed = keypoints or guess_keypoints(_sample(labels))
     converted = {

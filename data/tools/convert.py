@@ -22,10 +22,10 @@ from pydantic import ValidationError
 
 from configs.cli import one_line
 from configs.errors import explain
-from configs.loading import load_data
+from configs.loading import load_data, load_data_folder
 from configs.schema import Split
 from core.commands import command
-from core.files import replacing
+from core.files import path_exists, replacing
 from core.text import printable
 from data.conversion import CONVERTERS, convert_splits
 from data.issues import Issue, refuse, summary
@@ -37,13 +37,14 @@ WRITTEN = "written by data.convert"  # in all files that may be overwritten
 def find_sections(source: str | Path) -> tuple[Path, dict[str, Split]]:
     """The root and the splits of a data set to convert; FileNotFoundError or ValueError names what is missing."""
     try:
-        tree = load_data(source)
+        tree = load_data_folder(Path(source)) if path_exists(source, folder=True) else load_data(source)
     except FileNotFoundError as error:
         raise FileNotFoundError(str(error).removeprefix("data: ")) from error
+    if not isinstance(tree.get("root"), str):
+        raise ValueError(f"{source}: root is not text, expected the name of a folder")
+    given = {split: tree[split] for split in SPLITS if isinstance(tree.get(split), Mapping)}
     try:
-        sections = {
-            split: Split.model_validate(tree[split]) for split in SPLITS if isinstance(tree.get(split), Mapping)
-        }
+        sections = {split: Split.model_validate(section) for split, section in given.items()}
     except ValidationError as error:
         raise ValueError(f"{source}: {explain(error, Split, name='a split')}") from error
     formats = {section.format for section in sections.values()}
