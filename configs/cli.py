@@ -119,7 +119,11 @@ def _freeze(text: str) -> list[str]:
 
 
 TRAIN = (
-    Flag(("--data",), "data", "data YAML, by path or by name in configs/data/"),
+    Flag(
+        ("--data",),
+        "data",
+        "data YAML (ours, YOLOv5's or Ultralytics'), by path or by name in configs/data/, or a folder of a data set",
+    ),
     Flag(("--weights",), "weights", "initial weights; parameters that fit by name and shape are loaded"),
     Flag(
         ("--epochs",),

@@ -20,9 +20,11 @@ from core.text import say_once
 from data.annotations import Annotations
 from data.cache_dir import cache_folder
 from data.coco import read_coco
+from data.converted import Converted, Record
 from data.issues import Issue, refuse
 from data.xml_labels import convert_cvat, convert_voc, voc_files
-from data.yolo_labels import Converted, Record, convert_yolo, find_images_of, find_labels
+from data.yolo_data import convert_yolo, find_images_of
+from data.yolo_labels import find_labels
 
 VERSION = 1  # raise it when the conversion changes: what was converted before is converted again
 RECORD = "conversion.json"

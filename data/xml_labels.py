@@ -15,11 +15,11 @@ import hotcoco
 
 from core.progress import progress_bar
 from core.text_files import decode_text, read_text_file
+from data.converted import MANY_IMAGES, Converted, Record
 from data.file_names import FileFinder
 from data.image import IMAGE_SUFFIXES
 from data.issues import Issue
 from data.limits import MAX_LABEL_BYTES, MAX_LIST_BYTES, MAX_XML_BYTES
-from data.yolo_labels import Converted, Record
 
 LABELS = "labels.txt"  # class names in order, beside the folder of XML files
 DECLARED = re.compile(rb"""<\?xml[^>]*encoding=["']([\w.-]+)["']""")
@@ -56,7 +56,8 @@ def convert_voc(sections: Mapping[str, Any], *, progress: bool = True) -> tuple[
         folder = Path(section.annotations)
         result = converted[split] = Converted(Path(section.images))
         finder = FileFinder(result.folder)
-        for file in progress_bar(voc_files(folder, section.parts), f"converting {split}", show=progress):
+        files = voc_files(folder, section.parts)
+        for file in progress_bar(files, f"converting {split}", show=progress and len(files) >= MANY_IMAGES):
             if not file.is_file():
                 result.issues.append(Issue(file.name, "missing", "no such file, though a list names it", str(file)))
                 continue
@@ -117,7 +118,7 @@ def convert_cvat(sections: Mapping[str, Any], *, progress: bool = True) -> tuple
     """
     converted: dict[str, Converted] = {}
     named: dict[str, str] = {}
-    for split, section in progress_bar(sections.items(), "converting", unit="file", show=progress):
+    for split, section in sections.items():
         file = Path(section.annotations)
         result = converted[split] = Converted(Path(section.images))
         text = read_xml(file, MAX_XML_BYTES)
