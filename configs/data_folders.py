@@ -131,21 +131,24 @@ def _beside(annotations: Path) -> Path:
 
 def _yolo(folder: Path) -> Splits:
     """YOLO: images/ and labels/ with or without folders of splits, or Darknet's lists of images."""
-    names = next((folder / name for name in CLASS_FILES if (folder / name).is_file()), folder)
-    lists = {split: folder / f"{split}.txt" for split in SPLITS if (folder / f"{split}.txt").is_file()}
-    places: dict[str, Path] = {}
+    places: dict[str, tuple[Path, Path]] = {}  # images and labels
     for word, split in SPLIT_WORDS.items():
-        for place, labels in (
+        for images, labels in (
             (folder / "images" / word, folder / "labels"),
             (folder / word / "images", folder / word / "labels"),
         ):
-            if place.is_dir() and labels.is_dir():
-                places.setdefault(split, place)
+            if images.is_dir() and labels.is_dir():
+                places.setdefault(split, (images, labels))
     if not places and (folder / "images").is_dir() and (folder / "labels").is_dir():
-        places = {"train": folder / "images"}
-    if not places and lists and (names != folder or _files(folder, ".data")):
-        places = lists
-    return {split: yolo_split([place], names, folder) for split, place in sorted(places.items())}
+        places = {"train": (folder / "images", folder / "labels")}
+    classes = next((folder / name for name in CLASS_FILES if (folder / name).is_file()), None)
+    names = classes or next(iter(_files(folder, ".data")), None)
+    if not places and names is not None:
+        lists = {split: folder / f"{split}.txt" for split in SPLITS}
+        places = {split: (path, names) for split, path in lists.items() if path.is_file()}
+    return {
+        split: yolo_split([images], classes or labels, folder) for split, (images, labels) in sorted(places.items())
+    }
 
 
 def _voc(folder: Path) -> Splits:

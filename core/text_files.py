@@ -15,7 +15,7 @@ MARKS = (  # the mark of UTF-32 begins with that of UTF-16
 )
 LEGACY = "cp1252"  # Latin-1 as Windows writes it
 SAMPLE = 4096  # bytes in which the zero bytes of UTF-16 are counted
-SHORTEST = 6  # bytes of a text whose encoding is guessed
+SHORTEST = 6  # bytes of a text in UTF-16 or UTF-32
 
 
 def read_text_file(path: str | os.PathLike[str], *, limit: int, what: str = "text", any_encoding: bool = False) -> str:
@@ -52,7 +52,7 @@ def _plain_ends(text: str) -> str:
 def _encoding(data: bytes) -> tuple[str, bytes]:
     """The encoding of a text, and the data without the mark."""
     for mark, encoding in MARKS:
-        if data.startswith(mark):
+        if data.startswith(mark) and (encoding == "utf-8" or len(data) >= SHORTEST):
             return encoding, data[len(mark) :]
     # Without a mark, UTF-16 shows in the zero halves of its ASCII characters.
     sample = data[: SAMPLE if len(data) > SAMPLE else len(data) // 2 * 2]

@@ -15,10 +15,9 @@ CHUNK = 8 << 20
 
 
 def cache_folder(beside: str | Path) -> Path:
-    """The folder for caches of an annotation file, or of a folder of such files: `.cache` next to it, or in it; the
-    user's cache folder if that is not writable."""
-    place = Path(beside).absolute()
-    for folder in ((place if place.is_dir() else place.parent) / ".cache", user_cache_folder()):
+    """The folder for caches of an annotation file: `.cache` next to it, or the user's cache folder if that is not
+    writable."""
+    for folder in (Path(beside).absolute().parent / ".cache", user_cache_folder()):
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):

@@ -145,7 +145,7 @@ CVAT = "<?xml version='1.0'?>\n<annotations><version>1.1</version></annotations>
         ),
         (["images/a.jpg", "result.json"], {"train": ("images", "result.json")}),  # Label Studio
         (["images/train/a.jpg", "labels/train/a.txt", "classes.txt"], {"train": (".", "classes.txt")}),
-        (["train/images/a.jpg", "train/labels/a.txt"], {"train": (".", ".")}),
+        (["train/images/a.jpg", "train/labels/a.txt"], {"train": (".", "train/labels")}),
         (["images/a.jpg", "labels/a.txt", "classes.txt", "notes.json"], {"train": (".", "classes.txt")}),
         (["train.txt", "obj.names", "obj.data", "obj_train_data/a.jpg"], {"train": (".", "obj.names")}),  # CVAT
         (
