@@ -6,7 +6,6 @@ The plan is written and printed before the first run. The result is a verdict, a
 rerun the same command to resume.
 """
 
-import shlex
 import sys
 from argparse import SUPPRESS, Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.cli import Parser, add_config_flags, overrides, run_script
+from core.commands import command
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arms = arms_from(arguments, given)
     common, notes = common_overrides(arms, given)
     comparison = Comparison(arguments, folder, gpus)
-    resume = f"Rerun the same command to resume:\n  python {shlex.join(sys.argv)}"
+    resume = f"Rerun the same command to resume:\n  {command('compare.py', *(sys.argv[1:] if argv is None else argv))}"
     try:
         unfinished = comparison.run(arms, common, notes)
     except Interrupted as stopped:
@@ -142,7 +142,9 @@ class Comparison:
 
 def score_runs(plan: "Plan", runs: Sequence["Run"], *, device: str) -> None:
     """Score the last epoch of all finished runs on the split of the plan, with pycocotools, in fp32."""
-    from comparison.scores import score_all
+    from comparison.scores import annotations_sha256, score_all
+    from configs.schema import Data
+    from data import load_dataset
     from yolo import YOLO
 
     def score(weights: Path, split: str) -> dict[str, float | None]:
@@ -160,7 +162,13 @@ def score_runs(plan: "Plan", runs: Sequence["Run"], *, device: str) -> None:
         )
         return {name: value if value >= 0 else None for name, value in result.stats.columns().items()}
 
-    score_all(plan, runs, score, show=lambda line: print(line, flush=True))
+    def data_sha256(run: "Run", split: str) -> str:
+        data = Data.model_validate(run.record["config"]["data"])
+        if data.split(split).format == "coco":
+            return annotations_sha256(run, split)
+        return load_dataset(data, split, progress=False, verify=False).sha256
+
+    score_all(plan, runs, score, data_sha256=data_sha256, show=lambda line: print(line, flush=True))
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:

@@ -6,7 +6,6 @@ Without --data it trains on the embedded data set, which is drawn first. Results
 
 from __future__ import annotations
 
-import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.cli import Parser, add_config_flags, overrides, run_script
+from core.commands import command, near
 
 if TYPE_CHECKING:
     from configs.schema import Config
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         with clock.span("validation"):
                             result = run.validate()
                     run.end_epoch(losses, result)
-            run.finish(next_command(config, run.folder))
+            run.finish(next_command(run.setup.splits["val"].path(0), run.folder))
     except Stopped:
         run.save_last()
         print(run.stop_message(), flush=True)
@@ -155,18 +155,10 @@ def closing_epochs(length: float, epochs: int) -> int:
     return min(epochs, round(length if length >= 1 else length * epochs))
 
 
-def next_command(config: Config, folder: Path) -> str:
-    """Return the detect.py command to try after the run."""
-    images = sorted(path for path in Path(config.data.val.images).rglob("*") if path.is_file())[:1]
-    source = images[0] if images else Path(config.data.val.images)
-    weights, example = relative(folder / "weights" / "best.pt"), relative(source)
-    return f"{Path(sys.executable).name} detect.py --weights {shlex.quote(weights)} --source {shlex.quote(example)}"
-
-
-def relative(path: Path) -> str:
-    """Return a path relative to the working directory if it is below it."""
-    path = path.resolve()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+def next_command(image: str, folder: Path) -> str:
+    """Return the detect.py command to try after the run, on an image."""
+    weights = near(folder.absolute() / "weights" / "best.pt")
+    return command("detect.py", "--weights", weights, "--source", near(Path(image)))
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add(
         "--data",
         metavar="YAML",
-        help="data YAML, by path or by name in configs/data/; default: the data of the training run",
+        help="data YAML, by path or by name in configs/data/, or a folder; default: the data of the training run",
     )
     add("--split", default=EvalOptions.split, choices=("val", "test", "train"), help="split to evaluate on")
     add("--batch", "--batch-size", type=int, default=EvalOptions.batch, help="batch size; does not change the numbers")

@@ -7,6 +7,7 @@ of every command, including those that fail or are unavailable, is written to on
 
 import argparse
 import datetime
+import shlex
 import shutil
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def main() -> int:
         command, seconds = PARTS[part]
         code, output, taken = run(command, seconds)
         failed += code != 0
-        shown = " ".join(["python", *command[1:]] if command[0] == PYTHON else command)
+        shown = shlex.join(["python", *command[1:]] if command[0] == PYTHON else command)
         heading = f"## {part}\n\n`{shown}`, {name}, PyTorch {torch.__version__}, {datetime.date.today()}; "
         with arguments.out.open("a", encoding="utf-8") as file:
             file.write(f"{heading}exit code {code} after {taken:.0f} s\n\n```\n{output}\n```\n\n")

@@ -29,7 +29,7 @@ INSTEAD = {
     "model.act": "--set model.act: the activations are set with --acts",
     "run.arm": "--set run.arm: the arms are named with --arm",
     "train.patience": "--patience: runs of different length cannot be compared; plan fewer epochs with --epochs",
-    "train.profile": "--profile: it would slow down what is timed; use python train.py --profile",
+    "train.profile": "--profile: it would slow down what is timed; use --profile with train.py",
 }
 
 

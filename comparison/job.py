@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -56,7 +57,7 @@ class Job:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         command = self.resume if self.has_checkpoint else self.start
         with open(self.log, "a", encoding="utf-8") as log:
-            log.write(f"$ {' '.join(command)}\n")
+            log.write(f"$ {shlex.join(command)}\n")
             log.flush()
             return subprocess.Popen(
                 command,

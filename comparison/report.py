@@ -43,6 +43,7 @@ from comparison.summary import (
 from comparison.tasks import are_tasks, report_tasks
 from comparison.timing_probe import TIMING
 from comparison.tuning import common_folder, mean_score
+from core.commands import command, near
 from core.files import write_text
 
 
@@ -63,9 +64,8 @@ def report(folders: Sequence[Path], output: Path, *, baseline: str | None = None
             return write_report(folders[0], runs, plan=plan, allow=allow)
     for run in runs:
         if run.status == "unfinished":
-            raise ValueError(
-                f"{run.folder}: the run is not finished; resume it with train.py --resume, or leave it out"
-            )
+            resume = command("train.py", "--resume", near(run.folder / "weights" / "last.pt"))
+            raise ValueError(f"{run.folder}: the run is not finished; resume it with {resume}, or leave it out")
     labels = list(dict.fromkeys(run.act for run in runs))
     if baseline is not None and baseline not in labels:
         raise ValueError(f"--baseline: found {baseline}, expected one of {', '.join(labels)}")

@@ -14,10 +14,23 @@ Score = Callable[[Path, str], Mapping[str, float | None]]
 """Scores the weights in a file on a split: the metrics by column of results.csv, None if undefined."""
 
 
-def score_all(plan: Plan, runs: Sequence[Run], score: Score, *, show: Callable[[str], None] = print) -> list[Run]:
+def annotations_sha256(run: Run, split: str) -> str:
+    """SHA-256 of the annotation file of a split."""
+    return file_sha256(Path(run.record["config"]["data"][split]["annotations"]))
+
+
+def score_all(
+    plan: Plan,
+    runs: Sequence[Run],
+    score: Score,
+    *,
+    data_sha256: Callable[[Run, str], str] = annotations_sha256,
+    show: Callable[[str], None] = print,
+) -> list[Run]:
     """The runs with their scores on the plan's split; those without scores.json are scored, each once.
 
-    ValueError if the weights of a run are not those that were scored.
+    `data_sha256` identifies the annotations of a split. ValueError if the weights of a run are not those that were
+    scored.
     """
     scored = []
     for run in runs:
@@ -33,7 +46,7 @@ def score_all(plan: Plan, runs: Sequence[Run], score: Score, *, show: Callable[[
                 "split": plan.split,
                 "epoch": run.rows[-1]["epoch"],
                 "weights_sha256": digest,
-                "data_sha256": file_sha256(Path(run.record["config"]["data"][plan.split]["annotations"])),
+                "data_sha256": data_sha256(run, plan.split),
                 "metrics": dict(score(weights, plan.split)),
             }
             content[SEAL] = scores_seal(run, content)

@@ -6,6 +6,8 @@ Imports neither torch nor pydantic, so that ``--help`` is instant.
 import argparse
 import functools
 import os
+import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,6 +19,7 @@ import yaml
 
 from configs.foreign_flags import HYPERPARAMETERS, IGNORED_HYPERPARAMETERS, refuse_foreign_flags
 from configs.loading import CONFIGS, Tree, flatten, parse_yaml, read_yaml
+from core.commands import command
 from core.text import printable
 
 DEBUG = "YOLO_MISH_DEBUG"
@@ -93,7 +96,7 @@ def _print_error(error: Exception) -> None:
 
 def one_line(text: str) -> str:
     """A message on one line of at most MAX_MESSAGE characters, without control characters."""
-    line = " ".join(text.split())
+    line = re.sub(r"\s*[^\S ]\s*", " ", text.strip())  # spaces stay: a path may have several in a row
     line = line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]} ..."
     return printable(line)
 
@@ -116,7 +119,11 @@ def _freeze(text: str) -> list[str]:
 
 
 TRAIN = (
-    Flag(("--data",), "data", "data YAML, by path or by name in configs/data/"),
+    Flag(
+        ("--data",),
+        "data",
+        "data YAML (ours, YOLOv5's or Ultralytics'), by path or by name in configs/data/, or a folder of a data set",
+    ),
     Flag(("--weights",), "weights", "initial weights; parameters that fit by name and shape are loaded"),
     Flag(
         ("--epochs",),
@@ -280,10 +287,10 @@ def require_weights(parser: argparse.ArgumentParser, weights: str | None) -> str
         return weights
     trained = sorted(RUNS.glob("*/weights/best.pt"), key=lambda path: (path.stat().st_mtime, str(path)))
     if trained:
-        parser.error(f"--weights is required; the most recently trained are --weights {trained[-1]}")
+        parser.error(f"--weights is required; the most recently trained are --weights {shlex.quote(str(trained[-1]))}")
     parser.error(
-        "--weights is required, and none have been trained here yet: run python train.py --cfg yolo-mish.yaml, "
-        f"then use --weights {RUNS / 'exp' / 'weights' / 'best.pt'}"
+        "--weights is required, and none have been trained here yet: run "
+        f"{command('train.py', '--cfg', 'yolo-mish.yaml')}, then use --weights {RUNS / 'exp' / 'weights' / 'best.pt'}"
     )
 
 

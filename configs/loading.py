@@ -9,7 +9,11 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
+from configs.data_folders import from_file, from_folder, yaml_in
+from configs.yolo_yaml import darknet_data, from_yolo_yaml, is_yolo
 from core.files import expand_user, path_exists
+from core.text_files import read_text_file
+from core.yaml_text import parse_text_yaml
 
 Tree = dict[str, Any]  # a YAML mapping, not yet validated
 
@@ -17,6 +21,7 @@ CONFIGS = Path(__file__).resolve().parent
 MAX_CONFIG_BYTES = 1 << 20
 MAX_BASE_DEPTH = 8
 DARKNET_SUFFIX = ".cfg"
+DARKNET_DATA_SUFFIX = ".data"
 MAX_DEPTH = 32  # levels of nested values, and parts of a dotted key
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
 
@@ -92,19 +97,18 @@ def find(path: str | Path, folder: Path) -> Path:
 
 def read_yaml(file: Path) -> Tree:
     """Read a file of at most MAX_CONFIG_BYTES with a YAML mapping; ValueError for any other content."""
-    size = file.stat().st_size
-    if size > MAX_CONFIG_BYTES:
-        raise ValueError(f"{file}: {size} bytes, expected a configuration of at most {MAX_CONFIG_BYTES}")
     try:
-        tree = parse_yaml(file.read_text(encoding="utf-8"))
+        tree = parse_yaml(_read_config(file))
     except yaml.YAMLError as error:
         raise ValueError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not UTF-8 text: {error}") from error
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise ValueError(f"{file}: expected a mapping of keys to values, found a {type(tree).__name__}")
     return tree
+
+
+def _read_config(file: Path) -> str:
+    return read_text_file(file, limit=MAX_CONFIG_BYTES, what="a configuration")
 
 
 def read_chain(file: Path) -> tuple[Tree, dict[str, str]]:
@@ -161,13 +165,13 @@ def embed_cfg(tree: Mapping[str, object]) -> None:
     path = expand_user(cfg)
     if not path_exists(path, folder=False):
         raise FileNotFoundError(f"model.cfg: {path}: no such file; expected a Darknet .cfg")
-    size = path.stat().st_size
-    if size > MAX_CONFIG_BYTES:
-        raise ValueError(f"model.cfg: {path}: {size} bytes, expected a Darknet .cfg of at most {MAX_CONFIG_BYTES}")
-    text = path.read_bytes().decode("utf-8", errors="replace")  # comments may have any encoding
+    try:
+        text = read_text_file(path, limit=MAX_CONFIG_BYTES, what="a Darknet .cfg", any_encoding=True)
+    except ValueError as error:
+        raise ValueError(f"model.cfg: {error}") from error
     if "\0" in text:
         raise ValueError(f"model.cfg: {path}: a zero byte; expected the text of a Darknet .cfg")
-    model |= {"cfg": str(path.absolute()), "text": text.replace("\r\n", "\n")}
+    model |= {"cfg": str(path.absolute()), "text": text}
 
 
 def _merge(into: Tree, tree: Mapping[str, object]) -> None:
@@ -185,14 +189,43 @@ def copy_tree(value: Any) -> Any:
 
 
 def load_data(path: str | Path) -> Tree:
-    """Read a data YAML (a bare name is looked up in configs/data/) and make its paths absolute.
+    """Read what ``--data`` names into the form of a data YAML with absolute paths.
 
-    ``root`` is relative to the folder of the YAML, and defaults to that folder.
+    A data YAML of this project (a bare name is looked up in configs/data/; ``root`` is relative to the folder of the
+    YAML, and defaults to it) or of YOLOv5 and Ultralytics, a folder, or an annotation file.
     """
     try:
         file = find(path, CONFIGS / "data")
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"data: {error}") from error
+        folder = expand_user(path)
+        if not str(path).strip() or not path_exists(folder, folder=True):
+            raise FileNotFoundError(f"data: {error}") from error
+        return load_data_folder(folder)
+    return _data_from(file)
+
+
+def load_data_folder(folder: Path) -> Tree:
+    """The data set in a folder: that of its data YAML, or what its files and folders are named for."""
+    file = yaml_in(folder)
+    return from_folder(folder) if file is None else _data_from(file.absolute())
+
+
+def _data_from(file: Path) -> Tree:
+    found = from_file(file)
+    if found is not None:
+        return found
+    text = _read_config(file)
+    try:
+        tree: object = darknet_data(text) if file.suffix == DARKNET_DATA_SUFFIX else parse_text_yaml(text)
+    except yaml.YAMLError as error:
+        what = f"not YAML: {' '.join(str(error).split())}; expected the keys train and val, with names for YOLO labels"
+        raise ValueError(f"{file}: {what}") from error
+    try:
+        if is_yolo(tree):
+            return from_yolo_yaml(tree, file)
+    except (ValueError, RuntimeError) as error:  # the latter from pathlib, for loops of symbolic links
+        named = str(error).startswith(str(file))
+        raise ValueError(f"{error}" if named else f"{file}: {error}") from error
     return absolute(read_yaml(file), file)
 
 
@@ -213,6 +246,10 @@ def absolute(data: Mapping[str, object], file: Path) -> Tree:
                 for key, value in data[split].items():
                     if isinstance(value, str) and key != "format":
                         data[split][key] = str(folder / expand_user(value))
+                    elif isinstance(value, list):
+                        data[split][key] = [
+                            str(folder / expand_user(part)) if isinstance(part, str) else part for part in value
+                        ]
     except RuntimeError as error:  # from pathlib
         raise ValueError(f"{file}: {root}: symbolic link loop") from error
     except ValueError as error:

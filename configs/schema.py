@@ -40,6 +40,7 @@ EmbeddedImages = Annotated[int, Field(ge=1, le=100_000)]
 DEFAULT_GAINS: dict[str, float] = yaml.safe_load((CONFIGS / "yolo.yaml").read_text(encoding="utf-8"))["model"]["loss"]
 MIN_STRIDE = 32  # image sizes are multiples of it whatever the model
 MIN_IMGSZ, MAX_IMGSZ = 64, 4096
+HOLD_OUT = "expected images to validate on, or --set train.holdout=0.1 for train.py to hold out a tenth of train"
 
 
 def _activation(value: object) -> dict[str, object]:
@@ -194,8 +195,9 @@ class Split(Frozen):
     """A folder of images and their annotation file, as absolute paths."""
 
     images: PathText
-    annotations: PathText
-    format: str = "coco"  # a key of data.READERS
+    annotations: PathText  # for yolo the file with the class names, for voc the folder of XML files
+    format: str = "coco"  # a key of data.READERS or of data.conversion.CONVERTERS
+    parts: list[PathText] = []  # for yolo folders and lists of images, for voc lists of names; []: all
 
 
 class Embedded(Frozen):
@@ -374,10 +376,16 @@ def load(path: str | Path, overrides: Iterable[str] | Mapping[str, object] = ())
         places = [place for origin, place in origins.items() if origin == key or origin.startswith(key + ".")]
         return places[-1] if places else next((origins[o] for o in origins if key.startswith(o)), file.name)
 
+    data, train = tree.get("data"), tree.get("train")
+    only_train = isinstance(data, dict) and isinstance(data.get("train"), dict) and data.get("val") is None
+    if isinstance(data, dict) and only_train and isinstance(train, dict) and train.get("holdout"):
+        data["val"] = data["train"]  # never read: the images to validate on are held out of train
     try:
         return _resolve(Config.model_validate(tree))
     except ValidationError as error:
-        raise ValueError(explain(error, Config, name=file.name, where=where)) from error
+        text = explain(error, Config, name=file.name, where=where)
+        hint = f"; {HOLD_OUT}" if only_train and error.error_count() == 1 else ""
+        raise ValueError(text + hint) from error
 
 
 def _refuse_hidden(tree: Mapping[str, object], command: Mapping[str, object], origins: Mapping[str, str]) -> None:

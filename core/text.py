@@ -1,12 +1,23 @@
 """Text for people: printable names, durations, and the known word closest to a misspelled one."""
 
 import difflib
+import sys
 from collections.abc import Iterable
+
+_said: set[str] = set()
 
 
 def printable(text: object) -> str:
     """The text on one line, control characters replaced by question marks."""
     return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
+def say_once(text: object) -> None:
+    """Print a line on stderr, unless this process has printed the same before: what a user should know about a file."""
+    line = printable(text)
+    if line not in _said:
+        _said.add(line)
+        print(line, file=sys.stderr)
 
 
 def format_duration(seconds: float) -> str:

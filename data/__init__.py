@@ -18,6 +18,7 @@ from data.annotations import Annotations
 from data.augment import Augmentation
 from data.cache_dir import cache_folder
 from data.coco import read_coco
+from data.conversion import CONVERTERS, read_converted
 from data.holdout import hold_out
 from data.image_cache import ImageStore, choose_cache, disk_store
 from data.loader import EvalLoader, TrainLoader
@@ -66,16 +67,24 @@ def load_dataset(
         existing = ", ".join(name for name in SPLITS if getattr(cfg_data, name, None) is not None)
         raise ValueError(f"the data set at {cfg_data.root} has no split {split!r}, expected one of {existing}")
     name = getattr(section, "format", "coco")
-    if name not in READERS:
-        hint = did_you_mean(name, READERS)
-        raise ValueError(f"data.{split}.format: unknown format {name!r}{hint}; expected one of {', '.join(READERS)}")
+    formats = [*READERS, *CONVERTERS]
+    if name not in formats:
+        hint = did_you_mean(name, formats)
+        raise ValueError(f"data.{split}.format: unknown format {name!r}{hint}; expected one of {', '.join(formats)}")
     embedded = getattr(cfg_data, "embedded", None)
     if embedded is not None:
         counts = {name: getattr(embedded, name) for name in SPLITS}
         draw(cfg_data.root, **counts, side=embedded.side, seed=embedded.seed, progress=progress)
-    if not path_exists(section.images, folder=True):
+    if not path_exists(section.images, folder=True) and not (
+        name == "yolo" and path_exists(section.images, folder=False)
+    ):
         raise FileNotFoundError(f"{section.images}: no such folder, expected the images of the split {split!r}")
-    annotations = READERS[name](section.annotations, section.images, strict=strict, progress=progress)
+    if name in READERS:
+        annotations = READERS[name](section.annotations, section.images, strict=strict, progress=progress)
+    else:
+        sections = {part: getattr(cfg_data, part, None) for part in SPLITS}
+        same = {part: each for part, each in sections.items() if each is not None and each.format == name}
+        annotations = read_converted(same, split, strict=strict, progress=progress)
     if verify:
         annotations = verify_images(annotations, strict=strict, progress=progress)
     annotations = examine(annotations, allow_skipped=allow_skipped)

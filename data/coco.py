@@ -19,13 +19,14 @@ from data.annotation_cache import read_annotations, write_annotations
 from data.annotations import Annotations, TextColumn
 from data.cache_dir import cache_folder, content_hash
 from data.coco_records import AnnotationRecord, CocoFile, ImageRecord, decode, meaning, unpadded
+from data.file_names import find_images
 from data.issues import Issue, refuse
 from data.limits import ID_LIMIT, MAX_ANNOTATION_BYTES, MAX_LISTED_SIZE
 from data.polygons import pack_polygons, starts_of
-from data.record_checks import Fault, box_fault, is_encodable, stays_inside
+from data.record_checks import Fault, box_fault, is_encodable
 from data.segments import Polygons, area_of, box_of, read_polygons
 
-FORMAT = 4  # raise it when the arrays or the checks change: caches of another format are ignored
+FORMAT = 5  # raise it when the arrays or the checks change: caches of another format are ignored
 MIN_CACHED_BYTES = 2 << 20  # smaller files are read faster than a cache is looked up
 LONG_WORK = 200_000  # annotations from which progress is shown
 MAX_AREA = 1e10  # square pixels; COCO's evaluation ignores larger objects
@@ -58,18 +59,22 @@ def read_coco(
         cache = cache_folder(path) / f"coco-{FORMAT}-{'polygons' if polygons else 'boxes'}-{sha256[:32]}.npz"
         cached = read_annotations(cache, source=str(path), image_folder=str(image_folder))
         if cached is not None:
-            if strict:
-                refuse(cached.issues)
-            return cached
+            return _with_files(cached, strict)
     issues: list[Issue] = []
     content, listed = decode(path, issues)
     builder = _Builder(path, Path(image_folder), content, issues, progress=progress)
     annotations = builder.build(sha256, listed, polygons=polygons)
-    if strict:
-        refuse(issues)
     if cache is not None:
         with contextlib.suppress(OSError):  # on a full or read-only disk the next start takes a few seconds longer
             write_annotations(cache, annotations)
+    return _with_files(annotations, strict)
+
+
+def _with_files(annotations: Annotations, strict: bool) -> Annotations:
+    """The annotations with their image files looked up, which depends on more than the annotation file."""
+    annotations = find_images(annotations)
+    if strict:
+        refuse(annotations.issues)
     return annotations
 
 
@@ -165,8 +170,6 @@ class _Builder:
                 self._skip(image.file_name, "duplicate-image", f"image id {image.id!r} occurred before", where)
             elif isinstance(identity, int) and not -ID_LIMIT <= identity < ID_LIMIT:
                 self._skip(image.file_name, "bad-record", "image id beyond 64 bits", where)
-            elif not stays_inside(image.file_name):
-                self._skip(image.file_name, "unsafe-path", "the file name leads out of the image folder", where)
             else:
                 position_of[identity] = len(images)
                 images.append(image)

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
+from core.text_files import decode_text
 from data.issues import Issue
 
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.0+)?")
@@ -76,21 +77,20 @@ def decode(path: Path, issues: list[Issue]) -> tuple[CocoFile, tuple[int, int]]:
     faults = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
     with contextlib.suppress(*faults):
         return _counted(decoder.decode(data))
-    encoding = json.detect_encoding(data[:4])
-    content: bytes | str = data[:]
-    if encoding != "utf-8":  # a byte order mark, UTF-16 or UTF-32, as some Windows programs write
-        with contextlib.suppress(UnicodeDecodeError):
-            content = data[:].decode(encoding, "surrogatepass")
-        with contextlib.suppress(*faults, UnicodeEncodeError):
-            return _counted(decoder.decode(content))
-    return _decode_leniently(path, content, issues)
+    try:
+        text = decode_text(data[:], name=str(path))
+    except ValueError as error:
+        raise ValueError(f"{error}; expected COCO annotations (JSON)") from error
+    with contextlib.suppress(*faults, UnicodeEncodeError):
+        return _counted(decoder.decode(text))
+    return _decode_leniently(path, text, issues)
 
 
 def _counted(content: CocoFile) -> tuple[CocoFile, tuple[int, int]]:
     return content, (len(content.images), len(content.annotations))
 
 
-def _decode_leniently(path: Path, data: bytes | str, issues: list[Issue]) -> tuple[CocoFile, tuple[int, int]]:
+def _decode_leniently(path: Path, data: str, issues: list[Issue]) -> tuple[CocoFile, tuple[int, int]]:
     """Read record by record with Python's json, which accepts NaN; invalid records become issues."""
     try:
         content = json.loads(data)

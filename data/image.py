@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,7 +106,20 @@ def split_images(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 def list_images(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
     """`split_images` of all files below a folder, each sorted by path."""
-    return split_images(sorted(Path(folder).rglob("*")))
+    return split_images(sorted(_files_below(folder)))
+
+
+def _files_below(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Files in a folder and its subfolders, but hidden ones; symbolic links are followed, into each folder once."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names)
 
 
 def passed_over(others: Sequence[Path]) -> str:

@@ -22,6 +22,7 @@ KINDS = {
     "unknown-category": "an annotation of a category that is not listed",
     "duplicate-image": "an image id that occurred before",
     "unsafe-path": "a file name that leads out of the image folder",
+    "ambiguous-path": "a file name that is not there and that more than one file fits, or one file several names",
     "missing": "an image file that does not exist or cannot be read",
     "empty": "an empty image file",
     "not-an-image": "a file that is not an image in a known format",

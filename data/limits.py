@@ -13,6 +13,7 @@ MAX_PIXELS_UNCHECKED = 10_000_000  # below this the pixels per byte are not chec
 MAX_NAMES_BYTES = 1 << 20  # *.names
 MAX_YAML_BYTES = 1 << 20  # YOLO data YAML and classes.txt
 MAX_LABEL_BYTES = 64 << 20  # one YOLO label file, or a list of images
+MAX_XML_BYTES = 1 << 30  # an XML file of CVAT
 
 MAX_LIST_BYTES = 64 << 20  # list file given as --source
 MAX_CAMERA_DIGITS = 4

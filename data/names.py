@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.text_files import read_text_file
 from data.limits import MAX_NAMES_BYTES
 
 # The 80 classes of COCO 2014 to 2017 in the order of their ids, as in every detector trained on them.
@@ -24,12 +25,11 @@ def read_names(path: str | os.PathLike) -> list[str]:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"names: {path}: no such file; expected one class name per line")
-    if file.stat().st_size > MAX_NAMES_BYTES:
-        raise ValueError(f"names: {path}: {file.stat().st_size} bytes, expected at most {MAX_NAMES_BYTES}")
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").rstrip().split("\n")]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"names: {path}: not UTF-8 text: {error}") from error
+        text = read_text_file(file, limit=MAX_NAMES_BYTES, what="class names")
+    except ValueError as error:
+        raise ValueError(f"names: {error}") from error
+    names = [line.strip() for line in text.rstrip().split("\n")]
     if not all(name and name.isprintable() for name in names):
         raise ValueError(f"names: {path}: empty line or control characters; expected one class name per line")
     return names

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from core.files import expand_user
+from core.text_files import read_text_file
 from core.text import printable
 from data.image import (
     IMAGE_SUFFIXES,
@@ -219,12 +220,11 @@ def _matches(pattern: str) -> list[str]:
 
 def _list(path: Path) -> list[Item]:
     """Read a list file: one path per line, relative to the file's folder or else to the working folder."""
-    if path.stat().st_size > MAX_LIST_BYTES:
-        raise ValueError(f"source {path}: a list of {path.stat().st_size} bytes; expected at most {MAX_LIST_BYTES}")
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"source {path}: not UTF-8 text; expected a list file with one path per line") from error
+        text = read_text_file(path, limit=MAX_LIST_BYTES, what="a list of images and videos")
+    except ValueError as error:
+        raise ValueError(f"source {error}") from error
+    lines = [line.strip() for line in text.split("\n")]
     items, missing = [], []
     for line in filter(None, lines):
         if "\0" in line or (line.lower().startswith(SCHEMES) and not _is_web(line)):

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from types import TracebackType
@@ -14,6 +13,7 @@ from types import TracebackType
 import numpy as np
 from torch import nn
 
+from core.commands import command, near
 from core.device import out_of_memory
 from core.files import file_sha256, increment_path, lock_run_folder, write_text
 from core.metrics import FITNESS
@@ -336,7 +336,7 @@ class TrainingRun:
         return f"{reason}; resume from the last checkpoint with: {self._resume_command()}"
 
     def _resume_command(self) -> str:
-        return f"python train.py --resume {shlex.quote(str(self.folder / 'weights' / 'last.pt'))}"
+        return command("train.py", "--resume", near(self.folder / "weights" / "last.pt"))
 
     def _start_summary(self) -> str:
         splits = ", ".join(f"{split} {len(annotations)} images" for split, annotations in self.setup.splits.items())

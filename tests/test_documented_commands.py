@@ -1,6 +1,7 @@
-"""Commands in README.md and docs/ can be typed in a clone: their scripts, modules and flags exist."""
+"""Commands in README.md, docs/ and docstrings can be typed in a clone: their scripts, modules and flags exist."""
 
 import argparse
+import ast
 import importlib
 import re
 import shlex
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.test_imports import modules
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "weights/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -21,11 +24,19 @@ class Built(Exception):
     """Raised instead of parsing, with the parser that was built."""
 
 
+def texts() -> list[tuple[Path, str]]:
+    """The pages, and the docstrings of modules, which --help prints."""
+    found = [(page, page.read_text(encoding="utf-8")) for page in PAGES]
+    for path in modules():
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        found.append((path, (docstring or "").replace("``", "`")))
+    return found
+
+
 def commands() -> list[tuple[str, str]]:
     """(page, command) of every code block and inline code that starts Python or uv."""
     found = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
+    for page, text in texts():
         blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
         lines = [line for block in blocks for line in block.splitlines()]
         rest = re.sub(r"^```\w*\n.*?^```", "", text, flags=re.M | re.S)

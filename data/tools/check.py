@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m data.check", description="Check a data set: damaged files, suspicious boxes, duplicates."
     )
-    parser.add_argument("data", metavar="DATA", help="data YAML: a path or a name in configs/data/")
+    parser.add_argument("data", metavar="DATA", help="data YAML: a path or a name in configs/data/; or a folder")
     parser.add_argument("--out", default="runs/check/exp", help="report folder; a number is added if it exists")
     parser.add_argument("--strict", action="store_true", help="exit with code 1 if anything is skipped")
     options = parser.parse_args(argv)

@@ -13,6 +13,7 @@ from typing import Any
 
 from core.limits import MAX_CLASSES
 from core.text import did_you_mean
+from core.text_files import read_text_file
 from models.activations import ActivationSpec, parse_activation
 
 MAX_BYTES = 1 << 20
@@ -246,10 +247,7 @@ def read_text(path: str | Path) -> str:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a Darknet .cfg")
-    size = file.stat().st_size
-    if size > MAX_BYTES:
-        raise ValueError(f"{path}: {size} bytes, expected a Darknet .cfg of at most {MAX_BYTES}")
-    return file.read_bytes().decode("utf-8", errors="replace")  # comments may have any encoding
+    return read_text_file(file, limit=MAX_BYTES, what="a Darknet .cfg", any_encoding=True)  # as comments may have
 
 
 def parse(text: str, *, file: str) -> list[Section]:

@@ -23,12 +23,13 @@ from data import load_dataset
 from data.annotations import Annotations
 from data.augment import Augmentation
 from data.coco import read_coco
-from data.image import decode_image, verify_image
+from data.conversion import convert_splits
+from data.image import decode_image, list_images, verify_image
 from data.issues import KINDS as ISSUE_KINDS
 from data.limits import MAX_PIXELS
 from data.loader import collate
 from data.samples import TrainSamples
-from data.tools.convert import convert_split, find_source
+from data.tools.convert import find_sections
 from data.verify import verify_images
 from engine.checkpoint import inference_weights, load_checkpoint, load_matching, save_checkpoint
 from engine.evaluation.ground_truth import GroundTruth
@@ -299,17 +300,17 @@ class DataFiles:
             if data.embedded is None:  # it would be drawn first
                 require(len(load_dataset(data, "train", progress=False)) == 3, "images got lost")
             return
-        source = find_source(path)
-        require(set(source.images) <= {"train", "val", "test"}, "a split of another name")
-        names = source.names or []
-        require(len(names) <= 10_000 and all(isinstance(name, str) for name in names), "class names that are none")
-        for split in source.images:
-            if len(source.images[split]) <= 20:  # another root may contain many images
-                content, issues = convert_split(source, split, progress=False)
-                json.dumps(content, allow_nan=False)
-                require({issue.kind for issue in issues} <= set(ISSUE_KINDS), "an unknown kind of issue")
-                for fields in content["annotations"]:
-                    require(0 <= fields["category_id"] < 10_000 and min(fields["bbox"][2:]) > 0, "an annotation")
+        _, sections = find_sections(path)
+        require(set(sections) <= {"train", "val", "test"}, "a split of another name")
+        if any(len(list_images(section.images)[0]) > 20 for section in sections.values()):
+            return  # another root may contain many images
+        for each in convert_splits(sections, progress=False).values():
+            json.dumps(each.content, allow_nan=False)
+            require({issue.kind for issue in each.issues} <= set(ISSUE_KINDS), "an unknown kind of issue")
+            names = [category["name"] for category in each.content["categories"]]
+            require(len(names) <= 10_000 and all(isinstance(name, str) for name in names), "class names that are none")
+            for fields in each.content["annotations"]:
+                require(0 <= fields["category_id"] < len(names) and min(fields["bbox"][2:]) > 0, "an annotation")
 
 
 class Harm:

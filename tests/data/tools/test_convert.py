@@ -8,7 +8,8 @@ import yaml
 from PIL import Image
 
 from data.coco import read_coco
-from data.tools.convert import convert, label_path, main, parse_labels
+from data.tools.convert import convert, main
+from data.yolo_labels import label_path, parse_labels
 
 
 def image(path, width=200, height=100):
@@ -134,3 +135,37 @@ def test_every_image_that_can_be_read_is_converted_and_others_are_counted(source
         "a.png", "b.png", "e.png", "f.jfif", "g.gif", "h.jp2", "i",
     ]  # fmt: skip
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_files_of_others_are_not_overwritten(source, capsys):
+    (source / "annotations").mkdir()
+    own = source / "annotations" / "train.json"
+    own.write_text("{}")
+    assert main([str(source)]) == 2
+    assert "--out" in capsys.readouterr().err and own.read_text() == "{}"
+    assert sorted(path.name for path in source.iterdir()) == ["annotations", "data.yaml", "images", "labels"]
+    assert main([str(source), "--out", str(source / "out")]) == 0
+    own.unlink()
+    assert main([str(source / "data.yaml")]) == 0
+    assert main([str(source / "data.yaml")]) == 0  # its own files may be
+
+
+def test_xml_is_converted_as_well(tmp_path):
+    image(tmp_path / "images" / "a.png")
+    box = "<bndbox><xmin>11</xmin><ymin>21</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "a.xml").write_text(
+        f"<annotation><filename>a.png</filename><object><name>cat</name>{box}</object></annotation>"
+    )
+    recipe, issues = convert(tmp_path, tmp_path / "out", progress=False)
+    section = yaml.safe_load(recipe.read_text())["train"]
+    found = read_coco(section["annotations"], section["images"], strict=True, progress=False)
+    assert found.boxes.tolist() == [[10, 20, 20, 20]] and found.classes == ["cat"] and issues == []
+    with pytest.raises(ValueError, match="names"):
+        convert(tmp_path, tmp_path / "out", names=["dog"], progress=False)
+
+
+def test_coco_needs_no_conversion(tmp_path):
+    (tmp_path / "d.yaml").write_text("train: {images: i, annotations: a.json}\nval: {images: i, annotations: a.json}\n")
+    with pytest.raises(ValueError, match="need no conversion"):
+        convert(tmp_path / "d.yaml", progress=False)

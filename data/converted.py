@@ -1,0 +1,23 @@
+"""COCO content on its way from another format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data.issues import Issue
+
+Record = dict[str, Any]  # of a COCO file
+MANY_IMAGES = 200  # from which progress is shown
+
+
+@dataclass
+class Converted:
+    """A split as COCO content, still without categories, what was skipped, and lines for the user."""
+
+    folder: Path  # file names are relative to it
+    images: list[Record] = field(default_factory=list)
+    annotations: list[Record] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
