@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from core.files import expand_user
-from core.text_files import read_text_file
 from core.text import printable
+from core.text_files import read_text_file
 from data.image import (
     IMAGE_SUFFIXES,
     ImageError,
