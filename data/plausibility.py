@@ -55,7 +55,7 @@ def mostly_skipped(annotations: Annotations) -> str | None:
     rest = ", --allow-skipped uses the rest" if len(annotations.boxes) else ""
     return (
         f"{annotations.source}: {what} cannot be used, expected at most half; the first: {_lost(annotations)[0]}; "
-        f"python -m data.check lists all{rest}"
+        f"data.check lists all{rest}"
     )
 
 

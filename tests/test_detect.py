@@ -75,6 +75,7 @@ def test_runs_are_numbered_and_flags_have_two_spellings(place: Path, here: Path)
     assert {record["name"] for record in json.loads((here / "out/a/detections.json").read_text())} <= {"star", "circle"}
 
 
+@pytest.mark.slow
 def test_height_and_width(place: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As in YOLOv5; a third number is refused in one line."""
     image = next((place / "shapes/images/test").iterdir())
@@ -90,6 +91,7 @@ def test_height_and_width(place: Path, here: Path, capsys: pytest.CaptureFixture
     assert "64 70" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_image_at_an_address_becomes_an_image(place: Path, here: Path) -> None:
     handler = functools.partial(QuietHandler, directory=str(place / "shapes/images/test"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -1,6 +1,7 @@
 """The floors of the house: imports point down only, those inside functions too."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ SHORT_NAMES = {"data/check.py", "data/convert.py"}
 OURS = set(MAY_IMPORT) - {"scripts"} | SCRIPTS
 
 
+@functools.cache
 def dotted(source: str) -> set[str]:
     """Full names that a module imports, anywhere in it, with what it takes from them."""
     names: set[str] = set()
@@ -43,6 +45,7 @@ def dotted(source: str) -> set[str]:
     return names
 
 
+@functools.cache
 def imported(source: str) -> set[str]:
     """Top-level names that a module imports, anywhere in it."""
     return {name.split(".")[0] for name in dotted(source)}

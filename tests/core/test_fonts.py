@@ -146,6 +146,7 @@ def test_plots_use_the_installed_font_and_no_warning_escapes(
         assert (tmp_path / "a.svg").read_text().count("<svg") == 1 and capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_plots_of_classes_without_a_font(install, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same picture as of classes with such names, and one line in all."""
     install()
