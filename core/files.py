@@ -15,6 +15,8 @@ except ImportError:  # Windows: run folders are not locked
 
 LOCK = ".lock"
 UNFINISHED = ".unfinished"
+RUN_RECORD = "run.json"
+WRITTEN = ("config.yaml", "results.csv", "results.png", "weights/last.pt", "weights/best.pt")  # by a run
 MAX_NAME_BYTES = 200  # of a folder; file systems allow 255, and a number may be appended
 
 
@@ -152,3 +154,18 @@ def increment_path(project: str | os.PathLike, name: str = "exp", exist_ok: bool
             number += 1
             continue
         return folder
+
+
+def make_run_folder(project: str | os.PathLike, name: str, exist_ok: bool) -> Path:
+    """Create the folder of a training run as `increment_path` does.
+
+    Raises ValueError for an existing folder with files of a run's names but no run.json: another program's.
+    """
+    folder = increment_path(project, name, exist_ok)
+    taken = [each for each in WRITTEN if (folder / each).exists()]
+    if taken and not (folder / RUN_RECORD).is_file():
+        raise ValueError(
+            f"{folder}: no run folder ({RUN_RECORD} is missing), and --exist-ok would overwrite its "
+            f"{', '.join(taken)}; choose another --name"
+        )
+    return folder
