@@ -60,7 +60,7 @@ class TrainingRun:
         self.issues = list_issues({split: annotations.issues for split, annotations in setup.splits.items()})
         self.loggers = make_loggers(self.config.run.loggers)
         if not self.truth.crowd.size or self.truth.crowd.all():
-            setup.notes.append(f"best.pt will be the last epoch: there is no mAP {NO_OBJECTS}")
+            setup.notes.append(f"best.pt will be the last epoch: no mAP {NO_OBJECTS}")
         if self.issues:
             setup.notes.append(summarize_issues(self.issues))
         if self.config.weights and resumed is None:
@@ -85,7 +85,9 @@ class TrainingRun:
         self.folder = make_run_folder(run.project, run.name, run.exist_ok)
         self._lock = lock_run_folder(self.folder)
         if resumed is not None:
-            setup.notes.append(f"{resumed.path} is in no run folder of its own, so the run goes on in {self.folder}")
+            setup.notes.append(
+                f"{resumed.path} is not the weights/last.pt of its run's folder, so the run goes on in {self.folder}"
+            )
         self._write_run_files()
         (self.folder / "weights").mkdir(exist_ok=True)
         self.save_last()
@@ -305,7 +307,7 @@ class TrainingRun:
             device=self.setup.device.device.type,
             operator=self.setup.operator,
             folder=folder,
-            epoch=f"{scored}, by pycocotools" + (f"; last epoch {last:.3f}" if last >= 0 else ""),
+            epoch=scored + (f"; last epoch {last:.3f}" if last >= 0 else ""),
             skipped=summarize_issues(self.issues) if self.issues else "",
             next_command=next_command,
         )
@@ -316,10 +318,12 @@ class TrainingRun:
         """Which weights are scored at the end and are in best.pt."""
         state = self.trainer.state
         if state.best_epoch is None:
-            return f"best.pt is the last epoch of {state.epoch}: there is no mAP {NO_OBJECTS}"
+            return f"last epoch of {state.epoch}, which is best.pt: no mAP {NO_OBJECTS}"
         if not (self.folder / "weights" / "best.pt").is_file():
-            return f"last epoch of {state.epoch}, now in best.pt too: that of epoch {state.best_epoch} is not there"
-        return f"best epoch {state.best_epoch} of {state.epoch}"
+            return (
+                f"last epoch of {state.epoch}, now in best.pt: that of epoch {state.best_epoch} is gone, by pycocotools"
+            )
+        return f"best epoch {state.best_epoch} of {state.epoch}, by pycocotools"
 
     def _write_last_predictions(self) -> None:
         """Write the detections of the last epoch's weights and the objects they are scored against.
