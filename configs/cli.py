@@ -4,6 +4,7 @@ Imports neither torch nor pydantic, so that ``--help`` is instant.
 """
 
 import argparse
+import errno
 import functools
 import os
 import sys
@@ -69,8 +70,8 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     """Run an entry script and exit with its exit code.
 
     ValueError and OSError are errors of the user: one line on stderr, exit code 2. FloatingPointError, a diverged
-    training, has exit code 1. Other exceptions keep their traceback, as do all with YOLO_MISH_DEBUG=1 in the
-    environment.
+    training, and a full disk have exit code 1. Other exceptions keep their traceback, as do all with
+    YOLO_MISH_DEBUG=1 in the environment.
     """
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # read when OpenCV is imported, later
     warnings.filterwarnings("ignore", module=r"PIL\.")  # data/image.py reports damaged images
@@ -82,7 +83,7 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         if os.environ.get(DEBUG, "0") != "0":
             raise
         _print_error(error)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, OSError) and error.errno == errno.ENOSPC else 2)
     except FloatingPointError as error:
         _print_error(error)
         sys.exit(1)

@@ -31,7 +31,7 @@ def replacing(path: str | os.PathLike, mode: str = "wb", **options: Any) -> Iter
     """Open a file that replaces ``path`` at the end of the block, atomically.
 
     The data are synced to disk before the file is renamed, and the rename before the block is left. An error in the
-    block leaves the old file unchanged.
+    block leaves the old file unchanged; an OSError names the file.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}{UNFINISHED}")
@@ -42,6 +42,11 @@ def replacing(path: str | os.PathLike, mode: str = "wb", **options: Any) -> Iter
             os.fsync(file.fileno())
         os.replace(temporary, target)
         _sync_folder(target.parent)
+    except OSError as error:
+        if error.filename is not None or error.errno is None or not error.strerror:
+            raise
+        intact = "; the previous file is intact" if target.exists() else ""
+        raise OSError(error.errno, f"{target} cannot be written: {error.strerror}{intact}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

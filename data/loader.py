@@ -27,10 +27,12 @@ from data.workers import (
     PipedBatch,
     WorkerContext,
     end_workers,
+    ending_workers,
     hand_over,
     has_pin_thread,
     is_timeout,
     receive,
+    require_semaphores,
     start_worker,
     worker_error,
 )
@@ -164,6 +166,7 @@ def _checked(batches: DataLoader[Sample | Failure], on_wait: Callable[[], None])
     while True:
         try:
             if iterator is None:
+                require_semaphores(batches.num_workers)
                 iterator = iter(batches)  # starts the workers
                 iterator._timeout = POLL_SECONDS if batches.num_workers else 0
             item = next(iterator, None)
@@ -171,7 +174,8 @@ def _checked(batches: DataLoader[Sample | Failure], on_wait: Callable[[], None])
             if batches.num_workers == 0:
                 raise
             if is_timeout(error) and time.monotonic() - since < WAIT_SECONDS and has_pin_thread(iterator):
-                on_wait()
+                with ending_workers():
+                    on_wait()
                 continue
             end_workers()
             raise worker_error(error, waited=time.monotonic() - since) from error

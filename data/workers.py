@@ -14,7 +14,8 @@ import os
 import pickle
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import cv2
@@ -114,6 +115,14 @@ def _end(error: BaseException, _: object) -> None:
     os._exit(1)
 
 
+def require_semaphores(workers: int) -> None:
+    """Raise OSError if the system has too few semaphores for so many workers, before a DataLoader starts some."""
+    if workers:
+        context = WorkerContext()
+        for _ in [context.Semaphore() for _ in range(3 * workers + 8)]:  # held all at once
+            pass
+
+
 @atexit.register  # before Python waits for the workers, forever, since they ignore its SIGTERM
 def end_workers() -> None:
     """Kill all data workers."""
@@ -122,6 +131,16 @@ def end_workers() -> None:
             with suppress(RuntimeError):  # by which PyTorch reports the death
                 child.kill()
                 child.join(5)
+
+
+@contextmanager
+def ending_workers() -> Iterator[None]:
+    """End the workers if the block raises: PyTorch would wait for those that are busy."""
+    try:
+        yield
+    except BaseException:
+        end_workers()
+        raise
 
 
 # --------------------------------------------------------------------------------------------------------- the batches

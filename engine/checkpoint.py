@@ -54,12 +54,9 @@ def save_checkpoint(path: Path, content: StateDict) -> None:
         try:
             torch.save({"format": FORMAT, **content}, cast(IO[bytes], target))
         except (OSError, RuntimeError) as error:  # PyTorch's writer hides the system's error
-            cause = target.error or error
-            if not isinstance(cause, OSError):
+            if target.error is None:
                 raise
-            raise OSError(
-                cause.errno, f"{path} cannot be written: {cause.strerror}; the previous file is intact"
-            ) from error
+            raise target.error from error
 
 
 class _ErrorKeepingFile:

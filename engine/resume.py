@@ -80,6 +80,8 @@ def own_folder(path: Path, checkpoint: StateDict) -> Path | None:
         record = read_record(folder)
     except (OSError, ValueError):
         return None
+    if not isinstance(record, dict):
+        return None
     if checkpoint.get("run_id") is not None:
         same = record.get("id") == checkpoint["run_id"]
     else:
