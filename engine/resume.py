@@ -77,7 +77,7 @@ def own_folder(path: Path, checkpoint: StateDict) -> Path | None:
     if path.resolve() != folder / "weights" / "last.pt":
         return None
     try:
-        record = read_record(folder)
+        record: object = read_record(folder)
     except (OSError, ValueError):
         return None
     if not isinstance(record, dict):

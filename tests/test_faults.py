@@ -280,7 +280,8 @@ def test_a_signal_while_workers_have_no_batch(
         assert start(data, "--workers", 1) == 130
         sender.join()
     assert "stopped at epoch 2, after batch 0 of 3" in capsys.readouterr().out
-    goes_on(data, here / "runs/train/exp/weights/last.pt", epoch=1)
+    state = load_checkpoint(here / "runs/train/exp/weights/last.pt")["state"]
+    assert (state["epoch"], state["batch"], float(state["loss_sums"].sum())) == (1, 0, 0)
 
 
 BUSY = """
