@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from comparison.arms import Arm
-    from comparison.plan import Plan
+    from comparison.plan import Plan, PlannedRun
     from comparison.runs import Run
 
 TIMING_ROUNDS = 30
 NORM_ACT = "model.norm_act"
+WRITTEN = ("pictures", "report.html", "report.json", "table.csv", "runs.csv")  # by the report
 REPLACED_HELP = {  # by config key; comparison/cli_spec.py rejects the keys of the hidden flags
     **dict.fromkeys(("train.seed", "train.patience", "train.profile", "run.exist_ok"), SUPPRESS),
     "train.device": "auto, cpu, cuda, a GPU number, or several, as in 0,1; default: all GPUs, or the CPU",
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from comparison import ray_runner
     from comparison.cli_spec import arms_from, take_folder
+    from comparison.job import DiskFull
     from comparison.report import report
     from comparison.runner import Interrupted, list_gpus
     from core.files import check_run_name
@@ -65,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as stopped:
         print(f"{stopped}; the running runs are saved. {resume}", flush=True)
         return 128 + stopped.number
+    except DiskFull as full:
+        print(f"compare.py: error: {full}; free some space. {resume}", file=sys.stderr, flush=True)
+        return 1
     if unfinished:
         print(f"{unfinished} runs were stopped from outside. {resume}")
     return 1 if unfinished else 0
@@ -84,18 +89,22 @@ class Comparison:
         from comparison.wording.plans import describe, describe_tuning
 
         arguments, folder = self.arguments, self.folder
+        require_own(folder)
         existing, tuned = read_plan(folder), None
         if arguments.tune is not None:
             grid = tuning.grid_from(arguments, arms, common)
             plan_from(arguments, arms, common, existing=None, probed=False)  # its errors come before the tuning
             tuned = existing.tuning if existing is not None and grid.matches(existing.tuning) else None
             if tuned is None:
-                steps, place = tuning.write_plan(grid, folder / tuning.FOLDER), folder / tuning.FOLDER
+                place = folder / tuning.FOLDER
+                self._require_space(grid.plan, place)
+                steps = tuning.write_plan(grid, place)
                 print(f"{describe_tuning(steps)}\n{'folder':<20}{place}", flush=True)
                 if unfinished := self._train(steps, place):
                     return unfinished
                 tuned = tuning.choose(grid, self._runs(steps, place), common_trained=arguments.tune_common)
         plan = plan_from(arguments, arms, common, notes=notes, existing=existing, folder=folder, tuned=tuned)
+        self._require_space(plan, folder)
         plan.write(folder)
         print(f"{describe(plan)}\n{'folder':<20}{folder}", flush=True)
         if arguments.timing and not (folder / timing_probe.TIMING).is_file():
@@ -118,6 +127,21 @@ class Comparison:
         print(self._report(plan))
         return unfinished
 
+    def _require_space(self, plan: "Plan", folder: Path) -> None:
+        """Raise ValueError if the runs that are left do not fit on the disk."""
+        from comparison.disk_space import require_space
+        from configs.schema import load
+        from engine.checkpoint import checkpoint_bytes
+
+        sizes: dict[str, tuple[int, int]] = {}
+
+        def checkpoints(run: "PlannedRun") -> tuple[int, int]:
+            if run.act not in sizes:
+                sizes[run.act] = checkpoint_bytes(load(plan.cfg, plan.overrides_of(run)))
+            return sizes[run.act]
+
+        require_space(plan, folder, checkpoints, at_once=max(1, len(self.gpus)))
+
     def _train(self, plan: "Plan", folder: Path, after_seed: Callable[[int], None] = lambda seeds: None) -> int:
         """Train what is left of a plan; returns the number of runs that were stopped from outside."""
         from comparison import ray_runner, runner
@@ -138,6 +162,19 @@ class Comparison:
         from comparison.report import write_report
 
         return write_report(self.folder, self._runs(plan, self.folder), plan=plan, allow=self.arguments.allow)
+
+
+def require_own(folder: Path) -> None:
+    """Raise ValueError for a folder with files of a comparison's names but without its plan: another program's."""
+    from comparison import tuning
+    from comparison.plan import PLAN
+
+    taken = [name for name in WRITTEN if (folder / name).exists()]
+    if taken and not any((folder / place / PLAN).is_file() for place in ("", tuning.FOLDER)):
+        raise ValueError(
+            f"{folder}: no comparison (it has no {PLAN}), and its {', '.join(taken)} would be overwritten; choose "
+            "another --name"
+        )
 
 
 def score_runs(plan: "Plan", runs: Sequence["Run"], *, device: str) -> None:

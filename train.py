@@ -1,7 +1,8 @@
 """Train a detector: ``python train.py --cfg yolo-mish.yaml --data my.yaml --img 640 --epochs 100``.
 
 Without --data it trains on the embedded data set, which is drawn first. Results go to runs/train/exp*/.
-``--resume`` continues the newest run, ``--resume runs/train/exp/weights/last.pt`` that one.
+``--resume`` continues the newest run, ``--resume runs/train/exp/weights/last.pt`` that one, in its folder; a checkpoint
+that was copied elsewhere goes on in a new folder.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
 
     from configs.schema import load
-    from engine.resume import resume
+    from engine.resume import naming_data_flag, resume
     from engine.run import TrainingRun
     from engine.trainer import Stopped
 
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.resume is not None:
         resumed = resume(arguments.resume, cfg=arguments.cfg, overrides=given)
     config = resumed.config if resumed is not None else load(arguments.cfg, given)
-    run = TrainingRun(build(config), resumed)
+    with naming_data_flag(resumed):
+        setup = build(config)
+    run = TrainingRun(setup, resumed)
     trainer, state, clock = run.trainer, run.trainer.state, run.trainer.clock
     try:
         with run:
@@ -73,7 +76,11 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the command line."""
     parser = Parser(prog="train.py", description=__doc__)
     parser.add_argument(
-        "--resume", nargs="?", const=NEWEST, metavar="LAST.PT", help="resume an interrupted run with its own settings"
+        "--resume",
+        nargs="?",
+        const=NEWEST,
+        metavar="LAST.PT",
+        help="resume an interrupted run with its own settings; --data says where its data are now",
     )
     add_config_flags(parser)
     arguments = parser.parse_args(argv)

@@ -4,17 +4,19 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from comparison.plan import Plan, PlannedRun
-from comparison.runs import FAILURE, earlier_failures, read_run
+from comparison.runs import FAILURE, earlier_failures, read_rows, read_run
 from core.files import write_text
-from core.text import printable
+from core.text import format_duration, printable
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINER = (sys.executable, str(ROOT / "train.py"))
@@ -22,6 +24,15 @@ LOGS = "logs"
 USAGE_ERROR = 2  # exit code of a script for wrong input
 MAX_REASON = 500  # characters
 GRACE_SECONDS = 600.0  # for a stopped run to finish its step and save, before SIGKILL
+DISK_FULL = "No space left on device"
+MIN_FREE = 1 << 20  # bytes, below which a disk is full
+QUIET_SECONDS, STALLED_SECONDS = 300.0, 1800.0  # without a sign of life: said; ended. Or, if these are longer:
+QUIET_EPOCHS, STALLED_EPOCHS = 3, 10  # as long as this many epochs
+STALL_GRACE_SECONDS = 20.0  # for a run without progress to save, before SIGKILL
+
+
+class DiskFull(Exception):  # noqa: N818 - not an outcome of a run
+    """A run ended because the disk is full; it can be resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +83,7 @@ class Job:
     def conclude(self, code: int) -> str:
         """The status of a run that ended with this exit code: finished, failed, unfinished (stopped), or killed.
 
-        A failure is recorded in the run folder. ValueError for a usage error, which would fail every run.
+        A failure is recorded in the run folder. ValueError for a usage error, which would fail every run, and DiskFull.
         """
         if code == 0 and self.status() == "finished":
             return "finished"
@@ -83,6 +94,8 @@ class Job:
             return "unfinished"
         if code == -signal.SIGKILL:
             return "killed"
+        if DISK_FULL in line or shutil.disk_usage(self.folder.parent).free < MIN_FREE:
+            raise DiskFull(f"{self.run.name}: {line or DISK_FULL}")
         ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         self.fail(f"{line} ({ended})" if line else ended)
         return "failed"
@@ -126,6 +139,63 @@ def make_job(
         resume=(*trainer, "--resume", str(run_folder / "weights" / "last.pt")),
         environment={} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu},
     )
+
+
+class Heartbeat:
+    """Signs of life of a running job: its files change."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.warned = job, False
+        self.seen, self.since = self._state(), time.monotonic()
+
+    def _state(self) -> list[tuple[int, int]]:
+        folder, state = self.job.folder, []
+        for path in (folder / "results.csv", folder / "weights" / "last.pt", folder / "run.json", self.job.log):
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                state.append((status.st_mtime_ns, status.st_size))
+        return state
+
+    def check(self) -> tuple[str, bool]:
+        """A line if the job has shown no sign of life for long, else "", and whether it is to be ended."""
+        state, now = self._state(), time.monotonic()
+        if state != self.seen:
+            self.seen, self.since, self.warned = state, now, False
+        quiet = now - self.since
+        if quiet < QUIET_SECONDS:
+            return "", False
+        epoch = self._longest_epoch()
+        limit = max(STALLED_SECONDS, STALLED_EPOCHS * epoch)
+        what = f"no progress for {format_duration(quiet)}"
+        if quiet >= limit:
+            return f"{what}, ended", True
+        if self.warned or quiet < max(QUIET_SECONDS, QUIET_EPOCHS * epoch):
+            return "", False
+        self.warned = True
+        usual = f"an epoch takes {format_duration(epoch)}" if epoch else "no epoch has ended yet"
+        return f"{what} ({usual}); ended as failed after {format_duration(limit)} (log: {self.job.log})", False
+
+    def _longest_epoch(self) -> float:
+        """Seconds; 0 before the end of the first one."""
+        try:
+            rows = read_rows(self.job.folder / "results.csv")
+        except ValueError:
+            return 0.0
+        times = [sum(value or 0 for name, value in row.items() if name.startswith("time_")) for row in rows]
+        return max(times, default=0.0)
+
+
+def end_stalled(job: Job, process: subprocess.Popen, reason: str) -> int:
+    """End a run without progress, with its data workers; returns the exit code of a failure."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STALL_GRACE_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # its session
+    process.wait()
+    with contextlib.suppress(OSError), open(job.log, "a", encoding="utf-8") as log:
+        log.write(f"{reason}\n")
+    return 1
 
 
 def stop(process: subprocess.Popen) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from comparison.job import GRACE_SECONDS, ROOT, TRAINER, Job, stop
+from comparison.job import GRACE_SECONDS, ROOT, TRAINER, Heartbeat, Job, end_stalled, stop
 from comparison.plan import Plan, PlannedRun
 from comparison.progress import Progress
 from comparison.runner import POLL_SECONDS, Interrupted, remaining, stop_signals
@@ -27,9 +27,13 @@ def train_one(job: Job) -> int:
     if job.status() == "finished":
         return 0
     process = job.launch()
+    heartbeat = Heartbeat(job)
     try:
         while process.poll() is None:  # Ray cannot interrupt a blocking wait
             time.sleep(POLL_SECONDS)
+            line, stalled = heartbeat.check()
+            if stalled:
+                return end_stalled(job, process, line)
         return process.returncode
     finally:
         stop(process)  # if Ray cancels the task, by raising an exception here

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comparison.job import TRAINER, Job, make_job, stop
+from comparison.job import TRAINER, Heartbeat, Job, end_stalled, make_job, stop
 from comparison.plan import Plan, PlannedRun
 from comparison.progress import Progress
 from comparison.runs import Run, read_run
@@ -38,6 +38,7 @@ class Worker:
     group: list[PlannedRun] = field(default_factory=list)  # runs still to be started
     job: Job | None = None
     process: subprocess.Popen | None = None
+    heartbeat: Heartbeat | None = None
     waiting: bool = False  # for another process that trains in the run's folder
 
 
@@ -53,7 +54,7 @@ def train_all(
     """Train the remaining runs of the plan: each GPU takes one seed group at a time; without GPUs, one run at a time.
 
     ``after_seed`` is called with the number of complete seeds. Raises Interrupted after Ctrl-C or SIGTERM, when the
-    running runs are saved, and ValueError for a usage error of train.py.
+    running runs are saved, ValueError for a usage error of train.py, and DiskFull.
     """
     workers = [Worker(gpu) for gpu in gpus] or [Worker(None)]
     groups = remaining(plan, folder, retry_failed=retry_failed)
@@ -105,7 +106,7 @@ def _advance(
 ) -> None:
     """Check whether a worker's run has ended, and start the next one."""
     if worker.job is not None and worker.process is not None:
-        code = worker.process.poll()
+        code = _exit_code(worker, progress)
         if code is None:
             return
         ended, worker.job, worker.process = worker.job, None, None
@@ -127,6 +128,21 @@ def _advance(
     else:
         progress.started(worker.job)
         worker.process, worker.waiting = worker.job.launch(), False
+        worker.heartbeat = Heartbeat(worker.job)
+
+
+def _exit_code(worker: Worker, progress: Progress) -> int | None:
+    """The exit code of a worker's run, None while it makes progress; one that does not is ended at last."""
+    assert worker.job is not None and worker.process is not None and worker.heartbeat is not None
+    code = worker.process.poll()
+    if code is not None:
+        return code
+    line, stalled = worker.heartbeat.check()
+    if stalled:
+        return end_stalled(worker.job, worker.process, line)
+    if line:
+        progress.message(f"{worker.job.run.name}: {line}")
+    return None
 
 
 @contextlib.contextmanager

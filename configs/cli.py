@@ -4,6 +4,7 @@ Imports neither torch nor pydantic, so that ``--help`` is instant.
 """
 
 import argparse
+import errno
 import functools
 import os
 import re
@@ -17,7 +18,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-from configs.foreign_flags import HYPERPARAMETERS, IGNORED_HYPERPARAMETERS, refuse_foreign_flags
+from configs.foreign_flags import refuse_foreign_flags
+from configs.hyperparameters import read_hyperparameters
 from configs.loading import CONFIGS, Tree, flatten, parse_yaml, read_yaml
 from core.commands import command
 from core.text import printable
@@ -71,8 +73,8 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     """Run an entry script and exit with its exit code.
 
     ValueError and OSError are errors of the user: one line on stderr, exit code 2. FloatingPointError, a diverged
-    training, has exit code 1. Other exceptions keep their traceback, as do all with YOLO_MISH_DEBUG=1 in the
-    environment.
+    training, and a full disk have exit code 1. Other exceptions keep their traceback, as do all with
+    YOLO_MISH_DEBUG=1 in the environment.
     """
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # read when OpenCV is imported, later
     warnings.filterwarnings("ignore", module=r"PIL\.")  # data/image.py reports damaged images
@@ -84,7 +86,7 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         if os.environ.get(DEBUG, "0") != "0":
             raise
         _print_error(error)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, OSError) and error.errno == errno.ENOSPC else 2)
     except FloatingPointError as error:
         _print_error(error)
         sys.exit(1)
@@ -296,11 +298,12 @@ def require_weights(parser: argparse.ArgumentParser, weights: str | None) -> str
 
 def overrides(arguments: argparse.Namespace) -> Tree:
     """Return the overrides of a command line by dotted key: those of ``--hyp``, then of flags, then of ``--set``."""
-    values: Tree = read_hyperparameters(arguments.hyp) if arguments.hyp else {}
     keys = {flag.key for flag in TRAIN}
-    values |= {key: value for key, value in vars(arguments).items() if key in keys}
-    values |= dict(parse_setting(text) for text in arguments.set)
-    return values
+    given: Tree = {key: value for key, value in vars(arguments).items() if key in keys}
+    given |= dict(parse_setting(text) for text in arguments.set)
+    if not arguments.hyp:
+        return given
+    return read_hyperparameters(arguments.hyp, optimizer=given.get("train.optimizer")) | given
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -313,15 +316,3 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key.strip(), parse_yaml(value)
     except yaml.YAMLError as error:
         raise ValueError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from error
-
-
-def read_hyperparameters(path: str) -> Tree:
-    """Read a hyperparameter file, with dotted config keys or those of YOLOv5 and Ultralytics; return overrides."""
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"--hyp {path}: no such file")
-    tree = read_yaml(file)
-    ignored = [key for key in tree if key in IGNORED_HYPERPARAMETERS]
-    if ignored:
-        print(f"--hyp {path}: ignored, no counterpart here: {', '.join(ignored)}", file=sys.stderr)
-    return {HYPERPARAMETERS.get(key, key): value for key, value in tree.items() if key not in ignored}

@@ -1,4 +1,4 @@
-"""Flags and hyperparameter names of YOLOv5 and Ultralytics: translated if there is a counterpart, refused otherwise."""
+"""Flags of YOLOv5 and Ultralytics that do not exist here: what to use instead."""
 
 import argparse
 from collections.abc import Sequence
@@ -57,35 +57,6 @@ INSTEAD: dict[str, dict[str, str]] = {
         "--data": "class names are stored in the weights; leave it out",
         "--vid-fps": "a video keeps the frame rate of its source; leave it out",
     },
-}
-
-# Keys of a YOLOv5 or Ultralytics hyperparameter file and the equivalent keys of our configuration.
-HYPERPARAMETERS = {
-    "lr0": "train.lr",
-    "lrf": "train.lr_final",
-    "momentum": "train.momentum",
-    "weight_decay": "train.weight_decay",
-    "warmup_epochs": "train.warmup",
-    "box": "model.loss.box",
-    "cls": "model.loss.cls",
-    "dfl": "model.loss.dfl",
-    "hsv_h": "augment.hsv_h",
-    "hsv_s": "augment.hsv_s",
-    "hsv_v": "augment.hsv_v",
-    "degrees": "augment.degrees",
-    "translate": "augment.translate",
-    "scale": "augment.scale",
-    "shear": "augment.shear",
-    "perspective": "augment.perspective",
-    "flipud": "augment.flip_ud",
-    "fliplr": "augment.flip_lr",
-    "mosaic": "augment.mosaic",
-    "mixup": "augment.mixup",
-}
-# Keys without an equivalent; ignored with a note.
-IGNORED_HYPERPARAMETERS = {
-    *("warmup_momentum", "warmup_bias_lr", "cls_pw", "obj", "obj_pw", "iou_t", "anchor_t", "anchors", "fl_gamma"),
-    *("copy_paste", "copy_paste_mode", "label_smoothing", "pose", "kobj", "bgr", "auto_augment", "erasing", "cutmix"),
 }
 
 

@@ -15,6 +15,8 @@ except ImportError:  # Windows: run folders are not locked
 
 LOCK = ".lock"
 UNFINISHED = ".unfinished"
+RUN_RECORD = "run.json"
+WRITTEN = ("config.yaml", "results.csv", "results.png", "weights/last.pt", "weights/best.pt")  # by a run
 MAX_NAME_BYTES = 200  # of a folder; file systems allow 255, and a number may be appended
 
 
@@ -29,7 +31,7 @@ def replacing(path: str | os.PathLike, mode: str = "wb", **options: Any) -> Iter
     """Open a file that replaces ``path`` at the end of the block, atomically.
 
     The data are synced to disk before the file is renamed, and the rename before the block is left. An error in the
-    block leaves the old file unchanged.
+    block leaves the old file unchanged; an OSError names the file.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}{UNFINISHED}")
@@ -40,6 +42,11 @@ def replacing(path: str | os.PathLike, mode: str = "wb", **options: Any) -> Iter
             os.fsync(file.fileno())
         os.replace(temporary, target)
         _sync_folder(target.parent)
+    except OSError as error:
+        if error.filename is not None or error.errno is None or not error.strerror:
+            raise
+        intact = "; the previous file is intact" if target.exists() else ""
+        raise OSError(error.errno, f"{target} cannot be written: {error.strerror}{intact}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -152,3 +159,18 @@ def increment_path(project: str | os.PathLike, name: str = "exp", exist_ok: bool
             number += 1
             continue
         return folder
+
+
+def make_run_folder(project: str | os.PathLike, name: str, exist_ok: bool) -> Path:
+    """Create the folder of a training run as `increment_path` does.
+
+    Raises ValueError for an existing folder with files of a run's names but no run.json: another program's.
+    """
+    folder = increment_path(project, name, exist_ok)
+    taken = [each for each in WRITTEN if (folder / each).exists()]
+    if taken and not (folder / RUN_RECORD).is_file():
+        raise ValueError(
+            f"{folder}: no run folder ({RUN_RECORD} is missing), and --exist-ok would overwrite its "
+            f"{', '.join(taken)}; choose another --name"
+        )
+    return folder

@@ -7,39 +7,42 @@ from __future__ import annotations
 
 import atexit
 import gc
-import signal
 import sys
+import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from core.types import Batch, Targets
 from data.annotations import Annotations
 from data.image_cache import ImageStore
 from data.samples import EvalSamples, Failure, Sample, TrainSamples
+from data.workers import (
+    LoaderError,
+    PipedBatch,
+    WorkerContext,
+    end_workers,
+    ending_workers,
+    hand_over,
+    has_pin_thread,
+    is_timeout,
+    receive,
+    require_semaphores,
+    start_worker,
+    worker_error,
+)
+
+WAIT_SECONDS = 600  # for a batch of the workers; a longer wait is an error
+POLL_SECONDS = 1
 
 
-class LoaderError(ValueError):
-    """Batches cannot be made any more: an image became unusable, or a worker process died."""
-
-
-def as_loader_error(error: Exception) -> Exception:
-    """The error itself, or a LoaderError if it reports a dead worker, which PyTorch may raise at any point."""
-    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
-        return error
-    reason = " ".join(str(error).split())
-    return LoaderError(
-        f"a data worker died ({reason}); if it was killed, memory probably ran out: try fewer --workers or --cache off"
-    )
-
-
-def collate(samples: Sequence[Sample | Failure], *, annotations: Annotations) -> Batch | Failure:
-    """One batch of samples of equal shape."""
+def collate(samples: Sequence[Sample | Failure], *, annotations: Annotations) -> Batch | PipedBatch | Failure:
+    """One batch of samples of equal shape, in a worker ready to be handed over to the main process."""
     good: list[Sample] = []
     for sample in samples:
         if isinstance(sample, Failure):
@@ -47,7 +50,7 @@ def collate(samples: Sequence[Sample | Failure], *, annotations: Annotations) ->
         good.append(sample)
     images = np.ascontiguousarray(np.stack([sample.image for sample in good]).transpose(0, 3, 1, 2))
     targets = Targets.collate([sample.boxes for sample in good], [sample.labels for sample in good])
-    return Batch(
+    batch = Batch(
         images=torch.from_numpy(images),
         targets=targets,
         indices=torch.tensor([sample.index for sample in good], dtype=torch.int64),
@@ -57,6 +60,7 @@ def collate(samples: Sequence[Sample | Failure], *, annotations: Annotations) ->
         crc32=checksum(images, targets.boxes.numpy(), targets.labels.numpy()),
         preprocess_ms=sum(sample.preprocess_ms for sample in good),
     )
+    return batch if get_worker_info() is None else hand_over(batch)
 
 
 def checksum(*arrays: np.ndarray) -> int:
@@ -108,9 +112,15 @@ class TrainLoader:
         self.sampler.epoch, self.sampler.first = epoch, batch
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches from the current position on; afterwards the position is the start of the next epoch."""
+        return self.iterate()
+
+    def iterate(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[Batch]:
+        """The batches from the current position on; afterwards the position is the start of the next epoch.
+
+        `on_wait` is called every POLL_SECONDS while the workers have no batch, and may raise.
+        """
         if self.sampler.first < len(self):
-            yield from _checked(self._loader)
+            yield from _checked(self._loader, on_wait)
         self.set_position(self.sampler.epoch + 1)
 
     def describe(self) -> str:
@@ -139,25 +149,42 @@ class EvalLoader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        return _checked(self._loader)
+        return self.iterate()
+
+    def iterate(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[Batch]:
+        """The batches; `on_wait` as for TrainLoader."""
+        return _checked(self._loader, on_wait)
 
     def describe(self) -> str:
         """A one-line summary of the data and how it is loaded."""
         return _describe(self.annotations, self.dataset.store, self.workers)
 
 
-def _checked(batches: DataLoader[Sample | Failure]) -> Iterator[Batch]:
-    iterator = iter(batches)
+def _checked(batches: DataLoader[Sample | Failure], on_wait: Callable[[], None]) -> Iterator[Batch]:
+    iterator: Any = None
+    since = time.monotonic()
     while True:
         try:
-            batch = next(iterator, None)
-        except RuntimeError as error:
-            raise as_loader_error(error) from error
-        if batch is None:
+            if iterator is None:
+                require_semaphores(batches.num_workers)
+                iterator = iter(batches)  # starts the workers
+                iterator._timeout = POLL_SECONDS if batches.num_workers else 0
+            item = next(iterator, None)
+        except (RuntimeError, OSError, EOFError) as error:
+            if batches.num_workers == 0:
+                raise
+            if is_timeout(error) and time.monotonic() - since < WAIT_SECONDS and has_pin_thread(iterator):
+                with ending_workers():
+                    on_wait()
+                continue
+            end_workers()
+            raise worker_error(error, waited=time.monotonic() - since) from error
+        if item is None:
             return
-        if isinstance(batch, Failure):
-            raise LoaderError(batch.message)
-        yield batch
+        if isinstance(item, Failure):
+            raise LoaderError(item.message)
+        yield receive(item, pin_memory=batches.pin_memory)
+        since = time.monotonic()
 
 
 def _describe(annotations: Annotations, store: ImageStore | None, workers: int) -> str:
@@ -168,14 +195,6 @@ def _describe(annotations: Annotations, store: ImageStore | None, workers: int) 
     return f"{len(annotations)} images, {boxes} boxes, {len(annotations.classes)} classes, {storage}, {workers} workers"
 
 
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the parallelism; OpenCV's threads would only compete for cores
-    torch.set_num_threads(1)
-    # Clusters and terminals send these signals to all processes; the main process decides when workers stop.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _data_loader(
     samples: TrainSamples | EvalSamples,
     batches: EpochSampler | list[list[int]],
@@ -183,9 +202,7 @@ def _data_loader(
     workers: int,
     pin_memory: bool,
 ) -> DataLoader[Sample | Failure]:
-    # Forked workers share the memory of the main process; spawned ones, elsewhere, get handles to shared memory.
-    context = ("fork" if sys.platform == "linux" else "spawn") if workers else None
-    if context == "fork":
+    if workers and sys.platform == "linux":  # where they are forked
         # A full garbage collection in any process would write to every object and so copy every shared page.
         gc.collect()
         gc.freeze()
@@ -196,9 +213,10 @@ def _data_loader(
         num_workers=workers,
         collate_fn=partial(collate, annotations=annotations),
         pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         persistent_workers=workers > 0,
-        multiprocessing_context=context,
+        timeout=WAIT_SECONDS if workers else 0,
+        multiprocessing_context=WorkerContext() if workers else None,
         # Not torch's global generator: starting a loader must not change the random numbers that a model draws.
         generator=torch.Generator().manual_seed(0),
     )

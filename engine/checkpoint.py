@@ -54,12 +54,9 @@ def save_checkpoint(path: Path, content: StateDict) -> None:
         try:
             torch.save({"format": FORMAT, **content}, cast(IO[bytes], target))
         except (OSError, RuntimeError) as error:  # PyTorch's writer hides the system's error
-            cause = target.error or error
-            if not isinstance(cause, OSError):
+            if target.error is None:
                 raise
-            raise OSError(
-                cause.errno, f"{path} cannot be written: {cause.strerror}; the previous file is intact"
-            ) from error
+            raise target.error from error
 
 
 class _ErrorKeepingFile:
@@ -172,6 +169,16 @@ def initial_weights(model: DetectorModel, config: Config, census: Sequence[Censu
     if other:
         notes.append(f"  WARNING: trained with other activations: {', '.join(other)}")
     return notes
+
+
+def checkpoint_bytes(config: Config) -> tuple[int, int]:
+    """About how many bytes all checkpoints of a run take, and how many the largest one, last.pt."""
+    with torch.device("meta"):
+        state = build_model(config.model, seed=0).state_dict()
+    weights, train = sum(value.nbytes for value in state.values()), config.train
+    last = weights * (1 + (train.ema > 0) + (2 if train.optimizer == "adamw" else 1))
+    kept = (train.epochs or 0) // train.save_period if train.save_period else 0
+    return weights + last * (1 + kept), last
 
 
 def build_from_checkpoint(path: Path) -> tuple[Detector | Darknet, Config, list[CensusRow]]:

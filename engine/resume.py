@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.schema import Config, flatten, load
+from configs.loading import CONFIGS
+from configs.schema import Config, Data, flatten, load
+from core.files import check_run_name
 from core.types import StateDict
+from data.synthetic import read_stamp
 from engine.checkpoint import load_checkpoint
+from engine.run_record import read_record
 from engine.setup import adapt_config
 
 NEWEST = "newest"
 MAY_CHANGE = ("train.device", "train.workers", "train.save_minutes")  # do not change the result
 RUN_FOLDER = ("run.project", "run.name", "run.exist_ok")  # a resumed run stays in its folder
+DEFAULT_PROJECT, DEFAULT_NAME = "runs/train", "exp"
 
 
 @dataclass(frozen=True)
@@ -24,32 +29,31 @@ class Resumed:
 
     config: Config
     checkpoint: StateDict
-    folder: Path
+    path: Path  # of the checkpoint
+    folder: Path | None  # of the run; None: not known, so it goes on in a new one
+    moved: bool = False  # the data are at another place than in the checkpoint
 
 
 def resume(name: str, *, cfg: str | None, overrides: Mapping[str, Any]) -> Resumed:
     """Load the run whose checkpoint or folder is ``name``, or the newest one below runs/train.
 
-    Raises ValueError if the run is finished, or if ``cfg`` and ``overrides`` differ from it in more than MAY_CHANGE.
+    Raises ValueError if the run is finished, or if ``cfg`` and ``overrides`` differ from it in more than MAY_CHANGE and
+    the place of its data.
     """
     path = find_checkpoint(name)
     checkpoint = load_checkpoint(path, kind="training")
     config = Config.model_validate(checkpoint["config"])
-    if is_finished(path):
+    folder = own_folder(path, checkpoint)
+    if is_finished(folder, checkpoint, config):
         raise ValueError(f"{path}: the run is finished ({config.train.epochs} epochs), there is nothing to resume")
-    requested = dict(overrides)
-    if cfg is not None:
-        adapted, _ = adapt_config(load(cfg, overrides), classes=len(checkpoint["names"]))
-        requested = flatten(adapted.model_dump(mode="json"))
-    ignored = MAY_CHANGE if cfg is None else (*MAY_CHANGE, *RUN_FOLDER)
-    original = flatten(checkpoint["config"])
-    changed = {k: value for k, value in requested.items() if k not in ignored and original.get(k) != value}
-    if changed:
-        listed = ", ".join(f"{key}={value} (the run has {original.get(key)})" for key, value in changed.items())
-        raise ValueError(f"--resume continues a run with its own settings; they cannot be changed to {listed}")
+    _refuse_changes(checkpoint, cfg, overrides, new_folder=folder is None)
     changes = {key.removeprefix("train."): value for key, value in overrides.items() if key in MAY_CHANGE}
-    train = config.train.model_copy(update=changes)
-    return Resumed(config.model_copy(update={"train": train}), checkpoint, path.resolve().parents[1])
+    updates: dict[str, object] = {"train": config.train.model_copy(update=changes)}
+    data = _data(path, config, overrides.get("data"), own=folder is not None)
+    if folder is None:
+        updates["run"] = config.run.model_copy(update=_new_place(config, overrides))
+    updated = config.model_copy(update={**updates, "data": data})
+    return Resumed(updated, checkpoint, path, folder, moved=data != config.data)
 
 
 def find_checkpoint(name: str) -> Path:
@@ -63,10 +67,102 @@ def find_checkpoint(name: str) -> Path:
     return candidates[-1]
 
 
-def is_finished(checkpoint: Path) -> bool:
-    """Whether the run of a checkpoint has its final results; one killed just before them is resumed to get them."""
+def own_folder(path: Path, checkpoint: StateDict) -> Path | None:
+    """The folder of a run if ``path`` is its weights/last.pt and its run.json has the checkpoint's run id.
+
+    None for any other place: files there are not the run's, or newer than the checkpoint. A checkpoint without an id,
+    of an earlier version, must have the config and the data of run.json.
+    """
+    folder = path.resolve().parent.parent
+    if path.resolve() != folder / "weights" / "last.pt":
+        return None
     try:
-        record = json.loads((checkpoint.resolve().parents[1] / "run.json").read_text(encoding="utf-8"))
+        record: object = read_record(folder)
     except (OSError, ValueError):
-        return False
-    return "results" in record
+        return None
+    if not isinstance(record, dict):
+        return None
+    if checkpoint.get("run_id") is not None:
+        same = record.get("id") == checkpoint["run_id"]
+    else:
+        same = record.get("data") == checkpoint["data_sha256"] and _without_free(record.get("config")) == _without_free(
+            checkpoint["config"]
+        )
+    return folder if same else None
+
+
+def _without_free(config: object) -> Mapping[str, object]:
+    leaves = flatten(config) if isinstance(config, Mapping) else {}
+    return {key: value for key, value in leaves.items() if key not in MAY_CHANGE}
+
+
+def is_finished(folder: Path | None, checkpoint: StateDict, config: Config) -> bool:
+    """Whether a run has its final results; one killed just before them is resumed to get them.
+
+    Without its folder: whether all epochs are trained.
+    """
+    if folder is None:
+        return bool(checkpoint["state"]["epoch"] >= (config.train.epochs or 0))
+    return "results" in read_record(folder)
+
+
+def _refuse_changes(checkpoint: StateDict, cfg: str | None, overrides: Mapping[str, Any], *, new_folder: bool) -> None:
+    """Raise ValueError if a setting is to be changed that changes the result."""
+    requested = dict(overrides)
+    if cfg is not None:
+        adapted, _ = adapt_config(load(cfg, overrides), classes=len(checkpoint["names"]))
+        requested = flatten(adapted.model_dump(mode="json"))
+    may_change = [*MAY_CHANGE, *(RUN_FOLDER if new_folder or cfg is not None else ())]
+    original = flatten(checkpoint["config"])
+    changed = {
+        key: value
+        for key, value in requested.items()
+        # The annotations of --data are compared once they are read.
+        if key not in may_change and original.get(key) != value and not ("data" in overrides and is_data(key))
+    }
+    if changed:
+        listed = ", ".join(f"{key}={value} (the run has {original.get(key)})" for key, value in changed.items())
+        raise ValueError(f"--resume continues a run with its own settings; they cannot be changed to {listed}")
+
+
+def is_data(key: str) -> bool:
+    """Whether a dotted key belongs to the data section."""
+    return key == "data" or key.startswith("data.")
+
+
+def _data(path: Path, config: Config, given: Any, *, own: bool) -> Data:
+    """The data of the resumed run: those of --data, else those of the checkpoint."""
+    if given is not None:
+        return load(CONFIGS / "yolo.yaml", {"data": given}).data
+    if own or config.data.embedded is None or read_stamp(config.data.root) is not None:
+        return config.data
+    # Never draw it at the path in a checkpoint from elsewhere, which must not decide where files are written.
+    here = load(CONFIGS / "yolo.yaml").data
+    if here.embedded != config.data.embedded:
+        raise ValueError(f"{path}: its data set {config.data.root} is not on this machine; give --data")
+    return here
+
+
+def _new_place(config: Config, overrides: Mapping[str, Any]) -> dict[str, object]:
+    """Project and name of the new folder of a run: the usual ones, since a checkpoint must not decide about paths."""
+    name = config.run.name
+    try:
+        check_run_name(name)
+    except ValueError:
+        name = DEFAULT_NAME
+    return {
+        "project": overrides.get("run.project", DEFAULT_PROJECT),
+        "name": overrides.get("run.name", name),
+        "exist_ok": False,
+    }
+
+
+@contextlib.contextmanager
+def naming_data_flag(resumed: Resumed | None) -> Iterator[None]:
+    """Add to an error about missing data that a resumed run can be told where they are now."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if resumed is None:
+            raise
+        raise FileNotFoundError(f"{error}; if the data were moved, add --data NEW.yaml to --resume") from error

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from types import TracebackType
+from uuid import uuid4
 
 import numpy as np
-from torch import nn
 
 from core.commands import command, near
 from core.device import out_of_memory
-from core.files import file_sha256, increment_path, lock_run_folder, write_text
+from core.files import file_sha256, lock_run_folder, make_run_folder, write_text
 from core.metrics import FITNESS
 from core.types import Batch, StateDict
 from data.issues import count_issues, list_issues, summarize_issues, write_issues
-from data.loader import LoaderError, as_loader_error
 from engine.checkpoint import initial_weights, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from engine.contention import OtherProcesses
 from engine.diagnostics import IMAGES, Diagnostics, diagnose, latency_ms
@@ -27,17 +25,27 @@ from engine.energy import EnergyMeter
 from engine.evaluation.coco import write_ground_truth, write_predictions
 from engine.evaluation.evaluate import EvalResult, evaluate
 from engine.evaluation.ground_truth import GroundTruth
+from engine.failures import failure_reason
 from engine.loggers import EpochEnd, Row, RunEnd, RunStart, make_loggers
 from engine.loggers.console import end_summary, start_summary
 from engine.machine import PeakMemory, fingerprint
 from engine.pictures import plots
 from engine.profile import profile_steps
 from engine.resume import Resumed
-from engine.run_record import finish_run, read_record, run_record, start_entry, update_run, write_run
+from engine.run_record import (
+    convolutions_sha256,
+    finish_run,
+    read_record,
+    run_record,
+    start_entry,
+    update_run,
+    write_run,
+)
 from engine.setup import TrainSetup, build_trainer
 from engine.trainer import State
 
 DRAWN_BATCHES = 3
+NO_OBJECTS = "without objects in the validation images"
 
 
 class TrainingRun:
@@ -52,6 +60,8 @@ class TrainingRun:
         self.issues = list_issues({split: annotations.issues for split, annotations in setup.splits.items()})
         self.loggers = make_loggers(self.config.run.loggers)
         self.skipped = ""
+        if not self.truth.crowd.size or self.truth.crowd.all():
+            setup.notes.append(f"best.pt will be the last epoch: no mAP {NO_OBJECTS}")
         if self.issues:
             self.skipped = summarize_issues(self.issues, [split.skipped for split in setup.splits.values()])
             setup.notes.append(self.skipped)
@@ -60,7 +70,7 @@ class TrainingRun:
         setup.notes.extend(f"validation: {note}" for note in self.truth.limit_notes(setup.nms.max_det))
         if self.config.weights and resumed is None:
             setup.notes.extend(initial_weights(setup.model, self.config, setup.census))
-        initial_sha256 = convolutions_sha256(setup.model) if resumed is None else None
+        self.initial_sha256 = convolutions_sha256(setup.model) if resumed is None else None
         self.trainer = build_trainer(setup)
         if resumed is not None:
             self._restore(resumed.checkpoint)
@@ -70,21 +80,30 @@ class TrainingRun:
         # The energy of an epoch that was interrupted is not known.
         self.energy = EnergyMeter(setup.device.device) if self.trainer.state.batch == 0 else None
         self.last_predictions: np.ndarray | None = None  # of the newest validation, as in EvalResult
+        self.id = uuid4().hex
+        if resumed is not None and resumed.folder is not None:
+            self.id, self.folder = resumed.checkpoint.get("run_id") or self.id, resumed.folder
+            self._lock = lock_run_folder(self.folder)
+            self._update_run_files(moved=resumed.moved)
+            return
         run = self.config.run
-        self.folder = increment_path(run.project, run.name, run.exist_ok) if resumed is None else resumed.folder
+        self.folder = make_run_folder(run.project, run.name, run.exist_ok)
         self._lock = lock_run_folder(self.folder)
-        (self.folder / "weights").mkdir(exist_ok=True)
-        if resumed is None or not (self.folder / "run.json").is_file():
-            self._write_first_files(initial_sha256)
-        else:
-            update_run(
-                self.folder / "run.json", starts=[*read_record(self.folder).get("starts", []), self._start_entry()]
+        if resumed is not None:
+            setup.notes.append(
+                f"{resumed.path} is not the weights/last.pt of its run's folder, so the run goes on in {self.folder}"
             )
+        self._write_run_files()
+        (self.folder / "weights").mkdir(exist_ok=True)
+        self.save_last()
+        plots.plot_dataset(self.folder / "labels.png", setup.splits["train"])
 
     def _restore(self, checkpoint: StateDict) -> None:
         trainer = self.trainer
-        if checkpoint["data_sha256"] != dict(self.setup.data_sha256):
-            raise ValueError("--resume: the annotations differ from those the run was started with")
+        for split, sha256 in self.setup.data_sha256.items():
+            if checkpoint["data_sha256"].get(split) != sha256:
+                source = self.setup.splits[split].source
+                raise ValueError(f"--resume: {source}: not the {split} annotations of the run (their SHA-256 differs)")
         try:
             trainer.model.load_state_dict(checkpoint["model"])
             trainer.optimizer.load_state_dict(checkpoint["optimizer"])
@@ -102,10 +121,8 @@ class TrainingRun:
         state = self.trainer.state
         return start_entry(device=self.setup.device.describe(), epoch=state.epoch + 1, batch=state.batch + 1)
 
-    def _write_first_files(self, initial_sha256: str | None) -> None:
-        self.save_last()
-        write_text(self.folder / "config.yaml", self.config.as_yaml())
-        write_issues(self.folder, self.issues)
+    def _write_run_files(self) -> None:
+        """Write run.json, which is the proof that the folder belongs to this run, and what else describes it."""
         record = run_record(
             config=self.config.model_dump(mode="json"),
             differs=self.config.difference(),
@@ -113,13 +130,24 @@ class TrainingRun:
             census=self.setup.census,
             operator=self.setup.operator,
             start=self._start_entry(),
-            initial_weights=initial_sha256,
+            id=self.id,
+            initial_weights=self.initial_sha256,
             batches_per_epoch=len(self.train_loader),
             skipped=count_issues(self.issues),
             images={split: len(annotations) for split, annotations in self.setup.splits.items()},
         )
         write_run(self.folder / "run.json", record)
-        plots.plot_dataset(self.folder / "labels.png", self.setup.splits["train"])
+        write_text(self.folder / "config.yaml", self.config.as_yaml())
+        write_issues(self.folder, self.issues)
+
+    def _update_run_files(self, *, moved: bool) -> None:
+        """Record a resume, and where the data are now if they were `moved`."""
+        starts = [*read_record(self.folder).get("starts", []), self._start_entry()]
+        values: dict[str, object] = {"id": self.id, "starts": starts}
+        if moved:
+            values["config"] = self.config.model_dump(mode="json")
+            write_text(self.folder / "config.yaml", self.config.as_yaml())
+        update_run(self.folder / "run.json", **values)
 
     def __enter__(self) -> TrainingRun:
         """Start the loggers."""
@@ -142,7 +170,8 @@ class TrainingRun:
                 with contextlib.suppress(OSError, ValueError):
                     update_run(self.folder / "run.json", diverged=" ".join(str(error).split()))
             for logger in self.loggers:
-                logger.fail(error)
+                with contextlib.suppress(Exception):  # the first error is the one to report
+                    logger.fail(error)
 
     # ------------------------------------------------------------------------------------------------- each epoch
 
@@ -187,7 +216,8 @@ class TrainingRun:
         with trainer.clock.span("saving"):
             state.rows.append(row)
             if result is not None and self.is_best(result):
-                state.best, state.best_epoch = result.stats.numbers[FITNESS], state.epoch
+                state.best = fitness(result)
+                state.best_epoch = None if state.best is None else state.epoch
                 save_checkpoint(self.folder / "weights" / "best.pt", self._inference_content(result))
             if self.config.train.save_period and state.epoch % self.config.train.save_period == 0:
                 save_checkpoint(self.folder / "weights" / f"epoch{state.epoch}.pt", self._training_content())
@@ -229,13 +259,14 @@ class TrainingRun:
         }
 
     def is_best(self, result: EvalResult) -> bool:
-        """Whether best.pt is replaced: the mAP50-95 is higher than after every earlier epoch."""
-        return result.stats.numbers[FITNESS] > self.trainer.state.best
+        """Whether best.pt is replaced: the mAP50-95 is higher than after every earlier epoch, or none has one."""
+        score, best = fitness(result), self.trainer.state.best
+        return best is None or (score is not None and score > best)
 
     def out_of_patience(self) -> bool:
         """Whether the mAP50-95 has not improved for `train.patience` epochs."""
         state, patience = self.trainer.state, self.config.train.patience
-        return patience > 0 and state.best_epoch > 0 and state.epoch - state.best_epoch >= patience
+        return patience > 0 and state.best_epoch is not None and state.epoch - state.best_epoch >= patience
 
     # ---------------------------------------------------------------------------------------------- the end of a run
 
@@ -245,12 +276,13 @@ class TrainingRun:
         trainer.clock.close_epoch()
         self._write_last_predictions()
         diagnostics = self._diagnose()
-        scored = f"best epoch {state.best_epoch} of {state.epoch}"
-        if (folder / "weights" / "best.pt").is_file():
-            trainer.eval_model.load_state_dict(load_checkpoint(folder / "weights" / "best.pt")["model"])
-        else:
-            scored = f"last epoch of {state.epoch}, as best.pt was removed"
+        scored, best = self._scored(), folder / "weights" / "best.pt"
+        found = best.is_file()
+        if found:
+            trainer.eval_model.load_state_dict(load_checkpoint(best)["model"])
         result = self.validate(official=True)
+        if not found:
+            save_checkpoint(best, self._inference_content(result))
         numbers = result.stats.numbers
         plots.plot_results(folder / "results.png", state.rows)
         plots.plot_evaluation(folder, result)
@@ -274,8 +306,8 @@ class TrainingRun:
         )
         beyond = result.stats.at_max_det.get(FITNESS)
         if beyond is not None:
-            scored += f", {beyond:.3f} without COCO's limit of 100 detections per image and class"
-        last = state.rows[-1].get(f"metrics/{FITNESS}")
+            scored += f"; {beyond:.3f} without COCO's limit of 100 detections per image and class"
+        last = state.rows[-1].get(f"metrics/{FITNESS}", -1)
         summary = end_summary(
             numbers=numbers,
             times=times,
@@ -283,12 +315,23 @@ class TrainingRun:
             device=self.setup.device.device.type,
             operator=self.setup.operator,
             folder=folder,
-            epoch=f"{scored}, by pycocotools; last epoch {last:.3f}",
+            epoch=scored + (f"; last epoch {last:.3f}" if last >= 0 else ""),
             skipped=self.skipped,
             next_command=next_command,
         )
         for logger in self.loggers:
             logger.end(RunEnd(numbers, summary))
+
+    def _scored(self) -> str:
+        """Which weights are scored at the end and are in best.pt."""
+        state = self.trainer.state
+        if state.best_epoch is None:
+            return f"last epoch of {state.epoch}, which is best.pt: no mAP {NO_OBJECTS}"
+        if not (self.folder / "weights" / "best.pt").is_file():
+            return (
+                f"last epoch of {state.epoch}, now in best.pt: that of epoch {state.best_epoch} is gone, by pycocotools"
+            )
+        return f"best epoch {state.best_epoch} of {state.epoch}, by pycocotools"
 
     def _write_last_predictions(self) -> None:
         """Write the detections of the last epoch's weights and the objects they are scored against.
@@ -319,17 +362,8 @@ class TrainingRun:
 
     def failure_message(self, error: Exception) -> str | None:
         """One line on an error that is not a bug, and how to resume; None for any other error."""
-        error = as_loader_error(error)
-        state, train = self.trainer.state, self.config.train
-        if out_of_memory(error):
-            reason = (
-                f"out of memory at epoch {state.epoch + 1}, batch {state.batch + 1} of {len(self.train_loader)}, with "
-                f"{train.batch} images of {train.imgsz} pixels: try --batch {max(1, train.batch // 2)} (with --nbs "
-                f"{train.nominal_batch} to keep the size of the steps), a smaller --imgsz or model.size, or --cache off"
-            )
-        elif isinstance(error, OSError | FloatingPointError | LoaderError):
-            reason = " ".join(str(error).split())
-        else:
+        reason = failure_reason(error, self.setup, self.trainer.state)
+        if reason is None:
             return None
         if not (self.folder / "weights" / "last.pt").is_file():
             return f"{reason}; no checkpoint was saved"
@@ -360,6 +394,8 @@ class TrainingRun:
         weights = self.folder / "weights"
         removed = not weights.is_dir()
         weights.mkdir(parents=True, exist_ok=True)
+        if removed:
+            self._write_run_files()
         save_checkpoint(weights / "last.pt", self._training_content())
         if removed:
             raise FileNotFoundError(errno.ENOENT, f"the run folder {self.folder} was removed; last.pt is written anew")
@@ -375,6 +411,7 @@ class TrainingRun:
         trainer = self.trainer
         return {
             "kind": "training",
+            "run_id": self.id,
             **self._common_content(),
             "model": trainer.model.state_dict(),
             "ema": trainer.ema.state_dict() if trainer.ema is not None else None,
@@ -392,11 +429,7 @@ class TrainingRun:
         return {"kind": "weights", **self._common_content(), "model": weights, "stats": numbers}
 
 
-def convolutions_sha256(model: nn.Module) -> str:
-    """SHA-256 over the convolution weights, by name: equal for networks that differ in their activations only."""
-    digest = hashlib.sha256()
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            digest.update(name.encode())
-            digest.update(module.weight.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
+def fitness(result: EvalResult) -> float | None:
+    """The mAP50-95; None if it is undefined, COCO's -1: an average over no objects."""
+    value = float(result.stats.numbers[FITNESS])
+    return value if value >= 0 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -10,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from core.files import write_text
 from core.seal import SEAL, seal_of
@@ -79,6 +82,16 @@ def run_record(
         "census": list(census),
         **more,
     }
+
+
+def convolutions_sha256(model: nn.Module) -> str:
+    """SHA-256 over the convolution weights, by name: equal for networks that differ in their activations only."""
+    digest = hashlib.sha256()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            digest.update(name.encode())
+            digest.update(module.weight.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

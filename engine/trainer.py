@@ -4,7 +4,7 @@ import math
 import signal
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,7 @@ from torch.nn import functional
 from core.device import DeviceConfig
 from core.progress import Progress
 from core.types import Batch, DetectorModel, Outputs, StateDict, Targets
-from data.loader import TrainLoader
+from data.loader import EvalLoader, TrainLoader
 from engine.clock import Clock
 from engine.ema import ModelEMA
 from engine.optim import hold_frozen
@@ -35,13 +35,18 @@ class State:
     epoch: int = 0
     batch: int = 0  # finished batches of `epoch`
     step: int = 0  # optimizer steps
-    best: float = -1.0
-    best_epoch: int = -1
+    best: float | None = None  # mAP50-95; None: no epoch has one yet
+    best_epoch: int | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     loss_sums: torch.Tensor | None = (
         None  # of the current epoch: float64, one per loss term, then the number of batches
     )
     batches_crc32: int = 0  # of the current epoch: over the checksums of its batches
+
+    def __post_init__(self) -> None:
+        """Read the -1 of earlier checkpoints."""
+        if self.best is not None and self.best < 0:
+            self.best = self.best_epoch = None
 
     def state_dict(self) -> StateDict:
         """Return the state as plain values and a tensor."""
@@ -107,9 +112,17 @@ class Trainer:
             state.loss_sums = torch.zeros(len(self.loss_names) + 1, dtype=torch.float64)
         sums = state.loss_sums.to(device)
         loader.set_position(state.epoch, state.batch)
-        batches, count, saved = self._timed(iter(loader)), count or len(loader), time.monotonic()
+
+        def stop_between_steps() -> None:
+            if self.stop_signal and state.batch % self.accumulate == 0:
+                self._require_finite(sums)
+                state.loss_sums = sums.cpu()
+                self.raise_if_stopped()
+
+        batches, count = self._timed(loader.iterate(stop_between_steps)), count or len(loader)
         if count < len(loader):
             batches = islice(batches, count - state.batch)
+        saved = time.monotonic()
         with Progress(count, title=title, initial=state.batch) as progress:
             for batch in batches:
                 if on_batch is not None:
@@ -207,9 +220,9 @@ class Trainer:
         if self.stop_signal:
             raise Stopped
 
-    def until_stopped(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def until_stopped(self, batches: EvalLoader) -> Iterator[Batch]:
         """The batches of a validation, which a signal interrupts; a resumed run repeats the whole validation."""
-        for batch in batches:
+        for batch in batches.iterate(self.raise_if_stopped):
             self.raise_if_stopped()
             yield batch
 
@@ -221,13 +234,14 @@ class Trainer:
                 return
             yield batch
 
-    def _require_finite(self, sums: torch.Tensor, batch: Batch) -> None:
+    def _require_finite(self, sums: torch.Tensor, batch: Batch | None = None) -> None:
         if not math.isfinite(float(sums.sum())):
             terms = ", ".join(f"{name} {float(value):.3g}" for name, value in zip(self.loss_names, sums, strict=False))
+            images = "" if batch is None else f"; first images: {', '.join(map(str, batch.image_ids[:4]))}"
             raise FloatingPointError(
                 f"the loss is not finite at epoch {self.state.epoch + 1}, batch {self.state.batch} (sums: {terms}; "
-                f"learning rate {self.learning_rate(self.state.step):.3g}; first images: "
-                f"{', '.join(map(str, batch.image_ids[:4]))}): try a lower --lr0, --amp off, or a longer train.warmup"
+                f"learning rate {self.learning_rate(self.state.step):.3g}{images}): try a lower --lr0, --amp off, or "
+                "a longer train.warmup"
             )
 
     def _text(self, sums: torch.Tensor) -> str:

@@ -95,6 +95,15 @@ def test_a_checkpoint_and_back(place: Path, capsys: pytest.CaptureFixture[str]) 
     for wrong in (["x.pt"], ["x.cfg", "x.pt"], ["x.weights"]):
         assert run(darknet.main, command, *wrong) == 2
         assert "expected X.cfg" in capsys.readouterr().err
+    weights = (place / "x.weights").read_bytes()
+    for confused in (
+        ["x.pt", "x.weights", "new.cfg"],
+        ["x.pt", "new.weights", "x.cfg"],
+        ["x.cfg", "x.weights", "x.pt"],
+    ):
+        assert run(darknet.main, command, *confused) == 2
+        assert "exists already" in capsys.readouterr().err
+    assert (place / "x.weights").read_bytes() == weights and not (place / "new.weights").exists()
     write_checkpoint(place / "own.pt", place / "shapes.yaml", class_names(place / "shapes"))
     assert run(darknet.main, command, "own.pt", "z.weights", "z.cfg") == 2
     assert "own.pt: a yolo network" in capsys.readouterr().err and not (place / "z.weights").exists()

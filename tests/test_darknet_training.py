@@ -262,7 +262,10 @@ def test_anchors_by_k_means(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     plan = plan_network((place / "own.cfg").read_text(), file="own.cfg")
     listed = ",".join(f"{each:g}" for each in plan.heads[0].section["anchors"])
     assert listed.replace(",", "") in out.replace(",", "").replace(" ", "") and plan.classes == 6
-    assert run(darknet.main, *words) == 0 and run(darknet.main, *words, "own.cfg") == 0
+    assert run(darknet.main, *words) == 0 and run(darknet.main, *words, "own.cfg") == 2
+    assert "own.cfg: exists already" in capsys.readouterr().err
+    (place / "own.cfg").unlink()
+    assert run(darknet.main, *words, "own.cfg") == 0
     assert plan == plan_network((place / "own.cfg").read_text(), file="own.cfg")
     assert run(darknet.main, *words, "own.pt") == 2
     assert run(train.main, "train.py", "--cfg", "own.cfg", "--data", "shapes.yaml", *FEW, "--epochs", 1) == 0

@@ -1,5 +1,6 @@
 """Faults in the middle of a training: each leaves a usable checkpoint and one clear message on stderr."""
 
+import json
 import multiprocessing
 import os
 import resource
@@ -7,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 import torch
 
 import train
+from data.samples import TrainSamples
 from engine.checkpoint import load_checkpoint
 from engine.trainer import Trainer
 from tests.stress.kills import ROOT, differing
@@ -251,3 +255,77 @@ def test_an_error_after_the_loaders_are_built_is_one_line_too(tmp_path: Path) ->
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     said = done.stderr.split("\r")[-1].strip()
     assert done.returncode == 2 and said.startswith("train.py: error: ") and len(said.splitlines()) == 1
+
+
+def test_a_signal_while_workers_have_no_batch(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = TrainSamples.sample
+
+    def stuck(self: TrainSamples, epoch: int, index: int) -> Any:
+        if epoch:
+            time.sleep(1000)
+        return sample(self, epoch, index)
+
+    def interrupt() -> None:
+        while not (here / "runs/train/exp/results.csv").is_file():
+            time.sleep(0.1)
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainSamples, "sample", stuck)
+        sender = threading.Thread(target=interrupt)
+        sender.start()
+        assert start(data, "--workers", 1) == 130
+        sender.join()
+    assert "stopped at epoch 2, after batch 0 of 3" in capsys.readouterr().out
+    state = load_checkpoint(here / "runs/train/exp/weights/last.pt")["state"]
+    assert (state["epoch"], state["batch"], float(state["loss_sums"].sum())) == (1, 0, 0)
+
+
+BUSY = """
+import sys, time
+from torch.utils.data import DataLoader
+from data.workers import WorkerContext, start_worker
+
+class Items(list):
+    def __getitem__(self, index):
+        if index:
+            time.sleep(1000)
+        return index
+
+batches = iter(DataLoader(Items([0, 1]), num_workers=1, multiprocessing_context=WorkerContext(),
+                          worker_init_fn=start_worker, persistent_workers=True))
+next(batches)
+kept = [batches]
+kept.append(kept)  # in a cycle, as an error keeps what it has passed through
+print("failed", flush=True)
+sys.exit(1)
+"""
+
+
+def test_a_program_ends_while_its_workers_are_busy() -> None:
+    """As after a full disk: at exit, Python waits for ever for workers that ignore SIGTERM."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", BUSY], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "failed\n"
+        assert process.wait(30) == 1
+    finally:
+        process.kill()
+
+
+def test_validation_images_without_objects(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """There is no mAP, so no epoch is the best: best.pt is the last one, and the run says so."""
+    file = here / "shapes/annotations/val.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "annotations": []}))
+    assert run(train.main, "train.py", *OPTIONS[:-3], *OPTIONS[-2:], "--data", data, "--patience", 1) == 0
+    out = capsys.readouterr().out
+    weights = here / "runs/train/exp/weights"
+    best, last = load_checkpoint(weights / "best.pt")["model"], load_checkpoint(weights / "last.pt")
+    assert all(torch.equal(best[name], value) for name, value in last["ema"]["model"].items())
+    assert (last["state"]["epoch"], last["state"]["best"], last["state"]["best_epoch"]) == (2, None, None)
+    lines = [line for line in out.splitlines() if "without objects" in line]
+    assert len(lines) == 2 and "removed" not in out and "-1" not in lines[1]
+    assert json.loads((here / "runs/train/exp/run.json").read_text())["best_epoch"] is None

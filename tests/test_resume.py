@@ -1,5 +1,6 @@
 """Resuming: a run that was killed or stopped at any moment ends bit for bit as one that never was."""
 
+import json
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from engine.run import TrainingRun
 from engine.trainer import Trainer
 from tests.stress.kills import differing
 from tests.support.checkpoints import write_data
-from tests.support.scripts import run
+from tests.support.scripts import run, tree
 
 pytestmark = pytest.mark.slow
 
@@ -216,3 +217,54 @@ def test_a_folder_or_nothing_names_the_run_too(short: Short, monkeypatch: pytest
     assert load_checkpoint(home / "runs/train/exp/weights/last.pt")["state"]["epoch"] == 3
     assert run(train.main, "train.py", "--resume", "runs/train/exp2") == 0
     assert load_checkpoint(home / "runs/train/exp2/weights/last.pt")["state"]["epoch"] == 3
+
+
+def test_a_checkpoint_elsewhere_goes_on_in_a_new_folder(
+    short: Short, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files of another program beside it stay as they are; the run ends as the one never stopped."""
+    home, own = short.folder / "elsewhere", short.folder / "elsewhere/project"
+    (own / "checkpoints").mkdir(parents=True)
+    monkeypatch.chdir(home)
+    (own / "config.yaml").write_text("my: settings")
+    (own / "results.csv").write_text("my,results")
+    shutil.copy(short.last("cut"), own / "checkpoints/last.pt")
+    before = tree(own)
+    assert run(train.main, "train.py", "--resume", "project/checkpoints/last.pt") == 0
+    assert tree(own) == before
+    said = [line for line in capsys.readouterr().out.splitlines() if "checkpoints/last.pt" in line]
+    assert len(said) == 1 and "runs/train/cut" in said[0]
+    last = home / "runs/train/cut/weights/last.pt"
+    assert differing(short.load("whole"), load_checkpoint(last)) == []
+    assert {"run.json", "config.yaml", "results.csv"} <= set(tree(home / "runs/train/cut"))
+    assert load_checkpoint(last)["run_id"] != short.load("cut")["run_id"]
+    named = ("--project", "mine", "--name", "b")
+    assert run(train.main, "train.py", "--resume", own / "checkpoints/last.pt", *named) == 0
+    assert (home / "mine/b/weights/last.pt").is_file() and tree(own) == before
+    shutil.copy(last, own / "checkpoints/last.pt")  # of the end
+    assert run(train.main, "train.py", "--resume", "project/checkpoints/last.pt") == 2
+    assert "finished" in capsys.readouterr().err
+
+
+def test_moved_data_are_named_with_data(
+    short: Short, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cut-here", "cut-there"):
+        shutil.copytree(short.folder / "cut", short.folder / name)
+    content = short.load("cut")
+    content["config"]["data"] = json.loads(
+        json.dumps(content["config"]["data"]).replace(str(short.folder / "shapes"), str(short.folder / "gone"))
+    )
+    torch.save(content, short.last("cut-there"))
+    resume = ("--resume", short.last("cut-there"))
+    assert run(train.main, "train.py", *resume) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "gone" in error and "--data" in error
+    assert run(train.main, "train.py", *resume, "--data", short.data) == 0
+    assert differing(short.load("whole"), short.load("cut-there")) == []
+    record = json.loads((short.folder / "cut-there/run.json").read_text())
+    assert record["config"]["data"]["root"] == str(short.folder / "shapes")
+    other = write_data(short.folder / "other", train=5)
+    assert run(train.main, "train.py", "--resume", short.last("cut-here"), "--data", other) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "other/shapes/annotations/train.json" in error

@@ -29,7 +29,9 @@ class Console(Logger):
         row = epoch.row
         losses = "  ".join(f"{name} {row[f'train/{name}_loss']:.3f}" for name in self.loss_names)
         metrics = "".join(
-            f"  {name} {row[f'metrics/{name}']:.3f}" for name in SHOWN_METRICS if row.get(f"metrics/{name}") is not None
+            f"  {name} {_number(row[f'metrics/{name}'])}"
+            for name in SHOWN_METRICS
+            if row.get(f"metrics/{name}") is not None
         )
         print(
             f"epoch {row['epoch']}/{self.epochs}  {losses}{metrics}  {row['images_per_s']:.0f} images/s  "

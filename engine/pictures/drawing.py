@@ -238,9 +238,18 @@ def mosaic(
 
 
 def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Write an RGB image; the suffix names the format. Raises ValueError if OpenCV cannot write it."""
-    if not cv2.imwrite(os.fspath(path), cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)):
-        raise ValueError(f"{path}: the image could not be written; expected a writable path ending in .jpg or .png")
+    """Write an RGB image; the suffix names the format.
+
+    Raises ValueError for a suffix that OpenCV does not know, OSError if the file cannot be written.
+    """
+    try:
+        done, content = cv2.imencode(Path(path).suffix, cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        done = False
+    if not done:
+        raise ValueError(f"{path}: the image could not be written; expected a path ending in .jpg or .png")
+    with open(path, "wb") as file:
+        file.write(content.tobytes())
 
 
 def save_mosaic(

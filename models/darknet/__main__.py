@@ -52,19 +52,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--names", metavar="FILE", help="class names; default: a .names file beside, or COCO's")
     options = parser.parse_intermixed_args(argv)
     suffixes = [Path(name).suffix for name in (options.source, *options.files)]
+    written = options.files[1:] if suffixes == [".cfg", ".weights", ".pt"] else options.files
     if options.anchors is not None:
         if suffixes not in ([".cfg"], [".cfg", ".cfg"]):
             parser.error("--anchors: expected X.cfg, or X.cfg OUT.cfg")
+        require_new(written)
         print(fit_anchors(options.source, options.anchors, options.imgsz, options.seed, out=(*options.files, None)[0]))
     elif suffixes == [".cfg"]:
         print(describe(options.source))
     elif suffixes == [".cfg", ".weights", ".pt"]:
+        require_new(written)
         print(to_checkpoint(options.source, *options.files, names=options.names))
     elif suffixes == [".pt", ".weights", ".cfg"]:
+        require_new(written)
         print(from_checkpoint(options.source, *options.files))
     else:
         parser.error("expected X.cfg, or X.cfg X.weights OUT.pt, or X.pt OUT.weights OUT.cfg")
     return 0
+
+
+def require_new(files: Sequence[str]) -> None:
+    """FileExistsError for a file that would be overwritten: inputs and outputs are easily confused."""
+    for name in files:
+        if Path(name).exists():
+            raise FileExistsError(f"{name}: exists already and would be overwritten; remove it or choose another name")
 
 
 def describe(cfg: str) -> str:

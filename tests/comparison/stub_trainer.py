@@ -46,6 +46,8 @@ def main() -> int:
         return 2
     received = []
     signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    if own.get("hangs"):
+        time.sleep(1000)  # SIGTERM does not end it
     record = {"config": config, "data": {"train": "a"}}
     (folder / "run.json").write_text(json.dumps(record))
     file = folder / "results.csv"
@@ -62,6 +64,9 @@ def main() -> int:
             writer.writerows(rows)
         os.replace(folder / ".rows", file)
         (folder / "weights" / "last.pt").write_text("checkpoint")
+        if own.get("full"):
+            print("train.py: error: [Errno 28] last.pt cannot be written: No space left on device", file=sys.stderr)
+            return 1
         if own.get("fail"):
             print("train.py: error: the loss is not finite", file=sys.stderr)
             return 1

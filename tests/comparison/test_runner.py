@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from comparison import ray_runner
+from comparison import job, ray_runner
+from comparison.job import DiskFull
 from comparison.plan import Plan, make_plan
 from comparison.runner import Interrupted, list_gpus, read_outcome, train_all
 from comparison.runs import read_run
@@ -91,6 +92,65 @@ def test_a_usage_error_ends_the_comparison(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="relu-s0: .*the data are not there"):
         train_all(plan_of("relu", "mish"), tmp_path, trainer=STUB)
     assert cells(tmp_path) == ["relu-s0"]
+
+
+def test_a_full_disk_ends_the_comparison_and_is_no_outcome(tmp_path: Path) -> None:
+    behave(tmp_path, relu_s0={"full": True})
+    plan = plan_of("relu", "mish", seeds=(0,))
+    with pytest.raises(DiskFull, match="relu-s0: .*No space left"):
+        train_all(plan, tmp_path, trainer=STUB)
+    assert cells(tmp_path) == ["relu-s0"] and not (tmp_path / "relu-s0/failure.json").exists()
+    behave(tmp_path)
+    train_all(plan, tmp_path, trainer=STUB)
+    assert {run.status for run in read_outcome(plan, tmp_path)} == {"finished"}
+
+
+def test_a_run_without_progress_is_reported_and_ended_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, seconds in (("QUIET_SECONDS", 1.0), ("STALLED_SECONDS", 2.5), ("STALL_GRACE_SECONDS", 0.1)):
+        monkeypatch.setattr(job, name, seconds)
+    behave(tmp_path, relu_s0={"hangs": True})
+    plan = plan_of("relu", "mish", seeds=(0,))
+    train_all(plan, tmp_path, trainer=STUB)
+    assert cells(tmp_path) == ["relu-s0", "mish-s0"] and not is_locked(tmp_path / "relu-s0")
+    failed, other = (read_run(tmp_path / name) for name in ("relu-s0", "mish-s0"))
+    assert (failed.status, other.status) == ("failed", "finished") and "no progress" in failed.reason
+    said = [line for line in capsys.readouterr().out.splitlines() if "no progress" in line]
+    assert len(said) == 2 and "ended as failed after 2.5 s" in said[0] and "FAILED" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "quiet", "expected"),
+    [
+        ((), 299, ("", False)),
+        ((), 301, ("no epoch has ended yet", False)),
+        ((), 1801, ("ended", True)),
+        ((200.0, 150.0), 599, ("", False)),  # three epochs of the longest
+        ((200.0, 150.0), 601, ("3 min 20 s", False)),
+        ((200.0, 150.0), 1999, ("3 min 20 s", False)),
+        ((200.0, 150.0), 2001, ("ended", True)),
+    ],
+)
+def test_how_long_a_run_may_be_quiet(
+    rows: tuple[float, ...], quiet: float, expected: tuple[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(job.time, "monotonic", lambda: now[0])
+    plan = plan_of("relu", "mish")
+    made = job.make_job(plan, plan.runs[0], tmp_path)
+    made.folder.mkdir()
+    lines = [f"{number},{seconds - 50},50" for number, seconds in enumerate(rows, 1)]
+    (made.folder / "results.csv").write_text("\n".join(["epoch,time_train_s,time_val_s", *lines, ""]))
+    heartbeat = job.Heartbeat(made)
+    now[0] = quiet
+    line, stalled = heartbeat.check()
+    assert expected[0] in line and bool(line) == bool(expected[0]) and stalled == expected[1]
+    made.log.parent.mkdir()
+    made.log.write_text("a line")  # a sign of life
+    assert heartbeat.check() == ("", False)
+    now[0] += 298
+    assert heartbeat.check() == ("", False)
 
 
 # ------------------------------------------------------------------------------------------------------- interruption

@@ -1,12 +1,13 @@
 """Run folders and atomic writes."""
 
+import errno
 import threading
 from pathlib import Path
 
 import pytest
 
 from core import files
-from core.files import increment_path
+from core.files import increment_path, make_run_folder, write_text
 
 
 def test_folders_are_numbered(tmp_path):
@@ -57,3 +58,31 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         files.write_text(path, "new")
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("before", [None, "old"])
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(
+    before: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "results.csv"
+    if before is not None:
+        path.write_text(before)
+    monkeypatch.setattr("core.files.open", lambda *_, **__: open("/dev/full", "w"), raising=False)  # noqa: SIM115
+    with pytest.raises(OSError, match=r"results\.csv cannot be written: No space left") as caught:
+        write_text(path, "new")
+    assert caught.value.errno == errno.ENOSPC and ("intact" in str(caught.value)) == (before is not None)
+    assert not path.exists() if before is None else path.read_text() == before
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "results.csv", "weights/last.pt"])
+def test_a_run_does_not_take_the_folder_of_another_program(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    (folder / "weights").mkdir(parents=True)
+    assert make_run_folder(tmp_path, "mine", exist_ok=True) == folder  # nothing in it
+    (folder / name).write_text("my settings")
+    with pytest.raises(ValueError, match=f"{name}.*--name"):
+        make_run_folder(tmp_path, "mine", exist_ok=True)
+    assert make_run_folder(tmp_path, "mine", exist_ok=False) == tmp_path / "mine2"
+    (folder / "run.json").write_text("{}")
+    assert make_run_folder(tmp_path, "mine", exist_ok=True) == folder

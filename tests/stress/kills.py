@@ -276,7 +276,7 @@ def differing(one: Any, other: Any, path: str = "") -> list[str]:
 
 def free(key: Any) -> bool:
     """Whether a key may differ between an uninterrupted and a resumed run."""
-    return key in ("clock", "run", "workers") or str(key).startswith(TIMES)
+    return key in ("clock", "run", "run_id", "workers") or str(key).startswith(TIMES)
 
 
 def main() -> None:

@@ -85,6 +85,31 @@ def test_tensorboard_after_a_resume_has_every_epoch_once(tmp_path):
     assert [event.step for event in tensorboard_events(tmp_path).Scalars("run/lr")] == [1, 2, 3]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_tensorboard_on_a_full_disk_fails_at_once(tmp_path, monkeypatch):
+    """Its own writer thread would report the error later, or wait for ever."""
+    module = "engine.loggers.tensorboard_events.open"
+    monkeypatch.setattr(module, lambda *_: open("/dev/full", "wb"), raising=False)  # noqa: SIM115
+    logger = make_loggers(["tensorboard"])[-1]
+    with pytest.raises(OSError, match="No space left"):
+        logger.start(start_of(tmp_path))
+    with pytest.raises(OSError, match="No space left"):
+        logger.epoch(epoch_of(1))
+    with pytest.raises(OSError, match="No space left"):
+        logger.fail(OSError("disk full"))
+    logger.fail(OSError("disk full"))  # closed
+
+
+def test_an_undefined_metric_is_no_number(tmp_path, capsys):
+    """Without objects in the validation images COCO's -1 is shown as a dash."""
+    logger = Console()
+    logger.start(start_of(tmp_path))
+    undefined = {"metrics/mAP50-95": -1.0, "metrics/mAP50": -1.0, "images_per_s": 1.0}
+    logger.epoch(epoch_of(1, **undefined, **{f"train/{name}_loss": 1.0 for name in ("box", "cls", "dfl")}))
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "mAP50-95 -  mAP50 -  " in line and "-1" not in line
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["end", "fail", "stop"])
 def test_mlflow(tmp_path, monkeypatch, end):

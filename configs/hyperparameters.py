@@ -1,0 +1,95 @@
+"""Hyperparameter files, with this project's keys or those of YOLOv5 and Ultralytics.
+
+Some keys have the name of another quantity: the gains of YOLOv5 belong to its anchor-based loss (box: 0.05 would make
+ours 150 times weaker), its learning rate to SGD.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from configs.loading import Tree, read_yaml
+
+# Keys of a YOLOv5 or Ultralytics hyperparameter file and the equivalent keys of our configuration.
+HYPERPARAMETERS = {
+    "lr0": "train.lr",
+    "lrf": "train.lr_final",
+    "momentum": "train.momentum",
+    "weight_decay": "train.weight_decay",
+    "warmup_epochs": "train.warmup",
+    "box": "model.loss.box",
+    "cls": "model.loss.cls",
+    "dfl": "model.loss.dfl",
+    "hsv_h": "augment.hsv_h",
+    "hsv_s": "augment.hsv_s",
+    "hsv_v": "augment.hsv_v",
+    "degrees": "augment.degrees",
+    "translate": "augment.translate",
+    "scale": "augment.scale",
+    "shear": "augment.shear",
+    "perspective": "augment.perspective",
+    "flipud": "augment.flip_ud",
+    "fliplr": "augment.flip_lr",
+    "mosaic": "augment.mosaic",
+    "mixup": "augment.mixup",
+    "close_mosaic": "train.close_mosaic",
+}
+# Keys without an equivalent; ignored with a note.
+IGNORED_HYPERPARAMETERS = {
+    *("warmup_momentum", "warmup_bias_lr", "anchors", "paste_in", "loss_ota"),
+    *("copy_paste", "copy_paste_mode", "label_smoothing", "pose", "kobj", "bgr", "auto_augment", "erasing", "cutmix"),
+}
+OBJECTNESS = {
+    "obj",
+    "obj_pw",
+    "cls_pw",
+    "iou_t",
+    "anchor_t",
+    "fl_gamma",
+}  # of YOLOv5's loss only
+GAINS = ("box", "cls")
+SGD = ("lr0", "momentum", "weight_decay")
+EPOCHS = ("warmup_epochs",)  # in fractions of an epoch too; here a number below 1 is a fraction of the run
+
+
+def read_hyperparameters(path: str, optimizer: str | None = None) -> Tree:
+    """Read a hyperparameter file; return overrides by config key. Says on stderr what is not taken, and why.
+
+    ``optimizer``: that of the command line, if it names one.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"--hyp {path}: no such file")
+    tree = read_yaml(file)
+    left_out = not_taken(tree, optimizer)
+    if left_out:
+        reasons = "; ".join(f"{', '.join(keys)} ({reason})" for reason, keys in left_out.items())
+        print(f"--hyp {path}: not taken: {reasons}", file=sys.stderr)
+    without = {key for keys in left_out.values() for key in keys}
+    taken = {key: value for key, value in tree.items() if key not in without}
+    return {HYPERPARAMETERS.get(key, key): _whole(key, value) for key, value in taken.items()}
+
+
+def not_taken(tree: Mapping[str, object], optimizer: str | None) -> dict[str, list[str]]:
+    """The keys of a file that are left out, by the reason."""
+    reasons: dict[str, list[str]] = {}
+
+    def leave_out(keys: list[str], reason: str) -> None:
+        if keys:
+            reasons[reason] = keys
+
+    of_yolov5 = not OBJECTNESS.isdisjoint(tree)
+    leave_out([key for key in tree if key in IGNORED_HYPERPARAMETERS | OBJECTNESS], "no counterpart here")
+    if of_yolov5 and "dfl" not in tree:
+        gains = [key for key in tree if key in GAINS]
+        leave_out(gains, "gains of YOLOv5's loss, which is another; set model.loss.box and .cls to change ours")
+    if of_yolov5 and str(tree.get("train.optimizer", optimizer)).lower() != "sgd":
+        leave_out([key for key in tree if key in SGD], "for SGD; taken with --optimizer sgd")
+    return reasons
+
+
+def _whole(key: str, value: object) -> object:
+    """Epochs as a whole number, at least one unless they are zero."""
+    if key not in EPOCHS or isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**9:
+        return value
+    return max(1.0, float(round(value)))

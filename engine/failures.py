@@ -1,0 +1,23 @@
+"""Errors that end a run and are no bugs: what is said about them."""
+
+from __future__ import annotations
+
+from core.device import out_of_memory
+from data.workers import LoaderError, as_loader_error
+from engine.setup import TrainSetup
+from engine.trainer import State
+
+
+def failure_reason(error: Exception, setup: TrainSetup, state: State) -> str | None:
+    """One line on an error of the machine, the data or the network; None for any other error."""
+    error = as_loader_error(error)
+    train = setup.config.train
+    if out_of_memory(error):
+        return (
+            f"out of memory at epoch {state.epoch + 1}, batch {state.batch + 1} of {len(setup.train_loader)}, with "
+            f"{train.batch} images of {train.imgsz} pixels: try --batch {max(1, train.batch // 2)} (with --nbs "
+            f"{train.nominal_batch} to keep the size of the steps), a smaller --imgsz or model.size, or --cache off"
+        )
+    if isinstance(error, OSError | FloatingPointError | LoaderError):
+        return " ".join(str(error).split())
+    return None
