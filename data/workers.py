@@ -11,18 +11,19 @@ import mmap
 import multiprocessing
 import multiprocessing.queues
 import os
-import pickle
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
+import numpy as np
 import torch
 
 from core.text import format_duration
-from core.types import Batch
+from core.types import Batch, Targets
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - of the system, not written to by name
 RESERVE = 1 << 20  # bytes that batches leave free there: semaphores need some
@@ -148,13 +149,16 @@ def ending_workers() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class PipedBatch:
-    """A batch on its way through a pipe."""
+    """A batch on its way through a pipe, into which arrays are copied; tensors would go to shared memory."""
 
-    content: bytes
+    images: np.ndarray
+    targets: dict[str, np.ndarray]
+    indices: np.ndarray
+    others: dict[str, Any]  # the other fields
 
 
 def hand_over(batch: Batch) -> Batch | PipedBatch:
-    """In a worker: the batch in shared memory, or as bytes for a pipe if it does not fit there."""
+    """In a worker: the batch in shared memory, or as arrays for a pipe if it does not fit there."""
     targets = batch.targets
     tensors = [each for each in (batch.images, batch.indices, *vars(targets).values()) if each.numel()]
     try:
@@ -164,7 +168,9 @@ def hand_over(batch: Batch) -> Batch | PipedBatch:
             return batch
     except RuntimeError:  # filled by another process in the meantime
         pass
-    return PipedBatch(pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL))
+    others = {name: value for name, value in vars(batch).items() if name not in ("images", "targets", "indices")}
+    arrays = {name: value.numpy() for name, value in vars(targets).items()}
+    return PipedBatch(batch.images.numpy(), arrays, batch.indices.numpy(), others)
 
 
 def receive(item: Batch | PipedBatch, *, pin_memory: bool) -> Batch:
@@ -172,7 +178,8 @@ def receive(item: Batch | PipedBatch, *, pin_memory: bool) -> Batch:
     if isinstance(item, Batch):
         return item
     _note_pipes()
-    batch: Batch = pickle.loads(item.content)  # noqa: S301 - from a process of ours
+    targets = Targets(**{name: torch.from_numpy(value) for name, value in item.targets.items()})
+    batch = Batch(torch.from_numpy(item.images), targets, torch.from_numpy(item.indices), **item.others)
     return batch.pin_memory() if pin_memory else batch
 
 
