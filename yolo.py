@@ -21,6 +21,7 @@ from core.arguments import ImageSize, as_list, given, shown, to_number
 from core.device import pick_device, synchronize
 from core.geometry import Geometry
 from core.options import Classes, EvalKeywords, EvalOptions, NmsOptions, PredictKeywords, PredictOptions
+from core.text import did_you_mean
 from core.types import Detections
 from data import build_eval_loader, load_dataset
 from data.names import find_names
@@ -271,7 +272,8 @@ class YOLO:
             return [int(number)]
         known = ", ".join(f"{k} {name}" for k, name in enumerate(self.names[:20]))
         more = f", ... ({len(self.names)} in all)" if len(self.names) > 20 else ""
-        raise ValueError(f"classes: found {shown(wanted)}, expected one of {known}{more}")
+        hint = did_you_mean(wanted, self.names) if isinstance(wanted, str) else ""
+        raise ValueError(f"classes: found {shown(wanted)}{hint}; expected one of {known}{more}")
 
     def input_size(self, imgsz: ImageSize | None) -> ImageSize:
         """The size of the input, by default that of training; ValueError if it is no multiple of the stride."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from core.files import expand_user, path_exists
-from core.text import say_once
+from core.text import is_printable, say_once
 from core.yaml_text import ABSENT
 
 Tree = dict[str, Any]
@@ -83,7 +83,7 @@ def _texts(value: object, where: str) -> list[str]:
     if value is None or value in ABSENT:
         return []
     listed: list[Any] = value if isinstance(value, list) else [value]
-    if not all(isinstance(each, str) and each.strip() and each.isprintable() for each in listed):
+    if not all(isinstance(each, str) and each.strip() and is_printable(each) for each in listed):
         raise ValueError(f"{where} contains values that are not text, expected image folders or list files")
     return listed
 
@@ -91,7 +91,7 @@ def _texts(value: object, where: str) -> list[str]:
 def _roots(given: object, file: Path) -> Iterator[Path]:
     """Existing folders to which the paths of a YAML may be relative, the most likely first; its own folder is one."""
     folder = file.parent
-    if not isinstance(given, str) or not (given.isprintable()):
+    if not isinstance(given, str) or not is_printable(given):
         raise ValueError(f"{file}: path is not text, expected the name of a folder")
     path = expand_user(given.replace("\\", "/") if "\\" in given and not path_exists(given, folder=True) else given)
     places = [folder / path, Path.cwd() / path]

@@ -70,7 +70,7 @@ class EvalOptions:
     def __post_init__(self) -> None:
         """Raise ValueError for a value of another type or out of range."""
         _convert(self, imgsz=image_size, batch=partial(whole, low=1), workers=partial(whole, low=0, high=MAX_WORKERS))
-        _convert(self, rect=switch, single_cls=switch, strict_data=switch)
+        _convert(self, rect=switch, single_cls=switch, strict_data=switch, allow_skipped=switch)
 
 
 class PredictKeywords(TypedDict, total=False):

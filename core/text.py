@@ -2,14 +2,31 @@
 
 import difflib
 import sys
+import unicodedata
 from collections.abc import Iterable
+
+JOINERS = "\u200c\u200d"  # zero width; other characters of their category can reorder or hide a text
 
 _said: set[str] = set()
 
 
 def printable(text: object) -> str:
-    """The text on one line, control characters replaced by question marks."""
-    return "".join(character if character.isprintable() else "?" for character in str(text))
+    """The text on one line: spaces of any kind as plain ones, control characters as question marks.
+
+    The joiners that Persian and emoji are written with stay.
+    """
+    return "".join(_harmless(character) for character in str(text))
+
+
+def is_printable(text: str) -> bool:
+    """Whether nothing in a text is a control character, as `printable` understands it."""
+    return "?" not in map(_harmless, text.replace("?", ""))
+
+
+def _harmless(character: str) -> str:
+    if character.isprintable() or character in JOINERS:
+        return character
+    return " " if unicodedata.category(character) == "Zs" else "?"
 
 
 def say_once(text: object) -> None:

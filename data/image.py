@@ -6,9 +6,10 @@ import contextlib
 import io
 import os
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -36,8 +37,12 @@ RAW_SUFFIXES = frozenset((
 ))  # fmt: skip
 # Usual company of images, not worth a word.
 COMPANIONS = frozenset(("classes.txt", "notes.json", "desktop.ini", "thumbs.db"))
+HEIC = (b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")  # kinds of ISO media files
+BGR555 = "BGR;15"  # OpenCV makes 248 of white
+NOT_READ = "which is not read; convert it to JPEG or PNG"
 # Of the rows of a JPEG that ends early, in training and evaluation: objects may lie in the missing part.
 MAX_MISSING = 0.1
+ENDS_EARLY = "ends early; what is there is used"
 OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
@@ -130,26 +135,30 @@ def passed_over(others: Sequence[Path]) -> str:
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read an image file as uint8 RGB (H, W, 3), by the rule of data/pixels.py.
-
-    Raises ImageError (a ValueError) that describes the fault.
-    """
-    return decode_image(_read_bytes(path))
+    """An image file as uint8 RGB (H, W, 3), by the rule of data/pixels.py; ImageError for what cannot be used."""
+    return decode_image(read_bytes(path))
 
 
 def decode_image(data: bytes) -> np.ndarray:
     """Decode the bytes of an image file, as read_image does; a truncated JPEG gives the part that is there."""
+    return decode_what_is_there(data)[0]
+
+
+def decode_what_is_there(data: bytes) -> tuple[np.ndarray, str | None]:
+    """`decode_image`, and the fault of a picture of which a part is missing."""
     header = _open(data)
     # OpenCV is faster, and correct for these. In other formats and damaged PNGs it trusts the lengths in the file.
     plain = header.mode in ("L", "RGB") and header.format in OPENCV_FORMATS and "transparency" not in header.info
-    if plain and not _is_deep(header) and _lengths_hold(data):
+    if plain and not _is_deep(header) and BGR555 not in _raw_modes(header) and _chunks_hold(data):
         turned = orientation(header)
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if decoded is not None and decoded.shape[1::-1] == header.size:
-            return upright(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), turned)
+            return upright(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), turned), None
     deep = _is_deep(header)
-    image = _pixels(_load(data, header)[0])
-    return _brightened(image, data) if deep and image.max() <= 15 else image
+    picture, truncated = _load(data, header)
+    image = _pixels(picture)
+    image = _brightened(image, data) if deep and image.max() <= 15 else image
+    return image, ENDS_EARLY if truncated else None
 
 
 def convert_image(image: Image.Image | np.ndarray) -> np.ndarray:
@@ -158,6 +167,10 @@ def convert_image(image: Image.Image | np.ndarray) -> np.ndarray:
     Raises ImageError.
     """
     if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise ImageError("empty", "has no pixels")
+        if isinstance(image, ImageFile.ImageFile) and image.tile and image.fp is None:
+            raise ImageError("missing", "was closed before its pixels were read; call its load() before")
         data = _unread_bytes(image)
         return _pixels(image) if data is None else decode_image(data)
     try:
@@ -168,44 +181,44 @@ def convert_image(image: Image.Image | np.ndarray) -> np.ndarray:
 
 def verify_image(path: str | os.PathLike[str]) -> Verified:
     """Decode an image file completely; ImageError if it cannot be used, as a JPEG with over a tenth of it missing."""
-    data = _read_bytes(path)
+    data = read_bytes(path)
     picture, truncated = _load(data, _open(data))
     missing = _missing_rows(picture) if truncated else 0.0
     if missing > MAX_MISSING:
         raise ImageError("damaged", f"ends early, the lower {missing:.0%} of the picture are missing")
-    if picture.mode not in ("L", "RGB"):
+    if picture.mode not in ("L", "RGB") or picture.format == "TIFF":
         _pixels(picture)
     width, height = picture.size
     if orientation(picture) in (5, 6, 7, 8):
         width, height = height, width
-    return Verified(width, height, "ends early; what is there is used" if truncated else None)
+    return Verified(width, height, ENDS_EARLY if truncated else None)
 
 
-def _read_bytes(path: str | os.PathLike[str]) -> bytes:
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of an image file; ImageError if it cannot be read."""
     try:
         if os.path.getsize(path) > MAX_IMAGE_BYTES:
             raise ImageError("too-large", f"is larger than {MAX_IMAGE_BYTES} bytes")
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise ImageError("missing", "does not exist") from error
     except OSError as error:
         raise ImageError("missing", f"cannot be read: {error.strerror}") from error
-    if not data:
-        raise ImageError("empty", "is empty")
-    return data
 
 
 def _open(data: bytes) -> Image.Image:
     """The header of an image, before any pixel is decoded."""
+    if not data:
+        raise ImageError("empty", "is empty")
     try:
         header = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError("too-large", f"has more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
-        if data.startswith(TIFFS):
-            what = "is a TIFF of a kind that is not read; expected grey, RGB or RGBA of 8 or 16 bits, or grey floats"
-            raise ImageError("not-an-image", what) from error
-        raise ImageError("not-an-image", "is not an image in a known format") from error
+        if _is_cut_tiff(data):
+            raise ImageError("damaged", "ends early, before the end of a TIFF's directory") from error
+        what = unread_format(data) or "is not an image in a known format"
+        raise ImageError("not-an-image", what) from error
     except DAMAGE as error:
         raise ImageError("damaged", f"has a damaged header: {_reason(error)}") from error
     width, height = header.size
@@ -216,14 +229,47 @@ def _open(data: bytes) -> Image.Image:
     return header
 
 
-def _lengths_hold(data: bytes) -> bool:
-    """Whether no chunk of a PNG claims more bytes than remain; OpenCV allocates the memory before reading them."""
+def unread_format(data: bytes) -> str | None:
+    """What is said about a file, by its first bytes, that users take for an image and that is not read."""
+    text = data[:1024].lstrip().lower()
+    if data[4:8] == b"ftyp" and data[8:12] in HEIC and b"avif" not in data[:64]:
+        return f"is a HEIC image, {NOT_READ}"
+    if data.startswith(TIFFS):
+        return "is a TIFF of a kind that is not read; expected grey, RGB or RGBA of 8 or 16 bits, or grey floats"
+    if text.startswith(b"<") and b"<svg" in text:
+        return f"is an SVG drawing, {NOT_READ}"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "is a web page, not an image"
+    if text.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the image itself; run git lfs pull"
+    return None
+
+
+def _is_cut_tiff(data: bytes) -> bool:
+    """Whether the data end before the first directory of a TIFF does."""
+    if not data.startswith(TIFFS):
+        return False
+    order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
+    at, length, count, entry = (8, 8, 8, 20) if b"+" in data[:4] else (4, 4, 2, 12)  # BigTIFF
+    start = int.from_bytes(data[at : at + length], order)
+    entries = int.from_bytes(data[start : start + count], order)
+    return start + count + entries * entry > len(data)
+
+
+def _chunks_hold(data: bytes) -> bool:
+    """Whether each chunk of a PNG is there and has its checksum.
+
+    Of others, OpenCV allocates the memory that they claim, and leaves what it cannot decode black.
+    """
     if not data.startswith(PNG):
         return True
-    place = len(PNG)
-    while place + 8 <= len(data):
-        place += 12 + int.from_bytes(data[place : place + 4], "big")  # length, name, content, checksum
-    return place <= len(data)
+    view, place = memoryview(data), len(PNG)
+    while place + 12 <= len(data):
+        end = place + 8 + int.from_bytes(view[place : place + 4], "big")  # length, name, content, checksum
+        if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return False
+        place = end + 4
+    return place == len(data)
 
 
 def _reason(error: BaseException) -> str:
@@ -262,7 +308,11 @@ def _missing_rows(picture: Image.Image) -> float:
 
 def _is_deep(header: Image.Image) -> bool:
     """Whether a picture, not decoded yet, has colours of 16 bits, of which Pillow and OpenCV give the upper 8."""
-    return header.mode == "RGB" and any(";16" in _raw_mode(tile) for tile in getattr(header, "tile", ()))
+    return header.mode == "RGB" and any(";16" in raw for raw in _raw_modes(header))
+
+
+def _raw_modes(header: Image.Image) -> list[str]:  # how pixels that are not decoded yet are stored
+    return [_raw_mode(tile) for tile in getattr(header, "tile", ())]
 
 
 def _raw_mode(tile: ImageFile._Tile) -> str:

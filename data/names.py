@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.text import is_printable
 from core.text_files import read_text_file
 from data.limits import MAX_NAMES_BYTES
 
@@ -30,7 +31,7 @@ def read_names(path: str | os.PathLike) -> list[str]:
     except ValueError as error:
         raise ValueError(f"names: {error}") from error
     names = [line.strip() for line in text.rstrip().split("\n")]
-    if not all(name and name.isprintable() for name in names):
+    if not all(name and is_printable(name) for name in names):
         raise ValueError(f"names: {path}: empty line or control characters; expected one class name per line")
     return names
 

@@ -16,7 +16,7 @@ import struct
 import numpy as np
 from PIL import Image, ImageCms
 
-DECODING_VERSION = 2  # raise it with every change of the rule: cached images and verifications of another are made anew
+DECODING_VERSION = 3  # raise it with every change of the rule: cached images and verifications of another are made anew
 EXIF_ORIENTATION = 0x0112
 # Transposition by EXIF orientation 2 to 8, on arrays (H, W, 3).
 UPRIGHT = {
@@ -31,10 +31,12 @@ UPRIGHT = {
 # Exceptions that Pillow's decoders raise for damaged files.
 DAMAGE = (
     OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, LookupError, AttributeError,
-    RuntimeError, ZeroDivisionError, struct.error,
+    RuntimeError, ZeroDivisionError, AssertionError, struct.error,
 )  # fmt: skip
-# TIFF tags: bits, sample ranges (for integers; for any type), GDAL's value for missing pixels.
-BITS_PER_SAMPLE, MIN_SAMPLE, MAX_SAMPLE, SMIN_SAMPLE, SMAX_SAMPLE, GDAL_NODATA = 258, 280, 281, 340, 341, 42113
+# TIFF tags: bits, sample ranges (for integers; for any type), type of number, GDAL's value for missing pixels.
+BITS_PER_SAMPLE, MIN_SAMPLE, MAX_SAMPLE, SMIN_SAMPLE, SMAX_SAMPLE = 258, 280, 281, 340, 341
+SAMPLE_FORMAT, GDAL_NODATA = 339, 42113
+SIGNED = 2  # value of SAMPLE_FORMAT
 INTEGER_RANGES = (255, 4095, 65535)
 BLACK = 255 / 16  # a picture without a brighter pixel shows nothing
 NEARLY = 1.01  # resampling leads slightly beyond 0..1
@@ -119,7 +121,7 @@ def _range(low: float, high: float, *, real: bool) -> Range | None:
 def _colours(picture: Image.Image) -> np.ndarray:
     """The pixels of a loaded Pillow image, not turned."""
     mode = picture.mode
-    if mode in ("I", "F") or mode.startswith("I;16"):
+    if mode in ("I", "F") or mode.startswith("I;16") or _is_signed(picture):
         values, stated = _values(picture), _stated_range(picture)
         return np.repeat(to_bytes(values, stated)[..., None], 3, axis=2)
     if mode == "LAB":
@@ -131,9 +133,16 @@ def _colours(picture: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(picture.convert("RGB")))
 
 
+def _is_signed(picture: Image.Image) -> bool:
+    """Whether a grey TIFF has integers from -128 to 127, which Pillow gives as if without sign."""
+    return picture.mode == "L" and _number(_tags(picture).get(SAMPLE_FORMAT)) == SIGNED
+
+
 def _values(picture: Image.Image) -> np.ndarray:
-    """The values of a grey image of more than 8 bits, missing ones as NaN."""
+    """The values of a grey image of more than 8 bits, or of 8 with sign; missing ones as NaN."""
     values = np.asarray(picture)
+    if picture.mode == "L":
+        values = values.view(np.int8)
     nodata = _number(_tags(picture).get(GDAL_NODATA))
     if nodata is None or not (values == nodata).any():
         return values

@@ -18,6 +18,8 @@ from core.text import printable
 from core.text_files import read_text_file
 from data.image import (
     IMAGE_SUFFIXES,
+    NOT_READ,
+    RAW_SUFFIXES,
     ImageError,
     convert_image,
     decode_image,
@@ -25,6 +27,7 @@ from data.image import (
     is_image,
     passed_over,
     split_images,
+    unread_format,
 )
 from data.limits import (
     MAX_CAMERA_DIGITS,
@@ -64,7 +67,7 @@ def element_item(element: object, position: int, *, bgr: bool) -> Item:
     if _is_web(os.fspath(element)) and not path.is_file():
         return _web_image(os.fspath(element))
     if not path.is_file():
-        raise FileNotFoundError(f"source: element {position} of the list, {path}: no such file")
+        raise FileNotFoundError(f"source: element {position} of the list, {os.fspath(element)}: no such file")
     return _file(path)
 
 
@@ -132,6 +135,8 @@ def find_items(source: str) -> list[Item]:
 
 
 def _expanded(text: str | os.PathLike[str]) -> Path:
+    if os.path.exists(text):
+        return Path(text)
     try:
         return expand_user(text)
     except ValueError as error:
@@ -164,12 +169,25 @@ def _is_video(path: Path) -> bool:
 
 
 def _file(path: Path) -> Item:
+    if not path.is_file():
+        raise ValueError(f"source {path}: a device or pipe; expected a file, or for a camera its number")
     if _is_video(path):
         return Item("video", str(path))
     if not is_image(path):
-        suffix = path.suffix or "(none)"
-        raise ValueError(f"source {path}: unknown suffix {suffix} and no image by its content; expected {ACCEPTED}")
+        raise ValueError(f"source {path}: {_why_no_image(path)}")
     return Item("image", str(path))
+
+
+def _why_no_image(path: Path) -> str:
+    if path.suffix.lower() in RAW_SUFFIXES:
+        return f"is a camera's raw file, {NOT_READ}"
+    with open(path, "rb") as file:
+        start = file.read(1024)
+    if not start:
+        return "is empty"
+    return unread_format(start) or (
+        f"unknown suffix {path.suffix or '(none)'} and no image by its content; expected {ACCEPTED}"
+    )
 
 
 def _known(paths: Sequence[Path], where: str) -> list[Item]:
@@ -224,7 +242,7 @@ def _list(path: Path) -> list[Item]:
         text = read_text_file(path, limit=MAX_LIST_BYTES, what="a list of images and videos")
     except ValueError as error:
         raise ValueError(f"source {error}") from error
-    lines = [line.strip() for line in text.split("\n")]
+    lines = [line.strip() for line in text.split("\n") if not _is_comment(line, path.parent)]
     items, missing = [], []
     for line in filter(None, lines):
         if "\0" in line or (line.lower().startswith(SCHEMES) and not _is_web(line)):
@@ -245,6 +263,10 @@ def _list(path: Path) -> list[Item]:
     if not items:
         raise ValueError(f"source {path}: an empty list; expected one path of an image or video per line")
     return items
+
+
+def _is_comment(line: str, folder: Path) -> bool:
+    return line.lstrip().startswith("#") and not (folder / line.strip()).is_file()
 
 
 def unique_name(item: Item, taken: set[str]) -> str:

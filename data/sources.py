@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.arguments import whole
-from data.image import decode_image, read_image
+from core.arguments import switch, whole
+from core.text import printable
+from data.image import decode_what_is_there, read_bytes
 from data.source_items import ImageLike, Item, array_item, element_item, find_items, unique_name
 from data.video import UnreadableError, open_camera, open_file, open_stream, read_pictures
 from data.web import fetch_image
@@ -71,7 +72,7 @@ class Source:
                 if len(self.items) == 1:
                     raise ValueError(f"source {item.path}: {error}") from error
                 self.skipped.append((item.path, str(error)))
-                print(f"{item.path}: {error}; skipped", file=sys.stderr)
+                print(printable(f"{item.path}: {error}; skipped"), file=sys.stderr)
         if self.items and len(self.skipped) == len(self.items):
             raise ValueError(f"source {self.description}: none of its {len(self.items)} files could be read")
 
@@ -80,10 +81,13 @@ class Source:
             yield Frame(item.array, name, item.path, number)
         elif item.kind in ("image", "download"):
             try:
-                image = read_image(item.path) if item.kind == "image" else decode_image(_downloaded(item))
+                data = read_bytes(item.path) if item.kind == "image" else _downloaded(item)
+                image, fault = decode_what_is_there(data)
             except (ValueError, OSError) as error:
                 reason = str(error).removeprefix(f"{item.path}: ")
                 raise UnreadableError(reason or type(error).__name__) from error
+            if fault:
+                print(printable(f"{item.path}: {fault}"), file=sys.stderr)
             yield Frame(image, name, item.path, number)
         else:
             if item.kind == "camera":
@@ -106,7 +110,7 @@ def open_source(source: ImageLike | int | Sequence[ImageLike], *, bgr: bool = Fa
     of a video.
     Raises FileNotFoundError or ValueError that names the source, what was found, and what is accepted.
     """
-    vid_stride = whole("vid_stride", vid_stride, 1)
+    vid_stride, bgr = whole("vid_stride", vid_stride, 1), bgr is not None and switch("bgr", bgr)
     if isinstance(source, list | tuple):
         if not source:
             raise ValueError("source: the list is empty; expected paths, arrays or PIL images")

@@ -32,14 +32,27 @@ def fetch_image(address: str) -> bytes | None:
         with urlopen(_request(address), timeout=TIMEOUT) as response:
             return _image_of(response)
     except HTTPError as error:
-        if error.code in (401, 405, 501):  # cameras may ask for an authentication that only FFmpeg knows
+        if error.code in (405, 501) or (
+            error.code == 401 and not _is_basic(error)
+        ):  # FFmpeg may do what urllib does not
             return None
-        raise UnreadableError(f"the server answers {error.code} {error.reason}") from error
+        advice = "; expected http://USER:PASSWORD@HOST/... of a user it knows" if error.code == 401 else ""
+        raise UnreadableError(f"the server answers {error.code} {_line(error.reason)}{advice}") from error
     except (HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, TimeoutError):
             raise UnreadableError(f"the server sends nothing for {TIMEOUT:.0f} s") from error
-        raise UnreadableError(f"cannot be downloaded: {' '.join(str(reason).split())[:200]}") from error
+        raise UnreadableError(f"cannot be downloaded: {_line(reason)}") from error
+
+
+def _is_basic(error: HTTPError) -> bool:
+    """Whether a server asks for the user and password that were sent; cameras ask for what only FFmpeg knows."""
+    asked = error.headers.get("WWW-Authenticate", "").lower()
+    return "basic" in asked and "digest" not in asked
+
+
+def _line(reason: object) -> str:
+    return " ".join(str(reason).split())[:200]
 
 
 def without_password(address: str) -> str:

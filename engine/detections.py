@@ -135,7 +135,7 @@ class Result:
 
 
 def _plural(name: str, count: int) -> str:
-    if count == 1:
+    if count == 1 or not name[-1:].isascii() or not name[-1:].isalpha():
         return name
     return f"{name}es" if name.endswith(("s", "x", "ch", "sh")) else f"{name}s"
 

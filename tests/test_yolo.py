@@ -342,3 +342,8 @@ def test_damaged_checkpoints_are_refused(
     edited(tmp_path / "edited.pt", edit)
     with pytest.raises(ValueError, match=message):
         YOLO(tmp_path / "edited.pt")
+
+
+def test_the_nearest_class_is_named(model: YOLO, images: list[Path]) -> None:
+    with pytest.raises(ValueError, match="did you mean 'star'"):
+        model.predict(images[0], classes="Stars")

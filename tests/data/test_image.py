@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.image import ImageError, decode_image, list_images, passed_over, read_image, verify_image
+from data.image import ImageError, convert_image, decode_image, list_images, passed_over, read_image, verify_image
 
 PIXELS = np.zeros((40, 60, 3), np.uint8)
 PIXELS[:20, :30], PIXELS[:20, 30:], PIXELS[20:, :30] = (200, 30, 40), (20, 180, 60), (30, 60, 220)
@@ -172,3 +172,70 @@ def test_what_is_an_image_is_decided_by_suffix_and_else_by_content(tmp_path):
     assert {path.relative_to(tmp_path).as_posix() for path in images} == {*kinds, "broken.png"}
     assert [path.name for path in others] == ["clip.mp4", "notes.md", "raw.dng"]
     assert "3 files" in passed_over(others) and "clip.mp4" in passed_over(others)
+
+
+def without_checksum(png: bytes) -> bytes:
+    """A PNG with a byte of its pixels changed."""
+    place = png.index(b"IDAT") + 40
+    return png[:place] + bytes([png[place] ^ 255]) + png[place + 1 :]
+
+
+HEADER = b"\0\0\0\x18ftyp%b\0\0\0\0mif1heic"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "words"),
+    [
+        (HEADER % b"heic", "not-an-image", "HEIC"),
+        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "not-an-image", "SVG"),
+        (b"\n<!DOCTYPE html><title>", "not-an-image", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "not-an-image", "git lfs pull"),
+        (saved(Image.fromarray(PIXELS), "TIFF", compression="tiff_lzw")[:-40], "damaged", "ends early"),
+        (without_checksum(PNG), "damaged", "decoded"),
+        (b"", "empty", "empty"),
+    ],
+)
+def test_what_is_no_usable_image_is_named(data, kind, words):
+    with pytest.raises(ImageError, match=words) as caught:
+        decode_image(data)
+    assert caught.value.kind == kind
+
+
+def test_grey_tiffs_with_sign_are_refused_by_all(tmp_path):
+    """Pillow gives values from -128 as if they had no sign."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(path, tiffinfo={339: 2})
+    for read in (read_image, verify_image, lambda file: convert_image(Image.open(file))):
+        with pytest.raises(ImageError, match="-128 to 127"):
+            read(path)
+
+
+def test_bitmaps_with_five_bits_have_white():
+    """OpenCV would make 248 of it, Pillow 255."""
+    rows = struct.pack("<8H", *(0, 0x7FFF) * 4)
+    sizes = struct.pack("<IiiHHIIiiII", 40, 4, 2, 1, 16, 0, len(rows), 0, 0, 0, 0)
+    image = decode_image(b"BM" + struct.pack("<IHHI", 54 + len(rows), 0, 0, 54) + sizes + rows)
+    assert image[0, :, 0].tolist() == [0, 255, 0, 255]
+
+
+def closed(load: bool) -> Image.Image:
+    picture = Image.open(io.BytesIO(JPEG))
+    if load:
+        picture.load()
+    picture.close()
+    return picture
+
+
+def left() -> Image.Image:
+    with Image.open(io.BytesIO(JPEG)) as picture:
+        pass
+    picture.fp = None  # as after a file of this name was opened
+    return picture
+
+
+@pytest.mark.parametrize(
+    "picture", [closed(False), closed(True), left(), Image.new("RGB", (0, 0)), Image.new("L", (0, 5))]
+)
+def test_pillow_images_without_pixels_are_refused(picture):
+    with pytest.raises(ImageError):
+        convert_image(picture)

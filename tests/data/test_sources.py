@@ -265,3 +265,46 @@ def test_errors_name_what_was_found(folder: Path) -> None:
             open_source(source)
     with pytest.raises(ValueError, match="vid_stride"):
         open_source(folder, vid_stride=0)
+
+
+def test_comments_in_lists_are_skipped(folder: Path) -> None:
+    (folder / "list.txt").write_text("# mine\nb.png\n  # a.jpg\n")
+    assert names(open_source(folder / "list.txt")) == ["b.png"]
+
+
+def test_a_name_that_begins_with_a_tilde(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "b.png").rename("~b.png")
+    assert names(open_source("~b.png")) == ["~b.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("a.CR2", "raw file"), ("a.heic", "HEIC"), ("a.svg", "SVG"), ("empty", "empty"), ("pipe", "pipe")],
+)
+def test_files_that_are_no_images_are_named(name: str, words: str, tmp_path: Path) -> None:
+    contents = {"a.heic": b"\0\0\0\x18ftypheic", "a.svg": b"<svg/>", "a.CR2": b"II*\0"}
+    if name == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(contents.get(name, b""))
+    with pytest.raises(ValueError, match=words):
+        open_source(tmp_path / name)
+
+
+def test_what_is_said_about_items_is_safe_for_terminals(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "a\x1b[31m.jpg").write_bytes(b"")
+    data = (folder / "a.jpg").read_bytes()
+    (folder / "cut\n.jpg").write_bytes(data[:-4])
+    assert len(list(open_source(folder))) == 4
+    assert capsys.readouterr().err.splitlines() == [
+        f"{folder}: 1 file is not an image and was passed over: notes.md",
+        f"{folder}/a?[31m.jpg: is empty; skipped",
+        f"{folder}/cut?.jpg: ends early; what is there is used",
+    ]
+
+
+@pytest.mark.parametrize("bgr", ["yes", 2, []])
+def test_bgr_is_true_or_false(bgr: object) -> None:
+    with pytest.raises(ValueError, match="bgr"):
+        open_source(picture(5), bgr=bgr)  # type: ignore[arg-type]

@@ -108,7 +108,7 @@ def test_other_media_at_an_address_are_streams(host: str, path: str) -> None:
     [
         ("/page.jpg", "text/html"),
         ("/error", "json"),
-        ("/drawing", "not an image"),
+        ("/drawing", "SVG"),
         ("/broken.jpg", "not an image"),
         ("/gone.jpg", "404"),
         ("/refused", "403"),
