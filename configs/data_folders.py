@@ -164,7 +164,10 @@ def _voc(folder: Path) -> Splits:
     if annotations is not None:
         images = next((folder / n for n in ("JPEGImages", "images") if (folder / n).is_dir()), folder)
         whole = _split(images, annotations, "voc")
-        lists = {split: folder / "ImageSets" / "Main" / f"{split}.txt" for split in SPLITS}
+        main = folder / "ImageSets" / "Main"
+        lists = {split: main / f"{split}.txt" for split in SPLITS}
+        if not lists["train"].is_file():
+            lists["train"] = main / "trainval.txt"
         listed = {split: {**whole, "parts": [str(path)]} for split, path in lists.items() if path.is_file()}
         return listed or {"train": whole}
     beside = [place for place in _split_folders(folder) if _root_of_first(place) == "annotation"]

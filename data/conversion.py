@@ -26,7 +26,7 @@ from data.xml_labels import convert_cvat, convert_voc, voc_files
 from data.yolo_data import convert_yolo, find_images_of
 from data.yolo_labels import find_labels
 
-VERSION = 1  # raise it when the conversion changes: what was converted before is converted again
+VERSION = 2  # raise it when the conversion changes: what was converted before is converted again
 RECORD = "conversion.json"
 NAMES = {"yolo": "YOLO labels", "voc": "Pascal VOC", "cvat": "CVAT"}
 
@@ -54,11 +54,12 @@ def read_converted(
         for note in record["notes"]:
             say_once(note)
         part = record["splits"][split]
-        annotations = read_coco(folder / f"{split}.json", part["images"], progress=progress)
+        annotations = read_coco(folder / f"{split}.json", part["images"], source=source, progress=progress)
     issues = [*(Issue(**issue) for issue in part["issues"]), *annotations.issues]
     if strict:
         refuse(issues)
-    return replace(annotations, source=str(source), issues=issues)
+    listed = annotations.listed[0] + part["lost"][0], annotations.listed[1] + part["lost"][1]
+    return replace(annotations, issues=issues, listed=listed)
 
 
 @contextlib.contextmanager
@@ -100,7 +101,8 @@ def _convert(sections: Mapping[str, Any], folder: Path, key: str, *, progress: b
     for split, each in convert_splits(sections, progress=progress).items():
         _write_json(folder / f"{split}.json", each.content)
         record["notes"] += each.notes
-        record["splits"][split] = {"images": str(each.images), "issues": [asdict(issue) for issue in each.issues]}
+        issues = [asdict(issue) for issue in each.issues]
+        record["splits"][split] = {"images": str(each.images), "issues": issues, "lost": each.lost}
     _write_json(folder / RECORD, record)
     return record
 
@@ -118,6 +120,7 @@ class Split:
     images: Path
     issues: list[Issue]
     notes: list[str]
+    lost: tuple[int, int]  # numbers of skipped images and annotations
 
 
 def convert_splits(
@@ -128,6 +131,10 @@ def convert_splits(
     if names and kind != "yolo":
         raise ValueError(f"names: {NAMES[kind]} has class names, expected none but for YOLO labels")
     converted, found = CONVERTERS[kind](sections, progress=progress, **({"names": names} if names else {}))
+    if not found:
+        lost = next((f"; the first issue: {each.issues[0]}" for each in converted.values() if each.issues), "")
+        source = next(iter(sections.values())).annotations
+        raise ValueError(f"{source}: no objects and no class names, expected at least one object{lost}")
     categories = [{"id": label, "name": name} for label, name in enumerate(found)]
     return {
         split: Split(
@@ -135,6 +142,7 @@ def convert_splits(
             each.folder,
             each.issues,
             each.notes,
+            (each.lost_images, each.lost_annotations),
         )
         for split, each in converted.items()
     }

@@ -91,8 +91,9 @@ def split_images(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """The images among paths, and the other files that are worth a word, both in the order given.
 
     Folders, hidden files, and the usual company of images (a.txt or a.xml beside a.jpg, classes.txt) are in neither.
+    A symbolic link to a file that does not exist is an image if its name is that of one.
     """
-    files = [path for path in paths if not path.name.startswith(".") and path.is_file()]
+    files = [path for path in paths if not path.name.startswith(".") and (path.is_file() or _is_broken_link(path))]
     images = [path for path in files if is_image(path)]
     taken = set(images)
     stems = {path.with_suffix("") for path in images}
@@ -102,6 +103,10 @@ def split_images(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         if path not in taken and path.with_suffix("") not in stems and path.name.lower() not in COMPANIONS
     ]
     return images, others
+
+
+def _is_broken_link(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def list_images(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
