@@ -89,9 +89,14 @@ def _read_record(folder: Path, key: str) -> dict[str, Any] | None:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(record, dict) or record.get("key") != key:
+    if not isinstance(record, dict) or record.get("key") != key or not isinstance(record.get("splits"), dict):
         return None
-    return record if all((folder / f"{split}.json").is_file() for split in record["splits"]) else None
+    sizes = {split: part.get("bytes") for split, part in record["splits"].items() if isinstance(part, dict)}
+    try:
+        same = all((folder / f"{split}.json").stat().st_size == sizes.get(split) for split in record["splits"])
+    except OSError:
+        return None
+    return record if same else None
 
 
 def _convert(sections: Mapping[str, Any], folder: Path, key: str, *, progress: bool) -> dict[str, Any]:
@@ -99,17 +104,20 @@ def _convert(sections: Mapping[str, Any], folder: Path, key: str, *, progress: b
     (folder / RECORD).unlink(missing_ok=True)
     record: dict[str, Any] = {"key": key, "notes": [], "splits": {}}
     for split, each in convert_splits(sections, progress=progress).items():
-        _write_json(folder / f"{split}.json", each.content)
+        size = _write_json(folder / f"{split}.json", each.content)
         record["notes"] += each.notes
         issues = [asdict(issue) for issue in each.issues]
-        record["splits"][split] = {"images": str(each.images), "issues": issues, "lost": each.lost}
+        record["splits"][split] = {"images": str(each.images), "issues": issues, "lost": each.lost, "bytes": size}
     _write_json(folder / RECORD, record)
     return record
 
 
-def _write_json(path: Path, content: object) -> None:
+def _write_json(path: Path, content: object) -> int:
+    """Write a JSON file; returns its size in bytes."""
+    data = json.dumps(content).encode()
     with replacing(path) as file:
-        file.write(json.dumps(content).encode())
+        file.write(data)
+    return len(data)
 
 
 @dataclass(frozen=True)
