@@ -68,7 +68,7 @@ def _folder_of(sections: Mapping[str, Any]) -> Iterator[Path]:
     where = json.dumps([(split, _places(section)) for split, section in sections.items()])
     first = next(iter(sections.values()))
     beside = Path(first.annotations)
-    folder = cache_folder(beside)
+    folder = cache_folder(beside / "x" if first.annotations == first.images else beside)  # not outside the data set
     folder /= f"{first.format}-{hashlib.sha256(where.encode()).hexdigest()[:16]}"
     try:
         folder.mkdir(exist_ok=True)

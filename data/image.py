@@ -35,7 +35,7 @@ RAW_SUFFIXES = frozenset((
     ".arw", ".cr2", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw",
 ))  # fmt: skip
 # Usual company of images, not worth a word.
-COMPANIONS = frozenset(("classes.txt", "notes.json", "desktop.ini", "thumbs.db"))
+COMPANIONS = frozenset(("classes.txt", "_darknet.labels", "notes.json", "desktop.ini", "thumbs.db"))
 # Of the rows of a JPEG that ends early, in training and evaluation: objects may lie in the missing part.
 MAX_MISSING = 0.1
 OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}

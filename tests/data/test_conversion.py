@@ -79,6 +79,25 @@ def test_what_changes_is_converted_again_and_nothing_else(yolo: Path) -> None:
     assert len(read(yolo)) == 2
 
 
+@pytest.mark.parametrize("damage", ["not JSON", "[]", '{"key": 1}', '{"splits": 3}', None])
+def test_a_damaged_cache_is_made_anew(yolo: Path, damage: str | None) -> None:
+    boxes = read(yolo).boxes.tolist()
+    (record,) = yolo.glob(".cache/*/conversion.json")
+    content = json.loads(record.read_text())
+    if damage is None:
+        write(record.with_name("train.json"), '{"images": [')
+    else:
+        record.write_text(json.dumps({"key": content["key"]}) if damage == '{"key": 1}' else damage)
+    assert read(yolo).boxes.tolist() == boxes and json.loads(record.read_text()) == content
+
+
+def test_the_cache_of_a_flat_folder_is_in_it(tmp_path: Path) -> None:
+    image(tmp_path / "flat/a.jpg")
+    write(tmp_path / "flat/a.txt", BOX)
+    assert len(read(tmp_path / "flat", **{"train.holdout": 0.5}).boxes) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["flat"] and (tmp_path / "flat/.cache").is_dir()
+
+
 def test_faults_of_labels_and_images_are_issues_each_time(yolo: Path) -> None:
     write(yolo / "images/train/broken.jpg", b"\xff\xd8\xff")
     write(yolo / "labels/train/train.txt", BOX * 3 + "0 nan 0 1 1\n0 .5 .5 .1\n0 .5 .5 0 .5\n")
