@@ -130,7 +130,7 @@ def _beside(annotations: Path) -> Path:
 
 
 def _yolo(folder: Path) -> Splits:
-    """YOLO: images/ and labels/ with or without folders of splits, or Darknet's lists of images."""
+    """YOLO: images/ and labels/ with or without folders of splits, Darknet's lists of images, labels beside images."""
     places: dict[str, tuple[Path, Path]] = {}  # images and labels
     for word, split in SPLIT_WORDS.items():
         for images, labels in (
@@ -146,9 +146,22 @@ def _yolo(folder: Path) -> Splits:
     if not places and names is not None:
         lists = {split: folder / f"{split}.txt" for split in SPLITS}
         places = {split: (path, names) for split, path in lists.items() if path.is_file()}
+    if not places:
+        beside = [place for place in _split_folders(folder) if _has_labels_beside(place)]
+        places = {SPLIT_WORDS[place.name.lower()]: (place, place) for place in beside}
+        if not beside and _has_labels_beside(folder):
+            places = {"train": (folder, folder)}
+        inside = [place / name for place, _ in places.values() for name in ("classes.txt", "_darknet.labels")]
+        classes = classes or next((path for path in inside if path.is_file()), None)
     return {
         split: yolo_split([images], classes or labels, folder) for split, (images, labels) in sorted(places.items())
     }
+
+
+def _has_labels_beside(folder: Path) -> bool:
+    """Whether a text file has the name of another file, but for the suffix."""
+    stems = {path.stem for path in folder.iterdir() if path.suffix.lower() not in (".txt", ".xml", ".json", "")}
+    return any(path.stem in stems for path in _files(folder, ".txt"))
 
 
 def _voc(folder: Path) -> Splits:
@@ -164,7 +177,10 @@ def _voc(folder: Path) -> Splits:
     if annotations is not None:
         images = next((folder / n for n in ("JPEGImages", "images") if (folder / n).is_dir()), folder)
         whole = _split(images, annotations, "voc")
-        lists = {split: folder / "ImageSets" / "Main" / f"{split}.txt" for split in SPLITS}
+        main = folder / "ImageSets" / "Main"
+        lists = {split: main / f"{split}.txt" for split in SPLITS}
+        if not lists["train"].is_file():
+            lists["train"] = main / "trainval.txt"
         listed = {split: {**whole, "parts": [str(path)]} for split, path in lists.items() if path.is_file()}
         return listed or {"train": whole}
     beside = [place for place in _split_folders(folder) if _root_of_first(place) == "annotation"]

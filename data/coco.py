@@ -39,15 +39,17 @@ def read_coco(
     json_path: str | Path,
     image_folder: str | Path,
     *,
+    source: str | Path | None = None,
     polygons: bool = True,
     strict: bool = False,
     progress: bool = True,
 ) -> Annotations:
     """Read a COCO annotation file; issues are listed in the result, or raised if `strict`.
 
+    `source`: what the file was converted from, named in its place.
     FileNotFoundError for a missing file, ValueError for one without COCO detection annotations or images.
     """
-    path = Path(json_path)
+    path, source = Path(json_path), Path(source or json_path)
     if not path_exists(path, folder=False):
         raise FileNotFoundError(f"{path}: no such file, expected COCO annotations (JSON)")
     size = path.stat().st_size
@@ -57,12 +59,12 @@ def read_coco(
     cache = None
     if size >= MIN_CACHED_BYTES:
         cache = cache_folder(path) / f"coco-{FORMAT}-{'polygons' if polygons else 'boxes'}-{sha256[:32]}.npz"
-        cached = read_annotations(cache, source=str(path), image_folder=str(image_folder))
+        cached = read_annotations(cache, source=str(source), image_folder=str(image_folder))
         if cached is not None:
             return _with_files(cached, strict)
     issues: list[Issue] = []
     content, listed = decode(path, issues)
-    builder = _Builder(path, Path(image_folder), content, issues, progress=progress)
+    builder = _Builder(source, Path(image_folder), content, issues, progress=progress)
     annotations = builder.build(sha256, listed, polygons=polygons)
     if cache is not None:
         with contextlib.suppress(OSError):  # on a full or read-only disk the next start takes a few seconds longer

@@ -102,7 +102,7 @@ def _decode_leniently(path: Path, data: str, issues: list[Issue]) -> tuple[CocoF
         if not isinstance(content.get(key), list):
             found = ", ".join(sorted(map(str, content))[:8]) or "nothing"
             raise ValueError(f"{path}: has no list {key!r}, found {found}; expected COCO detection annotations")
-    listed = content.get("annotations", [])
+    listed = content.get("annotations") if content.get("annotations") is not None else []
     if not isinstance(listed, list):
         raise ValueError(f"{path}: annotations is a {type(listed).__name__}, expected a list")
     names = {_key(each.get("id")): each.get("file_name") for each in content["images"] if isinstance(each, dict)}
@@ -181,12 +181,16 @@ def _flag(value: object) -> object:
 
 
 def _box(value: object) -> object:
-    """A box as a list of numbers; None for "" and NaN, as pandas writes for missing values."""
-    if value == "" or (isinstance(value, float) and value != value):
-        return None
-    if isinstance(value, str):
+    """A box as a list of numbers; None if missing: "" and NaN, as pandas writes it, and lists of nothing else."""
+    if isinstance(value, str) and value.strip():
         value = re.split(r"[\s,;]+", value.strip("[]() \t\n"))
-    return [_number(each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return None if all(map(_is_missing, value)) else [_number(each) for each in value]
+    return None if _is_missing(value) else value
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value == "" or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _apply(record: Record, **meant: Callable[[object], object]) -> Record:

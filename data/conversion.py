@@ -26,7 +26,7 @@ from data.xml_labels import convert_cvat, convert_voc, voc_files
 from data.yolo_data import convert_yolo, find_images_of
 from data.yolo_labels import find_labels
 
-VERSION = 1  # raise it when the conversion changes: what was converted before is converted again
+VERSION = 2  # raise it when the conversion changes: what was converted before is converted again
 RECORD = "conversion.json"
 NAMES = {"yolo": "YOLO labels", "voc": "Pascal VOC", "cvat": "CVAT"}
 
@@ -54,11 +54,12 @@ def read_converted(
         for note in record["notes"]:
             say_once(note)
         part = record["splits"][split]
-        annotations = read_coco(folder / f"{split}.json", part["images"], progress=progress)
+        annotations = read_coco(folder / f"{split}.json", part["images"], source=source, progress=progress)
     issues = [*(Issue(**issue) for issue in part["issues"]), *annotations.issues]
     if strict:
         refuse(issues)
-    return replace(annotations, source=str(source), issues=issues)
+    listed = annotations.listed[0] + part["lost"][0], annotations.listed[1] + part["lost"][1]
+    return replace(annotations, issues=issues, listed=listed)
 
 
 @contextlib.contextmanager
@@ -67,7 +68,7 @@ def _folder_of(sections: Mapping[str, Any]) -> Iterator[Path]:
     where = json.dumps([(split, _places(section)) for split, section in sections.items()])
     first = next(iter(sections.values()))
     beside = Path(first.annotations)
-    folder = cache_folder(beside)
+    folder = cache_folder(beside / "x" if first.annotations == first.images else beside)  # not outside the data set
     folder /= f"{first.format}-{hashlib.sha256(where.encode()).hexdigest()[:16]}"
     try:
         folder.mkdir(exist_ok=True)
@@ -88,9 +89,14 @@ def _read_record(folder: Path, key: str) -> dict[str, Any] | None:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(record, dict) or record.get("key") != key:
+    if not isinstance(record, dict) or record.get("key") != key or not isinstance(record.get("splits"), dict):
         return None
-    return record if all((folder / f"{split}.json").is_file() for split in record["splits"]) else None
+    sizes = {split: part.get("bytes") for split, part in record["splits"].items() if isinstance(part, dict)}
+    try:
+        same = all((folder / f"{split}.json").stat().st_size == sizes.get(split) for split in record["splits"])
+    except OSError:
+        return None
+    return record if same else None
 
 
 def _convert(sections: Mapping[str, Any], folder: Path, key: str, *, progress: bool) -> dict[str, Any]:
@@ -98,16 +104,20 @@ def _convert(sections: Mapping[str, Any], folder: Path, key: str, *, progress: b
     (folder / RECORD).unlink(missing_ok=True)
     record: dict[str, Any] = {"key": key, "notes": [], "splits": {}}
     for split, each in convert_splits(sections, progress=progress).items():
-        _write_json(folder / f"{split}.json", each.content)
+        size = _write_json(folder / f"{split}.json", each.content)
         record["notes"] += each.notes
-        record["splits"][split] = {"images": str(each.images), "issues": [asdict(issue) for issue in each.issues]}
+        issues = [asdict(issue) for issue in each.issues]
+        record["splits"][split] = {"images": str(each.images), "issues": issues, "lost": each.lost, "bytes": size}
     _write_json(folder / RECORD, record)
     return record
 
 
-def _write_json(path: Path, content: object) -> None:
+def _write_json(path: Path, content: object) -> int:
+    """Write a JSON file; returns its size in bytes."""
+    data = json.dumps(content).encode()
     with replacing(path) as file:
-        file.write(json.dumps(content).encode())
+        file.write(data)
+    return len(data)
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,7 @@ class Split:
     images: Path
     issues: list[Issue]
     notes: list[str]
+    lost: tuple[int, int]  # numbers of skipped images and annotations
 
 
 def convert_splits(
@@ -128,6 +139,10 @@ def convert_splits(
     if names and kind != "yolo":
         raise ValueError(f"names: {NAMES[kind]} has class names, expected none but for YOLO labels")
     converted, found = CONVERTERS[kind](sections, progress=progress, **({"names": names} if names else {}))
+    if not found:
+        lost = next((f"; the first issue: {each.issues[0]}" for each in converted.values() if each.issues), "")
+        source = next(iter(sections.values())).annotations
+        raise ValueError(f"{source}: no objects and no class names, expected at least one object{lost}")
     categories = [{"id": label, "name": name} for label, name in enumerate(found)]
     return {
         split: Split(
@@ -135,6 +150,7 @@ def convert_splits(
             each.folder,
             each.issues,
             each.notes,
+            (each.lost_images, each.lost_annotations),
         )
         for split, each in converted.items()
     }

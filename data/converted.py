@@ -21,3 +21,15 @@ class Converted:
     annotations: list[Record] = field(default_factory=list)
     issues: list[Issue] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lost_images: int = 0
+    lost_annotations: int = 0
+
+    def lose_image(self, issue: Issue) -> None:
+        """Add the issue of an image that is skipped."""
+        self.issues.append(issue)
+        self.lost_images += 1
+
+    def lose_annotations(self, *issues: Issue) -> None:
+        """Add the issues of annotations that are skipped, one each."""
+        self.issues += issues
+        self.lost_annotations += len(issues)

@@ -213,6 +213,8 @@ def _fault(name: str, found: Found, uses: int, folder: str) -> tuple[str, str] |
         return (kind, f"is not there, and {found.path} is that of another name") if uses > 1 else None
     if found.rivals:
         return kind, f"is not there, and {' and '.join(found.rivals[:3])} fit equally"
+    if not name.strip():
+        return "unsafe-path", "the file name is empty"
     if not stays_inside(name):
         return "unsafe-path", f"the file name leads out of the image folder, and {folder} has no such file"
     return None

@@ -36,7 +36,7 @@ RAW_SUFFIXES = frozenset((
     ".arw", ".cr2", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw",
 ))  # fmt: skip
 # Usual company of images, not worth a word.
-COMPANIONS = frozenset(("classes.txt", "notes.json", "desktop.ini", "thumbs.db"))
+COMPANIONS = frozenset(("classes.txt", "_darknet.labels", "notes.json", "desktop.ini", "thumbs.db"))
 HEIC = (b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")  # kinds of ISO media files
 BGR555 = "BGR;15"  # OpenCV makes 248 of white
 NOT_READ = "which is not read; convert it to JPEG or PNG"
@@ -96,8 +96,9 @@ def split_images(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """The images among paths, and the other files that are worth a word, both in the order given.
 
     Folders, hidden files, and the usual company of images (a.txt or a.xml beside a.jpg, classes.txt) are in neither.
+    A symbolic link to a file that does not exist is an image if its name is that of one.
     """
-    files = [path for path in paths if not path.name.startswith(".") and path.is_file()]
+    files = [path for path in paths if not path.name.startswith(".") and (path.is_file() or _is_broken_link(path))]
     images = [path for path in files if is_image(path)]
     taken = set(images)
     stems = {path.with_suffix("") for path in images}
@@ -107,6 +108,10 @@ def split_images(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         if path not in taken and path.with_suffix("") not in stems and path.name.lower() not in COMPANIONS
     ]
     return images, others
+
+
+def _is_broken_link(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def list_images(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:

@@ -54,14 +54,25 @@ def mostly_skipped(annotations: Annotations) -> str | None:
         return None
     rest = ", --allow-skipped uses the rest" if len(annotations.boxes) else ""
     return (
-        f"{annotations.source}: {what} cannot be used, expected at most half; the first: {_lost(annotations)[0]}; "
+        f"{annotations.source}: {what} cannot be used, expected at most half; the first: {_example(annotations)}; "
         f"data.check lists all{rest}"
     )
 
 
 def _skipped_note(annotations: Annotations) -> str | None:
     what, share = _largest_share(annotations)
-    return f"{annotations.source}: {what} skipped, the first: {_lost(annotations)[0]}" if share > NOTABLE else None
+    return f"{annotations.source}: {what} skipped, the first: {_example(annotations)}" if share > NOTABLE else None
+
+
+def _example(annotations: Annotations) -> Issue:
+    """The first issue of a category, for which all of its annotations are lost, else of the commonest kind."""
+    lost = _lost(annotations)
+    kind = Counter(issue.kind for issue in lost).most_common(1)[0][0]
+    return next((issue for issue in lost if ", categories[" in issue.where), None) or _first(lost, kind)
+
+
+def _first(issues: list[Issue], kind: str) -> Issue:
+    return next(issue for issue in issues if issue.kind == kind)
 
 
 def _largest_share(annotations: Annotations) -> tuple[str, float]:
@@ -93,7 +104,7 @@ def nothing_to_train_on(annotations: Annotations) -> str | None:
     if not listed or not kinds:
         return f"{start}: its {len(annotations)} images have no annotations"
     kind, count = kinds.most_common(1)[0]
-    first = next(issue for issue in lost if issue.kind == kind)
+    first = _first(lost, kind)
     return f"{start}: none of {listed} annotations can be used, most often {kind} ({count}), as {first}"
 
 

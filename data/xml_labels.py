@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import re
 import tempfile
@@ -9,7 +11,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from xml.parsers import expat
+from xml.etree import ElementTree
 
 import hotcoco
 
@@ -23,10 +25,13 @@ from data.limits import MAX_LABEL_BYTES, MAX_LIST_BYTES, MAX_XML_BYTES
 
 LABELS = "labels.txt"  # class names in order, beside the folder of XML files
 DECLARED = re.compile(rb"""<\?xml[^>]*encoding=["']([\w.-]+)["']""")
+# hotcoco reads neither entities nor CDATA: special characters pass through it as characters of private use.
+HIDDEN = str.maketrans('&<>"', "\ue000\ue001\ue002\ue003")
+SHOWN = str.maketrans("\ue000\ue001\ue002\ue003", '&<>"')
 
 
-def read_xml(path: Path, limit: int) -> str:
-    """The text of an XML file in the encoding that it declares, without the declaration."""
+def read_xml(path: Path, limit: int) -> ElementTree.Element:
+    """The root of an XML file in the encoding that it declares. ValueError for what is not XML, or not complete."""
     data = path.read_bytes()
     if len(data) > limit:
         raise ValueError(f"{path}: {len(data)} bytes, expected XML of at most {limit}")
@@ -38,10 +43,18 @@ def read_xml(path: Path, limit: int) -> str:
         raise ValueError(f"{path}: not text in {encoding}, the encoding that it declares: {error}") from error
     text = re.sub(r"^\s*<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL)
     try:
-        expat.ParserCreate().Parse(text, True)  # hotcoco reads the beginning of a truncated file
-    except expat.ExpatError as error:
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f"{path}: not XML: {error}") from error
-    return text
+
+
+def _write_plain(root: ElementTree.Element, path: Path) -> None:
+    """Write XML without comments, CDATA and entities, which hotcoco does not read."""
+    for element in root.iter():
+        element.text, element.tail = (element.text or "").translate(HIDDEN), None
+        for name, value in element.attrib.items():
+            element.set(name, value.translate(HIDDEN))
+    path.write_text(ElementTree.tostring(root, encoding="unicode"), encoding="utf-8")
 
 
 def convert_voc(sections: Mapping[str, Any], *, progress: bool = True) -> tuple[dict[str, Converted], list[str]]:
@@ -59,15 +72,16 @@ def convert_voc(sections: Mapping[str, Any], *, progress: bool = True) -> tuple[
         files = voc_files(folder, section.parts)
         for file in progress_bar(files, f"converting {split}", show=progress and len(files) >= MANY_IMAGES):
             if not file.is_file():
-                result.issues.append(Issue(file.name, "missing", "no such file, though a list names it", str(file)))
+                result.lose_image(Issue(file.name, "missing", "no such file, though a list names it", str(file)))
                 continue
             try:
-                content = _read_one(file)
+                content, faults = _read_one(file)
             except (ValueError, OSError) as error:
-                result.issues.append(Issue(file.name, "bad-record", _without_place(error), str(file)))
+                result.lose_image(Issue(file.name, "bad-record", _without_place(error), str(file)))
                 continue
             named |= {name: name for name in _add(result, content)}
-            result.images[-1]["file_name"] = _image_name(finder, content["images"][0]["file_name"], file, folder)
+            result.lose_annotations(*(Issue(file.name, "bad-record", fault, str(file)) for fault in faults))
+            result.images[-1]["file_name"] = _image_name(finder, result.images[-1]["file_name"], file, folder)
         if not result.images:
             first = f"; the first: {result.issues[0]}" if result.issues else ""
             raise ValueError(f"{folder}: no XML file of Pascal VOC that can be used{first}")
@@ -88,44 +102,73 @@ def voc_files(folder: Path, parts: list[str]) -> list[Path]:
     ]
 
 
-def _read_one(file: Path) -> Record:
-    """The content of one XML file. ValueError for invalid ones, of which hotcoco would refuse the whole folder."""
+def _read_one(file: Path) -> tuple[Record, list[str]]:
+    """The content of one XML file, and the faults of single objects. ValueError if nothing in it can be used."""
+    root = read_xml(file, MAX_LABEL_BYTES)
+    try:
+        return _read_voc(root), []
+    except ValueError:  # hotcoco refuses the whole file, and for one file the whole folder
+        objects, faults = root.findall("object"), []
+        for each in objects:
+            root.remove(each)
+        for each in objects:
+            root.append(each)
+            try:
+                _read_voc(root)
+            except ValueError as error:
+                root.remove(each)
+                faults.append(_without_place(error))
+        if len(faults) == len(objects):
+            raise
+        return _read_voc(root), faults
+
+
+def _read_voc(root: ElementTree.Element) -> Record:
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "one.xml").write_text(read_xml(file, MAX_LABEL_BYTES), encoding="utf-8")
+        _write_plain(root, Path(folder, "one.xml"))
         content: Record = hotcoco.COCO.from_voc(folder).dataset
     return content
 
 
 def _without_place(error: Exception) -> str:
     """The message of hotcoco without the name of the temporary file."""
-    return re.sub(r"^.*?one\.xml: ", "", str(error))
+    return re.sub(r"^.*?one\.xml: (near byte \d+: )?", "", str(error))
 
 
 def _image_name(finder: FileFinder, name: str, file: Path, folder: Path) -> str:
-    """The image of an XML file: the one that it names, else the one of the same name as the XML file itself."""
+    """The image of the same name as an XML file, as MMDetection and torchvision read it; else the one that it names."""
+    stem = file.relative_to(folder).with_suffix("").as_posix()
+    suffix = Path(name).suffix
+    same = [stem + each for each in sorted(IMAGE_SUFFIXES)]
+    there = [each for each in (stem + suffix, *same) if finder.exists(each)]
+    if there and (there[0] == stem + suffix or len(there) == 1):
+        return there[0]
     if finder.find(name).path is not None:
         return name
-    stem = file.relative_to(folder).with_suffix("").as_posix()
-    same = [stem + suffix for suffix in sorted(IMAGE_SUFFIXES)]
     found = [each.path for each in map(finder.find, same) if each.path is not None]
     return found[0] if len(set(found)) == 1 else name
+
+
+# --------------------------------------------------------------------------------------------------------------- CVAT
 
 
 def convert_cvat(sections: Mapping[str, Any], *, progress: bool = True) -> tuple[dict[str, Converted], list[str]]:
     """Splits of CVAT for images 1.1 as COCO content, and the class names in the order of the first file.
 
-    Shapes other than boxes and polygons become one issue. ValueError for a file that hotcoco cannot read.
+    Masks and ellipses become boxes, and rotated boxes polygons; other shapes become one issue. ValueError for a file
+    that hotcoco cannot read.
     """
     converted: dict[str, Converted] = {}
     named: dict[str, str] = {}
     for split, section in sections.items():
         file = Path(section.annotations)
         result = converted[split] = Converted(Path(section.images))
-        text = read_xml(file, MAX_XML_BYTES)
+        root = read_xml(file, MAX_XML_BYTES)
+        _simplify_shapes(root)
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             copy = Path(folder, "one.xml")
-            copy.write_text(text, encoding="utf-8")
+            _write_plain(root, copy)
             try:
                 content: Record = hotcoco.COCO.from_cvat(os.fspath(copy)).dataset
             except (ValueError, OSError) as error:
@@ -133,20 +176,65 @@ def convert_cvat(sections: Mapping[str, Any], *, progress: bool = True) -> tuple
         for each in said:
             what = re.sub(r"^.*?one\.xml ", "", str(each.message))
             result.issues.append(Issue(file.name, "bad-record", what, str(file)))
+            result.lost_annotations += sum(map(int, re.findall(r"[0-9]+", what)))
         if not content["images"]:
             raise ValueError(f"{file}: lists no images, expected CVAT for images 1.1")
         named |= {name: name for name in _add(result, content)}
     return converted, _numbered(converted, list(named))
 
 
+def _simplify_shapes(root: ElementTree.Element) -> None:
+    """Replace shapes that hotcoco does not read, or not as they are, and remove the labels of whole images."""
+    for image in root.iterfind("image"):
+        for shape in list(image):
+            if shape.tag == "tag":
+                image.remove(shape)
+            with contextlib.suppress(TypeError, ValueError):  # from missing or other values, which hotcoco reports
+                if shape.tag == "mask":
+                    left, top, width, height = _numbers(shape, "left", "top", "width", "height")
+                    _make_box(shape, left, top, left + width, top + height)
+                elif shape.tag == "ellipse":
+                    x, y, rx, ry = _numbers(shape, "cx", "cy", "rx", "ry")
+                    turn = math.radians(float(shape.get("rotation", 0)))
+                    across = math.hypot(rx * math.cos(turn), ry * math.sin(turn))
+                    down = math.hypot(rx * math.sin(turn), ry * math.cos(turn))
+                    _make_box(shape, x - across, y - down, x + across, y + down)
+                elif shape.tag == "box" and float(shape.get("rotation", 0)):
+                    _turn_box(shape, math.radians(float(shape.get("rotation", 0))))
+
+
+def _numbers(shape: ElementTree.Element, *names: str) -> list[float]:
+    return [float(shape.get(name)) for name in names]  # type: ignore[arg-type]  # TypeError for a missing one
+
+
+def _make_box(shape: ElementTree.Element, left: float, top: float, right: float, bottom: float) -> None:
+    shape.tag = "box"
+    for name, value in zip(("xtl", "ytl", "xbr", "ybr"), (left, top, right, bottom), strict=True):
+        shape.set(name, f"{value:.3f}")
+
+
+def _turn_box(shape: ElementTree.Element, turn: float) -> None:
+    """Make a box that is turned about its centre, clockwise, the polygon of its corners."""
+    left, top, right, bottom = _numbers(shape, "xtl", "ytl", "xbr", "ybr")
+    x, y, across, down = (left + right) / 2, (top + bottom) / 2, (right - left) / 2, (bottom - top) / 2
+    cos, sin = math.cos(turn), math.sin(turn)
+    corners = [(-across, -down), (across, -down), (across, down), (-across, down)]
+    points = [(x + dx * cos - dy * sin, y + dx * sin + dy * cos) for dx, dy in corners]
+    shape.tag = "polygon"
+    shape.set("points", ";".join(f"{px:.3f},{py:.3f}" for px, py in points))
+
+
+# ------------------------------------------------------------------------------------------------------------ together
+
+
 def _add(result: Converted, content: Record) -> list[str]:
     """Add images and annotations with new ids, and names as category ids for now; return all category names."""
-    names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    names = {category["id"]: str(category["name"]).translate(SHOWN) for category in content["categories"]}
     ids = {}
     for image in content["images"]:
         ids[image["id"]] = len(result.images) + 1
         size = {key: image[key] for key in ("width", "height") if image.get(key)}
-        result.images.append({"id": ids[image["id"]], "file_name": image["file_name"], **size})
+        result.images.append({"id": ids[image["id"]], "file_name": image["file_name"].translate(SHOWN), **size})
     for annotation in content["annotations"]:
         kept = {key: value for key, value in annotation.items() if key in ("bbox", "area", "iscrowd", "segmentation")}
         number, name = len(result.annotations) + 1, names[annotation["category_id"]]

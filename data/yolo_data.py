@@ -71,7 +71,7 @@ def _listed_images(file: Path, root: Path) -> tuple[list[Path], list[Issue]]:
     found, issues = [], []
     for number, line in enumerate(text.split("\n"), 1):
         name = line.strip()
-        if not name:
+        if not name or (name.startswith("#") and not any((folder / name).is_file() for folder in (root, file.parent))):
             continue
         path = Path(name.replace("\0", "?"))
         if path.is_absolute() and path.is_file():
@@ -164,13 +164,24 @@ def convert_yolo(
         split: _convert_split(found, labels[split], posed, title=f"converting {split}", show=progress)
         for split, found in images.items()
     }
-    highest = max((a["category_id"] for split in converted.values() for a in split.annotations), default=-1)
+    found_classes = {a["category_id"]: (split, a) for split, each in converted.items() for a in each.annotations}
+    highest = max(found_classes, default=-1)
     names = list(names or listed or [f"class {label}" for label in range(highest + 1)])
     if highest >= len(names):
+        split, example = found_classes[highest]
+        image = converted[split].images[example["image_id"] - 1]["file_name"]
         shown = printable(", ".join(names[:8]))
         raise ValueError(
-            f"{_source(sections)}: labels contain class {highest}, but there are only {len(names)} names: {shown}"
+            f"{_source(sections)}: labels contain class {highest}, as those of {image}, but there are only "
+            f"{len(names)} names, for classes from 0: {shown}"
         )
+    for split, files in labels.items():
+        if split != "train" and files and not any(files):
+            expected = label_path(images[split].paths[0])
+            converted[split].notes.append(
+                f"{_source(sections)}: none of the {len(files)} images of {split} has a label file, expected for "
+                f"instance {expected}"
+            )
     if posed:
         next(iter(converted.values())).notes.append(
             f"{_source(sections)}: pose labels, boxes with {posed} values of keypoints; the boxes are used"
@@ -195,7 +206,9 @@ def _sample(labels: Mapping[str, Sequence[Path | None]]) -> Iterator[str]:
 def _convert_split(
     found: Images, labels: Sequence[Path | None], keypoints: int, *, title: str, show: bool
 ) -> Converted:
-    result = Converted(found.folder, issues=list(found.missing), notes=list(found.notes))
+    result = Converted(
+        found.folder, issues=list(found.missing), notes=list(found.notes), lost_images=len(found.missing)
+    )
 
     def examine(index: int) -> Verified | ImageError:
         try:
@@ -207,24 +220,22 @@ def _convert_split(
     for index, image in enumerate(map_in_threads(examine, len(found.paths), title, show=show)):
         name, file = found.paths[index].relative_to(found.folder).as_posix(), labels[index]
         if isinstance(image, ImageError):
-            result.issues.append(Issue(name, image.kind, image.what, str(found.folder)))
+            result.lose_image(Issue(name, image.kind, image.what, str(found.folder)))
+            continue
+        try:  # an image without a label file has no objects
+            text = "" if file is None else read_text_file(file, limit=MAX_LABEL_BYTES, what="labels")
+        except (ValueError, OSError) as error:
+            result.lose_image(Issue(name, "bad-record", str(error), str(file)))
             continue
         width, height, _ = image  # a fault is listed when the converted data set is read
         number = len(result.images) + 1
         result.images.append({"id": number, "file_name": name, "width": width, "height": height})
-        if file is None:
-            continue  # an image without objects
-        try:
-            text = read_text_file(file, limit=MAX_LABEL_BYTES, what="labels")
-        except (ValueError, OSError) as error:
-            result.issues.append(Issue(name, "bad-record", str(error), str(file)))
-            continue
         good, bad = parse_labels(text, width, height, keypoints=keypoints)
-        result.issues += [Issue(name, "bad-record", what, f"{file}, line {line}") for line, what in bad]
+        result.lose_annotations(*(Issue(name, "bad-record", what, f"{file}, line {line}") for line, what in bad))
         for fields in good:
             if min(fields["bbox"][2:]) <= 0:
                 what = f"box {fields['bbox']} has zero width or height"
-                result.issues.append(Issue(name, "bad-box", what, str(file)))
+                result.lose_annotations(Issue(name, "bad-box", what, str(file)))
             else:
                 result.annotations.append({"id": len(result.annotations) + 1, "image_id": number, **fields})
     return result

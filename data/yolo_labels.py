@@ -15,6 +15,7 @@ from data.converted import Record
 
 MANY_POSES = 20  # lines that all could be poses, which outlines never are
 AMBIGUOUS = (6, 8)  # values of a triangle, and of a box of four corners (OBB), which are polygons
+PADDING = "\0\x1a \t"  # after a loss of power, and by DOS
 SLACK = 0.01  # of the image size, by which a keypoint may lie outside its box
 
 
@@ -46,8 +47,8 @@ def parse_labels(
     """
     good, bad = [], []
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        if not words:
+        words = line.strip(PADDING).split()
+        if not words or words[0].startswith("#"):
             continue
         try:
             label, values = int(float(words[0])), [float(word) for word in words[1:]]

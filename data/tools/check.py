@@ -25,7 +25,7 @@ import numpy as np
 
 from configs.cli import Parser, run_script
 from configs.loading import CONFIGS
-from configs.schema import load
+from configs.schema import HOLD_OUT, Data, load
 from core.files import increment_path, write_text
 from core.text import printable
 from data import load_dataset
@@ -53,10 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="runs/check/exp", help="report folder; a number is added if it exists")
     parser.add_argument("--strict", action="store_true", help="exit with code 1 if anything is skipped")
     options = parser.parse_args(argv)
-    config = load(CONFIGS / "yolo.yaml", {"data": options.data}).data
-    splits = {
-        name: load_dataset(config, name, allow_skipped=True) for name in SPLITS if getattr(config, name) is not None
-    }
+    config, names = _read_config(options.data)
+    splits = {name: load_dataset(config, name, allow_skipped=True) for name in names}
     out = Path(os.path.normpath(options.out))
     folder = increment_path(out.parent, out.name)
     check = Check(splits, title=str(options.data))
@@ -65,6 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if check.refusals:
         raise ValueError(check.refusals[0])
     return 1 if options.strict and check.issues else 0
+
+
+def _read_config(data: str) -> tuple[Data, list[str]]:
+    """The data set, and its splits; one without a validation split, to be held out of train, is checked as well."""
+    try:
+        config = load(CONFIGS / "yolo.yaml", {"data": data}).data
+        return config, [name for name in SPLITS if getattr(config, name) is not None]
+    except ValueError as error:
+        if HOLD_OUT not in str(error):
+            raise
+    config = load(CONFIGS / "yolo.yaml", {"data": data, "train.holdout": 0.1}).data  # where val is a copy of train
+    return config, [name for name in SPLITS if name != "val" and getattr(config, name) is not None]
 
 
 class Check:
@@ -85,7 +95,7 @@ class Check:
         self.refusals += [nothing] if nothing else []
         for data in splits.values():
             skipped = mostly_skipped(data)
-            self.refusals += [skipped] if skipped else []
+            self.refusals += [skipped] if skipped and not (nothing and data is train) else []
             try:
                 data.relabelled(train.classes, train.category_ids)
             except ValueError as error:
@@ -110,8 +120,10 @@ class Check:
         return [printable(line) for line in lines]
 
     def notices(self) -> list[str]:
-        """What train.py also says about each split: shares that were skipped, values derived, boxes that look wrong."""
-        told = [text for data in self.splits.values() for text in (data.skipped, *data.notices) if text]
+        """What train.py also says about the splits: shares that were skipped, unless refused, and notes on values."""
+        splits = self.splits.values()
+        shares = [data.skipped for data in splits if data.skipped and not mostly_skipped(data)]
+        told = [*shares, *(text for data in splits for text in data.notices)]
         return list(dict.fromkeys(told))
 
     def leakage(self) -> list[str]:

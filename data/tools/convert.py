@@ -81,6 +81,9 @@ def convert(
         print(printable(note), file=sys.stderr)
     if strict:
         refuse(issues)
+    train = converted.get("train")
+    if train is not None and train.issues and not train.content["annotations"]:
+        raise ValueError(f"{source}: no annotation of train can be used; the first issue: {train.issues[0]}")
     entries: dict[str, Any] = {"root": str(root)}
     for split, each in converted.items():
         paths[split].parent.mkdir(parents=True, exist_ok=True)

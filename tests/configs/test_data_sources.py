@@ -161,6 +161,9 @@ CVAT = "<?xml version='1.0'?>\n<annotations><version>1.1</version></annotations>
             ["train/a.jpg", "train/a.xml", "valid/b.jpg", "valid/b.xml"],
             {"train": ("train", "train"), "val": ("valid", "valid")},
         ),
+        (["a.jpg", "a.txt", "classes.txt"], {"train": (".", "classes.txt")}),  # LabelImg
+        (["train/a.jpg", "train/a.txt", "val/b.jpg", "val/b.txt"], {"train": (".", "train"), "val": (".", "val")}),
+        (["train/a.jpg", "train/a.txt", "train/_darknet.labels"], {"train": (".", "train/_darknet.labels")}),
         (["images/a.jpg", "annotations.xml"], {"train": ("images", "annotations.xml")}),
     ],
 )

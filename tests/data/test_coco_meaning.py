@@ -152,7 +152,11 @@ def runs_of(flat: np.ndarray) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"bbox": None}, {"bbox": []}, {"bbox": [0, 0, 0, 0]}, {"bbox": NAN}, {"bbox": ""}]
+    "given",
+    [
+        *({}, {"bbox": None}, {"bbox": []}, {"bbox": [0, 0, 0, 0]}, {"bbox": NAN}, {"bbox": ""}, {"bbox": " "}),
+        *({"bbox": [NAN] * 4}, {"bbox": [None] * 4}, {"bbox": [""] * 4}),
+    ],
 )
 @pytest.mark.parametrize("kind", ["polygon", "texts", "flat", "points", "two polygons", "runs", "compressed"])
 def test_a_missing_box_is_that_of_the_segmentation(kind: str, given: dict[str, Any], tmp_path: Path) -> None:

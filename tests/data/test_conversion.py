@@ -79,15 +79,78 @@ def test_what_changes_is_converted_again_and_nothing_else(yolo: Path) -> None:
     assert len(read(yolo)) == 2
 
 
+@pytest.mark.parametrize("damage", ["not JSON", "[]", '{"key": 1}', '{"splits": 3}', None])
+def test_a_damaged_cache_is_made_anew(yolo: Path, damage: str | None) -> None:
+    boxes = read(yolo).boxes.tolist()
+    (record,) = yolo.glob(".cache/*/conversion.json")
+    content = json.loads(record.read_text())
+    if damage is None:
+        write(record.with_name("train.json"), '{"images": [')
+    else:
+        record.write_text(json.dumps({"key": content["key"]}) if damage == '{"key": 1}' else damage)
+    assert read(yolo).boxes.tolist() == boxes and json.loads(record.read_text()) == content
+
+
+def test_the_cache_of_a_flat_folder_is_in_it(tmp_path: Path) -> None:
+    image(tmp_path / "flat/a.jpg")
+    write(tmp_path / "flat/a.txt", BOX)
+    assert len(read(tmp_path / "flat", **{"train.holdout": 0.5}).boxes) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["flat"] and (tmp_path / "flat/.cache").is_dir()
+
+
 def test_faults_of_labels_and_images_are_issues_each_time(yolo: Path) -> None:
     write(yolo / "images/train/broken.jpg", b"\xff\xd8\xff")
-    write(yolo / "labels/train/train.txt", BOX + "0 nan 0 1 1\n0 .5 .5 .1\n0 .5 .5 0 .5\n")
+    write(yolo / "labels/train/train.txt", BOX * 3 + "0 nan 0 1 1\n0 .5 .5 .1\n0 .5 .5 0 .5\n")
     for _ in range(2):
         found = read(yolo)
-        assert len(found.boxes) == 1 and len(found) == 1
+        assert len(found.boxes) == 3 and len(found) == 1
+        assert found.listed == (2, 6) and "(50%)" in found.skipped
         assert sorted(issue.kind for issue in found.issues) == ["bad-box", "bad-record", "bad-record", "not-an-image"]
     with pytest.raises(ValueError, match="more issues"):
         load_dataset(data(yolo), "train", strict=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("0,0.5,0.5,0.25,0.5", "not numbers"),
+        ("0 0,5 0,5 0,25 0,5", "not numbers"),
+        ("cat 0.5 0.5 0.25 0.5", "not numbers"),
+        ("0 40 20 20 20", "outside 0 to 1"),
+        ("0 0.5 0.5 0.25 0.5 0.93", "neither class cx cy w h"),
+        ("-1 0.5 0.5 0.25 0.5", "neither class cx cy w h"),
+        ("0 0.5 0.5 0 0", "zero width"),
+    ],
+)
+def test_labels_of_which_none_can_be_used_are_refused_with_the_reason(yolo: Path, label: str, reason: str) -> None:
+    write(yolo / "labels/train/train.txt", label + "\n")
+    with pytest.raises(ValueError, match=rf"1 of 1 annotations .*{reason}.*train\.txt"):
+        read(yolo)
+
+
+def test_an_image_whose_labels_are_no_text_is_not_background(yolo: Path) -> None:
+    image(yolo / "images/train/b.jpg")
+    write(yolo / "labels/train/b.txt", bytes(range(256)))
+    found = read(yolo)
+    assert found.file_names[:] == ["images/train/train.jpg"] and "1 of 2 images" in found.skipped
+
+
+@pytest.mark.parametrize("text", ["# made by hand\n" + BOX, BOX + "\0\0\0", BOX + "\x1a", BOX.replace(" ", "\u00a0")])
+def test_what_is_no_label_in_a_label_file_is_passed_over(yolo: Path, text: str) -> None:
+    write(yolo / "labels/train/train.txt", text)
+    found = read(yolo)
+    assert found.boxes.tolist() == [[30, 10, 20, 20]] and not found.issues
+
+
+def test_a_split_without_label_files_is_told(yolo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (yolo / "labels/val/val.txt").unlink()
+    assert len(read(yolo, "val").boxes) == 0
+    assert f"none of the 1 images of val has a label file, expected for instance {yolo}" in capsys.readouterr().err
+
+
+def test_links_without_a_target_are_missing_images(yolo: Path) -> None:
+    (yolo / "images/train/gone.jpg").symlink_to(yolo / "nowhere.jpg")
+    assert [(issue.file, issue.kind) for issue in read(yolo).issues] == [("images/train/gone.jpg", "missing")]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
@@ -286,6 +349,45 @@ def test_voc_of_any_encoding_and_with_faults(tmp_path: Path) -> None:
     assert set(found.classes) == {"cat", "café"}
 
 
+@pytest.mark.parametrize("name", ["R&amp;D", "R&#38;D", "<![CDATA[R&D]]>", "R<!-- and -->&amp;D", "&rd;"])
+def test_names_in_xml_mean_what_xml_says(tmp_path: Path, name: str) -> None:
+    image(tmp_path / "train/a.jpg")
+    declared = '<!DOCTYPE annotation [<!ENTITY rd "R&#38;#38;D">]>'
+    write(tmp_path / "train/a.xml", declared + voc("a.jpg", "NAME 1 1 10 10").replace("NAME", name))
+    assert read(tmp_path, **{"train.holdout": 0.5}).classes == ["R&D"]
+
+
+def test_a_faulty_object_of_voc_loses_only_itself(tmp_path: Path) -> None:
+    image(tmp_path / "train/a.jpg")
+    write(tmp_path / "train/a.xml", voc("a.jpg", "cat 1 1 10 10", "dog 9 9 2 2", "cat 11 1 20 10"))
+    found = read(tmp_path, **{"train.holdout": 0.5})
+    assert found.boxes.tolist() == [[0, 0, 10, 10], [10, 0, 10, 10]] and found.classes == ["cat"]
+    assert len(found.issues) == 1 and "dog" in found.issues[0].what and found.listed == (1, 3)
+
+
+def test_an_image_of_the_name_of_the_xml_is_preferred_to_the_name_in_it(tmp_path: Path) -> None:
+    for name in "ab":
+        image(tmp_path / f"train/{name}.jpg")
+        write(tmp_path / f"train/{name}.xml", voc("a.jpg", "cat 1 1 10 10"))  # as copies of one XML file have
+    assert sorted(read(tmp_path, **{"train.holdout": 0.5}).file_names) == ["a.jpg", "b.jpg"]
+
+
+def test_voc_lists_of_training_and_validation_together(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        image(tmp_path / f"JPEGImages/{name}.jpg")
+        write(tmp_path / f"Annotations/{name}.xml", voc(f"{name}.jpg", "cat 1 1 10 10"))
+    write(tmp_path / "ImageSets/Main/trainval.txt", "a\n")
+    write(tmp_path / "ImageSets/Main/test.txt", "b\n")
+    assert read(tmp_path, **{"train.holdout": 0.5}).file_names[:] == ["a.jpg"]
+
+
+def test_xml_without_objects_is_refused(tmp_path: Path) -> None:
+    image(tmp_path / "train/a.jpg")
+    write(tmp_path / "train/a.xml", voc("a.jpg"))
+    with pytest.raises(ValueError, match=r"train: no objects"):
+        read(tmp_path, **{"train.holdout": 0.5})
+
+
 def test_an_entity_bomb_is_refused(tmp_path: Path) -> None:
     entities = "".join(f'<!ENTITY e{k} "{f"&e{k - 1};" * 10 if k else "x" * 100}">' for k in range(9))
     image(tmp_path / "train/a.jpg")
@@ -311,6 +413,23 @@ def test_cvat_by_hand(tmp_path: Path) -> None:
         assert found.boxes.tolist() == [[10.5, 5, 20, 20], [1, 2, 20, 10]]
         assert found.polygons(1)[0].tolist() == [[1, 2], [21, 2], [21, 12]]
         assert found.file_names[:] == ["deep/a.jpg"] and [issue.kind for issue in found.issues] == ["bad-record"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [
+        ('<mask label="cat" rle="1, 2" left="30" top="5" width="8" height="20"/>', [30, 5, 8, 20]),
+        ('<ellipse label="cat" cx="40" cy="20" rx="10" ry="5"/>', [30, 15, 20, 10]),
+        ('<ellipse label="cat" cx="40" cy="20" rx="10" ry="5" rotation="90"/>', [35, 10, 10, 20]),
+        ('<box label="cat" xtl="30" ytl="15" xbr="50" ybr="25" rotation="90.0"/>', [35, 10, 10, 20]),
+        ('<box label="cat" xtl="35" ytl="15" xbr="45" ybr="25" rotation="45"/>', [32.929, 12.929, 14.142, 14.142]),
+    ],
+)
+def test_other_shapes_of_cvat_become_their_boxes(tmp_path: Path, shape: str, box: list[float]) -> None:
+    image(tmp_path / "images/R&D.jpg")
+    write(tmp_path / "annotations.xml", CVAT.replace("NAME", "R&amp;D.jpg").replace("MORE", shape + '<tag label="x"/>'))
+    found = read(tmp_path, **{"train.holdout": 0.5})
+    assert found.boxes[2].tolist() == pytest.approx(box, abs=2e-3) and not found.issues
 
 
 @pytest.mark.parametrize("text", ["<annotations><track id='0'/></annotations>", CVAT[:300], "<annotations/>"])

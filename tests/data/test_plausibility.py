@@ -111,6 +111,14 @@ def test_shares_that_were_skipped_are_told_and_refused_above_half(lost: int, tol
     ) or not told
 
 
+def test_the_reason_is_the_commonest() -> None:
+    other = Issue("0.png", "duplicate-image", "occurred before", "list.json, images[3]")
+    found = replace(annotations(issues=[other, *bad(40)]), listed=(9, 76))
+    assert "box 0" in (mostly_skipped(found) or "") and "occurred" not in (mostly_skipped(found) or "")
+    category = Issue("list.json", "bad-record", "no name", "list.json, categories[0]")
+    assert "no name" in (mostly_skipped(replace(found, issues=[other, category, *bad(40)])) or "")
+
+
 def test_annotations_of_skipped_images_count_as_skipped() -> None:
     found = replace(annotations(issues=[Issue("0.png", "missing", "is missing", "list.json")]), listed=(10, 100))
     assert "64 of 100 annotations" in (mostly_skipped(found) or "")

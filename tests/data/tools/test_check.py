@@ -48,6 +48,20 @@ def two_splits(here: Path, **more: object) -> Path:
     return write_yaml(here / "data.yaml", train=train, val=val)
 
 
+def test_a_set_without_validation_images_is_checked(here: Path) -> None:
+    train = write_coco(here / "t", {"a.png": (60, 50)}, [box(1, 1, [5, 5, 20, 20])])
+    assert run(check.main, "check.py", write_yaml(here / "data.yaml", train=train)) == 0
+    found = findings(here / "runs/check/exp")
+    assert list(found["splits"]) == ["train"] and found["overlaps"] == [] and found["splits"]["train"]["boxes"] == 1
+
+
+def test_a_refused_share_is_told_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = write_coco(here / "t", {"a.png": (60, 50)}, [box(k, 1, [5, 5, 0, 20]) for k in (1, 2)])
+    assert run(check.main, "check.py", write_yaml(here / "data.yaml", train=train)) == 2
+    lines = [line for line in capsys.readouterr().out.splitlines() if "box [5.0, 5.0, 0.0, 20.0]" in line]
+    assert len(lines) == 1 and lines[0].startswith("REFUSED")
+
+
 @pytest.mark.slow
 def test_the_page_holds_its_pictures_and_loads_nothing(here: Path) -> None:
     name = '<script src="http://x/">$\\frac$\n'

@@ -78,6 +78,13 @@ def test_damage_is_named_skipped_and_refused_if_strict(source):
         convert(source, strict=True, progress=False)
 
 
+def test_nothing_is_written_where_no_label_can_be_used(source):
+    labels(source / "labels" / "train" / "a.txt", "0 100 50 40 40\n")
+    with pytest.raises(ValueError, match=r"no annotation of train.*a\.txt, line 1"):
+        convert(source / "data.yaml", progress=False)
+    assert not (source / "coco.yaml").exists() and not (source / "annotations").exists()
+
+
 def test_last_images_folder_becomes_labels(tmp_path):
     assert label_path(tmp_path / "images" / "x" / "images" / "y" / "a.jpg") == tmp_path / "images/x/labels/y/a.txt"
 
