@@ -91,7 +91,7 @@ def test_held_out_images_and_darknet_runs(tmp_path: Path, capsys: pytest.Capture
     for name in ("held-out", "darknet"):
         code, lines = verify(tmp_path / "runs" / name, capsys)
         assert code == 0 and lines[0].startswith(f"{name}: equal"), lines
-    change(tmp_path / "runs/darknet", 0, "metrics/AP50", 0.5)
+    change(tmp_path / "runs/darknet", 0, KEY, 0.5)
     assert verify(tmp_path / "runs/darknet", capsys)[0] == 1
 
 

@@ -493,7 +493,7 @@ class Images:
         self.path.write_bytes(data)
         problem: ValueError | None = None
         try:
-            width, height = verify_image(self.path)
+            width, height, _ = verify_image(self.path)
             require(0 < width * height <= MAX_PIXELS, "a size that is none")
         except ValueError as error:
             problem = error
