@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comparison.flags import add_comparison_flags
 from configs.cli import Parser, add_config_flags, overrides, run_script
 from core.commands import command
 
@@ -179,7 +180,7 @@ def require_own(folder: Path) -> None:
 
 def score_runs(plan: "Plan", runs: Sequence["Run"], *, device: str) -> None:
     """Score the last epoch of all finished runs on the split of the plan, with pycocotools, in fp32."""
-    from comparison.scores import annotations_sha256, score_all
+    from comparison.scores import score_all
     from configs.schema import Data
     from data import load_dataset
     from yolo import YOLO
@@ -201,9 +202,7 @@ def score_runs(plan: "Plan", runs: Sequence["Run"], *, device: str) -> None:
 
     def data_sha256(run: "Run", split: str) -> str:
         data = Data.model_validate(run.record["config"]["data"])
-        if data.split(split).format == "coco":
-            return annotations_sha256(run, split)
-        return load_dataset(data, split, progress=False, verify=False).sha256
+        return load_dataset(data, split, progress=False, verify=False, allow_skipped=True).sha256
 
     score_all(plan, runs, score, data_sha256=data_sha256, show=lambda line: print(line, flush=True))
 
@@ -211,75 +210,7 @@ def score_runs(plan: "Plan", runs: Sequence["Run"], *, device: str) -> None:
 def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the command line."""
     parser = Parser(prog="compare.py", description=__doc__)
-    add = parser.add_argument_group("comparison").add_argument
-    add(
-        "--acts",
-        nargs="+",
-        metavar="ACT",
-        help="activations: mish, {name: swish, learnable: true}, backbone=mish,neck=leaky_relu",
-    )
-    add("--vary", metavar="KEY=VALUE,VALUE", help="compare values of a config key, as in augment.mosaic=1,0.5")
-    add(
-        "--arm",
-        nargs="+",
-        action="append",
-        default=[],
-        metavar=("NAME", "KEY=VALUE"),
-        help="an arm with these settings; repeat it for each arm",
-    )
-    add(
-        "--tune",
-        metavar="KEY=VALUE,VALUE",
-        help="choose one of these values for each arm before the comparison, on held-out training images",
-    )
-    add("--tune-seeds", type=int, default=2, metavar="N", help="number of seeds of the tuning, starting at 1000")
-    add("--tune-common", action="store_true", help="also compare all arms at the config's value of the tuned key")
-    add("--seeds", default="3", help="number of seeds, starting at 0, or a list: 0,1,5")
-    add("--baseline", metavar="ARM", help="arm that the others are compared with, if not the first")
-    add("--aa", action="store_true", help="A/A control: compare one arm with itself, with fresh seeds")
-    add(
-        "--split",
-        choices=("val", "test"),
-        default="val",
-        help="split of the primary metric; test: the weights of all runs are scored on it once, at the end",
-    )
-    add("--budget", choices=("epochs", "time"), default="epochs", help="equal epochs, or equal training time")
-    add("--margin", type=float, default=0.005, help="equivalence margin (mAP, as a fraction)")
-    add(
-        "--target",
-        type=float,
-        metavar="MAP",
-        help="also report the epochs to this mAP50-95 (a fraction, as in 0.3)",
-    )
-    add(
-        "--sigma",
-        type=float,
-        metavar="SD",
-        help="assumed residual standard deviation of a run's mAP (as a fraction), for planning; default: that of "
-        "earlier runs on this data, else unknown",
-    )
-    add("--redraw-data", action="store_true", help="draw the embedded data set anew for each seed")
-    add("--looks", metavar="N,N", help="interim analyses, in seeds, ending with all seeds, as in 3,5; none by default")
-    add("--all-pairs", action="store_true", help="also compare the candidates with each other (Tukey's intervals)")
-    add("--engine", choices=("local", "ray"), default="local", help="train on this machine or on a Ray cluster")
-    add("--retry-failed", action="store_true", help="restart failed runs")
-    add(
-        "--probe",
-        type=int,
-        default=5,
-        metavar="ROUNDS",
-        help="rounds of timed steps for the time estimate; 0: no estimate",
-    )
-    add("--timing", action="store_true", help="also measure the training step in isolation")
-    add("--report", nargs="+", metavar="DIR", help="report on a finished comparison, or on any runs, without training")
-    add("--verify", nargs="+", metavar="DIR", help="score the weights of finished runs again, without training")
-    add(
-        "--allow",
-        nargs="+",
-        default=[],
-        metavar="KEY",
-        help="accept runs that differ in KEY, and compare them as separate arms",
-    )
+    add_comparison_flags(parser)
     add_config_flags(parser, replaced_help=REPLACED_HELP)
     parser.set_defaults(cfg="yolo-mish.yaml")
     arguments = parser.parse_args(argv)

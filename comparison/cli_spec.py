@@ -1,7 +1,7 @@
 """Turn the command line of compare.py into a plan."""
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -17,8 +17,8 @@ from comparison.arms import (
     varied_keys,
 )
 from comparison.pilot import pilot_from
-from comparison.plan import AA_SUFFIX, Plan, Tuning, make_plan, schedule_in_equal_time
-from comparison.timing_probe import probe
+from comparison.plan import AA_SUFFIX, Plan, Tuning, make_plan
+from comparison.timing_probe import Probe, probe, schedule_in_equal_time
 from comparison.tuning import chosen_arms
 from configs.schema import Config
 
@@ -82,13 +82,12 @@ def plan_from(
     --sigma, the residual sd is that of earlier runs in the ``folder`` and beside it, if there are any.
     """
     sigma = arguments.sigma
-    known = None
     if sigma is None and existing is None and folder is not None:
         known = pilot_from(folder, arms[0].config.model_dump(mode="json"))
-    if known is not None:
-        sigma = known.sigma
-        source = f"{known.folder} ({known.degrees} degrees of freedom)"
-        notes = (*notes, f"residual standard deviation of one run {100 * sigma:.2g} mAP points, from {source}")
+        if known is not None:
+            sigma = known.sigma
+            source = f"{known.folder} ({known.degrees} degrees of freedom)"
+            notes = (*notes, f"residual standard deviation of one run {100 * sigma:.2g} mAP points, from {source}")
     if tuned is not None:
         arms = chosen_arms(tuned, arms, dict(overrides), cfg=arguments.cfg)
     by_name = {arm.name: arm.overrides for arm in arms}
@@ -99,10 +98,8 @@ def plan_from(
             raise ValueError(f"--aa: found {', '.join(by_name)}; expected one arm, to compare with itself")
         by_name[baseline + AA_SUFFIX] = by_name[baseline]
         epochs[baseline + AA_SUFFIX] = epochs[baseline]
-    if arguments.baseline in by_name:
-        baseline = arguments.baseline
-    elif arguments.baseline is not None:
-        baseline = parse_arms([arguments.baseline], overrides, cfg=arguments.cfg)[0].name
+    if arguments.baseline is not None:
+        baseline = _arm_name(arguments.baseline, by_name, overrides, cfg=arguments.cfg)
     for arm in arms:
         arm.config.data.split(arguments.split)
     fields: dict[str, object] = {
@@ -130,16 +127,27 @@ def plan_from(
     if existing is not None and arguments.budget == "epochs":
         existing.merged(plan)
     timing = probe(plan, existing, rounds=arguments.probe if probed else 0)
-    if timing is not None:
-        fields |= {"step_ms": timing.step_ms, "batches": timing.batches, "start_s": timing.start_s}
-    if arguments.budget == "time":
-        if timing is None:
-            raise ValueError(
-                "--budget time: the epochs are planned from a probe; expected --probe 1 or more, and arms that do not "
-                "differ in their batches"
-            )
-        fields["epochs"], fields["last_epoch_batches"] = schedule_in_equal_time(
-            epochs[arms[0].name], timing.batches[0], timing.step_ms
-        )
+    fields |= _timed(timing, in_equal_time=epochs[arms[0].name] if arguments.budget == "time" else None)
     plan = make_plan(**fields)
     return plan if existing is None else existing.merged(plan)
+
+
+def _arm_name(text: str, known: Container[str], overrides: Mapping[str, JsonValue], *, cfg: str) -> str:
+    """The name of the arm that a flag names: as it stands, or as the label of an activation written otherwise."""
+    return text if text in known else parse_arms([text], overrides, cfg=cfg)[0].name
+
+
+def _timed(timing: Probe | None, *, in_equal_time: int | None) -> dict[str, object]:
+    """The fields of a plan that follow from its probe; `in_equal_time`: epochs of the fastest arm, which need one."""
+    fields: dict[str, object] = {}
+    if timing is not None:
+        fields |= {"step_ms": timing.step_ms, "batches": timing.batches, "start_s": timing.start_s}
+    if in_equal_time is None:
+        return fields
+    if timing is None:
+        raise ValueError(
+            "--budget time: the epochs are planned from a probe; expected --probe 1 or more, and arms that do not "
+            "differ in their batches"
+        )
+    epochs, last = schedule_in_equal_time(in_equal_time, timing.batches[0], timing.step_ms)
+    return fields | {"epochs": epochs, "last_epoch_batches": last}

@@ -28,7 +28,8 @@ FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin
          "aa": "same", "target": "target", "redrawn": "redraw-data"}  # fmt: skip
 # What does not belong to the declaration: estimates and later additions, by their names in plan.json.
 NOT_DECLARED = {"notes", "step_ms", "batches", "start_s", "created", "added_acts", "added_seeds", "sigma_assumed"}
-BY_ARM = ("arms", "epochs", "last_epoch_batches")
+# Fields with a value for each arm, and their names in messages.
+BY_ARM = {"arms": "specs", "epochs": "epochs", "last_epoch_batches": "batches of the last epoch"}
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Overrides = dict[str, JsonValue]
@@ -286,17 +287,11 @@ class Plan(BaseModel):
             wrong.append(f"looks: {_brief(other.interim)} instead of {_brief(self.interim)}")
         wrong += [f"{act} left out" for act in self.acts if act not in other.acts]
         wrong += [f"seed {seed} left out" for seed in self.seeds if seed not in other.seeds]
-        for act in self.all_acts:
-            if act not in other.acts:
-                continue
-            if other.arms[act] != self.arms[act]:
-                wrong.append(f"specs of {act}: {_brief(other.arms[act])} instead of {_brief(self.arms[act])}")
-            if other.epochs[act] != self.epochs[act]:
-                wrong.append(f"epochs of {act}: {other.epochs[act]} instead of {self.epochs[act]}")
-            if (last := other.last_epoch_batches.get(act)) != self.last_epoch_batches.get(act):
-                wrong.append(
-                    f"batches of the last epoch of {act}: {last} instead of {self.last_epoch_batches.get(act)}"
-                )
+        for name, what in BY_ARM.items():
+            for act in (act for act in self.all_acts if act in other.acts):
+                planned, found = (getattr(plan, name).get(act) for plan in (self, other))
+                if found != planned:
+                    wrong.append(f"{what} of {act}: {_brief(found)} instead of {_brief(planned)}")
         if self.aa and set(other.seeds) != set(self.seeds):
             wrong.append("other seeds, which cannot be added to an A/A control")
         if wrong:
@@ -306,13 +301,11 @@ class Plan(BaseModel):
             update={
                 "added_acts": (*self.added_acts, *new),
                 "added_seeds": (*self.added_seeds, *(seed for seed in other.seeds if seed not in self.all_seeds)),
-                "arms": {**self.arms, **{act: other.arms[act] for act in new}},
-                "epochs": {**self.epochs, **{act: other.epochs[act] for act in new}},
-                "last_epoch_batches": {
-                    **self.last_epoch_batches,
-                    **{act: other.last_epoch_batches[act] for act in new if act in other.last_epoch_batches},
+                **{
+                    name: getattr(self, name) | {act: values[act] for act in new if act in values}
+                    for name in (*BY_ARM, "step_ms")
+                    for values in [getattr(other, name)]
                 },
-                "step_ms": {**self.step_ms, **{act: other.step_ms[act] for act in new if act in other.step_ms}},
             }
         )
 
@@ -356,20 +349,6 @@ def _validated(content: object, where: str) -> Plan:
         return Plan.model_validate(content)
     except ValidationError as error:
         raise ValueError(f"{where}{explain(error, Plan, name='plan')}") from error
-
-
-def schedule_in_equal_time(
-    epochs: int, batches: int, step_ms: Mapping[str, float]
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Epochs by arm that take as long as `epochs` of the fastest, and batches of the last one where it is shortened.
-
-    ``batches``: per epoch. The time is planned to the nearest batch.
-    """
-    fastest = min(step_ms.values())
-    totals = {act: max(1, round(epochs * batches * fastest / step)) for act, step in step_ms.items()}
-    whole = {act: -(-total // batches) for act, total in totals.items()}
-    last = {act: total - (whole[act] - 1) * batches for act, total in totals.items()}
-    return whole, {act: number for act, number in last.items() if number < batches}
 
 
 def _brief(value: object) -> str:

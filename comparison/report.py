@@ -96,12 +96,14 @@ def write_report(
     tuning = None if plan is None else _tuning(plan, folder)
     summary = summarise(planned, larger, runs, plan, timing=read_timing(folder / TIMING), tuning=tuning)
 
-    from comparison import figures, render  # matplotlib and jinja2 are slow to import, and refusals do without them
+    # matplotlib and jinja2 are slow to import, and refusals do without them
+    from comparison import figures, render
+    from comparison.figure_style import Palette, save_figures
 
     folder.mkdir(parents=True, exist_ok=True)
-    palette = figures.Palette([*planned.acts, *(row.act for row in summary.timing.rows)], baseline=planned.baseline)
+    palette = Palette([*planned.acts, *(row.act for row in summary.timing.rows)], baseline=planned.baseline)
     drawn = figures.draw(summary, palette)
-    figures.save(drawn, folder / "pictures")
+    save_figures(drawn, folder / "pictures")
     write_text(folder / "report.json", to_json(summary))
     write_text(folder / "table.csv", render.to_csv(render.table_rows(planned, summary.runs)))
     write_text(folder / "runs.csv", render.to_csv(summary.runs))

@@ -14,17 +14,12 @@ Score = Callable[[Path, str], Mapping[str, float | None]]
 """Scores the weights in a file on a split: the metrics by column of results.csv, None if undefined."""
 
 
-def annotations_sha256(run: Run, split: str) -> str:
-    """SHA-256 of the annotation file of a split."""
-    return file_sha256(Path(run.record["config"]["data"][split]["annotations"]))
-
-
 def score_all(
     plan: Plan,
     runs: Sequence[Run],
     score: Score,
     *,
-    data_sha256: Callable[[Run, str], str] = annotations_sha256,
+    data_sha256: Callable[[Run, str], str],
     show: Callable[[str], None] = print,
 ) -> list[Run]:
     """The runs with their scores on the plan's split; those without scores.json are scored, each once.

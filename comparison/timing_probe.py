@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,20 @@ def probe(plan: Plan, existing: Plan | None, *, rounds: int) -> Probe | None:
         batches=(counts["train"], counts["val"]),
         start_s=max(0.0, round(elapsed - stepping, 1)),
     )
+
+
+def schedule_in_equal_time(
+    epochs: int, batches: int, step_ms: Mapping[str, float]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Epochs by arm that take as long as `epochs` of the fastest, and batches of the last one where it is shortened.
+
+    ``batches``: per epoch. The time is planned to the nearest batch.
+    """
+    fastest = min(step_ms.values())
+    totals = {act: max(1, round(epochs * batches * fastest / step)) for act, step in step_ms.items()}
+    whole = {act: -(-total // batches) for act, total in totals.items()}
+    last = {act: total - (whole[act] - 1) * batches for act, total in totals.items()}
+    return whole, {act: number for act, number in last.items() if number < batches}
 
 
 def steps_differ(plan: Plan) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from comparison.checks import MAX_OTHER_CORES, MAX_OTHER_CORES_ONCE
+from comparison.checks import MAX_OTHER_CORES
 from comparison.plan import Tuning
 from comparison.summary import (
     POINTS,
@@ -14,13 +14,9 @@ from comparison.summary import (
     Outcome,
     Setting,
     Summary,
-    TimingRow,
     TuningCurve,
-    TuningSummary,
 )
 from comparison.wording.numbers import count, join, level, signed, time_ratio
-from comparison.wording.reasons import insensitivity
-from core.limits import MAX_DATA_WAIT_FRACTION
 from core.text import format_duration
 
 MAX_TIME_GAP = 0.02  # relative difference in training time up to which times count as equal
@@ -160,37 +156,6 @@ def subtitle(summary: Summary) -> str:
     return " · ".join([compared, count(len(outcome.seeds), "seed"), pictures, *summary.setting.words])
 
 
-def effects_title(outcome: Outcome) -> str:
-    """The title of the figure of differences."""
-    base, seeds = outcome.baseline, count(len(outcome.seeds), "seed").replace(" ", "\N{NO-BREAK SPACE}")
-    if outcome.exploratory:
-        return f"Exploratory: differences from {base}, {seeds}"
-    groups = {
-        f"higher than {base}": [act for act in outcome.of_kind("higher") if not outcome.fails_more(act)],
-        f"higher than {base} where training does not fail": [
-            act for act in outcome.of_kind("higher") if outcome.fails_more(act)
-        ],
-        f"lower than {base}": outcome.of_kind("lower"),
-        f"higher than {base} by less than the margin": outcome.of_kind("higher-within-margin"),
-        f"lower than {base} by less than the margin": outcome.of_kind("lower-within-margin"),
-        f"equivalent to {base} within ±{outcome.margin:g} points": outcome.of_kind("equivalent"),
-        f"non-inferior to {base}": outcome.of_kind("non-inferior"),
-    }
-    parts = [f"{join(acts)} {what}" for what, acts in groups.items() if acts]
-    if parts:
-        return f"mAP: {'; '.join(parts)} ({seeds})"
-    if outcome.of_kind("insensitive"):
-        return f"Observed differences from {base}, {seeds}: {insensitivity(outcome.insensitive, base, outcome.margin)}"
-    if outcome.of_kind("inconclusive"):
-        return f"mAP: inconclusive vs {base} ({seeds})"
-    return f"Observed differences from {base}, {seeds}: no verdict"
-
-
-def tradeoff_title(outcome: Outcome) -> str:
-    """The title of the figure of gain against cost."""
-    return f"{'Exploratory: gain' if outcome.exploratory else 'Gain'} against cost, relative to {outcome.baseline}"
-
-
 def limits(summary: Summary) -> list[tuple[str, str]]:
     """What the result does not say, by subject."""
     same, sampling = summary.setting.same, summary.image_sampling
@@ -226,139 +191,6 @@ def limits(summary: Summary) -> list[tuple[str, str]]:
     ]
 
 
-def curves_title(outcome: Outcome) -> str:
-    """The title of the learning curves: the largest observed mAP under either budget."""
-
-    def largest(metric: Metric) -> str:
-        means = [(mean, act) for act in metric.arms if (mean := metric.mean(act)) is not None]
-        return "{1}, {0:.1f}".format(*max(means)) if means else ""
-
-    if not (last := largest(outcome.primary)):
-        return "mAP during training"
-    equal = largest(outcome.metrics["until"])
-    return f"Largest observed mAP at equal epochs: {last}{f'; at equal time: {equal}' if equal else ''}"
-
-
-def runs_title(outcome: Outcome) -> str:
-    """The title of the figure of single runs: the seed variation."""
-    ranges = [
-        max(each.values.values()) - min(each.values.values()) for each in outcome.primary.arms.values() if each.values
-    ]
-    if not ranges or len(outcome.seeds) < 2:
-        return "mAP of every run at its last epoch"
-    return f"Every run: between seeds, the mAP of one activation varies by up to {max(ranges):.1f} points"
-
-
-def times_title(outcome: Outcome) -> str:
-    """The title of the figure of training times: the ratio of each candidate."""
-    comparison = outcome.time.comparison
-    if comparison is None or not comparison.differences:
-        return "Training time of every run: none left to compare"
-    if len(comparison.differences) > 3:
-        ratios = [each.estimate for each in comparison.differences.values()]
-        return f"Training time: observed ×{min(ratios):.2f} to ×{max(ratios):.2f} relative to {outcome.baseline}"
-    listed = ", ".join(f"{name} {time_ratio(each)}" for name, each in comparison.differences.items())
-    return f"Training time relative to {outcome.baseline}: {listed}"
-
-
-def timing_title(rows: Sequence[TimingRow], *, excluded: bool = False) -> str:
-    """The title of the figure of the isolated timing."""
-    slowest = max(rows, key=lambda row: row.ratio)
-    name, first = (f"{row.act} ({row.norm_act})" for row in (slowest, rows[0]))
-    if excluded:
-        return f"Isolated timing, excluded because of other processes: ratios to {first}"
-    return f"Isolated timing: slowest step {name}, ×{slowest.ratio:.2f} relative to {first}"
-
-
-PAGE = {
-    "title": "Which activation should this detector use?",
-    "failed": (
-        "A diverged loss is an outcome of the activation; other failures may be those of the machine. All results "
-        "below are those of completed runs."
-    ),
-    "unfinished": "not finished, not included",
-    "exploratory": "The numbers are correct, but they carry no verdict.",
-    "effects": (
-        "One row per activation, compared with the baseline. A difference is significant if its interval excludes "
-        "0, a time ratio if its interval excludes ×1. Small dots are single seeds."
-    ),
-    "tradeoff": (
-        "Up is a higher mAP, right is a longer training. A mark whose interval crosses a black line is not "
-        "distinguished from the baseline in that direction."
-    ),
-    "table": (
-        "mAP and AP in points (100 × the fraction), of the EMA weights after the last epoch: mean ± standard "
-        "deviation over seeds. Click a column header to sort."
-    ),
-    "secondary": (
-        "Only mAP50-95 of the last epoch was declared as the primary metric. With several other metrics, one of "
-        "them is likely to stand out by chance."
-    ),
-    "curves": (
-        "Mean over seeds and the range from the lowest to the highest seed. Time is training time without warm-up, "
-        "validation, saving and waiting for data."
-    ),
-    "runs": (
-        "Each mark is one run. A thin line joins the runs of a seed, which share starting weights and batches. "
-        "Parallel lines mean that pairing by seed has reduced the variance."
-    ),
-    "times": "Training time per epoch. A cross marks a run excluded from timing.",
-    "all_timed": (
-        f"No run is excluded from timing: none waited for data for more than {100 * MAX_DATA_WAIT_FRACTION:g} % of "
-        f"its step time, and other processes used at most {MAX_OTHER_CORES:g} of a core on average and "
-        f"{MAX_OTHER_CORES_ONCE:g} in any epoch."
-    ),
-    "timing": (
-        "Measured separately from training: preloaded batches, short blocks of steps, all networks alternating in "
-        "one process, many repetitions"
-    ),
-    "tuning_figure": (
-        "mAP50-95 of the last epoch on the held-out training images: the mean over the tuning seeds, and small dots for"
-        " single runs. A ring marks the chosen value, the dashed line the common one. These scores chose a value; they "
-        "are no estimate of its mAP."
-    ),
-    "timing_figure": "Ratio to the first row, with simultaneous 95 % intervals.",
-    "causes": (
-        "Descriptive: each interval holds for all candidates in one quantity, not over all quantities, so one of them "
-        "is likely to stand out by chance. Differences are paired by seed."
-    ),
-    "causes_how": (
-        "Of the detections of the last epoch: AP50 that would be gained if the errors of a kind were removed (TIDE), "
-        "and the expected calibration error of the scores. Of the weights after the last epoch, on the first "
-        "validation images: the share of channels whose activation is constant, and the norm of the loss gradient."
-    ),
-    "no_energy": "Energy: not measured (no counter of the GPU or the CPU could be read).",
-    "no_causes": "No stored detections and no diagnostics in these runs.",
-    "required": (
-        "“Conservative” uses the 80 % upper confidence limit of the residual standard deviation. Hours are those of"
-        " all activations, one run after another on this machine."
-    ),
-    "larger": (
-        "The verdict above remains that of the plan: adding runs until a result is significant inflates the error "
-        "rate. With all runs:"
-    ),
-    "no_difference": "No difference between runs other than activation and seed, as far as recorded.",
-    "no_plan": "No plan was written before the runs, so the result is exploratory.",
-    "no_candidate": "no candidate has a completed run to compare with the baseline",
-    "files": "The same numbers in full precision are in this folder:",
-}
-NOTES = {
-    "best": "The best epoch is selected on the set it is measured on, which favours noisy curves; it is descriptive.",
-    "memory": (
-        "Peak memory is what training adds: on a GPU the peak allocation of PyTorch, on a CPU the peak size of the "
-        "process minus its size after the model was built. It is descriptive."
-    ),
-    "latency": (
-        "Inference latency is that of the trained network on the machine of the training, of one validation image "
-        "at batch 1, without NMS (median of 20); runs excluded from timing have none. It is descriptive."
-    ),
-    "correlation": (
-        "Correlation: between the paired runs of a candidate and the baseline. Near 1, pairing by seed removes most"
-        " of the seed variation; near 0, it removes none."
-    ),
-}
-
-
 def tuning(tuned: Tuning, curves: Sequence[TuningCurve], *, compared: bool) -> tuple[str, ...]:
     """How the arms were tuned, what was chosen, and where the verdict stands at the common value."""
     values, seeds = ", ".join(map(str, tuned.values)), ", ".join(map(str, tuned.seeds))
@@ -382,12 +214,6 @@ def tuning(tuned: Tuning, curves: Sequence[TuningCurve], *, compared: bool) -> t
             "changes in the verdict is unknown."
         )
     return tuple(sentences)
-
-
-def tuning_title(summary: TuningSummary) -> str:
-    """The title of the figure of the tuning: the chosen values."""
-    chosen = ", ".join(f"{curve.act} {summary.values[curve.chosen]}" for curve in summary.curves)
-    return f"Sensitivity to {summary.key}: chosen {chosen}"
 
 
 def over_tasks(
@@ -415,14 +241,6 @@ def over_tasks(
         f"{level(alpha)} CI {signed(low)} to {signed(high)}, random effects; the true difference varies between data "
         f"sets with an estimated standard deviation of {heterogeneity:.2f})."
     )
-
-
-def page_text(noun: str) -> dict[str, str]:
-    """The texts of the page for what is compared, "activation" or "arm"."""
-    if noun == "activation":
-        return PAGE
-    texts = {key: text.replace("an activation", "an arm").replace("activation", "arm") for key, text in PAGE.items()}
-    return {**texts, "title": "Which setting should this detector use?"}
 
 
 def timing_setting(content: Mapping[str, object]) -> str:

@@ -71,3 +71,22 @@ def time_ratio(ratio: Difference) -> str:
         return f"×{ratio.estimate:.2f} (no interval)"
     low, high = ratio.interval
     return f"×{ratio.estimate:.2f} ({low:.2f} to {high:.2f})"
+
+
+def signed_points(value: float, interval: tuple[float, float] | None = None) -> str:
+    """A difference in points with its interval: +0.82 [+0.10, +1.54]."""
+    return f"{signed(value)}{'' if interval is None else ' ' + signed_interval(interval)}".replace("-", "−")
+
+
+def signed_interval(interval: tuple[float, float]) -> str:
+    """An interval in points: [+0.10, +1.54]."""
+    return f"[{signed(interval[0])}, {signed(interval[1])}]".replace("-", "−")
+
+
+def times_ratio(value: float, interval: tuple[float, float] | None = None) -> str:
+    """A ratio with its interval: ×1.10 [1.08, 1.12], with a third digit if the interval is narrow."""
+    if interval is None:
+        return f"×{value:.2f}"
+    digits = 3 if interval[1] - interval[0] < 0.02 else 2
+    low, high = (f"{end:.{digits}f}" if end < 1000 else "∞" if math.isinf(end) else f"{end:.0e}" for end in interval)
+    return f"×{value:.{digits}f} [{low}, {high}]"

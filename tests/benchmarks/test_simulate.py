@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import simulate
-from benchmarks.simulate import SIGMA, Design, Tally
+from benchmarks import simulate, simulated_runs
+from benchmarks.simulate import Tally
+from benchmarks.simulated_runs import SIGMA, Design
 from comparison import statistics
 from comparison.plan import read_plan
 from comparison.power import minimal_detectable, power
@@ -24,7 +25,7 @@ MAX_ERROR = 8.8  # %: 5 % plus three standard errors of 300 sets
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     """Forget plans of other tests, which may use an invalid method."""
-    simulate.plan_of.cache_clear()
+    simulated_runs.plan_of.cache_clear()
 
 
 def error(design: Design, sets: int = 300) -> float:
@@ -43,8 +44,8 @@ def numbers(outcome: Outcome) -> list[float]:
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_folders_are_read_back_unchanged(tmp_path: Path, missing: float) -> None:
     design = Design(acts=3, seeds=4, missing=missing, effect=2.0)
-    written = simulate.through_folders(design, np.random.default_rng(2), folder=tmp_path / "set")
-    plain = simulate.in_memory(design, np.random.default_rng(2))
+    written = simulated_runs.through_folders(design, np.random.default_rng(2), folder=tmp_path / "set")
+    plain = simulated_runs.in_memory(design, np.random.default_rng(2))
     assert written.verdicts == plain.verdicts and written.time_verdicts == plain.time_verdicts
     failures = sum(each.failed for each in written.failed.values())
     assert written.failed == plain.failed and (failures > 0) == (missing > 0)
@@ -54,7 +55,7 @@ def test_folders_are_read_back_unchanged(tmp_path: Path, missing: float) -> None
 
 def test_folders_look_like_those_of_compare(tmp_path: Path) -> None:
     design = Design(acts=2, seeds=2)
-    simulate.through_folders(design, np.random.default_rng(0), folder=tmp_path / "set")
+    simulated_runs.through_folders(design, np.random.default_rng(0), folder=tmp_path / "set")
     assert {path.name for path in (tmp_path / "set").iterdir()} == {
         "plan.json", "relu-s0", "relu-s1", "leaky_relu-s0", "leaky_relu-s1",
     }  # fmt: skip
@@ -112,10 +113,10 @@ def test_the_detectable_difference_is_detected() -> None:
     assert tally.power == pytest.approx(80, abs=5)
 
 
-@pytest.mark.parametrize("noise", simulate.NOISES)
+@pytest.mark.parametrize("noise", simulated_runs.NOISES)
 def test_variance_of_the_residuals(noise: str) -> None:
     generator = np.random.default_rng(7)
-    table = simulate.residuals(Design(acts=100, seeds=1000, noise=noise), generator)
+    table = simulated_runs.residuals(Design(acts=100, seeds=1000, noise=noise), generator)
     others = {"fall": 1 + 100 * 0.03 * 0.97}.get(noise, 1.0)
     assert float(table[1:-1].var()) == pytest.approx(SIGMA**2 * others, rel=0.15 if noise == "t3" else 0.03)
     last = {"candidate x2": 4, "candidate x4": 16, "candidate x10": 100}.get(noise, others)
@@ -125,7 +126,7 @@ def test_variance_of_the_residuals(noise: str) -> None:
 
 def test_sets_without_a_baseline_do_not_count() -> None:
     tally = Tally(Design(acts=2, seeds=2, missing=1.0))
-    tally.add(simulate.in_memory(tally.design, np.random.default_rng(0)))
+    tally.add(simulated_runs.in_memory(tally.design, np.random.default_rng(0)))
     assert (tally.sets, tally.without, tally.any_significant, tally.covered) == (1, 1, 0, 0)
 
 
@@ -157,7 +158,7 @@ def test_invalid_flags(arguments: list[str], message: str, capsys: pytest.Captur
 def test_the_command_reports_the_same_verdicts(tmp_path: Path) -> None:
     tally = simulate.simulate(Design(acts=2, seeds=2), sets=1, seed=0, folder=tmp_path, through=1)
     assert tally.sets == 1
-    outcome = simulate.through_folders(Design(acts=2, seeds=2), np.random.default_rng(0), folder=tmp_path / "set")
+    outcome = simulated_runs.through_folders(Design(acts=2, seeds=2), np.random.default_rng(0), folder=tmp_path / "set")
     other = replace(outcome, verdicts={"leaky_relu": Verdict(kind="higher", text="")})
     with pytest.raises(RuntimeError, match="verdicts"):
-        simulate.check_command(tmp_path / "set", other)
+        simulated_runs.check_command(tmp_path / "set", other)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from comparison.cli_spec import embedded_data
-from comparison.plan import AA_SUFFIX, Plan, make_plan, read_plan, schedule_in_equal_time
+from comparison.plan import AA_SUFFIX, Plan, make_plan, read_plan
 from comparison.runs import Run
+from comparison.timing_probe import schedule_in_equal_time
 from comparison.wording.plans import describe
 from configs.loading import CONFIGS
 from configs.schema import load

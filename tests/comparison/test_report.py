@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from comparison import figures, wording
+from comparison import figure_style, figures, run_figures, wording
 from comparison.analysis import analyse
 from comparison.report import summarise
 from comparison.runs import read_runs
@@ -212,7 +212,7 @@ def test_failures_come_first_and_exclusions_are_explained(example: Path) -> None
     assert re.search(r"relu, seed 4: other processes used 0\.40 of a core", page.text)
     numbers = json.loads((example / "report.json").read_text())
     assert {(each["act"], each["seed"]) for each in numbers["excluded"]} == {("mish", 1), ("relu", 4)}
-    assert wording.captions.NOTES["best"] in page.text and "unfinished schedule" in page.text
+    assert wording.page.NOTES["best"] in page.text and "unfinished schedule" in page.text
 
 
 @pytest.mark.slow
@@ -273,7 +273,7 @@ def test_a_report_is_written_if_all_candidates_failed(tmp_path: Path) -> None:
     text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(2)))
     assert text.startswith("FAILED: 2 of 2 mish runs failed (seed 0: out of memory; seed 1: out of memory)")
     assert numbers["failed"] == {"relu": [0, 2, 0], "mish": [2, 2, 0]} and numbers["verdicts"]["mish"]["kind"] == "none"
-    assert wording.captions.PAGE["no_candidate"] in Page(tmp_path / "report.html").text
+    assert wording.page.PAGE["no_candidate"] in Page(tmp_path / "report.html").text
     assert not (tmp_path / "pictures" / "answer.png").exists() and (tmp_path / "pictures" / "runs.png").exists()
 
 
@@ -454,20 +454,20 @@ def test_differences_between_runs_are_listed(tmp_path: Path, undrawn: None) -> N
 
 def test_labels_are_folded_and_escaped() -> None:
     label = "backbone=mish,neck=leaky_relu,head=relu"
-    assert figures.folded("mish", 20) == ["mish"] and "".join(figures.folded(label, 30)) == label
-    assert all(len(line) <= 25 for line in figures.folded("x" * 200, 20))
-    assert figures.plain("$x_1$\n") == r"\$x_1\$?" and len(figures.plain("y" * 500)) == figures.MAX_LABEL
+    assert figure_style.folded("mish", 20) == ["mish"] and "".join(figure_style.folded(label, 30)) == label
+    assert all(len(line) <= 25 for line in figure_style.folded("x" * 200, 20))
+    assert figure_style.plain("$x_1$\n") == r"\$x_1\$?" and len(figure_style.plain("y" * 500)) == figure_style.MAX_LABEL
 
 
 def test_colors_and_markers_are_distinct_and_stable() -> None:
     names = [f"act{number}" for number in range(8)]
-    palette = figures.Palette(names, baseline="act3")
+    palette = figure_style.Palette(names, baseline="act3")
     assert len({palette[name] for name in names}) == 8 and len({palette[name][0] for name in names}) == 8
-    assert palette["act3"][0] == figures.INK
-    few = figures.Palette(names[:5], baseline="act3")
+    assert palette["act3"][0] == figure_style.INK
+    few = figure_style.Palette(names[:5], baseline="act3")
     assert [few[name] for name in names[:5]] == [palette[name] for name in names[:5]]
     page_colors = Path(figures.__file__).with_name("page.html").read_text()
-    assert all(f"{variable}: " in page_colors for variable in figures.VARIABLES.values())
+    assert all(f"{variable}: " in page_colors for variable in figure_style.VARIABLES.values())
 
 
 def test_scaled_curves_match_the_values_at_equal_time(tmp_path: Path) -> None:
@@ -477,7 +477,7 @@ def test_scaled_curves_match_the_values_at_equal_time(tmp_path: Path) -> None:
             write_run(tmp_path / f"{act}-s{seed}", act=act, seed=seed, last=0.3, seconds=seconds * slower)
     runs = read_runs([tmp_path])
     outcome, larger = analyse(runs, plan_of(("relu", "mish"), range(3)))
-    curves, until = figures.scaled_curves(summarise(outcome, larger, runs, None, timing=Timing()))
+    curves, until = run_figures.scaled_curves(summarise(outcome, larger, runs, None, timing=Timing()))
     assert until == pytest.approx(8 * 10 * 1.2, rel=0.01)
     for act, arm in outcome.metrics["until"].arms.items():
         for curve, seed in zip(curves[act], outcome.seeds, strict=True):
@@ -494,7 +494,7 @@ def test_gain_against_cost_shows_estimates_and_both_intervals(tmp_path: Path) ->
     runs = read_runs([tmp_path])
     outcome, larger = analyse(runs, plan_of(("relu", "silu", "mish"), range(3)))
     summary = summarise(outcome, larger, runs, None, timing=Timing())
-    palette = figures.Palette(outcome.acts, baseline="relu")
+    palette = figure_style.Palette(outcome.acts, baseline="relu")
     lines = figures.plot_tradeoff(summary, palette).axes[0].get_lines()
     for act in ("silu", "mish"):
         gain, cost = outcome.primary.difference(act), outcome.time.difference(act)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from comparison.runs import read_run, read_runs
+from comparison.runs import Run, read_run, read_runs
 from comparison.scores import WEIGHTS, score_all, scores_seal
 from comparison.summary import PRIMARY
+from core.files import file_sha256
 from tests.comparison.made_runs import declare, edit_record, plan_of, report_of, write_comparison
 
 ACTS = ("relu", "mish")
@@ -36,10 +37,14 @@ def made(weights: Path, split: str) -> Mapping[str, float | None]:
     return {PRIMARY: 0.3 + 0.04 * name.startswith("relu") + 0.001 * int(name[-1]) * (1 + name.startswith("mish"))}
 
 
+def annotations_sha256(run: Run, split: str) -> str:
+    return file_sha256(Path(run.record["config"]["data"][split]["annotations"]))
+
+
 def test_the_primary_metric_is_that_of_the_split(folder: Path, undrawn: None) -> None:
     plan = plan_of(ACTS, range(3), split="test")
     declare(folder, plan)
-    score_all(plan, read_runs([folder]), made)
+    score_all(plan, read_runs([folder]), made, data_sha256=annotations_sha256)
     _, numbers = report_of(folder, plan)
     values = {
         act: [100 * made(folder / f"{act}-s{seed}" / WEIGHTS, "test")[PRIMARY] for seed in range(3)] for act in ACTS
@@ -61,18 +66,18 @@ def test_runs_are_scored_once_and_only_with_the_weights_they_have(folder: Path, 
         calls.append((weights.parents[1].name, split))
         return made(weights, split)
 
-    score_all(plan, read_runs([folder]), score)
-    score_all(plan, read_runs([folder]), score)
+    score_all(plan, read_runs([folder]), score, data_sha256=annotations_sha256)
+    score_all(plan, read_runs([folder]), score, data_sha256=annotations_sha256)
     assert sorted(calls) == sorted((f"{act}-s{seed}", "test") for act in ACTS for seed in range(3))
     (folder / "mish-s1" / WEIGHTS).write_text("trained on")
     with pytest.raises(ValueError, match=r"mish-s1.scores\.json: written for other weights"):
-        score_all(plan, read_runs([folder]), score)
+        score_all(plan, read_runs([folder]), score, data_sha256=annotations_sha256)
 
 
 def test_a_report_without_the_scores_is_refused(folder: Path, undrawn: None) -> None:
     plan = plan_of(ACTS, range(3), split="test")
     declare(folder, plan)
-    score_all(plan, read_runs([folder]), made)
+    score_all(plan, read_runs([folder]), made, data_sha256=annotations_sha256)
     (folder / "relu-s2/scores.json").unlink()
     with pytest.raises(ValueError, match="relu-s2: not scored on test yet"):
         report_of(folder, plan)
@@ -81,7 +86,7 @@ def test_a_report_without_the_scores_is_refused(folder: Path, undrawn: None) -> 
 def test_all_are_scored_on_the_same_images(folder: Path, undrawn: None) -> None:
     plan = plan_of(ACTS, range(3), split="test")
     declare(folder, plan)
-    score_all(plan, read_runs([folder]), made)
+    score_all(plan, read_runs([folder]), made, data_sha256=annotations_sha256)
     file = folder / "relu-s2/scores.json"
     content = {**json.loads(file.read_text()), "data_sha256": "other"}
     file.write_text(json.dumps(content))

@@ -128,7 +128,7 @@ def test_the_choice_is_frozen_before_fresh_seeds_are_trained(
 
 
 def test_the_page_shows_the_curve_and_what_was_not_run(tmp_path: Path) -> None:
-    from comparison import figures, render, wording
+    from comparison import figure_style, figures, render, wording
     from comparison.analysis import analyse
     from comparison.plan import Tuning
     from comparison.runs import read_runs
@@ -149,7 +149,7 @@ def test_the_page_shows_the_curve_and_what_was_not_run(tmp_path: Path) -> None:
     runs, plan = read_runs([tmp_path]), plan_of(("relu", "mish"), range(2), tuning=tuned)
     outcome, larger = analyse(runs, plan)
     summary = summarise(outcome, larger, runs, plan, timing=Timing(), tuning=shown)
-    palette = figures.Palette(outcome.acts, baseline="relu")
+    palette = figure_style.Palette(outcome.acts, baseline="relu")
     figure = figures.plot_tuning(shown, palette)
     lines = {tuple(map(float, line.get_ydata())) for line in figure.axes[0].lines}
     assert {(30.0, 20.0), (40.0,)} <= lines and figure.axes[0].get_xscale() == "log"
