@@ -192,7 +192,7 @@ def _why_no_image(path: Path) -> str:
 
 def _known(paths: Sequence[Path], where: str) -> list[Item]:
     """The images and videos among paths; the number of other files is reported on stderr."""
-    videos = {path for path in paths if _is_video(path) and path.is_file()}
+    videos = {path for path in paths if path.is_file() and _is_video(path)}
     images, others = split_images([path for path in paths if path not in videos])
     accepted = videos | set(images)
     items = [Item("video" if path in videos else "image", str(path)) for path in paths if path in accepted]
