@@ -1,8 +1,8 @@
 """Detect objects in images: ``python detect.py --weights runs/train/exp/weights/best.pt --source image.jpg``.
 
-The source is an image, a folder, a quoted glob pattern, a video, a camera number, the URL of an image or stream (http://,
-rtsp://, ...) or a .txt file with one path or image URL per line. Images and videos with the detections drawn in are
-written to runs/detect/exp*/.
+The source is an image, a folder, a quoted glob pattern, a video, a camera number, the URL of an image or stream
+(http://, rtsp://, ...) or a .txt file with one path or image URL per line. Images and videos with the detections drawn
+in are written to runs/detect/exp*/.
 """
 
 from __future__ import annotations

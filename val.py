@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from core.files import check_run_name, increment_path, write_text
     from data.issues import list_issues, summarize_issues, write_issues
     from engine.evaluation.coco import write_predictions
-    from engine.pictures.plots import plot_evaluation
+    from engine.pictures.evaluation_plots import plot_evaluation
     from yolo import YOLO
 
     check_run_name(arguments.name)  # before the evaluation

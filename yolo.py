@@ -6,31 +6,27 @@ val.py and detect.py use it. Arrays are RGB; pass ``bgr=True`` for arrays from O
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from configs.loading import CONFIGS
 from configs.schema import Config, Data, load
 from core.arguments import ImageSize, as_list, given, shown, to_number
-from core.device import pick_device, synchronize
-from core.geometry import Geometry
+from core.device import pick_device
 from core.options import Classes, EvalKeywords, EvalOptions, NmsOptions, PredictKeywords, PredictOptions
 from core.text import did_you_mean
-from core.types import Detections
 from data import build_eval_loader, load_dataset
 from data.names import find_names
-from data.sources import Frame, Source, open_source
+from data.sources import Source, open_source
 from data.synthetic import read_stamp
 from engine.checkpoint import build_from_checkpoint
 from engine.detections import Result
 from engine.evaluation.evaluate import EvalResult, evaluate, with_progress
 from engine.evaluation.ground_truth import GroundTruth
+from engine.predictor import Predictor
 from models import CensusRow, Darknet, Detector, build_model, census, plan_darknet
 from models.darknet.weights import check_weights, read_weights
 from ops.mish import prepare
@@ -155,8 +151,17 @@ class YOLO:
 
     def stream(self, source: Any, *, bgr: bool = False, **options: Unpack[PredictKeywords]) -> Iterator[Result]:
         """Yield the results of ``predict`` one by one, with at most ``batch`` images in memory."""
-        chosen = given("predict", options, PredictKeywords.__annotations__)
-        predictor = _Predictor(self, PredictOptions(**chosen))
+        chosen = PredictOptions(**given("predict", options, PredictKeywords.__annotations__))
+        predictor = Predictor(
+            self.model,
+            names=self.names,
+            device=self.device,
+            nms=self.nms_options(chosen, multi_label=False, agnostic=chosen.agnostic),
+            imgsz=self.input_size(chosen.imgsz),
+            rect=chosen.rect,
+            batch=chosen.batch,
+            classes=self.labels(chosen.classes),
+        )
         return predictor.run(source if isinstance(source, Source) else open_source(source, bgr=bgr))
 
     def val(
@@ -287,72 +292,3 @@ class YOLO:
                 f"imgsz: found {found}, expected a multiple of the stride {stride} up to {MAX_IMGSZ}, such as {such}"
             )
         return size
-
-
-class _Predictor:
-    """Detects in the images of a source, batch by batch, with fixed options."""
-
-    def __init__(self, yolo: YOLO, options: PredictOptions) -> None:
-        self.yolo, self.rect, self.batch = yolo, options.rect, options.batch
-        self.nms = yolo.nms_options(options, multi_label=False, agnostic=options.agnostic)
-        self.imgsz = yolo.input_size(options.imgsz)
-        self.classes = yolo.labels(options.classes)
-
-    def run(self, frames: Source) -> Iterator[Result]:
-        """Yield the results in the order of the frames."""
-        waiting: list[Frame] = []
-        for frame in frames:
-            waiting.append(frame)
-            if len(waiting) == self.batch:
-                yield from self._detect_batch(waiting)
-                waiting = []
-        if waiting:
-            yield from self._detect_batch(waiting)
-
-    def _detect_batch(self, frames: Sequence[Frame]) -> list[Result]:
-        """Detect in frames; only those of one shape share a forward pass: padding would change the results."""
-        results: dict[int, Result] = {}
-        groups: dict[tuple[int, ...], list[int]] = {}
-        inputs: list[tuple[np.ndarray, Geometry, float]] = []
-        for place, frame in enumerate(frames):
-            start = time.perf_counter()
-            fitted, geometry = self.yolo.model.preprocess(frame.image, self.imgsz, rect=self.rect)
-            inputs.append((fitted, geometry, (time.perf_counter() - start) * 1e3))
-            groups.setdefault(fitted.shape, []).append(place)
-        for shape, places in groups.items():
-            detections, spent = self._detect(np.stack([inputs[place][0] for place in places]))
-            for place, found in zip(places, detections, strict=True):
-                _, geometry, preprocess_ms = inputs[place]
-                boxes = geometry.to_image(found.boxes, clip=True).cpu().numpy()
-                results[place] = Result(
-                    boxes,
-                    found.scores.cpu().numpy(),
-                    found.labels.cpu().numpy(),
-                    self.yolo.names,
-                    frames[place],
-                    {"preprocess": preprocess_ms} | {part: value / len(places) for part, value in spent.items()},
-                    (shape[0], shape[1]),
-                )
-        return [results[place] for place in range(len(frames))]
-
-    @torch.inference_mode()
-    def _detect(self, images: np.ndarray) -> tuple[list[Detections], dict[str, float]]:
-        """Detections in network pixels of images (B, H, W, 3) uint8, and the milliseconds by part."""
-        device, model = self.yolo.device, self.yolo.model
-        start = time.perf_counter()
-        tensor = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
-        weight = next(model.parameters())
-        boxes, scores = model.decode(model(tensor.to(weight.dtype).contiguous() / 255))
-        synchronize(device)
-        middle = time.perf_counter()
-        detections = model.nms(boxes, keep_classes(scores, self.classes), self.nms)
-        synchronize(device)
-        return detections, {"inference": (middle - start) * 1e3, "nms": (time.perf_counter() - middle) * 1e3}
-
-
-def keep_classes(scores: Tensor, classes: Sequence[int] | None) -> Tensor:
-    """Scores (B, A, C), zero for boxes whose best class is not in ``classes``, so that they do not take part in NMS."""
-    if classes is None:
-        return scores
-    kept = torch.isin(scores.argmax(dim=-1), torch.tensor(classes, device=scores.device))
-    return scores * kept[..., None]

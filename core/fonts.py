@@ -8,7 +8,7 @@ import re
 import sys
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
@@ -138,13 +138,8 @@ def _save(figure: Figure, file: str | os.PathLike[str] | IO[Any], options: dict[
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", "Glyph")
         figure.savefig(file, **options)
-    return set(_missing(str(warning.message) for warning in caught))
-
-
-def _missing(messages: Iterable[str]) -> Iterator[str]:
-    for message in messages:
-        if match := MISSING.search(message):
-            yield chr(int(match[1]))
+    matches = [MISSING.search(str(warning.message)) for warning in caught]
+    return {chr(int(match[1])) for match in matches if match}
 
 
 def _say(text: str) -> None:

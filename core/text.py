@@ -20,7 +20,7 @@ def printable(text: object) -> str:
 
 def is_printable(text: str) -> bool:
     """Whether nothing in a text is a control character, as `printable` understands it."""
-    return "?" not in map(_harmless, text.replace("?", ""))
+    return all(character == "?" or _harmless(character) != "?" for character in text)
 
 
 def _harmless(character: str) -> str:

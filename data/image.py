@@ -1,4 +1,4 @@
-"""Image files: which files are images, and their pixels as uint8 RGB (H, W, 3)."""
+"""The pixels of image files as uint8 RGB (H, W, 3), and why a file has none that can be used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,34 +14,18 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from core.text import printable
+from data.image_files import FORMATS, TIFFS, unread_format
 from data.limits import MAX_IMAGE_BYTES, MAX_PIXELS, MAX_PIXELS_PER_BYTE, MAX_PIXELS_UNCHECKED
 from data.pixels import DAMAGE, RangeError, array_rgb, orientation, picture_rgb, to_bytes, upright
 
 PNG = b"\x89PNG\r\n\x1a\n"
-TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 JPEG_END = b"\xff\xd9"
 OPENCV_FORMATS = ("BMP", "DIB", "JPEG", "PNG", "WEBP")
-# Tried by content, whatever the file name. Pillow knows forty more, some of which start another program (EPS) or have
-# not been tested with malicious files.
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-# Files with one of these suffixes are images; of others the content decides.
-IMAGE_SUFFIXES = frozenset((
-    ".avif", ".bmp", ".dib", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo",
-    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
-))  # fmt: skip
-# Cameras' raw files, in which Pillow would find the small preview.
-RAW_SUFFIXES = frozenset((
-    ".arw", ".cr2", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw",
-))  # fmt: skip
-# Usual company of images, not worth a word.
-COMPANIONS = frozenset(("classes.txt", "_darknet.labels", "notes.json", "desktop.ini", "thumbs.db"))
-HEIC = (b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")  # kinds of ISO media files
 BGR555 = "BGR;15"  # OpenCV makes 248 of white
-NOT_READ = "which is not read; convert it to JPEG or PNG"
 # Of the rows of a JPEG that ends early, in training and evaluation: objects may lie in the missing part.
 MAX_MISSING = 0.1
 ENDS_EARLY = "ends early; what is there is used"
+# The letter at the end of Pillow's raw modes of 16 bits is the order of the bytes: little, big, or native.
 OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
@@ -63,82 +46,6 @@ class Verified(NamedTuple):
     fault: str | None = None  # of an image that is used although a part of it is missing
 
 
-def is_image(path: str | os.PathLike[str]) -> bool:
-    """Whether an existing file is taken for an image: by its suffix, by its content where the suffix says nothing."""
-    suffix = Path(path).suffix.lower()
-    if suffix in IMAGE_SUFFIXES or suffix in RAW_SUFFIXES:
-        return suffix in IMAGE_SUFFIXES
-    try:
-        with Image.open(path, formats=FORMATS):  # reads the header only
-            return True
-    except Image.DecompressionBombError:
-        return True  # refused with its reason where it is read
-    except DAMAGE:
-        return False
-
-
-def starts_like_an_image(data: bytes) -> bool:
-    """Whether the first bytes of a file are those of an image in one of FORMATS."""
-    Image.init()
-    tests = [Image.OPEN[name][1] for name in FORMATS if name != "DIB"]  # DIB has no signature
-    return any(test is not None and test(data[:16]) is True for test in tests)
-
-
-def is_animation(file: str | os.PathLike[str] | bytes) -> bool:
-    """Whether a file, by its path or bytes, is a GIF with more than one picture, which is a video to detection."""
-    stream = io.BytesIO(file) if isinstance(file, bytes) else file
-    with contextlib.suppress(*DAMAGE), Image.open(stream, formats=["GIF"]) as picture:
-        return bool(getattr(picture, "is_animated", False))
-    return False
-
-
-def split_images(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """The images among paths, and the other files that are worth a word, both in the order given.
-
-    Folders, hidden files, and the usual company of images (a.txt or a.xml beside a.jpg, classes.txt) are in neither.
-    A symbolic link to a file that does not exist is an image if its name is that of one.
-    """
-    files = [path for path in paths if not path.name.startswith(".") and (path.is_file() or _is_broken_link(path))]
-    images = [path for path in files if is_image(path)]
-    taken = set(images)
-    stems = {path.with_suffix("") for path in images}
-    others = [
-        path
-        for path in files
-        if path not in taken and path.with_suffix("") not in stems and path.name.lower() not in COMPANIONS
-    ]
-    return images, others
-
-
-def _is_broken_link(path: Path) -> bool:
-    return path.is_symlink() and not path.exists()
-
-
-def list_images(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
-    """`split_images` of all files below a folder, each sorted by path."""
-    return split_images(sorted(_files_below(folder)))
-
-
-def _files_below(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Files in a folder and its subfolders, but hidden ones; symbolic links are followed, into each folder once."""
-    seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in names)
-
-
-def passed_over(others: Sequence[Path]) -> str:
-    """What to say about files that are no images: how many, and the first."""
-    if len(others) == 1:
-        return printable(f"1 file is not an image and was passed over: {others[0].name}")
-    return printable(f"{len(others)} files are not images and were passed over, such as {others[0].name}")
-
-
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """An image file as uint8 RGB (H, W, 3), by the rule of data/pixels.py; ImageError for what cannot be used."""
     return decode_image(read_bytes(path))
@@ -152,14 +59,14 @@ def decode_image(data: bytes) -> np.ndarray:
 def decode_what_is_there(data: bytes) -> tuple[np.ndarray, str | None]:
     """`decode_image`, and the fault of a picture of which a part is missing."""
     header = _open(data)
+    deep = _is_deep(header)
     # OpenCV is faster, and correct for these. In other formats and damaged PNGs it trusts the lengths in the file.
     plain = header.mode in ("L", "RGB") and header.format in OPENCV_FORMATS and "transparency" not in header.info
-    if plain and not _is_deep(header) and BGR555 not in _raw_modes(header) and _chunks_hold(data):
+    if plain and not deep and BGR555 not in _raw_modes(header) and _chunks_hold(data):
         turned = orientation(header)
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if decoded is not None and decoded.shape[1::-1] == header.size:
             return upright(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), turned), None
-    deep = _is_deep(header)
     picture, truncated = _load(data, header)
     image = _pixels(picture)
     image = _brightened(image, data) if deep and image.max() <= 15 else image
@@ -185,7 +92,10 @@ def convert_image(image: Image.Image | np.ndarray) -> np.ndarray:
 
 
 def verify_image(path: str | os.PathLike[str]) -> Verified:
-    """Decode an image file completely; ImageError if it cannot be used, as a JPEG with over a tenth of it missing."""
+    """Decode an image file completely.
+
+    ImageError if it cannot be used; for training and evaluation, neither can a JPEG of which over a tenth is missing.
+    """
     data = read_bytes(path)
     picture, truncated = _load(data, _open(data))
     missing = _missing_rows(picture) if truncated else 0.0
@@ -232,22 +142,6 @@ def _open(data: bytes) -> Image.Image:
     if width * height > max(MAX_PIXELS_UNCHECKED, MAX_PIXELS_PER_BYTE * len(data)):
         raise ImageError("damaged", f"claims {width} x {height} pixels in {len(data)} bytes")
     return header
-
-
-def unread_format(data: bytes) -> str | None:
-    """What is said about a file, by its first bytes, that users take for an image and that is not read."""
-    text = data[:1024].lstrip().lower()
-    if data[4:8] == b"ftyp" and data[8:12] in HEIC and b"avif" not in data[:64]:
-        return f"is a HEIC image, {NOT_READ}"
-    if data.startswith(TIFFS):
-        return "is a TIFF of a kind that is not read; expected grey, RGB or RGBA of 8 or 16 bits, or grey floats"
-    if text.startswith(b"<") and b"<svg" in text:
-        return f"is an SVG drawing, {NOT_READ}"
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "is a web page, not an image"
-    if text.startswith(b"version https://git-lfs"):
-        return "is a pointer of Git LFS, not the image itself; run git lfs pull"
-    return None
 
 
 def _is_cut_tiff(data: bytes) -> bool:
@@ -316,7 +210,8 @@ def _is_deep(header: Image.Image) -> bool:
     return header.mode == "RGB" and any(";16" in raw for raw in _raw_modes(header))
 
 
-def _raw_modes(header: Image.Image) -> list[str]:  # how pixels that are not decoded yet are stored
+def _raw_modes(header: Image.Image) -> list[str]:
+    """How the pixels of a picture, not decoded yet, are stored."""
     return [_raw_mode(tile) for tile in getattr(header, "tile", ())]
 
 

@@ -12,10 +12,10 @@ MAX_PIXELS_UNCHECKED = 10_000_000  # below this the pixels per byte are not chec
 
 MAX_NAMES_BYTES = 1 << 20  # *.names
 MAX_YAML_BYTES = 1 << 20  # YOLO data YAML and classes.txt
-MAX_LABEL_BYTES = 64 << 20  # one YOLO label file, or a list of images
-MAX_XML_BYTES = 1 << 30  # an XML file of CVAT
+MAX_LABEL_BYTES = 64 << 20  # the labels of one image, YOLO or Pascal VOC
+MAX_XML_BYTES = 1 << 30  # an XML file of CVAT, which holds a whole data set
 
-MAX_LIST_BYTES = 64 << 20  # list file given as --source
+MAX_LIST_BYTES = 64 << 20  # list of images: of a data set, or given as --source
 MAX_CAMERA_DIGITS = 4
 MAX_PATH_BYTES, MAX_PATH_PART_BYTES = 4095, 255
 MAX_STEM_BYTES = 200  # of names derived from a source; file systems allow 255, and a number and a suffix are added

@@ -1,4 +1,4 @@
-"""What a source of detection consists of: files, cameras, addresses and arrays, found but not read yet."""
+"""What a source of detection consists of: files, cameras, addresses and arrays; files are found, but not read yet."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from PIL import Image
 from core.files import expand_user
 from core.text import printable
 from core.text_files import read_text_file
-from data.image import (
+from data.image import ImageError, convert_image, decode_image
+from data.image_files import (
     IMAGE_SUFFIXES,
     NOT_READ,
     RAW_SUFFIXES,
-    ImageError,
-    convert_image,
-    decode_image,
     is_animation,
     is_image,
     passed_over,
@@ -61,6 +59,7 @@ class Item:
 
 
 def element_item(element: object, position: int, *, bgr: bool) -> Item:
+    """An element of a list given in Python: a path, the address of an image, or what `array_item` takes."""
     if not isinstance(element, str | os.PathLike):
         return array_item(element, position, bgr=bgr)
     path = _expanded(element)
@@ -192,7 +191,7 @@ def _why_no_image(path: Path) -> str:
 
 def _known(paths: Sequence[Path], where: str) -> list[Item]:
     """The images and videos among paths; the number of other files is reported on stderr."""
-    videos = {path for path in paths if _is_video(path) and path.is_file()}
+    videos = {path for path in paths if path.is_file() and _is_video(path)}
     images, others = split_images([path for path in paths if path not in videos])
     accepted = videos | set(images)
     items = [Item("video" if path in videos else "image", str(path)) for path in paths if path in accepted]
@@ -272,14 +271,15 @@ def _is_comment(line: str, folder: Path) -> bool:
 def unique_name(item: Item, taken: set[str]) -> str:
     """A unique stem for the output files of an item: files of different folders may have the same name."""
     if item.kind == "array":
-        stem = item.path.replace(" ", "_")
+        text = item.path.replace(" ", "_")
     elif item.kind == "camera":
-        stem = f"camera_{item.path}"
+        text = f"camera_{item.path}"
+    elif item.kind == "stream":
+        text = item.path.split("://")[-1]
     else:
-        text = item.path.split("://")[-1] if item.kind == "stream" else Path(item.path).stem
-        text = address_stem(item.path) if item.kind == "download" else text
-        safe = re.sub(r"[^\w.\- ()+,=@]", "_", text).strip(". ")
-        stem = safe.encode()[:MAX_STEM_BYTES].decode(errors="ignore") or "image"
+        text = address_stem(item.path) if item.kind == "download" else Path(item.path).stem
+    safe = re.sub(r"[^\w.\- ()+,=@]", "_", text).strip(". ")
+    stem = safe.encode()[:MAX_STEM_BYTES].decode(errors="ignore") or "image"
     name, number = stem, 1
     while name in taken:
         number += 1

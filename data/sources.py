@@ -14,7 +14,7 @@ import numpy as np
 
 from core.arguments import switch, whole
 from core.text import printable
-from data.image import decode_what_is_there, read_bytes
+from data.image import ImageError, decode_what_is_there, read_bytes
 from data.source_items import ImageLike, Item, array_item, element_item, find_items, unique_name
 from data.video import UnreadableError, open_camera, open_file, open_stream, read_pictures
 from data.web import fetch_image
@@ -83,9 +83,8 @@ class Source:
             try:
                 data = read_bytes(item.path) if item.kind == "image" else _downloaded(item)
                 image, fault = decode_what_is_there(data)
-            except (ValueError, OSError) as error:
-                reason = str(error).removeprefix(f"{item.path}: ")
-                raise UnreadableError(reason or type(error).__name__) from error
+            except ImageError as error:
+                raise UnreadableError(error.what) from error
             if fault:
                 print(printable(f"{item.path}: {fault}"), file=sys.stderr)
             yield Frame(image, name, item.path, number)

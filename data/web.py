@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
-from data.image import is_animation, starts_like_an_image
+from data.image_files import is_animation, starts_like_an_image
 from data.limits import MAX_DOWNLOAD_BYTES, MAX_DOWNLOAD_SECONDS
 from data.video import UnreadableError
 
@@ -32,10 +32,8 @@ def fetch_image(address: str) -> bytes | None:
         with urlopen(_request(address), timeout=TIMEOUT) as response:
             return _image_of(response)
     except HTTPError as error:
-        if error.code in (405, 501) or (
-            error.code == 401 and not _is_basic(error)
-        ):  # FFmpeg may do what urllib does not
-            return None
+        if error.code in (405, 501) or (error.code == 401 and not _is_basic(error)):
+            return None  # FFmpeg may do what urllib does not
         advice = "; expected http://USER:PASSWORD@HOST/... of a user it knows" if error.code == 401 else ""
         raise UnreadableError(f"the server answers {error.code} {_line(error.reason)}{advice}") from error
     except (HTTPException, OSError, ValueError) as error:
@@ -82,19 +80,16 @@ def _image_of(response: HTTPResponse) -> bytes | None:
     if kind.startswith(("video/", "audio/", "multipart/")):
         return None
     deadline = time.monotonic() + MAX_DOWNLOAD_SECONDS
-    data = response.read1(BLOCK)
-    if not kind.startswith("image/") and not starts_like_an_image(data):
+    data = bytearray(response.read1(BLOCK))
+    if not kind.startswith("image/") and not starts_like_an_image(bytes(data)):
         if kind.startswith(PAGES) and not data.startswith(PLAYLIST):
             raise UnreadableError(f"is a page ({kind}); expected the address of the image, video or stream itself")
         return None
-    blocks = [data]
-    size = len(data)
     while block := response.read1(BLOCK):
-        blocks.append(block)
-        size += len(block)
-        if size > MAX_DOWNLOAD_BYTES:
+        data += block
+        if len(data) > MAX_DOWNLOAD_BYTES:
             raise UnreadableError(f"is larger than {MAX_DOWNLOAD_BYTES} bytes")
         if time.monotonic() > deadline:
             raise UnreadableError(f"is not downloaded within {MAX_DOWNLOAD_SECONDS} s")
-    data = b"".join(blocks)
-    return None if is_animation(data) else data
+    image = bytes(data)
+    return None if is_animation(image) else image

@@ -19,7 +19,7 @@ from core.progress import progress_bar
 from core.text_files import decode_text, read_text_file
 from data.converted import MANY_IMAGES, Converted, Record
 from data.file_names import FileFinder
-from data.image import IMAGE_SUFFIXES
+from data.image_files import IMAGE_SUFFIXES
 from data.issues import Issue
 from data.limits import MAX_LABEL_BYTES, MAX_LIST_BYTES, MAX_XML_BYTES
 

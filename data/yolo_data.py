@@ -17,7 +17,8 @@ from core.text_files import read_text_file
 from core.yaml_text import ABSENT, parse_text_yaml
 from data.converted import MANY_IMAGES, Converted
 from data.file_names import FileFinder
-from data.image import ImageError, Verified, list_images, passed_over, verify_image
+from data.image import ImageError, Verified, verify_image
+from data.image_files import list_images, passed_over
 from data.issues import Issue
 from data.limits import MAX_LABEL_BYTES, MAX_LIST_BYTES, MAX_YAML_BYTES
 from data.names import read_names

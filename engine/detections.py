@@ -55,8 +55,7 @@ class Result:
 
     def plot(self) -> np.ndarray:
         """A copy of the image, RGB, with boxes, class names and scores drawn in; small images are enlarged."""
-        names = [printable(name) for name in self.names]
-        return draw_detections(self.image, self.boxes, self.labels, self.scores, names)
+        return draw_detections(self.image, self.boxes, self.labels, self.scores, self.names)
 
     def records(self) -> list[Record]:
         """One dict per detection: image, (frame,) label, name, score and bbox: left, top, width, height in pixels."""

@@ -29,7 +29,7 @@ from engine.failures import failure_reason
 from engine.loggers import EpochEnd, Row, RunEnd, RunStart, make_loggers
 from engine.loggers.console import end_summary, start_summary
 from engine.machine import PeakMemory, fingerprint
-from engine.pictures import plots
+from engine.pictures import evaluation_plots, plots
 from engine.profile import profile_steps
 from engine.resume import Resumed
 from engine.run_record import (
@@ -285,7 +285,7 @@ class TrainingRun:
             save_checkpoint(best, self._inference_content(result))
         numbers = result.stats.numbers
         plots.plot_results(folder / "results.png", state.rows)
-        plots.plot_evaluation(folder, result)
+        evaluation_plots.plot_evaluation(folder, result)
         write_predictions(folder / "predictions.json", result.predictions, result.truth)
         times, memory = dict(trainer.clock.total), max(row["peak_memory_mib"] for row in state.rows)
         latency = latency_ms(trainer.eval_model, next(iter(self.val_loader)), amp_dtype=self.setup.device.amp_dtype)

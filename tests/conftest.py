@@ -27,10 +27,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training without pictures, which take most of the time of a short run."""
-    from engine.pictures import plots
+    from engine.pictures import evaluation_plots, plots
 
-    for name in ("plot_dataset", "plot_train_batch", "plot_results", "plot_evaluation"):
+    for name in ("plot_dataset", "plot_train_batch", "plot_results"):
         monkeypatch.setattr(plots, name, lambda *_: None)
+    monkeypatch.setattr(evaluation_plots, "plot_evaluation", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ from torchvision.ops import box_iou
 
 from data.image import read_image
 from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.predictor import keep_classes
 from models.decode import nms
 from tests.support.checkpoints import SIDE, write_checkpoint
-from yolo import YOLO, Result, keep_classes
+from yolo import YOLO, Result
 
 CONF = 0.6
 

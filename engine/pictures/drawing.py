@@ -52,7 +52,7 @@ class LabelMaker:
 
     def __init__(self, size: int, width: int) -> None:
         self.size = size
-        self.font = ImageFont.truetype(DEJAVU, size)
+        self.font = _font(DEJAVU, size)
         self.margin = max(1, size // 5)
         self.width = max(width - 2 * self.margin, 1)
         self.ascent, descent = self.font.getmetrics()
@@ -90,7 +90,7 @@ def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def _with_code_points(text: str) -> str:
-    for character in "" if text.isascii() else undrawable(text):
+    for character in undrawable(text):
         text = text.replace(character, f"[{ord(character):X}]")
     return text
 

@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from core import fonts
 from core.fonts import DEJAVU, drawable_names, save_figure, split_by_font, undrawable
 from engine.pictures.drawing import LabelMaker, draw_detections
-from engine.pictures.plots import plot_confusion, plot_labels
+from engine.pictures.evaluation_plots import plot_confusion
+from engine.pictures.plots import plot_labels
 
 RED, WHITE = "红细胞", "白细胞"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.image import ImageError, convert_image, decode_image, list_images, passed_over, read_image, verify_image
+from data.image import ImageError, convert_image, decode_image, read_image, verify_image
 
 PIXELS = np.zeros((40, 60, 3), np.uint8)
 PIXELS[:20, :30], PIXELS[:20, 30:], PIXELS[20:, :30] = (200, 30, 40), (20, 180, 60), (30, 60, 220)
@@ -154,24 +154,6 @@ def test_formats_that_need_other_programs_are_refused():
     with pytest.raises(ImageError) as problem:
         decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     assert problem.value.kind == "not-an-image"
-
-
-def test_what_is_an_image_is_decided_by_suffix_and_else_by_content(tmp_path):
-    """One decision for all doors; what is no image is counted, except for the usual company of images."""
-    picture = Image.fromarray(PIXELS)
-    kinds = {"a.jpg": "JPEG", "b.JFIF": "JPEG", "c.jp2": "JPEG2000", "d.gif": "GIF", "e.jpe": "JPEG", "f.pnm": "PPM"}
-    kinds |= {"g": "PNG", "h.jpg_large": "JPEG", "i.dat": "TIFF", "deep/j.webp": "WEBP"}
-    (tmp_path / "deep").mkdir()
-    for name, kind in kinds.items():
-        (tmp_path / name).write_bytes(saved(picture, kind))
-    (tmp_path / "broken.png").write_bytes(b"")  # reported where it is read
-    (tmp_path / "raw.dng").write_bytes(saved(picture, "TIFF"))  # a preview, in such a file
-    for name in ("a.txt", "classes.txt", ".DS_Store", "._a.jpg", "Thumbs.db", "deep/j.xml", "clip.mp4", "notes.md"):
-        (tmp_path / name).write_bytes(b"BM P6 text")
-    images, others = list_images(tmp_path)
-    assert {path.relative_to(tmp_path).as_posix() for path in images} == {*kinds, "broken.png"}
-    assert [path.name for path in others] == ["clip.mp4", "notes.md", "raw.dng"]
-    assert "3 files" in passed_over(others) and "clip.mp4" in passed_over(others)
 
 
 def without_checksum(png: bytes) -> bytes:

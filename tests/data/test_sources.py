@@ -93,6 +93,12 @@ def test_what_is_no_image_or_video_is_counted(folder: Path, capsys: pytest.Captu
     assert capsys.readouterr().err == ""
 
 
+def test_a_pipe_in_a_folder_is_not_opened(folder: Path) -> None:
+    """To find out whether a GIF moves, it would be, and wait for a writer."""
+    os.mkfifo(folder / "pipe.gif")
+    assert names(open_source(folder)) == ["a.jpg", "b.png", "c.PNG"]
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(folder: Path) -> None:
     (folder / "a[1].png").write_bytes((folder / "b.png").read_bytes())
     assert names(open_source(f"{folder}/a[1].png")) == ["a[1].png"]

@@ -24,7 +24,8 @@ from data.annotations import Annotations
 from data.augment import Augmentation
 from data.coco import read_coco
 from data.conversion import convert_splits
-from data.image import decode_image, list_images, verify_image
+from data.image import decode_image, verify_image
+from data.image_files import list_images
 from data.issues import KINDS as ISSUE_KINDS
 from data.limits import MAX_PIXELS
 from data.loader import collate

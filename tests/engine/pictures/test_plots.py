@@ -15,14 +15,8 @@ from engine.evaluation.coco import coco_stats
 from engine.evaluation.evaluate import DrawnBatch
 from engine.evaluation.ground_truth import GroundTruth
 from engine.pictures.drawing import class_color, draw_detections, font_size, line_width, mosaic, text_color
-from engine.pictures.plots import (
-    plot_confusion,
-    plot_dataset,
-    plot_evaluation,
-    plot_labels,
-    plot_results,
-    plot_train_batch,
-)
+from engine.pictures.evaluation_plots import plot_confusion, plot_evaluation
+from engine.pictures.plots import plot_dataset, plot_labels, plot_results, plot_train_batch
 from tests.support.coco import ground_truth
 
 
