@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
 
     from configs.schema import load
+    from engine.failures import FAILURES
+    from engine.final_results import finish
     from engine.resume import naming_data_flag, resume
     from engine.run import TrainingRun
     from engine.trainer import Stopped
@@ -58,12 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                         with clock.span("validation"):
                             result = run.validate()
                     run.end_epoch(losses, result)
-            run.finish(next_command(run.setup.splits["val"].path(0), run.folder))
+            finish(run, next_command(run.setup.splits["val"].path(0), run.folder))
     except Stopped:
         run.save_last()
         print(run.stop_message(), flush=True)
         return 128 + trainer.stop_signal
-    except Exception as error:
+    except FAILURES as error:
         message = run.failure_message(error)
         if message is None:
             raise

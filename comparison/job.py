@@ -1,4 +1,4 @@
-"""One run of a comparison as a process of train.py: its folder, its commands, and how it ended."""
+"""One run of a comparison as a process of train.py: its folder and commands, its signs of life, and how it ended."""
 
 import contextlib
 import json
@@ -26,8 +26,9 @@ MAX_REASON = 500  # characters
 GRACE_SECONDS = 600.0  # for a stopped run to finish its step and save, before SIGKILL
 DISK_FULL = "No space left on device"
 MIN_FREE = 1 << 20  # bytes, below which a disk is full
-QUIET_SECONDS, STALLED_SECONDS = 300.0, 1800.0  # without a sign of life: said; ended. Or, if these are longer:
-QUIET_EPOCHS, STALLED_EPOCHS = 3, 10  # as long as this many epochs
+# A run without a sign of life is reported after the first of these times and ended after the second.
+QUIET_SECONDS, STALLED_SECONDS = 300.0, 1800.0
+QUIET_EPOCHS, STALLED_EPOCHS = 3, 10  # as long as this many epochs, if that is longer
 STALL_GRACE_SECONDS = 20.0  # for a run without progress to save, before SIGKILL
 
 
@@ -157,7 +158,7 @@ class Heartbeat:
         return state
 
     def check(self) -> tuple[str, bool]:
-        """A line if the job has shown no sign of life for long, else "", and whether it is to be ended."""
+        """A line if the job has shown no sign of life for a long time, else "", and whether it is to be ended."""
         state, now = self._state(), time.monotonic()
         if state != self.seen:
             self.seen, self.since, self.warned = state, now, False

@@ -20,7 +20,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -187,21 +187,12 @@ def build_networks(arguments: Namespace, given: dict[str, Any]) -> Iterator[Netw
 
 def preload(config: Config, device: torch.device) -> tuple[list[Batch], dict[str, int], list[str]]:
     """A few batches of the training data on the device, the batches per epoch by split, and the class names."""
-    from data import build_train_loader, load_dataset
+    from data import build_train_loader
+    from engine.setup import load_splits
 
     train = config.train
     assert train.imgsz is not None  # a loaded configuration has one
-    splits = {
-        split: load_dataset(
-            config.data,
-            split,
-            strict=train.strict_data,
-            allow_skipped=train.allow_skipped,
-            verify=split == "train",
-            progress=False,
-        )
-        for split in ("train", "val")
-    }
+    splits = load_splits(config, verify=("train",), progress=False)
     loader = build_train_loader(
         splits["train"],
         batch=train.batch,
@@ -214,11 +205,10 @@ def preload(config: Config, device: torch.device) -> tuple[list[Batch], dict[str
         progress=False,
     )
     counts = {split: -(-len(each) // train.batch) for split, each in splits.items()}
-    batches = []
-    for batch in loader:
-        batches.append(replace(batch, images=batch.images.to(device), targets=batch.targets.to(device)))
-        if len(batches) == PRELOADED_BATCHES:
-            break
+    batches = [
+        replace(batch, images=batch.images.to(device), targets=batch.targets.to(device))
+        for batch in islice(loader, PRELOADED_BATCHES)
+    ]
     return batches, counts, list(splits["train"].classes)
 
 

@@ -116,7 +116,7 @@ class Flag:
     metavar: str | None = None  # None: the last part of the key
 
 
-def _freeze(text: str) -> list[str]:
+def _names(text: str) -> list[str]:
     return [part for part in text.replace(",", " ").split() if part]
 
 
@@ -153,7 +153,7 @@ TRAIN = (
     Flag(
         ("--patience",), "train.patience", "stop after N epochs without a better mAP50-95; 0: never", int, metavar="N"
     ),
-    Flag(("--freeze",), "train.freeze", "parts to freeze, as in backbone,neck.N3", _freeze),
+    Flag(("--freeze",), "train.freeze", "parts to freeze, as in backbone,neck.N3", _names),
     Flag(
         ("--multi-scale",),
         "train.multi_scale",
@@ -210,7 +210,7 @@ TRAIN = (
     Flag(("--project",), "run.project", "parent folder of the run folders"),
     Flag(("--name",), "run.name", "name of the run folder"),
     Flag(("--exist-ok",), "run.exist_ok", "write into an existing run folder", None, const=True),
-    Flag(("--loggers",), "run.loggers", "any of tensorboard,wandb,mlflow, besides console and results.csv", _freeze),
+    Flag(("--loggers",), "run.loggers", "any of tensorboard,wandb,mlflow, besides console and results.csv", _names),
 )
 
 

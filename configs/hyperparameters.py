@@ -39,17 +39,9 @@ IGNORED_HYPERPARAMETERS = {
     *("warmup_momentum", "warmup_bias_lr", "anchors", "paste_in", "loss_ota"),
     *("copy_paste", "copy_paste_mode", "label_smoothing", "pose", "kobj", "bgr", "auto_augment", "erasing", "cutmix"),
 }
-OBJECTNESS = {
-    "obj",
-    "obj_pw",
-    "cls_pw",
-    "iou_t",
-    "anchor_t",
-    "fl_gamma",
-}  # of YOLOv5's loss only
-GAINS = ("box", "cls")
-SGD = ("lr0", "momentum", "weight_decay")
-EPOCHS = ("warmup_epochs",)  # in fractions of an epoch too; here a number below 1 is a fraction of the run
+YOLOV5_LOSS = {"obj", "obj_pw", "cls_pw", "iou_t", "anchor_t", "fl_gamma"}  # keys of no other loss
+GAINS = {"box", "cls"}
+SGD = {"lr0", "momentum", "weight_decay"}
 
 
 def read_hyperparameters(path: str, optimizer: str | None = None) -> Tree:
@@ -72,24 +64,18 @@ def read_hyperparameters(path: str, optimizer: str | None = None) -> Tree:
 
 def not_taken(tree: Mapping[str, object], optimizer: str | None) -> dict[str, list[str]]:
     """The keys of a file that are left out, by the reason."""
-    reasons: dict[str, list[str]] = {}
-
-    def leave_out(keys: list[str], reason: str) -> None:
-        if keys:
-            reasons[reason] = keys
-
-    of_yolov5 = not OBJECTNESS.isdisjoint(tree)
-    leave_out([key for key in tree if key in IGNORED_HYPERPARAMETERS | OBJECTNESS], "no counterpart here")
-    if of_yolov5 and "dfl" not in tree:
-        gains = [key for key in tree if key in GAINS]
-        leave_out(gains, "gains of YOLOv5's loss, which is another; set model.loss.box and .cls to change ours")
-    if of_yolov5 and str(tree.get("train.optimizer", optimizer)).lower() != "sgd":
-        leave_out([key for key in tree if key in SGD], "for SGD; taken with --optimizer sgd")
-    return reasons
+    reasons = {"no counterpart here": IGNORED_HYPERPARAMETERS | YOLOV5_LOSS}
+    if not YOLOV5_LOSS.isdisjoint(tree):
+        if "dfl" not in tree:
+            reasons["gains of YOLOv5's loss, which is another; set model.loss.box and .cls to change ours"] = GAINS
+        if str(tree.get("train.optimizer", optimizer)).lower() != "sgd":
+            reasons["for SGD; taken with --optimizer sgd"] = SGD
+    found = {reason: [key for key in tree if key in keys] for reason, keys in reasons.items()}
+    return {reason: keys for reason, keys in found.items() if keys}
 
 
 def _whole(key: str, value: object) -> object:
-    """Epochs as a whole number, at least one unless they are zero."""
-    if key not in EPOCHS or isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**9:
+    """Epochs of warm-up as a whole number, at least one unless they are zero; below 1 is a fraction of the run here."""
+    if key != "warmup_epochs" or isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**9:
         return value
     return max(1.0, float(round(value)))

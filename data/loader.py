@@ -27,7 +27,6 @@ from data.workers import (
     PipedBatch,
     WorkerContext,
     end_workers,
-    ending_workers,
     hand_over,
     has_pin_thread,
     is_timeout,
@@ -174,8 +173,11 @@ def _checked(batches: DataLoader[Sample | Failure], on_wait: Callable[[], None])
             if batches.num_workers == 0:
                 raise
             if is_timeout(error) and time.monotonic() - since < WAIT_SECONDS and has_pin_thread(iterator):
-                with ending_workers():
+                try:
                     on_wait()
+                except BaseException:  # whatever ends the wait, Ctrl-C too: PyTorch would wait for busy workers
+                    end_workers()
+                    raise
                 continue
             end_workers()
             raise worker_error(error, waited=time.monotonic() - since) from error

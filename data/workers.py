@@ -13,8 +13,7 @@ import multiprocessing.queues
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +37,9 @@ class LoaderError(ValueError):
 
 def as_loader_error(error: Exception) -> Exception:
     """The error itself, or a LoaderError if it is about data workers, which PyTorch may raise at any point."""
-    text = " ".join(str(error).split())
     if not isinstance(error, RuntimeError):
         return error
+    text = " ".join(str(error).split())
     if "Too many open files" in text or "ancdata" in text:
         return LoaderError("data workers: too many open files; raise the limit with ulimit -n, or try --workers 0")
     if "DataLoader worker" not in text:
@@ -62,7 +61,8 @@ def worker_error(error: Exception, *, waited: float) -> Exception:
         )
     if not isinstance(error, OSError | EOFError):
         return as_loader_error(error)
-    text = str(error).strip().splitlines()[-1]  # of the traceback, if it comes from a worker
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    text = lines[-1]  # of the traceback, if it comes from a worker
     short = f" ({SHARED_MEMORY} is full: {MORE_SHARED_MEMORY})" if _free_shared_memory() < RESERVE else ""
     return LoaderError(f"data workers cannot be used: {text}{short}; try --workers 0")
 
@@ -120,8 +120,7 @@ def require_semaphores(workers: int) -> None:
     """Raise OSError if the system has too few semaphores for so many workers, before a DataLoader starts some."""
     if workers:
         context = WorkerContext()
-        for _ in [context.Semaphore() for _ in range(3 * workers + 8)]:  # held all at once
-            pass
+        _ = [context.Semaphore() for _ in range(3 * workers + 8)]  # in a list, to exist all at once
 
 
 @atexit.register  # before Python waits for the workers, forever, since they ignore its SIGTERM
@@ -132,16 +131,6 @@ def end_workers() -> None:
             with suppress(RuntimeError):  # by which PyTorch reports the death
                 child.kill()
                 child.join(5)
-
-
-@contextmanager
-def ending_workers() -> Iterator[None]:
-    """End the workers if the block raises: PyTorch would wait for those that are busy."""
-    try:
-        yield
-    except BaseException:
-        end_workers()
-        raise
 
 
 # --------------------------------------------------------------------------------------------------------- the batches

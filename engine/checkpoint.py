@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from configs.schema import Config
 from core.files import replacing
+from core.limits import MAX_CLASSES
 from core.types import DetectorModel, StateDict
 from engine.archive import read_archive
 from models import CensusRow, Darknet, Detector, build_model, census
@@ -26,17 +27,14 @@ from models.darknet.weights import start_from_weights
 FORMAT = 1
 MAX_CHECKPOINT_BYTES = 16 << 30
 WEIGHTS_FIELDS: dict[str, type] = {"config": dict, "names": list, "census": list, "model": dict}
-RUN_FIELDS: dict[str, type] = dict.fromkeys(
-    ("ema", "optimizer", "scaler", "state", "clock", "rng", "data_sha256"), dict
-)
 # Fields and types of each kind of checkpoint; `ema` may also be None.
 FIELDS: dict[str, dict[str, type]] = {
     "weights": WEIGHTS_FIELDS,
-    "training": WEIGHTS_FIELDS | dict.fromkeys(RUN_FIELDS, dict),
+    "training": WEIGHTS_FIELDS
+    | dict.fromkeys(("ema", "optimizer", "scaler", "state", "clock", "rng", "data_sha256"), dict),
 }
 STATE_FIELDS = ("epoch", "batch", "step", "best", "best_epoch", "rows", "loss_sums", "batches_crc32")
 CENSUS_KEYS = ("part", "stage", "activation", "parameters", "sites")  # those that do not depend on the machine
-MAX_CLASSES = 10_000
 # Raised by torch.load, its unpickler and its archive reader for damaged files.
 DAMAGE = (
     *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile, RuntimeError, ValueError, TypeError, AttributeError),
@@ -187,11 +185,8 @@ def build_from_checkpoint(path: Path) -> tuple[Detector | Darknet, Config, list[
     Raises ValueError if config, class names, activations and weights do not fit together.
     """
     content = load_checkpoint(path)
-    config, names, weights = (
-        _config(path, content["config"]),
-        _names(path, content["names"]),
-        inference_weights(content),
-    )
+    config, names = _config(path, content["config"]), _names(path, content["names"])
+    weights = inference_weights(content)
     with torch.device("meta"):  # allocates nothing: a config must not take more memory than the weights in the file
         _require_fitting(build_model(config.model, names=names, seed=0), weights, path)
     model: Detector | Darknet = build_model(config.model, names=names, seed=0)

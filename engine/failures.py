@@ -7,6 +7,9 @@ from data.workers import LoaderError, as_loader_error
 from engine.setup import TrainSetup
 from engine.trainer import State
 
+# Those that may have a reason; a RuntimeError only if PyTorch says by it that memory ran out or a data worker died.
+FAILURES = (OSError, MemoryError, RuntimeError, FloatingPointError, LoaderError)
+
 
 def failure_reason(error: Exception, setup: TrainSetup, state: State) -> str | None:
     """One line on an error of the machine, the data or the network; None for any other error."""

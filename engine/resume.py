@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.loading import CONFIGS
-from configs.schema import Config, Data, flatten, load
+from configs.schema import Config, Data, Run, flatten, load
 from core.files import check_run_name
 from core.types import StateDict
 from data.synthetic import read_stamp
@@ -20,7 +20,6 @@ from engine.setup import adapt_config
 NEWEST = "newest"
 MAY_CHANGE = ("train.device", "train.workers", "train.save_minutes")  # do not change the result
 RUN_FOLDER = ("run.project", "run.name", "run.exist_ok")  # a resumed run stays in its folder
-DEFAULT_PROJECT, DEFAULT_NAME = "runs/train", "exp"
 
 
 @dataclass(frozen=True)
@@ -85,13 +84,13 @@ def own_folder(path: Path, checkpoint: StateDict) -> Path | None:
     if checkpoint.get("run_id") is not None:
         same = record.get("id") == checkpoint["run_id"]
     else:
-        same = record.get("data") == checkpoint["data_sha256"] and _without_free(record.get("config")) == _without_free(
-            checkpoint["config"]
-        )
+        configs = _unchangeable(record.get("config")), _unchangeable(checkpoint["config"])
+        same = record.get("data") == checkpoint["data_sha256"] and configs[0] == configs[1]
     return folder if same else None
 
 
-def _without_free(config: object) -> Mapping[str, object]:
+def _unchangeable(config: object) -> Mapping[str, object]:
+    """The settings, by dotted key, that a resume does not change."""
     leaves = flatten(config) if isinstance(config, Mapping) else {}
     return {key: value for key, value in leaves.items() if key not in MAY_CHANGE}
 
@@ -117,17 +116,14 @@ def _refuse_changes(checkpoint: StateDict, cfg: str | None, overrides: Mapping[s
     changed = {
         key: value
         for key, value in requested.items()
+        if key not in may_change
+        and original.get(key) != value
         # The annotations of --data are compared once they are read.
-        if key not in may_change and original.get(key) != value and not ("data" in overrides and is_data(key))
+        and not ("data" in overrides and key.partition(".")[0] == "data")
     }
     if changed:
         listed = ", ".join(f"{key}={value} (the run has {original.get(key)})" for key, value in changed.items())
         raise ValueError(f"--resume continues a run with its own settings; they cannot be changed to {listed}")
-
-
-def is_data(key: str) -> bool:
-    """Whether a dotted key belongs to the data section."""
-    return key == "data" or key.startswith("data.")
 
 
 def _data(path: Path, config: Config, given: Any, *, own: bool) -> Data:
@@ -145,13 +141,13 @@ def _data(path: Path, config: Config, given: Any, *, own: bool) -> Data:
 
 def _new_place(config: Config, overrides: Mapping[str, Any]) -> dict[str, object]:
     """Project and name of the new folder of a run: the usual ones, since a checkpoint must not decide about paths."""
-    name = config.run.name
+    usual, name = Run(), config.run.name
     try:
         check_run_name(name)
     except ValueError:
-        name = DEFAULT_NAME
+        name = usual.name
     return {
-        "project": overrides.get("run.project", DEFAULT_PROJECT),
+        "project": overrides.get("run.project", usual.project),
         "name": overrides.get("run.name", name),
         "exist_ok": False,
     }

@@ -13,34 +13,23 @@ from uuid import uuid4
 import numpy as np
 
 from core.commands import command, near
-from core.device import out_of_memory
-from core.files import file_sha256, lock_run_folder, make_run_folder, write_text
+from core.files import lock_run_folder, make_run_folder, write_text
 from core.metrics import FITNESS
 from core.types import Batch, StateDict
 from data.issues import count_issues, list_issues, summarize_issues, write_issues
-from engine.checkpoint import initial_weights, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from engine.checkpoint import initial_weights, rng_state, save_checkpoint, set_rng_state
 from engine.contention import OtherProcesses
-from engine.diagnostics import IMAGES, Diagnostics, diagnose, latency_ms
 from engine.energy import EnergyMeter
-from engine.evaluation.coco import write_ground_truth, write_predictions
 from engine.evaluation.evaluate import EvalResult, evaluate
 from engine.evaluation.ground_truth import GroundTruth
 from engine.failures import failure_reason
-from engine.loggers import EpochEnd, Row, RunEnd, RunStart, make_loggers
-from engine.loggers.console import end_summary, start_summary
+from engine.loggers import EpochEnd, Row, RunStart, make_loggers
+from engine.loggers.console import start_summary
 from engine.machine import PeakMemory, fingerprint
-from engine.pictures import evaluation_plots, plots
+from engine.pictures import plots
 from engine.profile import profile_steps
 from engine.resume import Resumed
-from engine.run_record import (
-    convolutions_sha256,
-    finish_run,
-    read_record,
-    run_record,
-    start_entry,
-    update_run,
-    write_run,
-)
+from engine.run_record import convolutions_sha256, read_record, run_record, start_entry, update_run, write_run
 from engine.setup import TrainSetup, build_trainer
 from engine.trainer import State
 
@@ -60,7 +49,7 @@ class TrainingRun:
         self.issues = list_issues({split: annotations.issues for split, annotations in setup.splits.items()})
         self.loggers = make_loggers(self.config.run.loggers)
         self.skipped = ""
-        if not self.truth.crowd.size or self.truth.crowd.all():
+        if self.truth.crowd.all():  # or empty
             setup.notes.append(f"best.pt will be the last epoch: no mAP {NO_OBJECTS}")
         if self.issues:
             self.skipped = summarize_issues(self.issues, [split.skipped for split in setup.splits.values()])
@@ -149,6 +138,21 @@ class TrainingRun:
             write_text(self.folder / "config.yaml", self.config.as_yaml())
         update_run(self.folder / "run.json", **values)
 
+    def _start_summary(self) -> str:
+        splits = ", ".join(f"{split} {len(annotations)} images" for split, annotations in self.setup.splits.items())
+        return start_summary(
+            differs=self.config.difference(),
+            code=fingerprint(),
+            device=self.setup.device.describe(),
+            operator=self.setup.operator,
+            census=self.setup.census_text,
+            parameters=sum(parameter.numel() for parameter in self.trainer.model.parameters()),
+            gflops=self.setup.gflops,
+            imgsz=self.setup.imgsz,
+            folder=self.folder,
+            data=f"{self.config.data.root}: {splits}, {len(self.classes)} classes; {self.train_loader.describe()}",
+        )
+
     def __enter__(self) -> TrainingRun:
         """Start the loggers."""
         start = RunStart(
@@ -164,7 +168,7 @@ class TrainingRun:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close the loggers if the run ends with an error; otherwise `finish` has done it."""
+        """Close the loggers if the run ends with an error; otherwise `final_results.finish` has done it."""
         if error is not None:
             if isinstance(error, FloatingPointError):  # an outcome of the network, unlike a failure of the machine
                 with contextlib.suppress(OSError, ValueError):
@@ -218,7 +222,7 @@ class TrainingRun:
             if result is not None and self.is_best(result):
                 state.best = fitness(result)
                 state.best_epoch = None if state.best is None else state.epoch
-                save_checkpoint(self.folder / "weights" / "best.pt", self._inference_content(result))
+                self.save_best(result)
             if self.config.train.save_period and state.epoch % self.config.train.save_period == 0:
                 save_checkpoint(self.folder / "weights" / f"epoch{state.epoch}.pt", self._training_content())
             self.save_last()
@@ -268,91 +272,7 @@ class TrainingRun:
         state, patience = self.trainer.state, self.config.train.patience
         return patience > 0 and state.best_epoch is not None and state.epoch - state.best_epoch >= patience
 
-    # ---------------------------------------------------------------------------------------------- the end of a run
-
-    def finish(self, next_command: str) -> None:
-        """Score the best weights with pycocotools, draw the pictures, complete run.json, and close the loggers."""
-        trainer, folder, state = self.trainer, self.folder, self.trainer.state
-        trainer.clock.close_epoch()
-        self._write_last_predictions()
-        diagnostics = self._diagnose()
-        scored, best = self._scored(), folder / "weights" / "best.pt"
-        found = best.is_file()
-        if found:
-            trainer.eval_model.load_state_dict(load_checkpoint(best)["model"])
-        result = self.validate(official=True)
-        if not found:
-            save_checkpoint(best, self._inference_content(result))
-        numbers = result.stats.numbers
-        plots.plot_results(folder / "results.png", state.rows)
-        evaluation_plots.plot_evaluation(folder, result)
-        write_predictions(folder / "predictions.json", result.predictions, result.truth)
-        times, memory = dict(trainer.clock.total), max(row["peak_memory_mib"] for row in state.rows)
-        latency = latency_ms(trainer.eval_model, next(iter(self.val_loader)), amp_dtype=self.setup.device.amp_dtype)
-        finish_run(
-            folder,
-            results=numbers,
-            best_epoch=state.best_epoch,
-            last_epoch=state.rows[-1],
-            times=times,
-            peak_memory_mib=memory,
-            latency={"ms_per_image": latency, "imgsz": self.setup.imgsz, "batch": 1},
-            diagnostics=diagnostics,
-            energy={"source": self.energy.source if self.energy is not None else "not measured"},
-            **{
-                f"{name}_sha256": file_sha256(folder / f"{name}.json")
-                for name in ("predictions", "predictions_last", "ground_truth")
-            },
-        )
-        beyond = result.stats.at_max_det.get(FITNESS)
-        if beyond is not None:
-            scored += f"; {beyond:.3f} without COCO's limit of 100 detections per image and class"
-        last = state.rows[-1].get(f"metrics/{FITNESS}", -1)
-        summary = end_summary(
-            numbers=numbers,
-            times=times,
-            memory_mib=memory,
-            device=self.setup.device.device.type,
-            operator=self.setup.operator,
-            folder=folder,
-            epoch=scored + (f"; last epoch {last:.3f}" if last >= 0 else ""),
-            skipped=self.skipped,
-            next_command=next_command,
-        )
-        for logger in self.loggers:
-            logger.end(RunEnd(numbers, summary))
-
-    def _scored(self) -> str:
-        """Which weights are scored at the end and are in best.pt."""
-        state = self.trainer.state
-        if state.best_epoch is None:
-            return f"last epoch of {state.epoch}, which is best.pt: no mAP {NO_OBJECTS}"
-        if not (self.folder / "weights" / "best.pt").is_file():
-            return (
-                f"last epoch of {state.epoch}, now in best.pt: that of epoch {state.best_epoch} is gone, by pycocotools"
-            )
-        return f"best epoch {state.best_epoch} of {state.epoch}, by pycocotools"
-
-    def _write_last_predictions(self) -> None:
-        """Write the detections of the last epoch's weights and the objects they are scored against.
-
-        A run that was stopped after its last epoch has them no more and detects once more.
-        """
-        predictions = self.last_predictions
-        if predictions is None:
-            predictions = self.validate().predictions
-        write_predictions(self.folder / "predictions_last.json", predictions, self.truth)
-        write_ground_truth(self.folder / "ground_truth.json", self.truth)
-
-    def _diagnose(self) -> Diagnostics | None:
-        """Diagnostics of the last epoch's weights on the first validation batch; None if they do not fit in memory."""
-        batch = next(iter(self.val_loader))
-        try:
-            return diagnose(self.trainer.eval_model, batch, images=min(IMAGES, self.config.train.batch))
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            return None
+    # ------------------------------------------------------------------------------------------- stops and failures
 
     def stop_message(self) -> str:
         """One line on where a stopped run stands, and the command that resumes it."""
@@ -372,21 +292,6 @@ class TrainingRun:
     def _resume_command(self) -> str:
         return command("train.py", "--resume", near(self.folder / "weights" / "last.pt"))
 
-    def _start_summary(self) -> str:
-        splits = ", ".join(f"{split} {len(annotations)} images" for split, annotations in self.setup.splits.items())
-        return start_summary(
-            differs=self.config.difference(),
-            code=fingerprint(),
-            device=self.setup.device.describe(),
-            operator=self.setup.operator,
-            census=self.setup.census_text,
-            parameters=sum(parameter.numel() for parameter in self.trainer.model.parameters()),
-            gflops=self.setup.gflops,
-            imgsz=self.setup.imgsz,
-            folder=self.folder,
-            data=f"{self.config.data.root}: {splits}, {len(self.classes)} classes; {self.train_loader.describe()}",
-        )
-
     # ---------------------------------------------------------------------------------------------- checkpoints
 
     def save_last(self) -> None:
@@ -399,6 +304,13 @@ class TrainingRun:
         save_checkpoint(weights / "last.pt", self._training_content())
         if removed:
             raise FileNotFoundError(errno.ENOENT, f"the run folder {self.folder} was removed; last.pt is written anew")
+
+    def save_best(self, result: EvalResult) -> None:
+        """Write the weights that were evaluated to best.pt."""
+        numbers = {name: float(value) for name, value in result.stats.numbers.items()}
+        weights = self.trainer.eval_model.state_dict()
+        content = {"kind": "weights", **self._common_content(), "model": weights, "stats": numbers}
+        save_checkpoint(self.folder / "weights" / "best.pt", content)
 
     def _common_content(self) -> StateDict:
         return {
@@ -422,11 +334,6 @@ class TrainingRun:
             "rng": rng_state(),
             "data_sha256": dict(self.setup.data_sha256),
         }
-
-    def _inference_content(self, result: EvalResult) -> StateDict:
-        numbers = {name: float(value) for name, value in result.stats.numbers.items()}
-        weights = self.trainer.eval_model.state_dict()
-        return {"kind": "weights", **self._common_content(), "model": weights, "stats": numbers}
 
 
 def fitness(result: EvalResult) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -109,8 +109,13 @@ def adapt_config(config: Config, *, classes: int) -> tuple[Config, list[str]]:
     return config.model_copy(update={"model": section}), notes
 
 
-def load_splits(config: Config, *, verify_train: bool = True, progress: bool = True) -> dict[str, Annotations]:
-    """The images to train on and to validate on, with the same classes; with `train.holdout`, both are of train."""
+def load_splits(
+    config: Config, *, verify: Collection[str] = ("train", "val"), progress: bool = True
+) -> dict[str, Annotations]:
+    """The images to train on and to validate on, with the same classes; with `train.holdout`, both are of train.
+
+    `verify`: the splits of the data set whose images are all decoded once, to exclude damaged ones.
+    """
     train = config.train
     splits = {
         split: load_dataset(
@@ -119,7 +124,7 @@ def load_splits(config: Config, *, verify_train: bool = True, progress: bool = T
             strict=train.strict_data,
             single_cls=train.single_cls,
             allow_skipped=train.allow_skipped,
-            verify=split == "val" or verify_train,
+            verify=split in verify,
             progress=progress,
         )
         for split in (("train",) if train.holdout else ("train", "val"))

@@ -38,9 +38,8 @@ class State:
     best: float | None = None  # mAP50-95; None: no epoch has one yet
     best_epoch: int | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
-    loss_sums: torch.Tensor | None = (
-        None  # of the current epoch: float64, one per loss term, then the number of batches
-    )
+    # Of the current epoch: float64, one per loss term, then the number of batches.
+    loss_sums: torch.Tensor | None = None
     batches_crc32: int = 0  # of the current epoch: over the checksums of its batches
 
     def __post_init__(self) -> None:
@@ -91,16 +90,16 @@ class Trainer:
         loader: TrainLoader,
         *,
         title: str,
-        count: int | None = None,
-        on_batch: Callable[[int, Batch], None] | None = None,
-        save: Callable[[], None] | None = None,
-        save_seconds: float = math.inf,
+        count: int,
+        on_batch: Callable[[int, Batch], None],
+        save: Callable[[], None],
+        save_seconds: float,
     ) -> dict[str, float]:
         """Train the current epoch from ``state.batch`` to its end; return the mean of each loss term.
 
-        The epoch ends after ``count`` batches, by default all. ``on_batch`` is called with the number and the batch
-        before each step, ``save`` every ``save_seconds``. The epoch is not closed: a run resumed from a later
-        checkpoint continues with its validation.
+        The epoch ends after ``count`` batches. ``on_batch`` is called with the number and the batch before each step,
+        ``save`` every ``save_seconds``. The epoch is not closed: a run resumed from a later checkpoint continues with
+        its validation.
 
         Raises Stopped after a signal to stop; then, and when ``save`` is called, the state is that after a whole
         optimizer step. Raises FloatingPointError if a loss is not finite.
@@ -113,20 +112,22 @@ class Trainer:
         sums = state.loss_sums.to(device)
         loader.set_position(state.epoch, state.batch)
 
+        def complete_state(batch: Batch | None = None) -> None:
+            self._require_finite(sums, batch)
+            state.loss_sums = sums.cpu()
+            self.raise_if_stopped()
+
         def stop_between_steps() -> None:
             if self.stop_signal and state.batch % self.accumulate == 0:
-                self._require_finite(sums)
-                state.loss_sums = sums.cpu()
-                self.raise_if_stopped()
+                complete_state()
 
-        batches, count = self._timed(loader.iterate(stop_between_steps)), count or len(loader)
+        batches = self._timed(loader.iterate(stop_between_steps))
         if count < len(loader):
             batches = islice(batches, count - state.batch)
         saved = time.monotonic()
         with Progress(count, title=title, initial=state.batch) as progress:
             for batch in batches:
-                if on_batch is not None:
-                    on_batch(state.batch, batch)
+                on_batch(state.batch, batch)
                 first = state.batch - state.batch % self.accumulate
                 group = min(self.accumulate, count - first)
                 last = state.batch + 1 - first == group
@@ -138,14 +139,10 @@ class Trainer:
                 if device.type == "cpu" or state.batch % READ_EVERY == 0 or state.batch == count:
                     self._require_finite(sums, batch)
                 progress.update(partial(self._text, sums))
-                due = save is not None and time.monotonic() - saved >= save_seconds
-                if last and (self.stop_signal or due):
-                    self._require_finite(sums, batch)
-                    state.loss_sums = sums.cpu()
-                    self.raise_if_stopped()
-                    if save is not None:
-                        with self.clock.span("saving"):
-                            save()
+                if last and (self.stop_signal or time.monotonic() - saved >= save_seconds):
+                    complete_state(batch)
+                    with self.clock.span("saving"):
+                        save()
                     saved = time.monotonic()
         state.loss_sums = sums.cpu()
         means = (sums[:-1] / sums[-1]).tolist()

@@ -28,7 +28,7 @@ def score_last(weights: Path) -> tuple[dict[str, float], str]:
     device = place(train.device, amp=train.amp, channels_last=train.channels_last)
     prepare_operator(config, model, device)
     device.move(model)
-    annotations = load_splits(config, verify_train=bool(train.holdout), progress=False)["val"]
+    annotations = load_splits(config, verify=("train" if train.holdout else "val",), progress=False)["val"]
     loader = build_eval_loader(
         annotations,
         imgsz=train.imgsz or 0,

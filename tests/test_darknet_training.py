@@ -21,7 +21,6 @@ from data.image import read_image
 from data.samples import ResizeMode, TrainSamples
 from engine.checkpoint import load_checkpoint
 from engine.pictures import plots
-from engine.run import TrainingRun
 from engine.trainer import Trainer
 from models import adapted, build_model
 from models.darknet import __main__ as darknet
@@ -55,7 +54,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs without pictures and without the evaluation at their end, which take most of the time of short ones."""
-    monkeypatch.setattr(TrainingRun, "finish", lambda self, command: None)
+    monkeypatch.setattr("engine.final_results.finish", lambda run, command: None)
     for picture in ("plot_dataset", "plot_train_batch"):
         monkeypatch.setattr(plots, picture, lambda *arguments: None)
 

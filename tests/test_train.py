@@ -51,7 +51,7 @@ def test_the_detections_of_the_last_epoch_are_stored_whenever_the_run_ended(
     """A run killed after its last epoch, before its results, detects once more when it is resumed."""
     assert start(data, "--epochs", 2, "--name", "whole") == 0
     with monkeypatch.context() as patch:
-        patch.setattr("engine.run.TrainingRun.finish", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        patch.setattr("engine.final_results.finish", lambda *_: (_ for _ in ()).throw(OSError("killed")))
         assert start(data, "--epochs", 2, "--name", "cut") == 1
     assert run(train.main, "train.py", "--resume", here / "runs/train/cut/weights/last.pt") == 0
     whole, cut = (here / "runs/train" / name for name in ("whole", "cut"))

@@ -15,7 +15,7 @@ import data.loader
 from core.types import Batch, Targets
 from data import build_train_loader, load_dataset, workers
 from data.samples import TrainSamples
-from data.workers import LoaderError, PipedBatch, hand_over, receive
+from data.workers import LoaderError, PipedBatch, hand_over, receive, worker_error
 from tests.support.small_sets import box, write_coco
 
 pytestmark = [
@@ -150,3 +150,8 @@ def test_a_system_without_semaphores_is_one_line(section: SimpleNamespace, monke
     monkeypatch.setattr(workers, "_free_shared_memory", lambda: 0)
     with pytest.raises(LoaderError, match=r"No space left.*/dev/shm is full.*--shm-size.*--workers 0"):
         list(loader_of(section, 1))
+
+
+def test_a_connection_that_ends_without_a_message_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_free_shared_memory", lambda: float("inf"))
+    assert str(worker_error(EOFError(), waited=1.0)) == "data workers cannot be used: EOFError; try --workers 0"
