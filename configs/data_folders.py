@@ -49,12 +49,11 @@ def from_folder(folder: Path) -> Tree:
 
 def from_file(file: Path) -> Tree | None:
     """The data set of one annotation file of CVAT (XML) or COCO (JSON), without a validation split; None for others."""
-    folder = absolute_path(file).parent
-    if file.suffix.lower() == ".xml" and _root_tag(file) == "annotations":
-        return {"root": str(folder), "train": _split(_image_folder(folder, file), absolute_path(file), "cvat")}
-    if file.suffix.lower() == ".json":
-        return {"root": str(folder), "train": _split(_image_folder(folder, file), absolute_path(file), "coco")}
-    return None
+    kind = {".json": "coco", ".xml": "cvat"}.get(file.suffix.lower())
+    if kind is None or (kind == "cvat" and _root_tag(file) != "annotations"):
+        return None
+    file = absolute_path(file)
+    return {"root": str(file.parent), "train": _split(_image_folder(file.parent, file), file, kind)}
 
 
 def _split(images: Path, annotations: Path, kind: str) -> Tree:
@@ -105,14 +104,18 @@ def _image_folder(folder: Path, annotations: Path) -> Path:
     return next((path for path in candidates if path.is_dir()), folder)
 
 
+def _splits_of(folder: Path, per_split: list[Path], together: list[Path], kind: str) -> Splits:
+    """The splits of annotation files: those in the folders of the splits, else those that are in one place."""
+    if per_split:
+        found = _by_split(per_split, name_of_folder=True)
+        return {split: _split(_beside(path), path, kind) for split, path in found.items()}
+    return {split: _split(_image_folder(folder, path), path, kind) for split, path in _by_split(together).items()}
+
+
 def _coco(folder: Path) -> Splits:
     """COCO: a JSON file in each split's folder, in annotations/, or in the folder itself."""
     per_split = [json for place in _split_folders(folder) for json in _coco_files(place)]
-    if per_split:
-        found = _by_split(per_split, name_of_folder=True)
-        return {split: _split(_beside(path), path, "coco") for split, path in found.items()}
-    files = _coco_files(folder / "annotations") or _coco_files(folder)
-    return {split: _split(_image_folder(folder, path), path, "coco") for split, path in _by_split(files).items()}
+    return _splits_of(folder, per_split, _coco_files(folder / "annotations") or _coco_files(folder), "coco")
 
 
 def _coco_files(folder: Path) -> list[Path]:
@@ -191,14 +194,12 @@ def _voc(folder: Path) -> Splits:
 
 def _cvat(folder: Path) -> Splits:
     """CVAT for images: annotations.xml, or an XML file for each split."""
-    per_split = [
-        path for place in _split_folders(folder) for path in _files(place, ".xml") if _root_tag(path) == "annotations"
-    ]
-    if per_split:
-        found = _by_split(per_split, name_of_folder=True)
-        return {split: _split(_beside(path), path, "cvat") for split, path in found.items()}
-    files = [path for path in _files(folder, ".xml") if _root_tag(path) == "annotations"]
-    return {split: _split(_image_folder(folder, path), path, "cvat") for split, path in _by_split(files).items()}
+    per_split = [path for place in _split_folders(folder) for path in _cvat_files(place)]
+    return _splits_of(folder, per_split, _cvat_files(folder), "cvat")
+
+
+def _cvat_files(folder: Path) -> list[Path]:
+    return [path for path in _files(folder, ".xml") if _root_tag(path) == "annotations"]
 
 
 def _root_of_first(folder: Path) -> str | None:

@@ -10,10 +10,10 @@ from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
 from configs.data_folders import from_file, from_folder, yaml_in
-from configs.yolo_yaml import darknet_data, from_yolo_yaml, is_yolo
+from configs.yolo_yaml import SPLITS, darknet_data, from_yolo_yaml, is_yolo
 from core.files import expand_user, path_exists
 from core.text_files import read_text_file
-from core.yaml_text import parse_text_yaml
+from core.yaml_text import MAX_DEPTH, BoundedLoader, parse_text_yaml
 
 Tree = dict[str, Any]  # a YAML mapping, not yet validated
 
@@ -22,17 +22,14 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_BASE_DEPTH = 8
 DARKNET_SUFFIX = ".cfg"
 DARKNET_DATA_SUFFIX = ".data"
-MAX_DEPTH = 32  # levels of nested values, and parts of a dotted key
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values only, written out: no aliases, dates or sets, no duplicate keys, bounded nesting.
+class _Loader(BoundedLoader):
+    """Plain values only, written out: no aliases, dates or sets, no duplicate keys.
 
     Reads 1e-3 as a number, which is a string in YAML 1.1.
     """
-
-    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Compose one value with everything it contains."""
@@ -40,11 +37,7 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             # A few lines of aliases can stand for gigabytes ("billion laughs").
             raise ComposerError(None, None, "YAML aliases (*name) are not accepted", mark)
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise ComposerError(None, None, f"values are nested deeper than {MAX_DEPTH}", mark)
         node = super().compose_node(parent, index)
-        self.depth -= 1
         if node is not None and node.tag not in PLAIN_TAGS:
             kind = node.tag.rsplit(":", 1)[-1]
             raise ComposerError(None, None, f"a value of type {kind!r} is not accepted; quote it if it is text", mark)
@@ -241,7 +234,7 @@ def absolute(data: Mapping[str, object], file: Path) -> Tree:
     try:
         folder = (file.parent / expand_user(root or ".")).resolve()
         data["root"] = str(folder)
-        for split in ("train", "val", "test"):
+        for split in SPLITS:
             if isinstance(data.get(split), dict):
                 for key, value in data[split].items():
                     if isinstance(value, str) and key != "format":

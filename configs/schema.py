@@ -192,7 +192,7 @@ Model = Annotated[
 
 
 class Split(Frozen):
-    """A folder of images and their annotation file, as absolute paths."""
+    """A folder of images and their annotations, as absolute paths."""
 
     images: PathText
     annotations: PathText  # for yolo the file with the class names, for voc the folder of XML files
@@ -212,7 +212,7 @@ class Embedded(Frozen):
 
 
 class Data(Frozen):
-    """A data set in COCO format."""
+    """A data set: its splits, and how it is drawn if it is the embedded one."""
 
     root: PathText
     train: Split

@@ -37,7 +37,7 @@ def from_yolo_yaml(tree: Mapping[str, Any], file: Path) -> Tree:
     """
     given = tree.get("path") or tree.get("root") or ""
     roots = list(_roots(given, file))
-    is_lost = given not in ABSENT and len(roots) == len(set(roots) & {absolute_path(file.parent), Path.cwd()})
+    is_lost = given not in ABSENT and set(roots) <= {absolute_path(file.parent), Path.cwd()}
     lost = f"path {given} was not found, and " if is_lost and not path_exists(file.parent / given, folder=True) else ""
     names = _class_file(tree.get("names"), roots, file)
     splits: Splits = {}
@@ -80,7 +80,7 @@ def _class_file(names: object, roots: Iterable[Path], file: Path) -> Path:
 
 def _texts(value: object, where: str) -> list[str]:
     """A text or a list of texts as a list; empty for an absent value."""
-    if value is None or value in ABSENT:
+    if value in ABSENT:
         return []
     listed: list[Any] = value if isinstance(value, list) else [value]
     if not all(isinstance(each, str) and each.strip() and is_printable(each) for each in listed):
@@ -100,7 +100,7 @@ def _roots(given: object, file: Path) -> Iterator[Path]:
         places += [base / name / path for base in bases for name in ("datasets", "../datasets")]
     if path.name:  # many YAMLs still contain a path of the machine they were created on
         places += [folder / path.name, Path.cwd() / "datasets" / path.name]
-    found = [absolute_path(place) for place in places if given and path_exists(place, folder=True)]
+    found = [absolute_path(place) for place in places if given not in ABSENT and path_exists(place, folder=True)]
     yield from dict.fromkeys([*found, absolute_path(folder), Path.cwd()])
 
 
@@ -115,7 +115,7 @@ def _find_entry(entry: str, roots: Iterable[Path], where: str) -> Path:
     parts = [part for part in plain.strip().split("/") if part not in ("", ".", "..")]
     spellings = [entry, plain, "/".join(parts)]  # one exporter writes ../train/images for train/images beside the YAML
     # The end of an absolute path; `images` alone would be the same for all splits.
-    tails = ["/".join(parts[start:]) for start in range(1, len(parts) - 1)] if plain.startswith("/") or parts else []
+    tails = ["/".join(parts[start:]) for start in range(1, len(parts) - 1)]
     if parts and SPLIT_WORDS.get(re.split(r"[^a-z]", parts[-1].lower())[0]):
         tails.append(parts[-1])
     for name in dict.fromkeys([*spellings, *tails]):

@@ -20,10 +20,15 @@ SHORTEST = 6  # bytes of a text in UTF-16 or UTF-32
 
 def read_text_file(path: str | os.PathLike[str], *, limit: int, what: str = "text", any_encoding: bool = False) -> str:
     """The text of a file with `\\n` for all line ends; see `decode_text`. ValueError beyond `limit` bytes."""
+    return decode_text(read_limited(path, limit=limit, what=what), name=os.fspath(path), any_encoding=any_encoding)
+
+
+def read_limited(path: str | os.PathLike[str], *, limit: int, what: str) -> bytes:
+    """The content of a file; ValueError beyond `limit` bytes, before anything is read."""
     size = os.path.getsize(path)
     if size > limit:
         raise ValueError(f"{os.fspath(path)}: {size} bytes, expected {what} of at most {limit}")
-    return decode_text(Path(path).read_bytes(), name=os.fspath(path), any_encoding=any_encoding)
+    return Path(path).read_bytes()
 
 
 def decode_text(data: bytes, *, name: str, any_encoding: bool = False) -> str:

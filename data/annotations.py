@@ -149,30 +149,9 @@ class Annotations:
             raise ValueError(f"{source}: lists no usable image, expected at least one")
         if sha256 is None:
             sha256 = hashlib.sha256(repr((list(classes), images, objects)).encode()).hexdigest()
-        box_array = np.array([each.box for each in objects], np.float64).reshape(-1, 4)
-        polygon_starts, point_starts, points = pack_polygons([each.polygons for each in objects], box_array)
-        owners = np.array([each.image for each in objects], np.int64)
-        return Annotations(
-            source=source,
-            sha256=sha256,
-            image_folder=os.fspath(image_folder),
-            classes=list(classes),
-            category_ids=list(range(1, len(classes) + 1)),
-            file_names=TextColumn.of([image[0] for image in images]),
-            image_id_numbers=np.arange(1, len(images) + 1),
-            image_id_texts=TextColumn.of([]),
-            sizes=np.array([image[1:] for image in images], np.int32).reshape(-1, 2),
-            starts=starts_of(np.bincount(owners, minlength=len(images))),
-            boxes=box_array,
-            labels=np.array([each.label for each in objects], np.int64),
-            areas=box_array[:, 2] * box_array[:, 3],
-            crowd=np.array([each.crowd for each in objects], bool),
-            polygon_starts=polygon_starts,
-            point_starts=point_starts,
-            points=points,
-            issues=skipped,
-            listed=(len(file_names), sum(map(len, boxes))),
-        )
+        listed = len(file_names), sum(map(len, boxes))
+        packed = _pack(source, sha256, os.fspath(image_folder), list(classes), images, objects)
+        return replace(packed, issues=skipped, listed=listed)
 
     def __len__(self) -> int:
         return len(self.file_names)
@@ -183,6 +162,11 @@ class Annotations:
         return [f"{self.source}: {note}" for note in self.notes]
 
     @property
+    def image_of(self) -> np.ndarray:
+        """(A,) position of the image of each annotation."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    @property
     def image_ids(self) -> list[int] | list[str]:
         """Ids of all images, as in the annotation file."""
         return self.image_id_numbers.tolist() if len(self.image_id_numbers) else list(self.image_id_texts)
@@ -190,6 +174,10 @@ class Annotations:
     def image_id(self, index: int) -> int | str:
         """Id of one image."""
         return int(self.image_id_numbers[index]) if len(self.image_id_numbers) else self.image_id_texts[index]
+
+    def record(self, index: int) -> str:
+        """Where an image is listed, as issues name it."""
+        return f"{os.path.basename(self.source)}, image id {self.image_id(index)!r}"
 
     def path(self, index: int) -> str:
         """Path of one image file."""
@@ -239,7 +227,7 @@ class Annotations:
 
     def _select(self, kept: np.ndarray, rows: np.ndarray) -> Annotations:
         """A copy with some images (positions) and some of their annotations (rows)."""
-        counts = np.bincount(np.repeat(np.arange(len(self)), np.diff(self.starts))[rows], minlength=len(self))
+        counts = np.bincount(self.image_of[rows], minlength=len(self))
         polygons = span_rows(self.polygon_starts, rows)
         points = span_rows(self.point_starts, polygons)
         return replace(
@@ -281,8 +269,7 @@ class Annotations:
 
     def coco_dict(self) -> dict[str, list[dict[str, object]]]:
         """The annotations as a COCO dictionary, annotation ids renumbered from 1, as pycocotools takes it."""
-        ids = self.image_ids
-        image_of = np.repeat(np.arange(len(self)), np.diff(self.starts))
+        ids, image_of = self.image_ids, self.image_of
         return {
             "images": [
                 {"id": ids[i], "file_name": self.file_names[i], "width": int(w), "height": int(h)}
@@ -308,6 +295,39 @@ class Annotations:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update({name: _unshared(value) for name, value in state.items()})
+
+
+def _pack(
+    source: str,
+    sha256: str,
+    image_folder: str,
+    classes: list[str],
+    images: Sequence[tuple[str, int, int]],
+    objects: Sequence[_Object],
+) -> Annotations:
+    """Images (file name, width, height) and objects in the order of their images as arrays, numbered from 1."""
+    boxes = np.array([each.box for each in objects], np.float64).reshape(-1, 4)
+    polygon_starts, point_starts, points = pack_polygons([each.polygons for each in objects], boxes)
+    owners = np.array([each.image for each in objects], np.int64)
+    return Annotations(
+        source=source,
+        sha256=sha256,
+        image_folder=image_folder,
+        classes=classes,
+        category_ids=list(range(1, len(classes) + 1)),
+        file_names=TextColumn.of([image[0] for image in images]),
+        image_id_numbers=np.arange(1, len(images) + 1),
+        image_id_texts=TextColumn.of([]),
+        sizes=np.array([image[1:] for image in images], np.int32).reshape(-1, 2),
+        starts=starts_of(np.bincount(owners, minlength=len(images))),
+        boxes=boxes,
+        labels=np.array([each.label for each in objects], np.int64),
+        areas=boxes[:, 2] * boxes[:, 3],
+        crowd=np.array([each.crowd for each in objects], bool),
+        polygon_starts=polygon_starts,
+        point_starts=point_starts,
+        points=points,
+    )
 
 
 def _shared(value: object) -> object:

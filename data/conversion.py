@@ -11,18 +11,18 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from core.files import replacing
+from core.files import write_text
 from core.text import say_once
 from data.annotations import Annotations
 from data.cache_dir import cache_folder
 from data.coco import read_coco
-from data.converted import Converted, Record
+from data.converted import Converted, source_of
 from data.issues import Issue, refuse
-from data.xml_labels import convert_cvat, convert_voc, voc_files
+from data.xml_labels import convert_cvat, convert_voc, voc_files, voc_names
 from data.yolo_data import convert_yolo, find_images_of
 from data.yolo_labels import find_labels
 
@@ -49,8 +49,7 @@ def read_converted(
     with _folder_of(sections) as folder:
         key = _key(sections)
         record = _read_record(folder, key) or _convert(sections, folder, key, progress=progress)
-        first = next(iter(sections.values())).annotations
-        say_once(f"{first}: {NAMES[kind]} of {', '.join(sections)} converted to COCO in {folder}")
+        say_once(f"{source_of(sections)}: {NAMES[kind]} of {', '.join(sections)} converted to COCO in {folder}")
         for note in record["notes"]:
             say_once(note)
         part = record["splits"][split]
@@ -104,36 +103,22 @@ def _convert(sections: Mapping[str, Any], folder: Path, key: str, *, progress: b
     (folder / RECORD).unlink(missing_ok=True)
     record: dict[str, Any] = {"key": key, "notes": [], "splits": {}}
     for split, each in convert_splits(sections, progress=progress).items():
-        size = _write_json(folder / f"{split}.json", each.content)
+        content = json.dumps(each.content)  # ASCII, so that its length is that of the file
+        write_text(folder / f"{split}.json", content)
         record["notes"] += each.notes
-        issues = [asdict(issue) for issue in each.issues]
-        record["splits"][split] = {"images": str(each.images), "issues": issues, "lost": each.lost, "bytes": size}
-    _write_json(folder / RECORD, record)
+        record["splits"][split] = {
+            "images": str(each.folder),
+            "issues": [asdict(issue) for issue in each.issues],
+            "lost": (each.lost_images, each.lost_annotations),
+            "bytes": len(content),
+        }
+    write_text(folder / RECORD, json.dumps(record))
     return record
-
-
-def _write_json(path: Path, content: object) -> int:
-    """Write a JSON file; returns its size in bytes."""
-    data = json.dumps(content).encode()
-    with replacing(path) as file:
-        file.write(data)
-    return len(data)
-
-
-@dataclass(frozen=True)
-class Split:
-    """A converted split: COCO content, the folder of its images, what was skipped, and lines for the user."""
-
-    content: Record
-    images: Path
-    issues: list[Issue]
-    notes: list[str]
-    lost: tuple[int, int]  # numbers of skipped images and annotations
 
 
 def convert_splits(
     sections: Mapping[str, Any], *, names: Sequence[str] | None = None, progress: bool = True
-) -> dict[str, Split]:
+) -> dict[str, Converted]:
     """The splits of a data set, all of one format; `names` replaces the class names of YOLO labels."""
     kind = next(iter(sections.values())).format
     if names and kind != "yolo":
@@ -141,19 +126,10 @@ def convert_splits(
     converted, found = CONVERTERS[kind](sections, progress=progress, **({"names": names} if names else {}))
     if not found:
         lost = next((f"; the first issue: {each.issues[0]}" for each in converted.values() if each.issues), "")
-        source = next(iter(sections.values())).annotations
-        raise ValueError(f"{source}: no objects and no class names, expected at least one object{lost}")
-    categories = [{"id": label, "name": name} for label, name in enumerate(found)]
-    return {
-        split: Split(
-            {"images": each.images, "annotations": each.annotations, "categories": categories},
-            each.folder,
-            each.issues,
-            each.notes,
-            (each.lost_images, each.lost_annotations),
-        )
-        for split, each in converted.items()
-    }
+        raise ValueError(f"{source_of(sections)}: no objects and no class names, expected at least one object{lost}")
+    for each in converted.values():
+        each.categories = [{"id": label, "name": name} for label, name in enumerate(found)]
+    return converted
 
 
 def _key(sections: Mapping[str, Any]) -> str:
@@ -174,6 +150,7 @@ def _key(sections: Mapping[str, Any]) -> str:
 def _inputs(section: Any) -> Iterator[Path]:
     yield from map(Path, _places(section))
     if section.format == "voc":
+        yield voc_names(Path(section.annotations))
         yield from voc_files(Path(section.annotations), section.parts)
     elif section.format == "yolo":
         for image in find_images_of(section.images, section.parts).paths:

@@ -1,7 +1,8 @@
-"""COCO content on its way from another format."""
+"""COCO content on its way from another format, and the source that its messages name."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,21 @@ MANY_IMAGES = 200  # from which progress is shown
 
 @dataclass
 class Converted:
-    """A split as COCO content, still without categories, what was skipped, and lines for the user."""
+    """A split as COCO content, what was skipped, and lines for the user."""
 
     folder: Path  # file names are relative to it
     images: list[Record] = field(default_factory=list)
     annotations: list[Record] = field(default_factory=list)
+    categories: list[Record] = field(default_factory=list)  # of all splits, so known last
     issues: list[Issue] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lost_images: int = 0
     lost_annotations: int = 0
+
+    @property
+    def content(self) -> Record:
+        """The content of a COCO file."""
+        return {"images": self.images, "annotations": self.annotations, "categories": self.categories}
 
     def lose_image(self, issue: Issue) -> None:
         """Add the issue of an image that is skipped."""
@@ -33,3 +40,8 @@ class Converted:
         """Add the issues of annotations that are skipped, one each."""
         self.issues += issues
         self.lost_annotations += len(issues)
+
+
+def source_of(sections: Mapping[str, Any]) -> str:
+    """What messages on a data set name: the annotations of its first split."""
+    return str(next(iter(sections.values())).annotations)

@@ -26,7 +26,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from core.text import say_once
 from data.annotations import Annotations, TextColumn
 from data.issues import Issue
-from data.record_checks import stays_inside
+from data.record_checks import Fault, stays_inside
 
 SPACES, SLASHES = "without spaces around", "with / for \\"
 ADDRESS, ESCAPES = "by the path of an address", "with %-escapes decoded"
@@ -183,8 +183,7 @@ def find_images(annotations: Annotations) -> Annotations:
     for index, each in found.items():
         fault = _fault(names[index], each, uses[each.path], annotations.image_folder)
         if fault is not None:
-            where = f"{os.path.basename(annotations.source)}, image id {annotations.image_id(index)!r}"
-            issues[index] = Issue(names[index].replace("\0", "?"), *fault, where)
+            issues[index] = Issue(names[index].replace("\0", "?"), *fault, annotations.record(index))
     renamed = {index: each for index, each in found.items() if each.path is not None and index not in issues}
     for index, each in renamed.items():
         names[index] = each.path or ""
@@ -206,8 +205,8 @@ def find_images(annotations: Annotations) -> Annotations:
     return changed.without(list(issues)) if issues else changed
 
 
-def _fault(name: str, found: Found, uses: int, folder: str) -> tuple[str, str] | None:
-    """Why a name that is not there as it stands cannot be used: kind and text of the issue."""
+def _fault(name: str, found: Found, uses: int, folder: str) -> Fault | None:
+    """Why a name that is not there as it stands cannot be used."""
     kind = "ambiguous-path" if stays_inside(name) else "unsafe-path"
     if found.path is not None:
         return (kind, f"is not there, and {found.path} is that of another name") if uses > 1 else None

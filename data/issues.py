@@ -37,7 +37,7 @@ USED = frozenset(("truncated",))  # kinds of which nothing is skipped
 
 @dataclass(frozen=True)
 class Issue:
-    """One skipped image or annotation."""
+    """An image or annotation that is skipped or used in part."""
 
     file: str  # file_name of the image, or the annotation file if no image is concerned
     kind: str  # a key of KINDS

@@ -67,12 +67,13 @@ def _skipped_note(annotations: Annotations) -> str | None:
 def _example(annotations: Annotations) -> Issue:
     """The first issue of a category, for which all of its annotations are lost, else of the commonest kind."""
     lost = _lost(annotations)
-    kind = Counter(issue.kind for issue in lost).most_common(1)[0][0]
-    return next((issue for issue in lost if ", categories[" in issue.where), None) or _first(lost, kind)
+    return next((issue for issue in lost if ", categories[" in issue.where), None) or _commonest(lost)[0]
 
 
-def _first(issues: list[Issue], kind: str) -> Issue:
-    return next(issue for issue in issues if issue.kind == kind)
+def _commonest(issues: list[Issue]) -> tuple[Issue, int]:
+    """The first issue of the commonest kind, and how many are of that kind."""
+    [(kind, count)] = Counter(issue.kind for issue in issues).most_common(1)
+    return next(issue for issue in issues if issue.kind == kind), count
 
 
 def _largest_share(annotations: Annotations) -> tuple[str, float]:
@@ -100,12 +101,10 @@ def nothing_to_train_on(annotations: Annotations) -> str | None:
             "expected iscrowd 0 for single objects, masks (RLE) included"
         )
     lost = _lost(annotations)
-    kinds = Counter(issue.kind for issue in lost)
-    if not listed or not kinds:
+    if not listed or not lost:
         return f"{start}: its {len(annotations)} images have no annotations"
-    kind, count = kinds.most_common(1)[0]
-    first = _first(lost, kind)
-    return f"{start}: none of {listed} annotations can be used, most often {kind} ({count}), as {first}"
+    first, count = _commonest(lost)
+    return f"{start}: none of {listed} annotations can be used, most often {first.kind} ({count}), as {first}"
 
 
 def crowd_note(annotations: Annotations) -> str | None:
@@ -121,7 +120,7 @@ def crowd_note(annotations: Annotations) -> str | None:
 
 def convention_note(annotations: Annotations) -> str | None:
     """A note if the boxes look like fractions, percent, corners or centres instead of left, top, width, height."""
-    image = np.repeat(np.arange(len(annotations)), np.diff(annotations.starts))
+    image = annotations.image_of
     known = annotations.sizes[image, 0] > 0
     boxes, limits = annotations.boxes[known], np.tile(annotations.sizes[image[known]].astype(np.float64), 2)
     if not len(boxes):

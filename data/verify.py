@@ -62,7 +62,7 @@ def _outside(annotations: Annotations, sizes: np.ndarray) -> dict[int, Issue]:
 
     `sizes` (N, 2): actual width and height, 0 for unusable images.
     """
-    image = np.repeat(np.arange(len(annotations)), np.diff(annotations.starts))
+    image = annotations.image_of
     limits = sizes[image]
     low, high = annotations.boxes[:, :2], annotations.boxes[:, :2] + annotations.boxes[:, 2:]
     unlisted = (annotations.sizes[image, 0] == 0) & (limits[:, 0] > 0)
@@ -70,18 +70,13 @@ def _outside(annotations: Annotations, sizes: np.ndarray) -> dict[int, Issue]:
     for row in np.flatnonzero(unlisted & ((low >= limits) | (high <= 0)).any(axis=1)).tolist():
         index, (width, height) = int(image[row]), limits[row].tolist()
         what = f"box {annotations.boxes[row].tolist()} does not overlap its image of {width} x {height} pixels"
-        issues[row] = Issue(annotations.file_names[index], "outside", what, _place(annotations, index))
+        issues[row] = Issue(annotations.file_names[index], "outside", what, annotations.record(index))
     return issues
-
-
-def _place(annotations: Annotations, index: int) -> str:
-    return f"{os.path.basename(annotations.source)}, image id {annotations.image_id(index)!r}"
 
 
 def _examine(annotations: Annotations, index: int, known: np.ndarray) -> tuple[Row, Issue | None]:
     """(bytes, modification time in ns, width, height) of an image, zeros if it cannot be used, and its issue if any."""
-    name, path = annotations.file_names[index], annotations.path(index)
-    where = _place(annotations, index)
+    name, path, where = annotations.file_names[index], annotations.path(index), annotations.record(index)
     try:
         status = os.stat(path)
         if known[2] and (status.st_size, status.st_mtime_ns) == (known[0], known[1]):

@@ -16,14 +16,13 @@ from xml.etree import ElementTree
 import hotcoco
 
 from core.progress import progress_bar
-from core.text_files import decode_text, read_text_file
+from core.text_files import decode_text, read_limited, read_text_file
 from data.converted import MANY_IMAGES, Converted, Record
 from data.file_names import FileFinder
 from data.image_files import IMAGE_SUFFIXES
 from data.issues import Issue
 from data.limits import MAX_LABEL_BYTES, MAX_LIST_BYTES, MAX_XML_BYTES
 
-LABELS = "labels.txt"  # class names in order, beside the folder of XML files
 DECLARED = re.compile(rb"""<\?xml[^>]*encoding=["']([\w.-]+)["']""")
 # hotcoco reads neither entities nor CDATA: special characters pass through it as characters of private use.
 HIDDEN = str.maketrans('&<>"', "\ue000\ue001\ue002\ue003")
@@ -32,9 +31,7 @@ SHOWN = str.maketrans("\ue000\ue001\ue002\ue003", '&<>"')
 
 def read_xml(path: Path, limit: int) -> ElementTree.Element:
     """The root of an XML file in the encoding that it declares. ValueError for what is not XML, or not complete."""
-    data = path.read_bytes()
-    if len(data) > limit:
-        raise ValueError(f"{path}: {len(data)} bytes, expected XML of at most {limit}")
+    data = read_limited(path, limit=limit, what="XML")
     declared = DECLARED.match(data)
     encoding = declared[1].decode() if declared else "utf-8"
     try:
@@ -63,31 +60,39 @@ def convert_voc(sections: Mapping[str, Any], *, progress: bool = True) -> tuple[
     Objects marked as difficult become crowds, which are neither trained on nor counted. ValueError if no XML file of a
     split can be used.
     """
-    converted: dict[str, Converted] = {}
-    named: dict[str, str] = {}
-    for split, section in sections.items():
-        folder = Path(section.annotations)
-        result = converted[split] = Converted(Path(section.images))
-        finder = FileFinder(result.folder)
-        files = voc_files(folder, section.parts)
-        for file in progress_bar(files, f"converting {split}", show=progress and len(files) >= MANY_IMAGES):
-            if not file.is_file():
-                result.lose_image(Issue(file.name, "missing", "no such file, though a list names it", str(file)))
-                continue
-            try:
-                content, faults = _read_one(file)
-            except (ValueError, OSError) as error:
-                result.lose_image(Issue(file.name, "bad-record", _without_place(error), str(file)))
-                continue
-            named |= {name: name for name in _add(result, content)}
-            result.lose_annotations(*(Issue(file.name, "bad-record", fault, str(file)) for fault in faults))
-            result.images[-1]["file_name"] = _image_name(finder, result.images[-1]["file_name"], file, folder)
-        if not result.images:
-            first = f"; the first: {result.issues[0]}" if result.issues else ""
-            raise ValueError(f"{folder}: no XML file of Pascal VOC that can be used{first}")
-    listed = [Path(section.annotations).parent / LABELS for section in sections.values()]
-    order = next((read_text_file(file, limit=MAX_LIST_BYTES).split() for file in listed if file.is_file()), [])
-    return converted, _numbered(converted, [*order, *sorted(set(named) - set(order))])
+    found = {split: _voc_split(section, f"converting {split}", show=progress) for split, section in sections.items()}
+    listed = [voc_names(Path(section.annotations)) for section in sections.values()]
+    text = next((read_text_file(file, limit=MAX_LIST_BYTES) for file in listed if file.is_file()), "")
+    order = [line.strip() for line in text.split("\n") if line.strip()]
+    return _numbered(found, [*order, *sorted(set(_all_names(found)) - set(order))])
+
+
+def _voc_split(section: Any, title: str, *, show: bool) -> tuple[Converted, list[str]]:
+    folder, result = Path(section.annotations), Converted(Path(section.images))
+    names: list[str] = []
+    finder = FileFinder(result.folder)
+    files = voc_files(folder, section.parts)
+    for file in progress_bar(files, title, show=show and len(files) >= MANY_IMAGES):
+        if not file.is_file():
+            result.lose_image(Issue(file.name, "missing", "no such file, though a list names it", str(file)))
+            continue
+        try:
+            content, faults = _read_one(file)
+        except (ValueError, OSError) as error:
+            result.lose_image(Issue(file.name, "bad-record", _without_place(error), str(file)))
+            continue
+        names += _add(result, content)
+        result.lose_annotations(*(Issue(file.name, "bad-record", fault, str(file)) for fault in faults))
+        result.images[-1]["file_name"] = _image_name(finder, result.images[-1]["file_name"], file, folder)
+    if not result.images:
+        first = f"; the first: {result.issues[0]}" if result.issues else ""
+        raise ValueError(f"{folder}: no XML file of Pascal VOC that can be used{first}")
+    return result, names
+
+
+def voc_names(folder: Path) -> Path:
+    """The file that may list the class names in order, one per line, beside the folder of XML files."""
+    return folder.parent / "labels.txt"
 
 
 def voc_files(folder: Path, parts: list[str]) -> list[Path]:
@@ -158,29 +163,29 @@ def convert_cvat(sections: Mapping[str, Any], *, progress: bool = True) -> tuple
     Masks and ellipses become boxes, and rotated boxes polygons; other shapes become one issue. ValueError for a file
     that hotcoco cannot read.
     """
-    converted: dict[str, Converted] = {}
-    named: dict[str, str] = {}
-    for split, section in sections.items():
-        file = Path(section.annotations)
-        result = converted[split] = Converted(Path(section.images))
-        root = read_xml(file, MAX_XML_BYTES)
-        _simplify_shapes(root)
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            copy = Path(folder, "one.xml")
-            _write_plain(root, copy)
-            try:
-                content: Record = hotcoco.COCO.from_cvat(os.fspath(copy)).dataset
-            except (ValueError, OSError) as error:
-                raise ValueError(f"{file}: {_without_place(error)}; expected CVAT for images 1.1") from error
-        for each in said:
-            what = re.sub(r"^.*?one\.xml ", "", str(each.message))
-            result.issues.append(Issue(file.name, "bad-record", what, str(file)))
-            result.lost_annotations += sum(map(int, re.findall(r"[0-9]+", what)))
-        if not content["images"]:
-            raise ValueError(f"{file}: lists no images, expected CVAT for images 1.1")
-        named |= {name: name for name in _add(result, content)}
-    return converted, _numbered(converted, list(named))
+    found = {split: _cvat_split(section) for split, section in sections.items()}
+    return _numbered(found, _all_names(found))
+
+
+def _cvat_split(section: Any) -> tuple[Converted, list[str]]:
+    file, result = Path(section.annotations), Converted(Path(section.images))
+    root = read_xml(file, MAX_XML_BYTES)
+    _simplify_shapes(root)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        copy = Path(folder, "one.xml")
+        _write_plain(root, copy)
+        try:
+            content: Record = hotcoco.COCO.from_cvat(os.fspath(copy)).dataset
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{file}: {_without_place(error)}; expected CVAT for images 1.1") from error
+    for each in said:
+        what = re.sub(r"^.*?one\.xml ", "", str(each.message))
+        result.issues.append(Issue(file.name, "bad-record", what, str(file)))
+        result.lost_annotations += sum(map(int, re.findall(r"[0-9]+", what)))
+    if not content["images"]:
+        raise ValueError(f"{file}: lists no images, expected CVAT for images 1.1")
+    return result, _add(result, content)
 
 
 def _simplify_shapes(root: ElementTree.Element) -> None:
@@ -242,10 +247,17 @@ def _add(result: Converted, content: Record) -> list[str]:
     return list(names.values())
 
 
-def _numbered(converted: Mapping[str, Converted], names: list[str]) -> list[str]:
-    """Replace the names of categories by their positions; returns the names."""
+def _all_names(found: Mapping[str, tuple[Converted, list[str]]]) -> list[str]:
+    """The category names of all splits, each once."""
+    return list(dict.fromkeys(name for _, names in found.values() for name in names))
+
+
+def _numbered(
+    found: Mapping[str, tuple[Converted, list[str]]], names: list[str]
+) -> tuple[dict[str, Converted], list[str]]:
+    """The splits with the names of categories replaced by their positions, and the names."""
     label_of = {name: label for label, name in enumerate(names)}
-    for split in converted.values():
+    for split, _ in found.values():
         for annotation in split.annotations:
             annotation["category_id"] = label_of[annotation["category_id"]]
-    return names
+    return {name: split for name, (split, _) in found.items()}, names

@@ -15,7 +15,7 @@ from core.progress import map_in_threads
 from core.text import printable, say_once
 from core.text_files import read_text_file
 from core.yaml_text import ABSENT, parse_text_yaml
-from data.converted import MANY_IMAGES, Converted
+from data.converted import MANY_IMAGES, Converted, source_of
 from data.file_names import FileFinder
 from data.image import ImageError, Verified, verify_image
 from data.image_files import list_images, passed_over
@@ -116,7 +116,7 @@ def read_classes(file: Path) -> tuple[list[str] | None, int]:
 
 
 def _names(value: object, file: Path) -> list[str] | None:
-    if value is None or (isinstance(value, str) and value in ABSENT):
+    if value in ABSENT:
         return None
     if isinstance(value, list):
         value = {str(label): name for label, name in enumerate(value)}
@@ -132,7 +132,7 @@ def _names(value: object, file: Path) -> list[str] | None:
 
 
 def _keypoint_values(shape: object, file: Path) -> int:
-    if shape is None or (isinstance(shape, str) and shape in ABSENT):
+    if shape in ABSENT:
         return 0
     if isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, str) and n.isdecimal() for n in shape):
         count, size = int(shape[0]), int(shape[1])
@@ -151,13 +151,13 @@ def convert_yolo(
 
     ValueError if a class number has no name, or no image of the training split has labels.
     """
-    listed, keypoints = read_classes(Path(_source(sections)))
+    listed, keypoints = read_classes(Path(source_of(sections)))
     images = {split: find_images_of(section.images, section.parts) for split, section in sections.items()}
     labels = {split: [find_labels(path) for path in found.paths] for split, found in images.items()}
     if "train" in labels and not any(labels["train"]):
         expected = label_path(images["train"].paths[0])
         raise ValueError(
-            f"{_source(sections)}: none of the {len(labels['train'])} training images has a label file, expected for "
+            f"{source_of(sections)}: none of the {len(labels['train'])} training images has a label file, expected for "
             f"instance {expected}"
         )
     posed = keypoints or guess_keypoints(_sample(labels))
@@ -173,25 +173,21 @@ def convert_yolo(
         image = converted[split].images[example["image_id"] - 1]["file_name"]
         shown = printable(", ".join(names[:8]))
         raise ValueError(
-            f"{_source(sections)}: labels contain class {highest}, as those of {image}, but there are only "
+            f"{source_of(sections)}: labels contain class {highest}, as those of {image}, but there are only "
             f"{len(names)} names, for classes from 0: {shown}"
         )
     for split, files in labels.items():
-        if split != "train" and files and not any(files):
+        if split != "train" and not any(files):
             expected = label_path(images[split].paths[0])
             converted[split].notes.append(
-                f"{_source(sections)}: none of the {len(files)} images of {split} has a label file, expected for "
+                f"{source_of(sections)}: none of the {len(files)} images of {split} has a label file, expected for "
                 f"instance {expected}"
             )
     if posed:
         next(iter(converted.values())).notes.append(
-            f"{_source(sections)}: pose labels, boxes with {posed} values of keypoints; the boxes are used"
+            f"{source_of(sections)}: pose labels, boxes with {posed} values of keypoints; the boxes are used"
         )
     return converted, names
-
-
-def _source(sections: Mapping[str, Any]) -> str:
-    return str(next(iter(sections.values())).annotations)
 
 
 def _sample(labels: Mapping[str, Sequence[Path | None]]) -> Iterator[str]:

@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from configs.cli import Parser, run_script
-from configs.loading import CONFIGS
-from configs.schema import HOLD_OUT, Data, load
+from configs.loading import CONFIGS, load_data
+from configs.schema import Data, load
 from core.files import increment_path, write_text
 from core.text import printable
-from data import load_dataset
+from data import SPLITS, load_dataset
 from data.annotations import Annotations
 from data.image import read_image
 from data.issues import ISSUES_FILE, KINDS, count_issues, list_issues, summary, write_issues
@@ -38,7 +38,6 @@ from data.tools.duplicates import Group, Overlap, find_duplicates, overlaps
 from data.tools.html_report import Section, Tile, box_tile, image_tile, save_sheet, write_page
 from data.tools.suspicious import Suspicion, find_suspicious
 
-SPLITS = ("train", "val", "test")
 MAX_TILES = 20  # pictures of one kind
 MAX_GROUPS = 10  # groups of duplicates in one picture
 MAX_ROWS = 200  # of a collapsed table; the JSON files contain all
@@ -67,14 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _read_config(data: str) -> tuple[Data, list[str]]:
     """The data set, and its splits; one without a validation split, to be held out of train, is checked as well."""
-    try:
-        config = load(CONFIGS / "yolo.yaml", {"data": data}).data
-        return config, [name for name in SPLITS if getattr(config, name) is not None]
-    except ValueError as error:
-        if HOLD_OUT not in str(error):
-            raise
-    config = load(CONFIGS / "yolo.yaml", {"data": data, "train.holdout": 0.1}).data  # where val is a copy of train
-    return config, [name for name in SPLITS if name != "val" and getattr(config, name) is not None]
+    config = load(CONFIGS / "yolo.yaml", {"data": data, "train.holdout": 0.1}).data  # without val, that is train's
+    given = load_data(data)
+    return config, [name for name in SPLITS if given.get(name) is not None]
 
 
 class Check:
@@ -306,15 +300,13 @@ class Check:
 
 def _box_sides(data: Annotations) -> np.ndarray:
     """Square roots of the areas of a split's boxes, clipped to their images."""
-    image = np.repeat(np.arange(len(data)), np.diff(data.starts))
-    limits = data.sizes[image].astype(np.float64)
+    limits = data.sizes[data.image_of].astype(np.float64)
     sides = np.clip(data.boxes[:, :2] + data.boxes[:, 2:], 0, limits) - np.clip(data.boxes[:, :2], 0, limits)
     return np.sqrt(sides.prod(axis=1))[~data.crowd]
 
 
 def _empty_images(data: Annotations) -> int:
-    image = np.repeat(np.arange(len(data)), np.diff(data.starts))
-    return int((np.bincount(image[~data.crowd], minlength=len(data)) == 0).sum())
+    return int((np.bincount(data.image_of[~data.crowd], minlength=len(data)) == 0).sum())
 
 
 def _categories(data: Annotations) -> list[tuple[int, str]]:

@@ -10,27 +10,26 @@ for each split and a data YAML for them; files that it did not write are not ove
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from configs.cli import one_line
+from configs.cli import Parser, one_line
 from configs.errors import explain
 from configs.loading import load_data, load_data_folder
 from configs.schema import Split
 from core.commands import command
-from core.files import path_exists, replacing
+from core.files import path_exists, write_text
 from core.text import printable
+from data import SPLITS
 from data.conversion import CONVERTERS, convert_splits
 from data.issues import Issue, refuse, summary
 
-SPLITS = ("train", "val", "test")
 WRITTEN = "written by data.convert"  # in all files that may be overwritten
 
 
@@ -82,17 +81,14 @@ def convert(
     if strict:
         refuse(issues)
     train = converted.get("train")
-    if train is not None and train.issues and not train.content["annotations"]:
+    if train is not None and train.issues and not train.annotations:
         raise ValueError(f"{source}: no annotation of train can be used; the first issue: {train.issues[0]}")
     entries: dict[str, Any] = {"root": str(root)}
     for split, each in converted.items():
         paths[split].parent.mkdir(parents=True, exist_ok=True)
-        with replacing(paths[split]) as file:
-            file.write(json.dumps({"info": {"description": WRITTEN}, **each.content}).encode())
-        entries[split] = {"images": str(each.images), "annotations": str(paths[split])}
-    with replacing(data_yaml) as file:
-        text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
-        file.write(f"# {WRITTEN}\n{text}".encode())
+        write_text(paths[split], json.dumps({"info": {"description": WRITTEN}, **each.content}))
+        entries[split] = {"images": str(each.folder), "annotations": str(paths[split])}
+    write_text(data_yaml, f"# {WRITTEN}\n{yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)}")
     return data_yaml, issues
 
 
@@ -105,16 +101,9 @@ def _require_own(path: Path) -> None:
             raise FileExistsError(f"{path} exists and was not {WRITTEN}; choose another folder with --out")
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argument parser with one-line errors."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"data.tools.convert: error: {' '.join(message.split())}\n")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m data.convert", description="Convert YOLO labels, Pascal VOC or CVAT XML to COCO JSON."
     )
     parser.add_argument("source", help="data YAML, folder or XML file of a data set")

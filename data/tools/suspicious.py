@@ -64,7 +64,7 @@ def find_suspicious(annotations: Annotations, *, title: str = "boxes", progress:
 
 def _single(annotations: Annotations) -> Iterator[Suspicion]:
     rows = np.flatnonzero(~annotations.crowd)
-    image = np.repeat(np.arange(len(annotations)), np.diff(annotations.starts))[rows]
+    image = annotations.image_of[rows]
     limits = annotations.sizes[image].astype(np.float64)
     low, high = annotations.boxes[rows, :2], annotations.boxes[rows, :2] + annotations.boxes[rows, 2:]
     sides = np.clip(high, 0, limits) - np.clip(low, 0, limits)

@@ -18,8 +18,8 @@ import numpy as np
 
 from core.files import replacing, write_text
 from core.metrics import COCO, EVALUATION
-from engine.evaluation.ground_truth import COCO_LIMIT, GroundTruth
-from engine.evaluation.matching import BoxTable, ConfidenceCurves, confidence_curves, confusion_counts
+from engine.evaluation.ground_truth import RECALLS, GroundTruth
+from engine.evaluation.matching import COCO_LIMIT, BoxTable, ConfidenceCurves, confidence_curves, confusion_counts
 
 STAT_NAMES = tuple(metric.key for metric in COCO)
 UNDEFINED = -1.0  # COCO's value for an average over no objects
@@ -245,7 +245,7 @@ def _assemble(
         confidence=float(curves.confidence[best]),
         images=len(truth.image_ids),
         instances=sum(row.instances for row in rows),
-        pr_recall=np.linspace(0.0, 1.0, ordered.shape[1]),
+        pr_recall=RECALLS,
         pr_precision=np.where(ordered[0].T < 0, np.nan, ordered[0].T),
         curves=curves,
         backend=backend,

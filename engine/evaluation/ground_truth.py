@@ -9,9 +9,8 @@ import numpy as np
 from data.annotations import Annotations
 from data.coco_records import meaning
 from data.issues import Issue
-from engine.evaluation.matching import BoxTable
+from engine.evaluation.matching import COCO_LIMIT, BoxTable
 
-COCO_LIMIT = 100  # detections of an image and class that COCO's numbers count
 RECALLS = np.linspace(0.0, 1.0, 101)  # at which COCO averages precision
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+COCO_LIMIT = 100  # detections of an image and class that COCO's numbers count
 CONFIDENCES = np.linspace(0.0, 1.0, 1001)  # thresholds at which the confidence curves are read
 
 
@@ -121,7 +122,13 @@ def _best_per_image_and_class(detections: BoxTable, scores: np.ndarray, limit: i
 
 
 def found_objects(
-    detections: BoxTable, scores: np.ndarray, truths: BoxTable, crowd: np.ndarray, *, iou: float = 0.5, limit: int = 100
+    detections: BoxTable,
+    scores: np.ndarray,
+    truths: BoxTable,
+    crowd: np.ndarray,
+    *,
+    iou: float = 0.5,
+    limit: int = COCO_LIMIT,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """COCO's greedy matching at one IoU: (positions by falling score; true positive; ignored because in a crowd).
 
@@ -148,7 +155,7 @@ def confidence_curves(
     crowd: np.ndarray,
     *,
     num_classes: int,
-    limit: int = 100,
+    limit: int = COCO_LIMIT,
 ) -> ConfidenceCurves:
     """Precision, recall and F1 at IoU 0.5 against the confidence threshold; precision is 0 without detections."""
     kept, true_positive, ignored = found_objects(detections, scores, truths, crowd, limit=limit)

@@ -57,6 +57,13 @@ def test_a_yolo_yaml_leads_to_its_images(tmp_path: Path, text: str) -> None:
         assert tree["train"]["annotations"] == str(tmp_path / "set/data.yaml")
 
 
+def test_a_path_without_a_value_is_not_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, *YOLO)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "set/data.yaml").write_text("path: ~\ntrain: images/train\nval: images/val\nnames: [cat]\n")
+    assert load_data(tmp_path / "set/data.yaml")["root"] == str(tmp_path / "set")
+
+
 def test_a_path_may_be_below_a_folder_of_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")

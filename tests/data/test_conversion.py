@@ -327,6 +327,14 @@ def test_pascal_voc_by_hand(tmp_path: Path) -> None:
         assert found.boxes.tolist() == [[10, 5, 20, 20]] and found.file_names[:] == [f"{split}.jpg"]
 
 
+def test_the_order_of_voc_classes_is_that_of_their_list(tmp_path: Path) -> None:
+    image(tmp_path / "JPEGImages/a.jpg")
+    write(tmp_path / "Annotations/a.xml", voc("a.jpg", "dog 11 6 30 25"))
+    assert read(tmp_path, **{"train.holdout": 0.5}).classes == ["dog"]
+    write(tmp_path / "labels.txt", "traffic light\r\ndog\r\ncat\r\n")
+    assert read(tmp_path, **{"train.holdout": 0.5}).classes == ["traffic light", "dog", "cat"]
+
+
 def test_voc_of_any_encoding_and_with_faults(tmp_path: Path) -> None:
     texts: dict[str, str | bytes] = {
         "plain": voc("plain.jpg", "cat 1 1 10 10"),
