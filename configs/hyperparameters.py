@@ -5,7 +5,7 @@ ours 150 times weaker), its learning rate to SGD.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from configs.loading import Tree, read_yaml
@@ -39,16 +39,11 @@ IGNORED_HYPERPARAMETERS = {
     *("warmup_momentum", "warmup_bias_lr", "anchors", "paste_in", "loss_ota"),
     *("copy_paste", "copy_paste_mode", "label_smoothing", "pose", "kobj", "bgr", "auto_augment", "erasing", "cutmix"),
 }
-OBJECTNESS = {
-    "obj",
-    "obj_pw",
-    "cls_pw",
-    "iou_t",
-    "anchor_t",
-    "fl_gamma",
-}  # of YOLOv5's loss only
+OBJECTNESS = {"obj", "obj_pw", "cls_pw", "iou_t", "anchor_t", "fl_gamma", "giou"}  # of YOLOv5's loss only
+ALL_SETTINGS = ("task", "mode")  # in Ultralytics' default.yaml and a run's args.yaml, among those of the whole run
 GAINS = ("box", "cls")
 SGD = ("lr0", "momentum", "weight_decay")
+FOR_SGD = "for SGD; taken with --optimizer sgd"
 EPOCHS = ("warmup_epochs",)  # in fractions of an epoch too; here a number below 1 is a fraction of the run
 
 
@@ -62,17 +57,19 @@ def read_hyperparameters(path: str, optimizer: str | None = None) -> Tree:
         raise FileNotFoundError(f"--hyp {path}: no such file")
     tree = read_yaml(file)
     left_out = not_taken(tree, optimizer)
+    without = {key for keys in left_out.values() for key in keys}
+    taken = {key: value for key, value in tree.items() if key not in without}
+    _require_known(path, taken)
     if left_out:
         reasons = "; ".join(f"{', '.join(keys)} ({reason})" for reason, keys in left_out.items())
         print(f"--hyp {path}: not taken: {reasons}", file=sys.stderr)
-    without = {key for keys in left_out.values() for key in keys}
-    taken = {key: value for key, value in tree.items() if key not in without}
     return {HYPERPARAMETERS.get(key, key): _whole(key, value) for key, value in taken.items()}
 
 
 def not_taken(tree: Mapping[str, object], optimizer: str | None) -> dict[str, list[str]]:
     """The keys of a file that are left out, by the reason."""
     reasons: dict[str, list[str]] = {}
+    whole_run = all(key in tree for key in ALL_SETTINGS)
 
     def leave_out(keys: list[str], reason: str) -> None:
         if keys:
@@ -84,8 +81,29 @@ def not_taken(tree: Mapping[str, object], optimizer: str | None) -> dict[str, li
         gains = [key for key in tree if key in GAINS]
         leave_out(gains, "gains of YOLOv5's loss, which is another; set model.loss.box and .cls to change ours")
     if of_yolov5 and str(tree.get("train.optimizer", optimizer)).lower() != "sgd":
-        leave_out([key for key in tree if key in SGD], "for SGD; taken with --optimizer sgd")
+        leave_out([key for key in tree if key in SGD], FOR_SGD)
+    if whole_run:
+        if tree.get("optimizer") == "auto":
+            leave_out([key for key in tree if key in ("lr0", "momentum")], "not used with optimizer auto")
+        elif str(tree.get("optimizer")).lower() == "sgd" and str(optimizer).lower() != "sgd":
+            leave_out([key for key in tree if key in SGD], FOR_SGD)
+        known = HYPERPARAMETERS.keys() | IGNORED_HYPERPARAMETERS | OBJECTNESS
+        leave_out([key for key in tree if key not in known], "no hyperparameters; give the flags of train.py")
     return reasons
+
+
+def _require_known(path: str, keys: Iterable[str]) -> None:
+    """Raise ValueError for keys that are neither hyperparameters nor, by their first part, of our configuration."""
+    from configs.schema import Config  # imports pydantic, which --help does not need
+
+    known = HYPERPARAMETERS.keys() | Config.model_fields.keys()
+    unknown = [key for key in keys if str(key).partition(".")[0] not in known]
+    if unknown:
+        names = ", ".join(str(key)[:40] for key in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
+        raise ValueError(
+            f"--hyp {path}: unknown keys {names}; expected those of YOLOv5 or Ultralytics, as in lr0, or of "
+            "configs/yolo.yaml, as in train.lr"
+        )
 
 
 def _whole(key: str, value: object) -> object:
