@@ -15,7 +15,7 @@ from pathlib import Path
 
 from comparison.plan import Plan, PlannedRun
 from comparison.runs import FAILURE, earlier_failures, read_rows, read_run
-from core.files import write_text
+from core.files import MIN_FREE, write_text
 from core.text import format_duration, printable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +25,6 @@ USAGE_ERROR = 2  # exit code of a script for wrong input
 MAX_REASON = 500  # characters
 GRACE_SECONDS = 600.0  # for a stopped run to finish its step and save, before SIGKILL
 DISK_FULL = "No space left on device"
-MIN_FREE = 1 << 20  # bytes, below which a disk is full
 # A run without a sign of life is reported after the first of these times and ended after the second.
 QUIET_SECONDS, STALLED_SECONDS = 300.0, 1800.0
 QUIET_EPOCHS, STALLED_EPOCHS = 3, 10  # as long as this many epochs, if that is longer

@@ -4,7 +4,6 @@ Imports neither torch nor pydantic, so that ``--help`` is instant.
 """
 
 import argparse
-import errno
 import functools
 import os
 import re
@@ -22,6 +21,7 @@ from configs.foreign_flags import refuse_foreign_flags
 from configs.hyperparameters import read_hyperparameters
 from configs.loading import CONFIGS, Tree, flatten, parse_yaml, read_yaml
 from core.commands import command
+from core.files import is_disk_full
 from core.text import printable
 
 DEBUG = "YOLO_MISH_DEBUG"
@@ -86,7 +86,7 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         if os.environ.get(DEBUG, "0") != "0":
             raise
         _print_error(error)
-        sys.exit(1 if isinstance(error, OSError) and error.errno == errno.ENOSPC else 2)
+        sys.exit(1 if is_disk_full(error) else 2)
     except FloatingPointError as error:
         _print_error(error)
         sys.exit(1)

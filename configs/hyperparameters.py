@@ -5,7 +5,7 @@ ours 150 times weaker), its learning rate to SGD.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from configs.loading import Tree, read_yaml
@@ -39,7 +39,8 @@ IGNORED_HYPERPARAMETERS = {
     *("warmup_momentum", "warmup_bias_lr", "anchors", "paste_in", "loss_ota"),
     *("copy_paste", "copy_paste_mode", "label_smoothing", "pose", "kobj", "bgr", "auto_augment", "erasing", "cutmix"),
 }
-YOLOV5_LOSS = {"obj", "obj_pw", "cls_pw", "iou_t", "anchor_t", "fl_gamma"}  # keys of no other loss
+YOLOV5_LOSS = {"obj", "obj_pw", "cls_pw", "iou_t", "anchor_t", "fl_gamma", "giou"}  # keys of no other loss
+WHOLE_RUN = {"task", "mode"}  # in Ultralytics' default.yaml and a run's args.yaml, among all settings of a run
 GAINS = {"box", "cls"}
 SGD = {"lr0", "momentum", "weight_decay"}
 
@@ -54,24 +55,45 @@ def read_hyperparameters(path: str, optimizer: str | None = None) -> Tree:
         raise FileNotFoundError(f"--hyp {path}: no such file")
     tree = read_yaml(file)
     left_out = not_taken(tree, optimizer)
+    without = {key for keys in left_out.values() for key in keys}
+    taken = {key: value for key, value in tree.items() if key not in without}
+    _require_known(path, taken)
     if left_out:
         reasons = "; ".join(f"{', '.join(keys)} ({reason})" for reason, keys in left_out.items())
         print(f"--hyp {path}: not taken: {reasons}", file=sys.stderr)
-    without = {key for keys in left_out.values() for key in keys}
-    taken = {key: value for key, value in tree.items() if key not in without}
     return {HYPERPARAMETERS.get(key, key): _whole(key, value) for key, value in taken.items()}
 
 
 def not_taken(tree: Mapping[str, object], optimizer: str | None) -> dict[str, list[str]]:
     """The keys of a file that are left out, by the reason."""
     reasons = {"no counterpart here": IGNORED_HYPERPARAMETERS | YOLOV5_LOSS}
-    if not YOLOV5_LOSS.isdisjoint(tree):
-        if "dfl" not in tree:
-            reasons["gains of YOLOv5's loss, which is another; set model.loss.box and .cls to change ours"] = GAINS
-        if str(tree.get("train.optimizer", optimizer)).lower() != "sgd":
-            reasons["for SGD; taken with --optimizer sgd"] = SGD
+    of_yolov5, of_whole_run = not YOLOV5_LOSS.isdisjoint(tree), tree.keys() >= WHOLE_RUN
+    if of_yolov5 and "dfl" not in tree:
+        reasons["gains of YOLOv5's loss, which is another; set model.loss.box and .cls to change ours"] = GAINS
+    of_sgd = of_yolov5 or (of_whole_run and str(tree.get("optimizer")).lower() == "sgd")
+    if of_whole_run and tree.get("optimizer") == "auto":
+        reasons["not used with optimizer auto"] = {"lr0", "momentum"}
+    elif of_sgd and str(tree.get("train.optimizer", optimizer)).lower() != "sgd":
+        reasons["for SGD; taken with --optimizer sgd"] = SGD
+    if of_whole_run:
+        known = HYPERPARAMETERS.keys() | IGNORED_HYPERPARAMETERS | YOLOV5_LOSS
+        reasons["no hyperparameters; give the flags of train.py"] = tree.keys() - known
     found = {reason: [key for key in tree if key in keys] for reason, keys in reasons.items()}
     return {reason: keys for reason, keys in found.items() if keys}
+
+
+def _require_known(path: str, keys: Iterable[str]) -> None:
+    """Raise ValueError for keys that are neither hyperparameters nor, by their first part, of our configuration."""
+    from configs.schema import Config  # imports pydantic, which --help does not need
+
+    known = HYPERPARAMETERS.keys() | Config.model_fields.keys()
+    unknown = [key for key in keys if str(key).partition(".")[0] not in known]
+    if unknown:
+        names = ", ".join(str(key)[:40] for key in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
+        raise ValueError(
+            f"--hyp {path}: unknown keys {names}; expected those of YOLOv5 or Ultralytics, as in lr0, or of "
+            "configs/yolo.yaml, as in train.lr"
+        )
 
 
 def _whole(key: str, value: object) -> object:

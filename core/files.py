@@ -17,6 +17,7 @@ LOCK = ".lock"
 UNFINISHED = ".unfinished"
 RUN_RECORD = "run.json"
 WRITTEN = ("config.yaml", "results.csv", "results.png", "weights/last.pt", "weights/best.pt")  # by a run
+MIN_FREE = 1 << 20  # bytes, below which a disk is full
 MAX_NAME_BYTES = 200  # of a folder; file systems allow 255, and a number may be appended
 
 
@@ -102,6 +103,11 @@ def is_locked(folder: Path) -> bool:
         except OSError:
             return True
     return False
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether an error says that a disk, or a user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def path_exists(path: str | os.PathLike[str], *, folder: bool) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.files import is_disk_full
 from core.progress import map_in_threads
 from data.pixels import DECODING_VERSION
 
@@ -51,8 +52,7 @@ class ImageStore:
             self.path = Path(name)
             weakref.finalize(self, self.path.unlink, missing_ok=True)
         if self.path is not None and self._file_size() != self.nbytes:
-            with open(self.path, "wb") as file:
-                file.truncate(max(self.nbytes, 1))
+            _make_file(self.path, max(self.nbytes, 1))
         self._buffer = self._map()
 
     @property
@@ -97,6 +97,19 @@ class ImageStore:
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._buffer = self._map()
+
+
+def _make_file(path: Path, nbytes: int) -> None:
+    """Make a file of this size; OSError, naming it, if the disk is too small: a write to the mapped file would kill the
+    process."""
+    with open(path, "wb") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, nbytes)
+        except OSError as error:
+            if is_disk_full(error):
+                raise OSError(error.errno, f"{path} cannot be written ({nbytes:,} bytes): {error.strerror}") from error
+        file.truncate(nbytes)  # all there is on systems that cannot reserve space
 
 
 def disk_store(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 
+from core.files import is_disk_full
 from core.progress import progress_bar
 from data.scenes import CLASSES, SPLITS, annotation_fields, draw_image
 
@@ -34,8 +35,8 @@ def draw_split(root: Path, split: str, count: int, *, side: int, seed: int, prog
     for index in progress_bar(range(count), f"drawing {split}", show=progress):
         image, figures = draw_image(side, seed, split, index)
         name = f"{index:06d}.jpg"
-        if not cv2.imwrite(str(folder / name), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]):
-            raise OSError(f"{folder / name}: could not be written")
+        _, content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+        (folder / name).write_bytes(content.tobytes())  # unlike OpenCV, says why a file cannot be written
         images.append({"id": index + 1, "file_name": name, "width": image.shape[1], "height": image.shape[0]})
         for figure in figures:
             annotation = {"id": len(annotations) + 1, "image_id": index + 1, **annotation_fields(figure)}
@@ -134,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
         drawn = draw(out, **parameters)
     except (ValueError, OSError) as error:
         print(f"data.synthetic: {error}", file=sys.stderr)
-        return 2
+        return 1 if is_disk_full(error) else 2
     print(f"{out}: {'drawn' if drawn else 'already there'}")
     return 0
 

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 import cv2
 import numpy as np
 
-from core.files import increment_path
+from core.files import MIN_FREE, increment_path
 from engine.detections import Record, Result
 
 DEFAULT_FPS = 25.0
+
+
+@dataclass
+class _Video:
+    """A video that is being written."""
+
+    item: int  # of the source
+    path: Path
+    writer: cv2.VideoWriter
+    size: tuple[int, int]  # width, height
+    frames: int = 0
+
+    def end(self) -> None:
+        """Complete the file. OSError if it lacks frames: OpenCV says nothing of a full disk."""
+        self.writer.release()
+        written = cv2.VideoCapture(str(self.path))
+        count = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
+        written.release()
+        if count < self.frames:
+            full = shutil.disk_usage(self.path.parent).free < MIN_FREE
+            number = errno.ENOSPC if full else errno.EIO
+            reason = f"{os.strerror(number)} ({count} of {self.frames} frames are in it)"
+            raise OSError(number, f"{self.path} cannot be written: {reason}")
 
 
 class DetectionFiles:
@@ -44,7 +71,7 @@ class DetectionFiles:
         self.pictures, self.txt, self.conf, self.crops, self.records = pictures, txt, conf, crops, records
         self.vid_stride = vid_stride
         self.folder: Path | None = None
-        self._video: tuple[int, cv2.VideoWriter, tuple[int, int]] | None = None  # item, writer, (width, height)
+        self._video: _Video | None = None
         self._json: TextIO | None = None
         self._written = 0
 
@@ -75,7 +102,7 @@ class DetectionFiles:
         """Write a frame to the video of its source, resized if its size differs from the first frame's."""
         picture = cv2.cvtColor(np.ascontiguousarray(result.plot()), cv2.COLOR_RGB2BGR)
         size = (picture.shape[1], picture.shape[0])
-        if self._video is None or self._video[0] != result.frame.item:
+        if self._video is None or self._video.item != result.frame.item:
             self._end_video()
             assert self.folder is not None
             path = self.folder / f"{result.frame.name}.mp4"
@@ -83,9 +110,10 @@ class DetectionFiles:
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
             if not writer.isOpened():
                 raise ValueError(f"{path}: OpenCV cannot write this video; use --nosave to write none")
-            self._video = (result.frame.item, writer, size)
-        _, writer, first = self._video
-        writer.write(picture if size == first else cv2.resize(picture, first))
+            self._video = _Video(result.frame.item, path, writer, size)
+        video = self._video
+        video.writer.write(picture if size == video.size else cv2.resize(picture, video.size))
+        video.frames += 1
 
     def _add_records(self, records: list[Record]) -> None:
         """Append to detections.json, one detection per line."""
@@ -100,8 +128,8 @@ class DetectionFiles:
 
     def _end_video(self) -> None:
         if self._video is not None:
-            self._video[1].release()
-            self._video = None
+            video, self._video = self._video, None
+            video.end()
 
     def close(self) -> None:
         """Complete and close the open files."""
@@ -114,5 +142,6 @@ class DetectionFiles:
     def __enter__(self) -> DetectionFiles:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(OSError):  # the first error is reported
+            self.close()

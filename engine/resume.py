@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def resume(name: str, *, cfg: str | None, overrides: Mapping[str, Any]) -> Resum
     _refuse_changes(checkpoint, cfg, overrides, new_folder=folder is None)
     changes = {key.removeprefix("train."): value for key, value in overrides.items() if key in MAY_CHANGE}
     updates: dict[str, object] = {"train": config.train.model_copy(update=changes)}
-    data = _data(path, config, overrides.get("data"), own=folder is not None)
+    data = _data(path, config, overrides, own=folder is not None)
     if folder is None:
         updates["run"] = config.run.model_copy(update=_new_place(config, overrides))
     updated = config.model_copy(update={**updates, "data": data})
@@ -69,24 +70,27 @@ def find_checkpoint(name: str) -> Path:
 def own_folder(path: Path, checkpoint: StateDict) -> Path | None:
     """The folder of a run if ``path`` is its weights/last.pt and its run.json has the checkpoint's run id.
 
-    None for any other place: files there are not the run's, or newer than the checkpoint. A checkpoint without an id,
-    of an earlier version, must have the config and the data of run.json.
+    None for any other place: files there are not the run's, or newer than the checkpoint. The file or its folder may
+    be a link to another disk. A checkpoint without an id, of an earlier version, must have the config and the data of
+    run.json.
     """
-    folder = path.resolve().parent.parent
-    if path.resolve() != folder / "weights" / "last.pt":
-        return None
+    places = (path.resolve(), Path(os.path.abspath(path)))
+    folders = [place.parent.parent for place in places if place.parts[-2:] == ("weights", "last.pt")]
+    return next((folder for folder in folders if _is_of(folder, checkpoint)), None)
+
+
+def _is_of(folder: Path, checkpoint: StateDict) -> bool:
+    """Whether the run.json of a folder is that of the checkpoint's run."""
     try:
         record: object = read_record(folder)
     except (OSError, ValueError):
-        return None
-    if not isinstance(record, dict):
-        return None
+        return False
+    if not isinstance(record, dict) or not isinstance(record.get("starts", []), list):
+        return False
     if checkpoint.get("run_id") is not None:
-        same = record.get("id") == checkpoint["run_id"]
-    else:
-        configs = _unchangeable(record.get("config")), _unchangeable(checkpoint["config"])
-        same = record.get("data") == checkpoint["data_sha256"] and configs[0] == configs[1]
-    return folder if same else None
+        return bool(record.get("id") == checkpoint["run_id"])
+    configs = _unchangeable(record.get("config")), _unchangeable(checkpoint["config"])
+    return bool(record.get("data") == checkpoint["data_sha256"] and configs[0] == configs[1])
 
 
 def _unchangeable(config: object) -> Mapping[str, object]:
@@ -126,10 +130,12 @@ def _refuse_changes(checkpoint: StateDict, cfg: str | None, overrides: Mapping[s
         raise ValueError(f"--resume continues a run with its own settings; they cannot be changed to {listed}")
 
 
-def _data(path: Path, config: Config, given: Any, *, own: bool) -> Data:
+def _data(path: Path, config: Config, overrides: Mapping[str, Any], *, own: bool) -> Data:
     """The data of the resumed run: those of --data, else those of the checkpoint."""
-    if given is not None:
-        return load(CONFIGS / "yolo.yaml", {"data": given}).data
+    if "data" in overrides:
+        given = {key: value for key, value in overrides.items() if key.partition(".")[0] == "data"}
+        # Without it, a data set without a validation split is refused.
+        return load(CONFIGS / "yolo.yaml", {**given, "train.holdout": config.train.holdout}).data
     if own or config.data.embedded is None or read_stamp(config.data.root) is not None:
         return config.data
     # Never draw it at the path in a checkpoint from elsewhere, which must not decide where files are written.
@@ -140,7 +146,12 @@ def _data(path: Path, config: Config, given: Any, *, own: bool) -> Data:
 
 
 def _new_place(config: Config, overrides: Mapping[str, Any]) -> dict[str, object]:
-    """Project and name of the new folder of a run: the usual ones, since a checkpoint must not decide about paths."""
+    """Project and name of the new folder of a run: the usual ones, since a checkpoint must not decide about paths.
+
+    ValueError for --exist-ok, which asks for an old one.
+    """
+    if overrides.get("run.exist_ok"):
+        raise ValueError("--resume: a checkpoint from elsewhere goes on in a new folder; leave --exist-ok out")
     usual, name = Run(), config.run.name
     try:
         check_run_name(name)

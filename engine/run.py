@@ -80,7 +80,8 @@ class TrainingRun:
         self._lock = lock_run_folder(self.folder)
         if resumed is not None:
             setup.notes.append(
-                f"{resumed.path} is not the weights/last.pt of its run's folder, so the run goes on in {self.folder}"
+                f"{resumed.path} is not the weights/last.pt of a folder whose run.json has its run's id, so the run "
+                f"goes on in {self.folder}"
             )
         self._write_run_files()
         (self.folder / "weights").mkdir(exist_ok=True)
@@ -93,6 +94,7 @@ class TrainingRun:
             if checkpoint["data_sha256"].get(split) != sha256:
                 source = self.setup.splits[split].source
                 raise ValueError(f"--resume: {source}: not the {split} annotations of the run (their SHA-256 differs)")
+        self._require_same_images(checkpoint.get("images"))
         try:
             trainer.model.load_state_dict(checkpoint["model"])
             trainer.optimizer.load_state_dict(checkpoint["optimizer"])
@@ -105,6 +107,17 @@ class TrainingRun:
         except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"--resume: the checkpoint does not fit its own config: {error}") from error
         self.setup.notes.append(f"resumed at epoch {trainer.state.epoch + 1}, batch {trainer.state.batch + 1}")
+
+    def _require_same_images(self, images: object) -> None:
+        """Raise ValueError if a split has another number of usable images than in the checkpoint; None: not known."""
+        for split, found in self.setup.splits.items():
+            before = images.get(split) if isinstance(images, dict) else None
+            if before is not None and before != len(found):
+                raise ValueError(
+                    f"--resume: {found.source}: {len(found)} images of {split} can be used, {before} when "
+                    f"the run began{f' ({self.skipped})' if self.skipped else ''}; restore them, or start a new run "
+                    "with --weights LAST.PT"
+                )
 
     def _start_entry(self) -> dict[str, object]:
         state = self.trainer.state
@@ -123,7 +136,7 @@ class TrainingRun:
             initial_weights=self.initial_sha256,
             batches_per_epoch=len(self.train_loader),
             skipped=count_issues(self.issues),
-            images={split: len(annotations) for split, annotations in self.setup.splits.items()},
+            images=self._images(),
         )
         write_run(self.folder / "run.json", record)
         write_text(self.folder / "config.yaml", self.config.as_yaml())
@@ -319,6 +332,9 @@ class TrainingRun:
             "census": [asdict(row) for row in self.setup.census],
         }
 
+    def _images(self) -> dict[str, int]:
+        return {split: len(annotations) for split, annotations in self.setup.splits.items()}
+
     def _training_content(self) -> StateDict:
         trainer = self.trainer
         return {
@@ -333,6 +349,7 @@ class TrainingRun:
             "clock": trainer.clock.state_dict(),
             "rng": rng_state(),
             "data_sha256": dict(self.setup.data_sha256),
+            "images": self._images(),
         }
 
 

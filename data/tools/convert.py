@@ -24,7 +24,7 @@ from configs.errors import explain
 from configs.loading import load_data, load_data_folder
 from configs.schema import Split
 from core.commands import command
-from core.files import path_exists, write_text
+from core.files import is_disk_full, path_exists, write_text
 from core.text import printable
 from data import SPLITS
 from data.conversion import CONVERTERS, convert_splits
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
         data_yaml, issues = convert(options.source, options.out, names=names, strict=options.strict)
     except (ValueError, OSError) as error:
         print(f"data.convert: error: {one_line(str(error)) or type(error).__name__}", file=sys.stderr)
-        return 2
+        return 1 if is_disk_full(error) else 2
     for issue in issues[:20]:
         print(issue)
     held_out = () if "\nval:" in data_yaml.read_text(encoding="utf-8") else ("--set", "train.holdout=0.1")
