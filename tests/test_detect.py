@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -124,6 +126,34 @@ def test_a_video_becomes_a_video(place: Path, here: Path, capsys: pytest.Capture
     assert labels == ["clip_000000.txt", "clip_000002.txt", "clip_000004.txt"]
     assert {record["frame"] for record in json.loads((folder / "detections.json").read_text())} == {0, 2, 4}
     assert "video 1/1 (frame 5/5) " in capsys.readouterr().out
+
+
+def test_a_video_that_lacks_frames_is_no_success(
+    place: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """OpenCV says nothing of a disk that becomes full while it writes."""
+
+    class Full:
+        def __init__(self, *arguments: Any) -> None:
+            self.writer, self.frames = VideoWriter(*arguments), 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.writer, name)
+
+        def write(self, picture: np.ndarray) -> None:
+            self.frames += 1
+            if self.frames <= 2:
+                self.writer.write(picture)
+
+        fourcc = staticmethod(cv2.VideoWriter.fourcc)
+
+    VideoWriter = cv2.VideoWriter  # noqa: N806
+    monkeypatch.setattr(cv2, "VideoWriter", Full)
+    for free, code in ((0, 1), (1 << 30, 2)):
+        monkeypatch.setattr("engine.detection_files.shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        assert run(detect.main, "detect.py", "--weights", place / "best.pt", "--source", place / "clip.mp4") == code
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "clip.mp4" in error and "2 of 5 frames" in error
 
 
 def test_nothing_to_save_makes_no_folder(place: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

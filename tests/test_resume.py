@@ -238,6 +238,8 @@ def test_a_checkpoint_elsewhere_goes_on_in_a_new_folder(
     assert differing(short.load("whole"), load_checkpoint(last)) == []
     assert {"run.json", "config.yaml", "results.csv"} <= set(tree(home / "runs/train/cut"))
     assert load_checkpoint(last)["run_id"] != short.load("cut")["run_id"]
+    assert run(train.main, "train.py", "--resume", "project/checkpoints/last.pt", "--exist-ok") == 2
+    assert "--exist-ok" in capsys.readouterr().err
     named = ("--project", "mine", "--name", "b")
     assert run(train.main, "train.py", "--resume", own / "checkpoints/last.pt", *named) == 0
     assert (home / "mine/b/weights/last.pt").is_file() and tree(own) == before
@@ -268,3 +270,19 @@ def test_moved_data_are_named_with_data(
     assert run(train.main, "train.py", "--resume", short.last("cut-here"), "--data", other) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "other/shapes/annotations/train.json" in error
+
+
+def test_images_that_can_no_longer_be_read_are_not_left_out(short: Short, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run would go on with other batches."""
+    shutil.copytree(short.folder / "cut", short.folder / "lost")
+    image = next((short.folder / "shapes/images/train").iterdir())
+    content = image.read_bytes()
+    try:
+        image.write_bytes(content[: len(content) // 2])
+        assert run(train.main, "train.py", "--resume", short.last("lost")) == 2
+    finally:
+        image.write_bytes(content)
+    error = capsys.readouterr().err
+    assert "3 images of train can be used, 4 when the run began" in error and error.count("\n") == 1
+    assert run(train.main, "train.py", "--resume", short.last("lost")) == 0
+    assert differing(short.load("whole"), short.load("lost")) == []

@@ -26,6 +26,7 @@ YOLOV5 = {
 }
 YOLOV9 = {**YOLOV5, "box": 7.5, "cls": 0.5, "dfl": 1.5}
 ULTRALYTICS = {"lr0": 0.01, "momentum": 0.9, "box": 6.5, "cls": 0.4, "dfl": 1.2, "warmup_epochs": 2, "close_mosaic": 5}
+WHOLE_RUN = {"task": "detect", "mode": "train", "data": "coco8.yaml", "batch": 16, "plots": True, **ULTRALYTICS}
 ALWAYS = {
     "train.lr_final": 0.1,
     "train.warmup": 3.0,
@@ -67,7 +68,7 @@ def test_what_is_taken(
     load("yolo.yaml", found)  # all are valid
 
 
-@pytest.mark.parametrize("key", ["obj", "obj_pw", "cls_pw", "iou_t", "anchor_t", "fl_gamma"])
+@pytest.mark.parametrize("key", ["obj", "obj_pw", "cls_pw", "iou_t", "anchor_t", "fl_gamma", "giou"])
 def test_each_key_of_the_anchor_based_loss_tells_the_kind(
     key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,6 +81,34 @@ def test_each_key_of_the_anchor_based_loss_tells_the_kind(
 def test_what_is_taken_whole_is_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     read_hyperparameters(write(tmp_path, ULTRALYTICS))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "flag", "left_out"),
+    [
+        ({}, None, set()),
+        ({"optimizer": "auto"}, None, {"train.lr", "train.momentum"}),
+        ({"optimizer": "auto"}, "sgd", {"train.lr", "train.momentum"}),
+        ({"optimizer": "SGD"}, None, {"train.lr", "train.momentum"}),
+        ({"optimizer": "SGD"}, "sgd", set()),
+        ({"optimizer": "AdamW"}, None, set()),
+    ],
+)
+def test_the_arguments_of_a_whole_run(
+    settings: dict[str, str], flag: str | None, left_out: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of Ultralytics' args.yaml that are no hyperparameters are named; its rate belongs to its optimizer."""
+    alone = read_hyperparameters(write(tmp_path, ULTRALYTICS), flag)
+    found = read_hyperparameters(write(tmp_path, WHOLE_RUN | settings), flag)
+    assert found == {key: value for key, value in alone.items() if key not in left_out}
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and all(key in said for key in ("task", "data", "batch", "plots"))
+
+
+def test_unknown_keys_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown keys lrO, Mosaic; expected.*train.lr") as caught:
+        read_hyperparameters(write(tmp_path, {"lrO": 0.01, "Mosaic": 1.0, "train.lr": 0.1, "hsv_h": 0.1}))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [(0, 0), (0.0, 0), (0.1, 1), (0.5, 1), (1, 1), (2.6, 3), (3.0, 3)])

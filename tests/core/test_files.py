@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core import files
-from core.files import increment_path, make_run_folder, write_text
+from core.files import increment_path, is_disk_full, make_run_folder, write_text
 
 
 def test_folders_are_numbered(tmp_path):
@@ -73,6 +73,12 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(
         write_text(path, "new")
     assert caught.value.errno == errno.ENOSPC and ("intact" in str(caught.value)) == (before is not None)
     assert not path.exists() if before is None else path.read_text() == before
+
+
+def test_a_quota_that_is_used_up_is_a_full_disk() -> None:
+    full = [OSError(errno.ENOSPC, "x"), OSError(errno.EDQUOT, "x")]
+    other = [OSError(errno.EACCES, "x"), OSError("x"), ValueError("x")]
+    assert [is_disk_full(error) for error in [*full, *other]] == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "results.csv", "weights/last.pt"])

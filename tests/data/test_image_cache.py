@@ -1,5 +1,7 @@
 """The image cache: complete or absent, shared, and chosen by available memory."""
 
+import errno
+import os
 import pickle
 
 import numpy as np
@@ -41,6 +43,18 @@ def test_disk_cache_is_filled_once_per_key(tmp_path):
     with pytest.raises(AssertionError):
         disk_store(SHAPES, refuse, folder=tmp_path, key=["a", 2], progress=False)
     assert len(list(tmp_path.iterdir())) == 1  # the failed attempt left nothing behind
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="space cannot be reserved here")
+def test_a_disk_too_small_is_noticed_before_a_write_to_it_kills(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"cannot be written \(147 bytes\): No space left") as caught:
+        disk_store(SHAPES, picture, folder=tmp_path, key=["a"], progress=False)
+    assert caught.value.errno == errno.ENOSPC and str(tmp_path) in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_automatic_choice(monkeypatch):

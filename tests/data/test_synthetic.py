@@ -1,5 +1,6 @@
 """The embedded data set: reproducible, complete or absent, with tight boxes and useful statistics."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -110,6 +111,18 @@ def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         shapes.draw(tmp_path / "set", **SMALL, progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 1), (errno.EDQUOT, 1), (errno.EACCES, 2)])
+def test_a_disk_that_is_full_ends_the_command_with_1(number, code, tmp_path, monkeypatch, capsys):
+    def fail(self, content):
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(shapes.Path, "write_bytes", fail)
+    counts = [word for split in scenes.SPLITS for word in (f"--{split}", "1")]
+    assert shapes.main(["--out", str(tmp_path / "set"), *counts, "--side", "64"]) == code
+    said = capsys.readouterr().err
+    assert os.strerror(number) in said and "000000.jpg" in said and list(tmp_path.iterdir()) == []
 
 
 def _draw(root):

@@ -33,13 +33,29 @@ def test_the_folder_with_the_run_id_is_its_own(tmp_path: Path) -> None:
     assert own_folder(tmp_path / "link.pt", CHECKPOINT) == tmp_path / "exp"
 
 
+def test_weights_may_lie_on_another_disk(tmp_path: Path) -> None:
+    path = folder_with(tmp_path / "exp", RECORD)
+    moved = (tmp_path / "disk").resolve()
+    moved.mkdir()
+    path.rename(moved / "last.pt")
+    path.symlink_to(moved / "last.pt")
+    assert own_folder(path, CHECKPOINT) == tmp_path / "exp"
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.symlink_to(moved)
+    assert own_folder(path, CHECKPOINT) == tmp_path / "exp"
+    assert own_folder(moved / "last.pt", CHECKPOINT) is None
+
+
 @pytest.mark.parametrize("name", ["checkpoints/last.pt", "weights/epoch5.pt", "weights/backup/last.pt", "last.pt"])
 def test_no_other_place_is_taken_for_it(name: str, tmp_path: Path) -> None:
     path = folder_with(tmp_path / "project", RECORD, name)
     assert own_folder(path, CHECKPOINT) is None
 
 
-@pytest.mark.parametrize("record", [None, "not JSON", "[]", {}, {**RECORD, "id": "b2"}, {**RECORD, "id": None}])
+@pytest.mark.parametrize(
+    "record", [None, "not JSON", "[]", {}, {**RECORD, "id": "b2"}, {**RECORD, "id": None}, {**RECORD, "starts": 1}]
+)
 def test_a_folder_without_the_id_is_not(record: object, tmp_path: Path) -> None:
     assert own_folder(folder_with(tmp_path / "project", record), CHECKPOINT) is None
 
