@@ -95,7 +95,8 @@ def build(config: Config) -> TrainSetup:
     """Build device, network and loaders. Nothing is written yet, so wrong input leaves no trace of a run."""
     import torch
 
-    from core.device import keep_freed_memory, place, set_deterministic
+    from core.allocator import keep_freed_memory
+    from core.device import place, set_deterministic
     from core.options import NmsOptions
     from core.progress import usable_cores  # imports tqdm, which --help does not need
     from data import build_eval_loader, build_train_loader

@@ -102,7 +102,8 @@ def measure(arguments: Namespace) -> tuple[dict[str, Any], list[Row]]:
     import torch
 
     from comparison.checks import contention
-    from core.device import keep_freed_memory, place, set_deterministic, synchronize
+    from core.allocator import keep_freed_memory
+    from core.device import place, set_deterministic, synchronize
     from engine.contention import OtherProcesses
     from engine.machine import fingerprint, machine
     from ops.norm_act import prepare

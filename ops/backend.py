@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.device import keep_freed_memory
+from core.allocator import keep_freed_memory
 from ops import build
 from ops.build import Unavailable, say
 from ops.grid import THREADS, cut

@@ -1,9 +1,14 @@
 """How the tests run: in several processes (pytest-xdist, see pyproject.toml), files with slow tests first."""
 
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.warm_python import WarmPython
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes that share the cores, one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,6 +22,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: slow[item.path])
 
 
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[str]:
+    """The path of a program that is called like Python, with the libraries already loaded, if the system allows it."""
+    if not hasattr(os, "pidfd_open"):
+        yield sys.executable
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        server = WarmPython(Path(folder))
+        yield server.executable
+        server.close()
+
+
+@pytest.fixture
+def warm_runs(warm_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes that compare.py starts are of `warm_python`."""
+    from comparison.job import ROOT
+    from comparison.runner import train_all
+
+    trainer = (warm_python, str(ROOT / "train.py"))
+    monkeypatch.setattr(sys, "executable", warm_python)
+    monkeypatch.setattr(train_all, "__kwdefaults__", {**train_all.__kwdefaults__, "trainer": trainer})
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder as the current working directory."""
@@ -26,8 +54,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training without pictures, which take most of the time of a short run."""
+    """Training without pictures and the figures of its table, which take most of the time of a short run."""
+    import models
+    from engine import final_results
     from engine.pictures import evaluation_plots, plots
+
+    monkeypatch.setattr(models, "flops", lambda *_: 8.1)
+    monkeypatch.setattr(final_results, "latency_ms", lambda *_, **__: 5.0)
 
     for name in ("plot_dataset", "plot_train_batch", "plot_results"):
         monkeypatch.setattr(plots, name, lambda *_: None)

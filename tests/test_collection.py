@@ -1,7 +1,6 @@
 """Test files can be collected in any order: none of them shadows a package of the project."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,9 @@ FILES = ("tests/models/test_blocks.py", "tests/configs/test_schema.py")
 
 
 @pytest.mark.slow
-def test_order_of_files_does_not_matter() -> None:
+def test_order_of_files_does_not_matter(warm_python: str) -> None:
     """Not the order of a whole run, in which tests/configs comes before tests/models."""
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "--collect-only", *FILES]
+    command = [warm_python, "-m", "pytest", "-n", "0", "-q", "--collect-only", *FILES]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -16,6 +16,7 @@ from comparison.plan import read_plan
 from comparison.scores import WEIGHTS
 from comparison.summary import PRIMARY
 from tests.comparison.made_runs import write_run
+from tests.support import training
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
 from yolo import YOLO
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 STUB = (sys.executable, str(ROOT / "tests/comparison/stub_trainer.py"))
-SMALL = ("--imgsz", 64, "--batch", 4, "--workers", 0, "--amp", "off", "--epochs", 1)
+SMALL = ("--cfg", training.SMALL, "--imgsz", 64, "--batch", 4, "--workers", 0, "--amp", "off", "--epochs", 1)
 
 
 @pytest.fixture
@@ -37,6 +38,7 @@ def command(*words: object) -> int:
     return run(compare.main, "compare.py", *words)
 
 
+@pytest.mark.usefixtures("warm_runs")
 def test_a_real_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -166,12 +168,12 @@ def test_equal_time_plans_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert epochs == {"relu-s0": 5, "mish-s0": 4}
 
 
-def test_stopped_it_says_how_to_resume(tmp_path: Path) -> None:
+def test_stopped_it_says_how_to_resume(tmp_path: Path, warm_python: str) -> None:
     data = write_data(tmp_path)
     words = [str(ROOT / "compare.py"), "--acts", "relu", "mish", "--seeds", 1, "--data", data, "--probe", 0, *SMALL]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, *map(str, words), "--epochs", "500"],
+        [warm_python, *map(str, words), "--epochs", "500"],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,
@@ -189,7 +191,8 @@ def test_stopped_it_says_how_to_resume(tmp_path: Path) -> None:
     assert "resume" in (tmp_path / "runs/compare/exp/logs/relu-s0.log").read_text()
 
 
-def test_the_isolated_timing_is_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys) -> None:
+@pytest.mark.usefixtures("warm_runs", "stub")
+def test_the_isolated_timing_is_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(compare, "TIMING_ROUNDS", 3)
     data = write_data(tmp_path, train=8)

@@ -28,8 +28,9 @@ def texts() -> list[tuple[Path, str]]:
     """The pages, and the docstrings of modules, which --help prints."""
     found = [(page, page.read_text(encoding="utf-8")) for page in PAGES]
     for path in modules():
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-        found.append((path, (docstring or "").replace("``", "`")))
+        text = path.read_text(encoding="utf-8")
+        if "python" in text or "uv run" in text:
+            found.append((path, (ast.get_docstring(ast.parse(text)) or "").replace("``", "`")))
     return found
 
 

@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,14 +67,12 @@ def test_every_section_changes_at_most_two_source_files() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("section", sections(), ids=lambda section: section.title)
-def test_the_change_applies_and_its_command_succeeds(section: Section, copy: Path) -> None:
+def test_the_change_applies_and_its_command_succeeds(section: Section, copy: Path, warm_python: str) -> None:
     before = {name: (copy / name).read_bytes() for name in changed_files(section.diff) if (copy / name).exists()}
     git("apply", "-", folder=copy, stdin=section.diff)
     assert all((copy / name).read_bytes() != before.get(name) for name in changed_files(section.diff))
     program, *arguments = shlex.split(section.command)
     assert program == "python"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=copy, env=environment, capture_output=True, encoding="utf-8"
-    )
+    done = subprocess.run([warm_python, *arguments], cwd=copy, env=environment, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -25,11 +25,12 @@ from engine.trainer import Trainer
 from tests.stress.kills import ROOT, differing
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run, tree
+from tests.support.training import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
 OPTIONS = (
-    *("--cfg", "yolo-mish.yaml", "--imgsz", 64, "--batch", 2, "--epochs", 2, "--workers", 0, "--seed", 3, "--no-amp"),
+    *("--cfg", SMALL, "--imgsz", 64, "--batch", 2, "--epochs", 2, "--workers", 0, "--seed", 3, "--no-amp"),
     *("--noval", "--set", "model.neck.act=rrelu"),
 )
 
@@ -88,7 +89,7 @@ def test_a_full_disk(
     data: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fill() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
 
     with monkeypatch.context() as patch, limited(resource.RLIMIT_FSIZE, resource.RLIM_INFINITY):
         before_step(4, fill, patch)
@@ -184,9 +185,9 @@ run_script(lambda: train.main(sys.argv[1:]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
-def test_memory_that_runs_out(data: Path, here: Path) -> None:
+def test_memory_that_runs_out(data: Path, here: Path, warm_python: str) -> None:
     """In a separate process: libraries do not all recover."""
-    arguments = [sys.executable, "-c", STARVED, *map(str, OPTIONS), "--data", str(data)]
+    arguments = [warm_python, "-c", STARVED, *map(str, OPTIONS), "--data", str(data)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(arguments, cwd=here, env=environment, capture_output=True, text=True)
     error = done.stderr.strip().splitlines()[-1]
@@ -243,12 +244,12 @@ def test_best_weights_that_were_removed(data: Path, here: Path, capsys: pytest.C
     assert "last epoch of 2" in capsys.readouterr().out
 
 
-def test_an_error_after_the_loaders_are_built_is_one_line_too(tmp_path: Path) -> None:
+def test_an_error_after_the_loaders_are_built_is_one_line_too(tmp_path: Path, warm_python: str) -> None:
     """Objects kept from the garbage collector for the data workers are given back to it, or libraries report leaks."""
     data = write_data(tmp_path)
     (tmp_path / "foreign.weights").write_bytes(bytes(100))
-    words = ["--cfg", "yolo-mish.yaml", "--data", data, "--weights", tmp_path / "foreign.weights", "--workers", 2]
-    command = [sys.executable, str(ROOT / "train.py"), *map(str, words)]
+    words = ["--cfg", SMALL, "--data", data, "--weights", tmp_path / "foreign.weights", "--workers", 2]
+    command = [warm_python, str(ROOT / "train.py"), *map(str, words)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     said = done.stderr.split("\r")[-1].strip()
     assert done.returncode == 2 and said.startswith("train.py: error: ") and len(said.splitlines()) == 1
@@ -302,10 +303,10 @@ sys.exit(1)
 """
 
 
-def test_a_program_ends_while_its_workers_are_busy() -> None:
+def test_a_program_ends_while_its_workers_are_busy(warm_python: str) -> None:
     """As after a full disk: at exit, Python waits for ever for workers that ignore SIGTERM."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", BUSY], env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([warm_python, "-c", BUSY], env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None and process.stdout.readline() == "failed\n"
         assert process.wait(30) == 1

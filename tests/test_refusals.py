@@ -468,6 +468,7 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in sorted(folder.rglob("*"))}
 
 
+@pytest.mark.usefixtures("warm_runs")
 @pytest.mark.parametrize(("script", "case"), [(script, case) for script, cases in TABLE.items() for case in cases])
 def test_bad_input(script: str, case: str, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words, expected = TABLE[script][case]

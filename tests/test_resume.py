@@ -21,11 +21,12 @@ from engine.trainer import Trainer
 from tests.stress.kills import differing
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run, tree
+from tests.support.training import SMALL
 
 pytestmark = pytest.mark.slow
 
 OPTIONS = (
-    *("--cfg", "yolo-mish.yaml", "--imgsz", 64, "--batch", 1, "--nbs", 2, "--epochs", 3, "--workers", 0, "--seed", 3),
+    *("--cfg", SMALL, "--imgsz", 64, "--batch", 1, "--nbs", 2, "--epochs", 3, "--workers", 0, "--seed", 3),
     *("--multi-scale", 0.5, "--close-mosaic", 1, "--patience", 2),
     *("--set", "model.neck.act=rrelu", "train.ema=0.3", "augment.mixup=0.5", "train.last_epoch_batches=2"),
 )

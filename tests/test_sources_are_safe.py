@@ -70,8 +70,8 @@ def is_false(node: ast.AST | None) -> bool:
 def sources() -> list[Path]:
     """Every Python file of the project but its tests."""
     skipped = {"tests", "runs", "datasets", "shared", "build"}
-    paths = [path for path in ROOT.rglob("*.py") if not skipped & set(path.relative_to(ROOT).parts)]
-    return sorted(path for path in paths if not any(part.startswith(".") for part in path.relative_to(ROOT).parts))
+    folders = [each for each in ROOT.iterdir() if each.name[0] != "." and each.name not in skipped]
+    return sorted([*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))])
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))

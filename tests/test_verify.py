@@ -23,7 +23,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs that start from a detector that finds some of the objects."""
     folder = tmp_path_factory.mktemp("verify")
     data = write_data(folder)
-    weights = write_checkpoint(folder / "first.pt", data, class_names(folder / "shapes"))
+    weights = write_checkpoint(folder / "first.pt", data, class_names(folder / "shapes"), **{"model.levels": [2, 3]})
     for seed in (0, 1):
         more = ("--weights", weights, "--project", folder / "runs", "--name", f"mish-s{seed}", "--seed", seed)
         assert start(data, "--epochs", 2, "--img", 96, *more, "--set", "train.lr=1e-5") == 0

@@ -12,6 +12,7 @@ from data.synthetic import draw
 from data.tools import check
 from engine.run_record import read_record
 from tests.support.scripts import run
+from tests.support.training import SMALL
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +40,7 @@ def write_yolo(folder: Path) -> Path:
     return folder / "ultra.yaml"
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_yolo_set_is_trained_on_checked_and_evaluated_like_the_same_in_coco(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,7 +53,7 @@ def test_a_yolo_set_is_trained_on_checked_and_evaluated_like_the_same_in_coco(
     options = ["--imgsz", SIDE, "--batch", 3, "--workers", 0, "--no-amp", "--set", "run.loggers=[]"]
     losses = []
     for source in (data, tmp_path / "coco.yaml"):
-        arguments = ["--cfg", "yolo-mish.yaml", "--epochs", 1, "--data", source, *options, "--name", source.stem]
+        arguments = ["--cfg", SMALL, "--epochs", 1, "--data", source, *options, "--name", source.stem]
         assert run(train.main, "train.py", *arguments) == 0
         row = (tmp_path / f"runs/train/{source.stem}/results.csv").read_text().splitlines()[-1]
         losses.append([float(value) for value in row.split(",")[1:4]])

@@ -1,6 +1,7 @@
 """The simulation: its folders are read back unchanged, and it detects invalid methods."""
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,7 +156,10 @@ def test_invalid_flags(arguments: list[str], message: str, capsys: pytest.Captur
     assert ended.value.code == 2 and message in error and error.count("\n") == 1
 
 
-def test_the_command_reports_the_same_verdicts(tmp_path: Path) -> None:
+def test_the_command_reports_the_same_verdicts(
+    tmp_path: Path, warm_python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", warm_python)
     tally = simulate.simulate(Design(acts=2, seeds=2), sets=1, seed=0, folder=tmp_path, through=1)
     assert tally.sets == 1
     outcome = simulated_runs.through_folders(Design(acts=2, seeds=2), np.random.default_rng(0), folder=tmp_path / "set")

@@ -19,6 +19,7 @@ from comparison.wording.plans import describe
 from tests.comparison.made_runs import report_of, seal, write_run
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
+from tests.support.training import SMALL
 
 ROOT = Path(__file__).parents[2]
 
@@ -258,6 +259,7 @@ def test_arms_in_the_optimizer_share_weights_and_batches(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_runs")
 def test_mosaic_is_compared_by_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     data = write_data(tmp_path, train=8, val=3)
@@ -273,7 +275,7 @@ def test_mosaic_is_compared_by_training(tmp_path: Path, monkeypatch: pytest.Monk
         "--set",
         "model.act=relu",
     ]
-    small = ["--imgsz", 64, "--batch", 4, "--workers", 0, "--amp", "off", "--epochs", 1, "--probe", 0]
+    small = ["--cfg", SMALL, "--imgsz", 64, "--batch", 4, "--workers", 0, "--amp", "off", "--epochs", 1, "--probe", 0]
     assert run(compare.main, "compare.py", *words, *small) == 0
     numbers = json.loads((tmp_path / "exp" / "report.json").read_text())
     assert numbers["acts"] == ["augment.mosaic=1", "augment.mosaic=0"] and numbers["exploratory"] == []

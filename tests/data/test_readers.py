@@ -16,6 +16,7 @@ from data.coco import read_coco
 from data.issues import Issue, refuse
 from engine.evaluation.ground_truth import GroundTruth
 from tests.support.scripts import run
+from tests.support.training import SMALL
 
 CLASSES = ("cat", "dog")
 
@@ -85,7 +86,7 @@ def test_training_with_a_new_format(voc, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     split = {"images": voc.train.images, "annotations": voc.train.annotations, "format": "voc"}
     Path("voc.yaml").write_text(json.dumps({"root": voc.root, "train": split, "val": split}))
-    arguments = ("--cfg", "yolo-mish.yaml", "--data", "voc.yaml", "--imgsz", 64, "--batch", 4, "--workers", 0)
+    arguments = ("--cfg", SMALL, "--data", "voc.yaml", "--imgsz", 64, "--batch", 4, "--workers", 0)
     assert run(train.main, "train.py", *arguments, "--epochs", 1, "--no-amp") == 0
     assert load_dataset(voc, "train", progress=False).sha256 in Path("runs/train/exp/run.json").read_text()
     Path("voc.yaml").write_text(json.dumps({"root": voc.root, "train": split | {"format": "vco"}, "val": split}))

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -217,7 +216,7 @@ def test_a_missing_camera_is_an_error(capfd: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.slow
-def test_ffmpeg_prints_nothing(tmp_path: Path) -> None:
+def test_ffmpeg_prints_nothing(tmp_path: Path, warm_python: str) -> None:
     """In a separate process, as FFmpeg reads its log level with the first video of a process."""
     (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x20ftypisom broken")
     (tmp_path / "b.mp4").write_bytes(b"broken")
@@ -225,7 +224,7 @@ def test_ffmpeg_prints_nothing(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.avi", 2)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("OPENCV_FFMPEG_LOGLEVEL", None)
-    command = [sys.executable, "-c", code]
+    command = [warm_python, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "2\n"
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["a.mp4", "b.mp4"]
