@@ -54,17 +54,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training without pictures and the figures of its table, which take most of the time of a short run."""
-    import models
-    from engine import final_results
-    from engine.pictures import evaluation_plots, plots
+    """Training without what takes most of the time of a short run."""
+    from tests.support.training import leave_out_pictures
 
-    monkeypatch.setattr(models, "flops", lambda *_: 8.1)
-    monkeypatch.setattr(final_results, "latency_ms", lambda *_, **__: 5.0)
-
-    for name in ("plot_dataset", "plot_train_batch", "plot_results"):
-        monkeypatch.setattr(plots, name, lambda *_: None)
-    monkeypatch.setattr(evaluation_plots, "plot_evaluation", lambda *_: None)
+    leave_out_pictures(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from engine.checkpoint import load_checkpoint, save_checkpoint
 from tests.comparison.made_runs import write_run
 from tests.support.checkpoints import class_names, write_checkpoint, write_data
 from tests.support.scripts import run
+from tests.support.training import SMALL, leave_out_pictures
 
 pytestmark = pytest.mark.slow
 
@@ -418,12 +419,10 @@ def fill_sources(folder: Path) -> None:
 def fill_runs(folder: Path, data: Path) -> None:
     """A run of four epochs cut off behind the first, and the same with other annotations."""
     options = ["--imgsz", 64, "--batch", 2, "--workers", 0, "--no-amp", "--epochs", 1, "--set", "run.project=made"]
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        assert run(train.main, "train.py", "--cfg", "yolo-mish.yaml", "--data", data, *options) == 0
-    finally:
-        os.chdir(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        leave_out_pictures(patch)
+        assert run(train.main, "train.py", "--cfg", SMALL, "--data", data, *options) == 0
     content = load_checkpoint(folder / "made/exp/weights/last.pt")
     content["config"]["train"]["epochs"] = 4
     for name in ("run", "moved"):

@@ -21,7 +21,7 @@ from engine.trainer import Trainer
 from tests.stress.kills import differing
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run, tree
-from tests.support.training import SMALL
+from tests.support.training import SMALL, leave_out_pictures
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +78,7 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, growth_interval=2))
         patch.setattr(TrainingRun, "end_epoch", falling)
         patch.setattr("engine.final_results.finish", lambda run, command: None)
+        leave_out_pictures(patch)
         yield patch
 
 

@@ -105,6 +105,7 @@ def test_a_full_disk_ends_the_comparison_and_is_no_outcome(tmp_path: Path) -> No
     assert {run.status for run in read_outcome(plan, tmp_path)} == {"finished"}
 
 
+@pytest.mark.slow
 def test_a_run_without_progress_is_reported_and_ended_as_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -106,7 +106,7 @@ def test_the_arguments_of_a_whole_run(
 
 
 def test_unknown_keys_are_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown keys lrO, Mosaic; expected.*train.lr") as caught:
+    with pytest.raises(ValueError, match="unknown keys Mosaic, lrO; expected.*train.lr") as caught:
         read_hyperparameters(write(tmp_path, {"lrO": 0.01, "Mosaic": 1.0, "train.lr": 0.1, "hsv_h": 0.1}))
     assert "\n" not in str(caught.value)
 

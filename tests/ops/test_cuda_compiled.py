@@ -61,7 +61,7 @@ MOST_OF_A_PASS = {
 }
 
 
-@pytest.mark.parametrize("architecture", SOME)
+@pytest.mark.parametrize("architecture", [SOME[0], SOME[-1]])
 def test_nvrtc_compiles_it_small(architecture, cache):
     try:
         path = build.nvrtc_image(architecture)

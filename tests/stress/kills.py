@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 COUNTS = {"train": 10, "val": 4}
 EPOCHS = 4
@@ -74,17 +76,12 @@ def serve() -> None:
     from torch.utils import tensorboard  # noqa: F401
 
     import data.augment
-    import engine.evaluation.evaluate
-    import engine.pictures.evaluation_plots
-    import engine.pictures.plots
-    import engine.run
     import train
     from configs.cli import run_script
+    from tests.support.training import leave_out_pictures
 
     data.augment.import_albumentations()
-    for picture in ("plot_dataset", "plot_train_batch", "plot_results"):  # half a run's time, with the evaluation's
-        setattr(engine.pictures.plots, picture, lambda *arguments: None)
-    engine.pictures.evaluation_plots.plot_evaluation = lambda *arguments: None
+    leave_out_pictures(pytest.MonkeyPatch())
     for line in sys.stdin:
         request = json.loads(line)
         pid = os.fork()

@@ -200,7 +200,7 @@ def by_pycocotools(content: dict, predictions: np.ndarray, limit: int) -> float:
     return float(precision[precision > -1].mean())
 
 
-@pytest.mark.parametrize("counts", [(250, 101, 40), (100, 3)])
+@pytest.mark.parametrize("counts", [pytest.param((250, 101, 40), marks=pytest.mark.slow), (100, 3)])
 def test_what_a_perfect_detector_reaches_under_the_limit_of_coco(counts):
     content, found = dense(*counts)
     truth = ground_truth(content)
