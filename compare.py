@@ -57,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     gpus = list_gpus(given.get("train.device"))
     if gpus:
         given.pop("train.device", None)
+    if arguments.jobs < 1:
+        raise ValueError(f"--jobs {arguments.jobs}: expected 1 or more")
+    if arguments.jobs > 1 and (gpus or arguments.engine == "ray"):
+        raise ValueError("--jobs shares the cores of one machine; GPUs and Ray train one run per device as it is")
     if arguments.engine == "ray":
         ray_runner.connect()
     arms = arms_from(arguments, given)
@@ -141,7 +145,7 @@ class Comparison:
                 sizes[run.act] = checkpoint_bytes(load(plan.cfg, plan.overrides_of(run)))
             return sizes[run.act]
 
-        require_space(plan, folder, checkpoints, at_once=max(1, len(self.gpus)))
+        require_space(plan, folder, checkpoints, at_once=max(self.arguments.jobs, len(self.gpus)))
 
     def _train(self, plan: "Plan", folder: Path, after_seed: Callable[[int], None] = lambda seeds: None) -> int:
         """Train what is left of a plan; returns the number of runs that were stopped from outside."""
@@ -151,7 +155,8 @@ class Comparison:
         if self.arguments.engine == "ray":
             ray_runner.train_all(plan, folder, retry_failed=retry, after_seed=after_seed)
         else:
-            runner.train_all(plan, folder, gpus=self.gpus, retry_failed=retry, after_seed=after_seed)
+            jobs = self.arguments.jobs
+            runner.train_all(plan, folder, gpus=self.gpus, at_once=jobs, retry_failed=retry, after_seed=after_seed)
         return sum(map(len, runner.remaining(plan, folder, retry_failed=False)))
 
     def _runs(self, plan: "Plan", folder: Path) -> list["Run"]:

@@ -72,6 +72,13 @@ def _add_plan(add: Add) -> None:
 
 def _add_running(add: Add) -> None:
     add("--engine", choices=("local", "ray"), default="local", help="train on this machine or on a Ray cluster")
+    add(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train N runs side by side on the CPU, each with its share of the cores; their times are not compared",
+    )
     add("--retry-failed", action="store_true", help="restart failed runs")
     add(
         "--probe",

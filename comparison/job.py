@@ -121,9 +121,14 @@ class Job:
 
 
 def make_job(
-    plan: Plan, run: PlannedRun, folder: Path, *, trainer: Sequence[str] = TRAINER, gpu: str | None = None
+    plan: Plan,
+    run: PlannedRun,
+    folder: Path,
+    *,
+    trainer: Sequence[str] = TRAINER,
+    environment: Mapping[str, str] | None = None,
 ) -> Job:
-    """The job of a planned run in the comparison's folder, restricted to one GPU if given."""
+    """The job of a planned run in the comparison's folder, with these changes of the environment."""
     run_folder = folder.resolve() / run.name
     overrides = {
         **plan.overrides_of(run),
@@ -137,7 +142,7 @@ def make_job(
         folder=run_folder,
         start=(*trainer, "--cfg", plan.cfg, "--set", *settings),
         resume=(*trainer, "--resume", str(run_folder / "weights" / "last.pt")),
-        environment={} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu},
+        environment=environment or {},
     )
 
 

@@ -1,4 +1,5 @@
-"""Train the runs of a plan, each in a fresh process of train.py, on one device or on all GPUs of a machine.
+"""Train the runs of a plan, each in a fresh process of train.py, on one device, on all GPUs of a machine, or several
+at a time on its CPU cores.
 
 The state is read from the folders each time: finished runs are kept, interrupted ones resumed, failed ones kept as
 outcomes. A comparison that was stopped therefore resumes with the same call.
@@ -9,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from comparison.plan import Plan, PlannedRun
 from comparison.progress import Progress
 from comparison.runs import Run, read_run
 from core.files import is_locked
+from core.progress import usable_cores
 
 POLL_SECONDS = 0.3
 
@@ -32,9 +34,9 @@ class Interrupted(Exception):  # noqa: N818 - not an error
 
 @dataclass
 class Worker:
-    """A device and the seed groups that it trains."""
+    """A device, as an environment variable, and the runs that it trains."""
 
-    gpu: str | None
+    environment: Mapping[str, str]
     group: list[PlannedRun] = field(default_factory=list)  # runs still to be started
     job: Job | None = None
     process: subprocess.Popen | None = None
@@ -47,17 +49,23 @@ def train_all(
     folder: Path,
     *,
     gpus: Sequence[str] = (),
+    at_once: int = 1,
     retry_failed: bool = False,
     trainer: Sequence[str] = TRAINER,
     after_seed: Callable[[int], None] = lambda seeds: None,
 ) -> None:
-    """Train the remaining runs of the plan: each GPU takes one seed group at a time; without GPUs, one run at a time.
+    """Train the remaining runs of the plan: each GPU takes one seed group at a time; without GPUs, ``at_once`` runs are
+    trained side by side, each with its share of the CPU cores.
 
     ``after_seed`` is called with the number of complete seeds. Raises Interrupted after Ctrl-C or SIGTERM, when the
     running runs are saved, ValueError for a usage error of train.py, and DiskFull.
     """
-    workers = [Worker(gpu) for gpu in gpus] or [Worker(None)]
     groups = remaining(plan, folder, retry_failed=retry_failed)
+    if gpus:
+        workers = [Worker({"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus]
+    else:
+        workers = [Worker(share_of_cores(at_once)) for _ in range(at_once)]
+        groups = [[run] for group in groups for run in group]
     with Progress(plan, folder, trainer=trainer, after_seed=after_seed) as progress, stop_signals() as signals:
         try:
             while groups or any(worker.job or worker.group for worker in workers):
@@ -66,7 +74,7 @@ def train_all(
                         worker,
                         groups,
                         progress,
-                        lambda run, gpu: make_job(plan, run, folder, trainer=trainer, gpu=gpu),
+                        lambda run, variables: make_job(plan, run, folder, trainer=trainer, environment=variables),
                     )
                 if signals:
                     raise Interrupted(signals[0])
@@ -79,6 +87,13 @@ def train_all(
                     process.terminate()
             for process in processes:
                 stop(process)
+
+
+def share_of_cores(runs: int) -> dict[str, str]:
+    """The environment of each of several runs that are trained side by side; a number of threads set there is kept."""
+    if runs == 1 or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, usable_cores() // runs))}
 
 
 def remaining(plan: Plan, folder: Path, *, retry_failed: bool) -> list[list[PlannedRun]]:
@@ -102,7 +117,7 @@ def _advance(
     worker: Worker,
     groups: list[list[PlannedRun]],
     progress: Progress,
-    job_of: Callable[[PlannedRun, str | None], Job],
+    job_of: Callable[[PlannedRun, Mapping[str, str]], Job],
 ) -> None:
     """Check whether a worker's run has ended, and start the next one."""
     if worker.job is not None and worker.process is not None:
@@ -117,7 +132,7 @@ def _advance(
             worker.group = groups.pop(0)
         if not worker.group:
             return
-        worker.job = job_of(worker.group.pop(0), worker.gpu)
+        worker.job = job_of(worker.group.pop(0), worker.environment)
     if is_locked(worker.job.folder):
         if not worker.waiting:
             progress.message(f"{worker.job.run.name}: another process is training in its folder; waiting for it")

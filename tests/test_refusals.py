@@ -237,6 +237,8 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
         "config missing": ("--acts relu mish --cfg none.yaml", "none.yaml"),
         "data missing": ("--acts relu mish --data none.yaml", "none.yaml"),
         "annotations missing": ("--acts relu mish --data away.yaml", "away.json"),
+        "no runs at a time": ("--acts relu mish --jobs 0", "--jobs 0.*1 or more"),
+        "several runs on Ray": ("--acts relu mish --jobs 2 --device 0,1", "--jobs.*GPUs"),
         "devices twice": ("--acts relu mish --device 0,0", "--device 0,0"),
         "name leads out": ("--acts relu mish --name ../..", "run name"),
         "project is a file": ("--acts relu mish --data DATA --probe 0 --project notes.txt", "notes.txt"),

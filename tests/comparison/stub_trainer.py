@@ -39,7 +39,15 @@ def main() -> int:
     fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with open(place / "started.jsonl", "a") as log:
         gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
-        start = {"cell": folder.name, "how": words[0], "gpu": gpu, "parent": os.getppid(), "time": time.time()}
+        threads = os.environ.get("OMP_NUM_THREADS")
+        start = {
+            "cell": folder.name,
+            "how": words[0],
+            "gpu": gpu,
+            "threads": threads,
+            "parent": os.getppid(),
+            "time": time.time(),
+        }
         log.write(json.dumps(start) + "\n")
     if own.get("usage"):
         print("train.py: error: the data are not there", file=sys.stderr)

@@ -232,6 +232,24 @@ def test_each_gpu_takes_a_seed_group(tmp_path: Path) -> None:
     assert {each["cell"] for each in starts[:2]} == {"relu-s0", "mish-s1"}  # side by side, not one behind the other
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("given", "threads"), [(None, "3"), ("2", "2")])
+def test_runs_side_by_side_share_the_cores(
+    given: str | None, threads: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comparison.runner.usable_cores", lambda: 7)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    plan = plan_of("relu", "mish", seeds=(0, 1), epochs=3)
+    behave(tmp_path, **{run.name.replace("-", "_"): {"seconds": 0.5} for run in plan.runs})
+    train_all(plan, tmp_path, at_once=2, trainer=STUB)
+    starts = started(tmp_path)
+    assert [each["cell"] for each in starts[2:]] and {each["threads"] for each in starts} == {threads}
+    assert starts[1]["time"] - starts[0]["time"] < 1.5 <= starts[2]["time"] - starts[0]["time"]  # two at a time
+    assert {run.status for run in read_outcome(plan, tmp_path)} == {"finished"} and len(starts) == 4
+
+
 @pytest.mark.parametrize(
     ("device", "lines", "visible", "expected"),
     [
