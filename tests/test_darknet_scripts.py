@@ -79,6 +79,7 @@ def test_refusals(place: Path, capsys: pytest.CaptureFixture[str], arguments: li
     assert not (place / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_and_back(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = "python -m models.darknet"
     assert run(darknet.main, command, "x.cfg", "x.weights", "x.pt") == 0
@@ -122,6 +123,7 @@ def test_switched_activations_go_back_into_the_cfg() -> None:
     assert text == re.sub("activation=(leaky|swish|relu)", "activation=mish", DETECTOR_6) and text != DETECTOR_6
 
 
+@pytest.mark.slow
 def test_what_a_cfg_is_said_to_be(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(darknet.main, "python -m models.darknet", "x.cfg") == 0
     out = capsys.readouterr().out

@@ -115,6 +115,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
         return None
 
 
+@pytest.mark.slow
 def test_a_video_becomes_a_video(place: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--weights", place / "best.pt", "--source", place / "clip.mp4", "--save-txt", "--save-json"]
     assert run(detect.main, "detect.py", *arguments, "--vid-stride", 2, "--conf", 0.01) == 0
@@ -128,6 +129,7 @@ def test_a_video_becomes_a_video(place: Path, here: Path, capsys: pytest.Capture
     assert "video 1/1 (frame 5/5) " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_video_that_lacks_frames_is_no_success(
     place: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,6 +164,7 @@ def test_nothing_to_save_makes_no_folder(place: Path, here: Path, capsys: pytest
     assert list(here.iterdir()) == [] and "results in" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_class_names_lead_nowhere_and_obey_no_terminal(
     place: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,6 +176,7 @@ def test_class_names_lead_nowhere_and_obey_no_terminal(
     assert "\x1b" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_damaged_picture_is_passed_over_and_counted(
     place: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +188,7 @@ def test_a_damaged_picture_is_passed_over_and_counted(
     assert sorted(path.name for path in (here / "runs/detect/exp").iterdir()) == ["000000.jpg", "000002.jpg"]
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_whole_files(
     place: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

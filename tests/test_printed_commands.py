@@ -65,6 +65,7 @@ def written_out(tree: ast.AST) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_all_commands_are_made_in_one_place() -> None:
     made = set()
     for path in modules():

@@ -82,6 +82,7 @@ def test_the_folded_network_finds_the_same(place: Path, model: YOLO, images: lis
     assert plain.census == model.census and {row.activation for row in plain.census} == {"mish"}
 
 
+@pytest.mark.slow
 def test_the_moving_average_is_preferred(place: Path, model: YOLO, images: list[Path]) -> None:
     write_checkpoint(place / "last.pt", place / "shapes.yaml", model.names, kind="training")
     assert same(YOLO(place / "last.pt").predict(images[0])[0], model.predict(images[0])[0])
@@ -208,6 +209,7 @@ def test_val_of_all_classes_as_one(model: YOLO) -> None:
     assert len(result.truth.names) == 1 and set(result.predictions[:, 6]) == {result.truth.category_ids[0]}
 
 
+@pytest.mark.slow
 def test_val_refuses_other_classes(model: YOLO, place: Path) -> None:
     names = [name if name != "star" else "planet" for name in model.names]
     for other, message in ((names, "'star'.*'planet'"), (model.names[:5], "6 classes.*have 5")):

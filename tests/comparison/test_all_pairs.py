@@ -59,6 +59,7 @@ def test_error_rate(acts: int, seeds: int, factor: int, most: float, monkeypatch
     assert 1.0 < scatter_errors(acts, seeds, sets=1000, seed=3, pairs=True)[factor] < most
 
 
+@pytest.mark.slow
 def test_a_declared_comparison_of_the_candidates_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("comparison.figures.draw", lambda *_: {})
     acts = ("relu", "silu", "mish")

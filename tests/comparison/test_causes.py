@@ -92,6 +92,7 @@ def test_what_a_run_records_about_itself() -> None:
         assert dead_share(make_run(**record)) is None and gradient_norm(make_run(**record)) is None
 
 
+@pytest.mark.slow
 def test_the_report_shows_paired_differences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("comparison.figures.draw", lambda *_: {})
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 1.0}, seeds=SEEDS)

@@ -138,6 +138,7 @@ def test_a_collapsed_run_is_pointed_out_and_counts() -> None:
     assert "silu scatters" in found.remarks[0] and "scatters" not in whole.remarks[0]
 
 
+@pytest.mark.slow
 def test_normal_runs_are_seldom_called_collapsed() -> None:
     """Three activations with three seeds: in less than 5 % of comparisons."""
     draw = np.random.default_rng(0)

@@ -137,6 +137,7 @@ def test_the_report_names_both_kinds_of_luck(folder: Path, monkeypatch: pytest.M
     assert "{:+.2f} to {:+.2f}".format(*effect["both"]) in text
 
 
+@pytest.mark.slow
 def test_missing_detections_are_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("comparison.figures.draw", lambda *_: {})
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 1.0}, seeds=SEEDS)

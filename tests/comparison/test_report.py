@@ -302,6 +302,7 @@ def test_unfinished_runs_are_listed_and_not_included(tmp_path: Path, undrawn: No
     assert numbers["seeds"] == [0, 1, 2] and numbers["exploratory"] == []
 
 
+@pytest.mark.slow
 def test_runs_beyond_the_plan_are_reported_separately(tmp_path: Path, undrawn: None) -> None:
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 1.0}, seeds=range(5))
     text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(3)))

@@ -94,6 +94,7 @@ def test_a_usage_error_ends_the_comparison(tmp_path: Path) -> None:
     assert cells(tmp_path) == ["relu-s0"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_comparison_and_is_no_outcome(tmp_path: Path) -> None:
     behave(tmp_path, relu_s0={"full": True})
     plan = plan_of("relu", "mish", seeds=(0,))

@@ -55,6 +55,7 @@ def test_large_heterogeneity_gives_the_t_interval_of_the_estimates() -> None:
     assert (effect.low, effect.high) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_mean_as_often_as_stated() -> None:
     draw = np.random.default_rng(1)
     errors, covered = np.array([0.2, 0.4, 0.6, 0.3, 0.5]), 0

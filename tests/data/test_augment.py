@@ -33,6 +33,7 @@ def test_hsv_tables_match_the_formula():
     assert np.abs(shift_hsv(IMAGE, (0, 0, 0), Fixed(1, 1, 1)).astype(int) - IMAGE).max() <= 12  # 8-bit HSV rounds
 
 
+@pytest.mark.slow
 def test_transforms_fire_independently():
     """Four transforms of p = 0.5: each fires half of the time, each pair a quarter, all sixteen patterns occur.
 

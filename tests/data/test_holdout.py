@@ -39,6 +39,7 @@ def test_both_parts_have_an_image(images: Annotations) -> None:
         hold_out(images.without(range(9)), 0.2)
 
 
+@pytest.mark.slow
 def test_training_validates_on_held_out_training_images_only(tmp_path: Path) -> None:
     data = write_data(tmp_path, train=10, val=2)
     config = load("yolo.yaml", {"data": str(data), "train.imgsz": 64, "train.holdout": 0.3, "train.device": "cpu"})

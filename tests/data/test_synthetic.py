@@ -43,6 +43,7 @@ def test_an_image_depends_on_seed_split_and_index_alone(drawn):
     assert stored.shape == image.shape and np.abs(stored.astype(int) - image).mean() < 8
 
 
+@pytest.mark.slow
 def test_boxes_and_polygons_are_tight_around_visible_pixels():
     for index in range(40):
         image, figures = scenes.draw_image(160, 0, "train", index)
@@ -129,6 +130,7 @@ def _draw(root):
     shapes.draw(root, train=6, val=2, test=2, side=64, seed=0, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_two_processes_at_once(tmp_path):
     context = multiprocessing.get_context("fork")

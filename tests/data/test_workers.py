@@ -71,6 +71,7 @@ def test_shared_memory_that_another_process_fills_meanwhile(monkeypatch: pytest.
     assert isinstance(hand_over(made_batch()), PipedBatch)
 
 
+@pytest.mark.slow
 def test_short_shared_memory_changes_no_batch_and_is_said_once(
     section: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +102,7 @@ def unsendable(batch: Batch) -> Callable[[], Batch]:
     return lambda: batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "act", "words"),
     [

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from engine.contention import OtherProcesses
 
 BURN = "import time\nend = time.monotonic() + {seconds}\nwhile time.monotonic() < end: pass"
@@ -16,6 +18,7 @@ def spent() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
+@pytest.mark.slow
 def test_own_work_and_that_of_children_is_told_from_the_rest() -> None:
     others, before = OtherProcesses(), spent()
     first = others._now()
@@ -29,6 +32,7 @@ def test_own_work_and_that_of_children_is_told_from_the_rest() -> None:
     assert last[1] - first[1] >= last[2] - first[2] - 0.1  # the machine's time holds ours
 
 
+@pytest.mark.slow
 def test_another_process_is_counted() -> None:
     # No child of this one: its parent ends at once.
     orphan = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {BURN.format(seconds=1.5)!r}])"

@@ -23,6 +23,7 @@ def batch_of(images: int) -> Batch:
     return Batch(pixels, targets, torch.arange(images), list(range(images)), [], [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["relu", "mish"])
 def test_dead_channels_are_counted_and_nothing_is_changed(act: str) -> None:
     model = build_model(load("yolo-mish.yaml", {"model.act": act}).model, names=["a", "b"], seed=0).eval()
@@ -102,6 +103,7 @@ def test_nvml_counts_millijoules_of_the_gpu_in_use(monkeypatch: pytest.MonkeyPat
     assert meter.source == "NVML" and asked == ["GPU-12-34"] and meter.joules() == 7.0
 
 
+@pytest.mark.slow
 def test_the_latency_is_that_of_single_images() -> None:
     model = build_model(load("yolo-mish.yaml").model, names=["a", "b"], seed=0).train()
     sizes: list[tuple[int, ...]] = []

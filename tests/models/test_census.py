@@ -73,6 +73,7 @@ def check_operators(model: nn.Module, skeleton: tuple[Counter[str], Counter[str]
     assert {name: extra[name] for name in telling if extra[name]} == expected_backward
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACTIVATION_NAMES)
 def test_executed_operators_are_those_of_the_census(name, skeleton):
     check_operators(build_model(model_config(name), num_classes=2, seed=0), skeleton)
@@ -162,6 +163,7 @@ def test_the_printed_table():
     assert "neck" in lines[2] and "negative_slope=0.1" in lines[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [[3, 4, 5], [2, 3, 4, 5]], ids=str)
 @pytest.mark.parametrize("neck", ["fpn", "bifpn"])
 def test_executed_operators_of_other_necks_and_levels(neck, levels):

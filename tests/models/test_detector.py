@@ -57,6 +57,7 @@ def convolutions(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: each for name, each in model.named_parameters() if name not in learned}
 
 
+@pytest.mark.slow
 def test_weights_are_the_same_whatever_the_activation():
     expected = convolutions(build_model(model_config("silu"), num_classes=4, seed=5))
     for name in ACTIVATION_NAMES:

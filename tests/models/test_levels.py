@@ -24,6 +24,7 @@ def build(neck: str = "pan", levels: list[int] | None = None, act: object = "mis
     return build_model(config, num_classes=3, seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", LEVELS, ids=str)
 @pytest.mark.parametrize("neck", NECKS)
 def test_shapes_of_each_neck_at_each_choice_of_levels(neck, levels):
@@ -39,6 +40,7 @@ def test_shapes_of_each_neck_at_each_choice_of_levels(neck, levels):
     assert list(features) == levels and [x.shape[1] for x in features.values()] == list(model.neck.channels.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", LEVELS, ids=str)
 @pytest.mark.parametrize("neck", NECKS)
 def test_every_stage_is_in_the_census_and_can_be_switched(neck, levels):

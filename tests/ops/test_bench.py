@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from ops import bench
 
 
@@ -9,6 +11,7 @@ def test_a_ratio_compares_within_a_round():
     assert bench.ratio([2.0, 30.0, 4.0], [1.0, 10.0, 4.0]) == 2.0
 
 
+@pytest.mark.slow
 def test_tables_numbers_and_picture(tmp_path, capsys):
     numbers, picture = tmp_path / "numbers.json", tmp_path / "picture.png"
     words = ["--types", "fp32", "bf16", "--sides", "4", "8", "--rounds", "3", "--threads", "1"]

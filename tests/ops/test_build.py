@@ -42,6 +42,7 @@ def compiler(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.slow
 def test_concurrent_first_uses_build_once(cache, compiler):
     log = compiler(seconds=0.5)
     context = multiprocessing.get_context("fork")

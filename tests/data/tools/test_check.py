@@ -48,6 +48,7 @@ def two_splits(here: Path, **more: object) -> Path:
     return write_yaml(here / "data.yaml", train=train, val=val)
 
 
+@pytest.mark.slow
 def test_a_set_without_validation_images_is_checked(here: Path) -> None:
     train = write_coco(here / "t", {"a.png": (60, 50)}, [box(1, 1, [5, 5, 20, 20])])
     assert run(check.main, "check.py", write_yaml(here / "data.yaml", train=train)) == 0
@@ -55,6 +56,7 @@ def test_a_set_without_validation_images_is_checked(here: Path) -> None:
     assert list(found["splits"]) == ["train"] and found["overlaps"] == [] and found["splits"]["train"]["boxes"] == 1
 
 
+@pytest.mark.slow
 def test_a_refused_share_is_told_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = write_coco(here / "t", {"a.png": (60, 50)}, [box(k, 1, [5, 5, 0, 20]) for k in (1, 2)])
     assert run(check.main, "check.py", write_yaml(here / "data.yaml", train=train)) == 2

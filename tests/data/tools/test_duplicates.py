@@ -5,6 +5,7 @@ import shutil
 
 import cv2
 import numpy as np
+import pytest
 
 from data.coco import read_coco
 from data.synthetic import draw
@@ -96,6 +97,7 @@ def test_near_pairs_link_what_comparing_all_with_all_links():
     assert groups == expected and len(expected) > 10
 
 
+@pytest.mark.slow
 def test_drawn_images_are_no_duplicates(tmp_path):
     draw(tmp_path / "shapes", train=40, val=20, test=0, side=64, seed=0, progress=False)
     splits = {

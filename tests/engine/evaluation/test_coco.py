@@ -45,6 +45,7 @@ def tiny_truth(**changes) -> dict:
     return {"images": images, "categories": categories, "annotations": annotations} | changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFERENCES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_published_numbers_are_reproduced(name, backend):
@@ -200,7 +201,8 @@ def by_pycocotools(content: dict, predictions: np.ndarray, limit: int) -> float:
     return float(precision[precision > -1].mean())
 
 
-@pytest.mark.parametrize("counts", [pytest.param((250, 101, 40), marks=pytest.mark.slow), (100, 3)])
+@pytest.mark.slow
+@pytest.mark.parametrize("counts", [(250, 101, 40), (100, 3)])
 def test_what_a_perfect_detector_reaches_under_the_limit_of_coco(counts):
     content, found = dense(*counts)
     truth = ground_truth(content)
@@ -214,6 +216,7 @@ def test_what_a_perfect_detector_reaches_under_the_limit_of_coco(counts):
         assert stats.at_max_det["mAP50-95"] == stats.at_max_det["recall"] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_the_numbers_at_max_det_are_those_of_pycocotools_without_its_limit():
     content, found = dense(180, 20)
     rng = np.random.default_rng(0)

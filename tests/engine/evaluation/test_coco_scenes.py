@@ -81,6 +81,7 @@ def by_pycocotools(truth: dict[str, Any], detections: np.ndarray) -> np.ndarray:
     return evaluation.stats
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["pycocotools", "fast"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_twelve_numbers_equal_those_of_pycocotools(kind: str, backend: str) -> None:
