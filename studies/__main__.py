@@ -1,0 +1,71 @@
+"""The claims of the Mish paper (arXiv 1908.08681), each tried in a study: ``python -m studies`` lists them.
+
+``python -m studies depth`` measures all cells of a study, prints what it found and writes cells.csv, findings.json and
+a picture to runs/studies/depth; ``--quick`` measures a few small cells, to see that it works. Stopped with Ctrl-C, the
+same command goes on. docs/results/paper/plan.md says what was fixed before the first run.
+"""
+
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from configs.cli import Parser, run_script
+from core.files import write_text
+from core.text import format_duration
+from studies.study import NAMES, Finding, load_study, measure_all
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = Parser(prog="python -m studies", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help=f"studies to run: {', '.join(NAMES)}, or all; none: list them")
+    add("--quick", action="store_true", help="a few small cells, in seconds, which conclude nothing")
+    add("--jobs", type=int, metavar="N", help="cells at a time, with a thread each; default: one per core")
+    add("--project", default="runs/studies", metavar="DIR", help="folder of the results")
+    options = parser.parse_args(argv)
+    if options.jobs is not None and options.jobs < 1:
+        raise ValueError(f"--jobs {options.jobs}: expected 1 or more")
+    if not options.names:
+        print(listing())
+        return 0
+    names = NAMES if options.names == ["all"] else tuple(dict.fromkeys(options.names))
+    for name in names:
+        load_study(name)  # all are known before the first is run
+    for name in names:
+        folder = Path(options.project) / (f"{name}-quick" if options.quick else name)
+        print(run(name, folder, quick=options.quick, jobs=options.jobs), flush=True)
+    return 0
+
+
+def listing() -> str:
+    """The studies with what they ask and their time."""
+    lines = []
+    for name in NAMES:
+        study = load_study(name)
+        extra = f"; needs the extra {study.EXTRA}" if study.EXTRA else ""
+        lines.append(f"{name:<10}  {study.TITLE} ({format_duration(60 * study.MINUTES)}{extra})")
+    return "\n".join(lines)
+
+
+def run(name: str, folder: Path, *, quick: bool, jobs: int | None) -> str:
+    """Run a study; returns its findings as text."""
+    study = load_study(name)
+    rows = measure_all(name, folder, quick=quick, jobs=jobs)
+    findings = study.conclude(rows)
+    write_text(folder / "findings.json", json.dumps([asdict(each) for each in findings], indent=2) + "\n")
+    study.draw(rows, folder / f"{name}.png")
+    return "\n".join([f"{name}: {folder}", *(_shown(each, quick=quick) for each in findings)])
+
+
+def _shown(finding: Finding, *, quick: bool) -> str:
+    verdict = "quick, no verdict" if quick else finding.verdict
+    p = "" if finding.p is None else f" (p = {finding.p:.2g} before Holm's correction)"
+    lines = (finding.claim, f"published: {finding.published}", f"found: {finding.found}", f"verdict: {verdict}{p}")
+    return "\n".join(textwrap.indent(textwrap.fill(line, 110), "  ") for line in lines)
+
+
+if __name__ == "__main__":
+    run_script(main)

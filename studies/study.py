@@ -1,0 +1,123 @@
+"""What a study is, and how its cells are measured: in parallel, each once, at most the running ones lost when stopped.
+
+A study is a module of this package with the members of `Study`. Its cells are the combinations of what it varies
+(activation, depth, seed, ...). Each is measured by itself and kept as a file, so that a later call goes on from there.
+"""
+
+import csv
+import hashlib
+import importlib
+import io
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+from core.files import write_text
+from core.progress import progress_bar, usable_cores
+from core.text import did_you_mean
+
+Value = str | int | float | bool | None
+Row = dict[str, Value]  # what a cell varies, then what was measured
+NAMES = ("curves", "landscape", "depth", "noise", "width", "runtime", "published")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A claim, and what was found."""
+
+    claim: str
+    published: str
+    found: str  # with numbers and intervals
+    verdict: Literal["supported", "contradicted", "inconclusive"]
+    p: float | None = None  # two-sided, before Holm's correction; None where nothing is random
+
+
+class Study(Protocol):
+    """The members of a study's module."""
+
+    TITLE: str  # what it asks, in a few words
+    MINUTES: float  # that all cells take on two cores
+    EXTRA: str  # that its libraries come with, empty for none
+
+    def cells(self, *, quick: bool) -> Sequence[Row]:
+        """What is measured, a mapping per cell; a few small ones if quick."""
+
+    def measure(self, cell: Row) -> Row:
+        """The figures of a cell, which depend on nothing else."""
+
+    def conclude(self, rows: Sequence[Row]) -> Sequence[Finding]:
+        """The findings of all rows."""
+
+    def draw(self, rows: Sequence[Row], path: Path) -> None:
+        """Write the picture as PNG."""
+
+
+def load_study(name: str) -> Study:
+    """The study of this name. ValueError for an unknown one, and ImportError where its extra is not installed."""
+    if name not in NAMES:
+        raise ValueError(f"{name}: no such study{did_you_mean(name, NAMES)}; expected one of {', '.join(NAMES)}")
+    return cast(Study, importlib.import_module(f"studies.{name}"))
+
+
+def measure_all(name: str, folder: Path, *, quick: bool, jobs: int | None = None) -> list[Row]:
+    """Measure the missing cells of a study, ``jobs`` at a time with one thread each; returns the rows of all cells.
+
+    Each row is kept in ``folder``/cells, and all of them are written to ``folder``/cells.csv.
+    """
+    cells = list(load_study(name).cells(quick=quick))
+    places = [folder / "cells" / f"{_key(cell)}.json" for cell in cells]
+    missing = [number for number, place in enumerate(places) if not place.is_file()]
+    bar = progress_bar(
+        _measured(name, {number: cells[number] for number in missing}, jobs or usable_cores()),
+        name,
+        total=len(missing),
+        unit="cell",
+        show=bool(missing),
+    )
+    for number, figures in bar:
+        places[number].parent.mkdir(parents=True, exist_ok=True)
+        write_text(places[number], json.dumps({**cells[number], **figures}) + "\n")
+    rows = [cast(Row, json.loads(place.read_text(encoding="utf-8"))) for place in places]
+    write_text(folder / "cells.csv", to_csv(rows))
+    return rows
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Rows as CSV with all columns of any."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _key(cell: Row) -> str:
+    return hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _measured(name: str, cells: Mapping[int, Row], jobs: int) -> Iterator[tuple[int, Row]]:
+    """The figures of cells as they are ready, by number."""
+    if not cells:
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes when they import torch
+    pool = ProcessPoolExecutor(min(jobs, len(cells)), get_context("spawn"), _leave_interrupt_to_parent)
+    try:
+        running = {pool.submit(_measure, name, dict(cell)): number for number, cell in cells.items()}
+        for done in as_completed(running):
+            yield running[done], done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupt_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _measure(name: str, cell: Row) -> Row:
+    return load_study(name).measure(cell)
