@@ -14,7 +14,8 @@ from pathlib import Path
 from configs.cli import Parser, run_script
 from core.files import write_text
 from core.text import format_duration
-from studies.study import NAMES, Finding, load_study, measure_all
+from studies.study import NAMES, load_study, measure_all
+from studies.verdicts import Finding
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +63,7 @@ def run(name: str, folder: Path, *, quick: bool, jobs: int | None) -> str:
 
 def _shown(finding: Finding, *, quick: bool) -> str:
     verdict = "quick, no verdict" if quick else finding.verdict
-    p = "" if finding.p is None else f" (p = {finding.p:.2g} before Holm's correction)"
+    p = "" if finding.judged is None else f" (p = {finding.judged.p:.2g} before Holm's correction)"
     lines = (finding.claim, f"published: {finding.published}", f"found: {finding.found}", f"verdict: {verdict}{p}")
     return "\n".join(textwrap.indent(textwrap.fill(line, 110), "  ") for line in lines)
 

@@ -13,29 +13,18 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 from core.files import write_text
 from core.progress import progress_bar, usable_cores
 from core.text import did_you_mean
+from studies.verdicts import Finding
 
 Value = str | int | float | bool | None
 Row = dict[str, Value]  # what a cell varies, then what was measured
 NAMES = ("curves", "landscape", "depth", "noise", "width", "runtime", "published")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """A claim, and what was found."""
-
-    claim: str
-    published: str
-    found: str  # with numbers and intervals
-    verdict: Literal["supported", "contradicted", "inconclusive"]
-    p: float | None = None  # two-sided, before Holm's correction; None where nothing is random
 
 
 class Study(Protocol):

@@ -1,0 +1,39 @@
+"""The rules by which a claim is judged."""
+
+import pytest
+from scipy import stats
+
+from studies.verdicts import Finding, corrected, judge
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([3.0, 3.5, 2.5, 3.2, 2.8], "supported"),
+        ([0.2, 0.1, 0.3, 0.2, 0.25], "contradicted"),  # significant, and too small to count
+        ([-3.0, -3.5, -2.5], "contradicted"),
+        ([4.0, -2.0, 3.0, -1.0, 2.0], "inconclusive"),
+        ([1.5, 0.5, 0.8, 1.0, 0.9], "inconclusive"),  # significant, but perhaps less than the margin
+    ],
+)
+def test_a_claim_of_one_point(differences: list[float], verdict: str) -> None:
+    judged = judge(differences, margin=1.0)
+    test = stats.ttest_1samp(differences, 0)
+    assert judged.verdict == verdict and judged.p == pytest.approx(test.pvalue)
+    assert judged.interval == pytest.approx(tuple(test.confidence_interval()))
+    assert (judged.seeds_needed is not None) == (verdict == "inconclusive")
+
+
+def test_holms_correction_against_hand_calculation() -> None:
+    base = judge([3.0, 3.5, 2.5, 3.2, 2.8], margin=1.0)
+    ps = (0.04, 0.01, 0.02)
+    findings = [_finding(base.__class__(**{**vars(base), "p": p})) for p in ps] + [_finding(None)]
+    found = corrected(findings)
+    assert [each.judged and round(each.judged.p, 12) for each in found] == [0.04, 0.03, 0.04, None]
+    assert {each.verdict for each in found} == {"supported"}
+    worse = [_finding(base.__class__(**{**vars(base), "p": p})) for p in (0.04, 0.03)]
+    assert [each.verdict for each in corrected(worse)] == ["inconclusive"] * 2
+
+
+def _finding(judged: object) -> Finding:
+    return Finding(claim="c", published="p", found="f", verdict="supported", judged=judged)  # type: ignore[arg-type]
