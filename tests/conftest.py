@@ -25,7 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def warm_python() -> Iterator[str]:
     """The path of a program that is called like Python, with the libraries already loaded, if the system allows it."""
-    if not hasattr(os, "pidfd_open"):
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
         yield sys.executable
         return
     with tempfile.TemporaryDirectory() as folder:

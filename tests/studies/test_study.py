@@ -1,0 +1,63 @@
+"""The cells of a study: each is measured once, and a later call goes on from there."""
+
+import csv
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from studies import __main__ as command
+from studies import study
+from studies.study import Row, measure_all
+from tests.support.scripts import run
+
+CELLS: list[Row] = [{"act": act, "seed": seed} for act in ("relu", "mish") for seed in (0, 1, 2)]
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
+    """The cells that a made-up study was asked for; seed 2 fails as long as "broken" is among them."""
+    asked: list[Row] = []
+
+    def measure(cell: Row) -> Row:
+        asked.append(cell)
+        if cell["seed"] == 2 and {"broken": True} in asked:
+            raise RuntimeError("no memory")
+        return {"accuracy": 90 + int(str(cell["seed"]))} | ({"note": "a, b"} if cell["act"] == "mish" else {})
+
+    made = SimpleNamespace(cells=lambda *, quick: CELLS[:2] if quick else CELLS, measure=measure)
+    monkeypatch.setattr(study, "load_study", lambda name: made)
+    monkeypatch.setattr(study, "ProcessPoolExecutor", lambda jobs, *_: ThreadPoolExecutor(jobs))
+    return asked
+
+
+def test_each_cell_is_measured_once(measured: list[Row], tmp_path: Path) -> None:
+    rows = measure_all("made", tmp_path, quick=False, jobs=2)
+    assert [{key: row[key] for key in ("act", "seed")} for row in rows] == CELLS
+    assert [row["accuracy"] for row in rows] == [90, 91, 92] * 2 and len(measured) == 6
+    assert measure_all("made", tmp_path, quick=False) == rows and len(measured) == 6
+    assert measure_all("made", tmp_path, quick=True) == rows[:2] and len(measured) == 6
+    with open(tmp_path / "cells.csv", newline="") as file:
+        assert list(csv.DictReader(file)) == [{key: str(row.get(key, "")) for key in rows[0]} for row in rows[:2]]
+
+
+def test_a_failure_loses_no_other_cell(measured: list[Row], tmp_path: Path) -> None:
+    measured.append({"broken": True})
+    with pytest.raises(RuntimeError, match="no memory"):
+        measure_all("made", tmp_path, quick=False, jobs=1)
+    kept = len(list((tmp_path / "cells").iterdir()))
+    assert kept >= 2 and not (tmp_path / "cells.csv").exists()
+    measured.clear()
+    assert len(measure_all("made", tmp_path, quick=False)) == 6 and len(measured) == 6 - kept
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("depht",), "depht.*'depth'"), (("curves", "--jobs", "0"), "--jobs 0"), (("curves", "--quik"), "--quik")],
+)
+def test_bad_input_is_one_line(words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command.main, "studies", *words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(said, error)
