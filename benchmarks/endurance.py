@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -90,11 +91,11 @@ def training_steps(data: Path, count: int, folder: Path) -> list[tuple[int, dict
         log_epoch(self, epoch)
         seen.append((epoch.row["step"], process_usage()))
 
-    TensorBoard.epoch = watched  # type: ignore[method-assign]
     epochs = -(-count // 10)
     options = ["--imgsz", "64", "--batch", "4", "--epochs", str(epochs), "--workers", "2", "--project", str(folder)]
-    if train.main(["--cfg", "yolo-mish.yaml", "--data", str(data), *options]):
-        raise ValueError("the training did not end well")
+    with mock.patch.object(TensorBoard, "epoch", watched):
+        if train.main(["--cfg", "yolo-mish.yaml", "--data", str(data), *options]):
+            raise ValueError("the training did not end well")
     return seen
 
 

@@ -7,6 +7,7 @@ transform of the training samples, or in the loss; validation is unchanged.
 import sys
 import zlib
 from collections.abc import Callable
+from unittest import mock
 
 import numpy as np
 
@@ -58,8 +59,8 @@ def main() -> int:
         canvas, boxes, labels = lay_out(tiles, matrices, size)
         return canvas, *spoil(boxes, labels, size)
 
-    data.samples.lay_out = faulty  # type: ignore[assignment]
-    return train.main(arguments)
+    with mock.patch.object(data.samples, "lay_out", faulty):
+        return train.main(arguments)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from core.text import say_once
 from data.annotations import Annotations
 from data.cache_dir import cache_folder
 from data.coco import read_coco
-from data.converted import Converted, source_of
+from data.converted import Converted, Section, Sections, source_of
 from data.issues import Issue, refuse
 from data.xml_labels import convert_cvat, convert_voc, voc_files, voc_names
 from data.yolo_data import convert_yolo, find_images_of
@@ -38,9 +38,7 @@ CONVERTERS: dict[str, Callable[..., tuple[dict[str, Converted], list[str]]]] = {
 }
 
 
-def read_converted(
-    sections: Mapping[str, Any], split: str, *, strict: bool = False, progress: bool = True
-) -> Annotations:
+def read_converted(sections: Sections, split: str, *, strict: bool = False, progress: bool = True) -> Annotations:
     """The annotations of a split; `sections` are all splits of the same format, which share their classes.
 
     FileNotFoundError and ValueError as from `read_coco`. A line on stderr says that they were converted, and where to.
@@ -62,7 +60,7 @@ def read_converted(
 
 
 @contextlib.contextmanager
-def _folder_of(sections: Mapping[str, Any]) -> Iterator[Path]:
+def _folder_of(sections: Sections) -> Iterator[Path]:
     """The folder of the converted files, by where the splits are; a temporary one where none can be written."""
     where = json.dumps([(split, _places(section)) for split, section in sections.items()])
     first = next(iter(sections.values()))
@@ -78,7 +76,7 @@ def _folder_of(sections: Mapping[str, Any]) -> Iterator[Path]:
     yield folder
 
 
-def _places(section: Any) -> list[str]:
+def _places(section: Section) -> list[str]:
     return [section.images, section.annotations, *section.parts]
 
 
@@ -98,7 +96,7 @@ def _read_record(folder: Path, key: str) -> dict[str, Any] | None:
     return record if same else None
 
 
-def _convert(sections: Mapping[str, Any], folder: Path, key: str, *, progress: bool) -> dict[str, Any]:
+def _convert(sections: Sections, folder: Path, key: str, *, progress: bool) -> dict[str, Any]:
     """Write the converted splits, and last what they were made from; returns the latter."""
     (folder / RECORD).unlink(missing_ok=True)
     record: dict[str, Any] = {"key": key, "notes": [], "splits": {}}
@@ -117,7 +115,7 @@ def _convert(sections: Mapping[str, Any], folder: Path, key: str, *, progress: b
 
 
 def convert_splits(
-    sections: Mapping[str, Any], *, names: Sequence[str] | None = None, progress: bool = True
+    sections: Sections, *, names: Sequence[str] | None = None, progress: bool = True
 ) -> dict[str, Converted]:
     """The splits of a data set, all of one format; `names` replaces the class names of YOLO labels."""
     kind = next(iter(sections.values())).format
@@ -132,7 +130,7 @@ def convert_splits(
     return converted
 
 
-def _key(sections: Mapping[str, Any]) -> str:
+def _key(sections: Sections) -> str:
     """A hash of the paths, sizes and times of everything that the conversion reads."""
     digest = hashlib.sha256(f"{VERSION}".encode())
     for split, section in sections.items():
@@ -147,7 +145,7 @@ def _key(sections: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _inputs(section: Any) -> Iterator[Path]:
+def _inputs(section: Section) -> Iterator[Path]:
     yield from map(Path, _places(section))
     if section.format == "voc":
         yield voc_names(Path(section.annotations))

@@ -5,11 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from data.issues import Issue
 
 Record = dict[str, Any]  # of a COCO file
+
+
+class Section(Protocol):
+    """A split of a data set in the configuration (`configs.schema.Split`)."""
+
+    @property
+    def images(self) -> str:
+        """Folder of the images."""
+
+    @property
+    def annotations(self) -> str:
+        """File or folder of the annotations."""
+
+    @property
+    def format(self) -> str:
+        """Of the annotations."""
+
+    @property
+    def parts(self) -> list[str]:
+        """Folders and lists of images or names; empty: all."""
+
+
+Sections = Mapping[str, Section]  # by the name of the split
 MANY_IMAGES = 200  # from which progress is shown
 
 
@@ -42,6 +65,6 @@ class Converted:
         self.lost_annotations += len(issues)
 
 
-def source_of(sections: Mapping[str, Any]) -> str:
+def source_of(sections: Sections) -> str:
     """What messages on a data set name: the annotations of its first split."""
-    return str(next(iter(sections.values())).annotations)
+    return next(iter(sections.values())).annotations

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import struct
+from typing import SupportsFloat
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -172,7 +173,9 @@ def _number(value: object) -> float | None:
     """A finite number of a TIFF tag, which may be text, a fraction or one value per channel."""
     if isinstance(value, tuple | list):
         value = value[0] if value else None
-    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError, OverflowError):
-        number = float(value.strip("\0 ") if isinstance(value, str) else value)  # type: ignore[arg-type]
+    if not isinstance(value, str | SupportsFloat):
+        return None
+    with contextlib.suppress(ValueError, ZeroDivisionError, OverflowError):
+        number = float(value.strip("\0 ") if isinstance(value, str) else value)
         return number if math.isfinite(number) else None
     return None

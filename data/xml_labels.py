@@ -10,14 +10,13 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import hotcoco
 
 from core.progress import progress_bar
 from core.text_files import decode_text, read_limited, read_text_file
-from data.converted import MANY_IMAGES, Converted, Record
+from data.converted import MANY_IMAGES, Converted, Record, Section, Sections
 from data.file_names import FileFinder
 from data.image_files import IMAGE_SUFFIXES
 from data.issues import Issue
@@ -54,7 +53,7 @@ def _write_plain(root: ElementTree.Element, path: Path) -> None:
     path.write_text(ElementTree.tostring(root, encoding="unicode"), encoding="utf-8")
 
 
-def convert_voc(sections: Mapping[str, Any], *, progress: bool = True) -> tuple[dict[str, Converted], list[str]]:
+def convert_voc(sections: Sections, *, progress: bool = True) -> tuple[dict[str, Converted], list[str]]:
     """Splits of Pascal VOC as COCO content, and the class names: those of labels.txt, else in alphabetical order.
 
     Objects marked as difficult become crowds, which are neither trained on nor counted. ValueError if no XML file of a
@@ -67,7 +66,7 @@ def convert_voc(sections: Mapping[str, Any], *, progress: bool = True) -> tuple[
     return _numbered(found, [*order, *sorted(set(_all_names(found)) - set(order))])
 
 
-def _voc_split(section: Any, title: str, *, show: bool) -> tuple[Converted, list[str]]:
+def _voc_split(section: Section, title: str, *, show: bool) -> tuple[Converted, list[str]]:
     folder, result = Path(section.annotations), Converted(Path(section.images))
     names: list[str] = []
     finder = FileFinder(result.folder)
@@ -157,7 +156,7 @@ def _image_name(finder: FileFinder, name: str, file: Path, folder: Path) -> str:
 # --------------------------------------------------------------------------------------------------------------- CVAT
 
 
-def convert_cvat(sections: Mapping[str, Any], *, progress: bool = True) -> tuple[dict[str, Converted], list[str]]:
+def convert_cvat(sections: Sections, *, progress: bool = True) -> tuple[dict[str, Converted], list[str]]:
     """Splits of CVAT for images 1.1 as COCO content, and the class names in the order of the first file.
 
     Masks and ellipses become boxes, and rotated boxes polygons; other shapes become one issue. ValueError for a file
@@ -167,7 +166,7 @@ def convert_cvat(sections: Mapping[str, Any], *, progress: bool = True) -> tuple
     return _numbered(found, _all_names(found))
 
 
-def _cvat_split(section: Any) -> tuple[Converted, list[str]]:
+def _cvat_split(section: Section) -> tuple[Converted, list[str]]:
     file, result = Path(section.annotations), Converted(Path(section.images))
     root = read_xml(file, MAX_XML_BYTES)
     _simplify_shapes(root)
@@ -194,7 +193,7 @@ def _simplify_shapes(root: ElementTree.Element) -> None:
         for shape in list(image):
             if shape.tag == "tag":
                 image.remove(shape)
-            with contextlib.suppress(TypeError, ValueError):  # from missing or other values, which hotcoco reports
+            with contextlib.suppress(KeyError, ValueError):  # from missing or other values, which hotcoco reports
                 if shape.tag == "mask":
                     left, top, width, height = _numbers(shape, "left", "top", "width", "height")
                     _make_box(shape, left, top, left + width, top + height)
@@ -209,7 +208,7 @@ def _simplify_shapes(root: ElementTree.Element) -> None:
 
 
 def _numbers(shape: ElementTree.Element, *names: str) -> list[float]:
-    return [float(shape.get(name)) for name in names]  # type: ignore[arg-type]  # TypeError for a missing one
+    return [float(shape.attrib[name]) for name in names]
 
 
 def _make_box(shape: ElementTree.Element, left: float, top: float, right: float, bottom: float) -> None:

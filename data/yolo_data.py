@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -15,7 +14,7 @@ from core.progress import map_in_threads
 from core.text import printable, say_once
 from core.text_files import read_text_file
 from core.yaml_text import ABSENT, parse_text_yaml
-from data.converted import MANY_IMAGES, Converted, source_of
+from data.converted import MANY_IMAGES, Converted, Sections, source_of
 from data.file_names import FileFinder
 from data.image import ImageError, Verified, verify_image
 from data.image_files import list_images, passed_over
@@ -145,7 +144,7 @@ def _keypoint_values(shape: object, file: Path) -> int:
 
 
 def convert_yolo(
-    sections: Mapping[str, Any], *, names: Sequence[str] | None = None, progress: bool = True
+    sections: Sections, *, names: Sequence[str] | None = None, progress: bool = True
 ) -> tuple[dict[str, Converted], list[str]]:
     """The splits of a data set as COCO content, and the class names, by default those of the source.
 

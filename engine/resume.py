@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from configs.loading import CONFIGS
 from configs.schema import Config, Data, Run, flatten, load
@@ -34,7 +33,7 @@ class Resumed:
     moved: bool = False  # the data are at another place than in the checkpoint
 
 
-def resume(name: str, *, cfg: str | None, overrides: Mapping[str, Any]) -> Resumed:
+def resume(name: str, *, cfg: str | None, overrides: Mapping[str, object]) -> Resumed:
     """Load the run whose checkpoint or folder is ``name``, or the newest one below runs/train.
 
     Raises ValueError if the run is finished, or if ``cfg`` and ``overrides`` differ from it in more than MAY_CHANGE and
@@ -109,7 +108,9 @@ def is_finished(folder: Path | None, checkpoint: StateDict, config: Config) -> b
     return "results" in read_record(folder)
 
 
-def _refuse_changes(checkpoint: StateDict, cfg: str | None, overrides: Mapping[str, Any], *, new_folder: bool) -> None:
+def _refuse_changes(
+    checkpoint: StateDict, cfg: str | None, overrides: Mapping[str, object], *, new_folder: bool
+) -> None:
     """Raise ValueError if a setting is to be changed that changes the result."""
     requested = dict(overrides)
     if cfg is not None:
@@ -130,7 +131,7 @@ def _refuse_changes(checkpoint: StateDict, cfg: str | None, overrides: Mapping[s
         raise ValueError(f"--resume continues a run with its own settings; they cannot be changed to {listed}")
 
 
-def _data(path: Path, config: Config, overrides: Mapping[str, Any], *, own: bool) -> Data:
+def _data(path: Path, config: Config, overrides: Mapping[str, object], *, own: bool) -> Data:
     """The data of the resumed run: those of --data, else those of the checkpoint."""
     if "data" in overrides:
         given = {key: value for key, value in overrides.items() if key.partition(".")[0] == "data"}
@@ -145,7 +146,7 @@ def _data(path: Path, config: Config, overrides: Mapping[str, Any], *, own: bool
     return here
 
 
-def _new_place(config: Config, overrides: Mapping[str, Any]) -> dict[str, object]:
+def _new_place(config: Config, overrides: Mapping[str, object]) -> dict[str, object]:
     """Project and name of the new folder of a run: the usual ones, since a checkpoint must not decide about paths.
 
     ValueError for --exist-ok, which asks for an old one.
