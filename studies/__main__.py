@@ -2,7 +2,7 @@
 
 ``python -m studies depth`` measures all cells of a study, prints what it found and writes cells.csv, findings.json and
 a picture to runs/studies/depth; ``--quick`` measures a few small cells, to see that it works. Stopped with Ctrl-C, the
-same command goes on. docs/results/paper/plan.md says what was fixed before the first run.
+same command resumes. docs/results/paper/plan.md says what was fixed before the first run.
 """
 
 import json

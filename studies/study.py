@@ -1,7 +1,7 @@
 """What a study is, and how its cells are measured: in parallel, each once, at most the running ones lost when stopped.
 
 A study is a module of this package with the members of `Study`. Its cells are the combinations of what it varies
-(activation, depth, seed, ...). Each is measured by itself and kept as a file, so that a later call goes on from there.
+(activation, depth, seed, ...). Each is measured by itself and kept as a file, so that a later call resumes there.
 """
 
 import csv

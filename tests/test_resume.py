@@ -275,7 +275,7 @@ def test_moved_data_are_named_with_data(
 
 
 def test_images_that_can_no_longer_be_read_are_not_left_out(short: Short, capsys: pytest.CaptureFixture[str]) -> None:
-    """The run would go on with other batches."""
+    """The run would continue with other batches."""
     shutil.copytree(short.folder / "cut", short.folder / "lost")
     image = next((short.folder / "shapes/images/train").iterdir())
     content = image.read_bytes()

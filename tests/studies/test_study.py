@@ -1,4 +1,4 @@
-"""The cells of a study: each is measured once, and a later call goes on from there."""
+"""The cells of a study: each is measured once, and a later call resumes there."""
 
 import csv
 import re
