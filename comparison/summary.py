@@ -202,6 +202,7 @@ class ImageSampling:
     resamples: int
     effects: Mapping[str, ImageEffect]  # by candidate; without those that cannot be resampled
     missing: tuple[str, ...]  # "relu-s0: no predictions_last.json"
+    split: str = "val"  # that the primary metric is measured on; detections are stored on val only
 
 
 @dataclass(frozen=True, kw_only=True)
