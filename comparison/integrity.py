@@ -47,8 +47,14 @@ def admit(runs: Sequence[Run], plan: Plan | None, *, allow: Sequence[str] = ()) 
 
 
 def check_runs(runs: Sequence[Run]) -> None:
-    """ValueError, naming the run, if a finished run is not whole, was changed since its end, or is a copy."""
+    """ValueError, naming the run, if a finished run is not whole, was changed since its end, or is a copy.
+
+    A run that was sealed had ended, so it cannot count as failed.
+    """
     finished = [run for run in runs if run.status == "finished"]
+    for run in runs:
+        if run.status == "failed" and SEAL in run.record:
+            raise ValueError(f"{run.folder}: run.json was sealed at the end of the run, but has no results; restore it")
     for run in finished:
         _check_seal(run)
         _check_whole(run)

@@ -298,6 +298,12 @@ class Summary:
         return "arm" if self.plan is not None and self.plan["varies"] else "activation"
 
     @property
+    def varies(self) -> tuple[str, ...]:
+        """The config keys in which the arms differ, if they are other than activations."""
+        varies = self.plan["varies"] if self.plan is not None else None
+        return tuple(map(str, varies)) if isinstance(varies, list) else ()
+
+    @property
     def equal_time_planned(self) -> bool:
         """Whether the epochs were planned to fit the training time of the fastest activation."""
         return self.plan is not None and self.plan["budget"] == "time"

@@ -20,6 +20,7 @@ from comparison.wording.numbers import count, join, level, signed, time_ratio
 from core.text import format_duration
 
 MAX_TIME_GAP = 0.02  # relative difference in training time up to which times count as equal
+LENGTH = ("train.epochs", "train.last_epoch_batches")  # config keys of the number of training images seen
 MAX_LISTED = 5  # runs in a sentence
 
 
@@ -77,6 +78,8 @@ def budgets(summary: Summary) -> str:
             "The epochs of each activation were planned to fit the training time of the fastest one. "
             f"{realised_times(summary.planned)}"
         )
+    elif own := [key for key in summary.varies if key.split(".")[0] == "data" or key in LENGTH]:
+        text = f"The arms differ in {join(own)}, so they were not trained on the same number of images."
     else:
         text = "Equal epochs: every activation was trained on the same number of images."
     if not until:

@@ -243,3 +243,14 @@ def test_a_record_with_a_number_that_is_not_finite_is_named(folder: Path) -> Non
     file.write_text(json.dumps({**record, "energy": math.nan}), encoding="utf-8")
     with pytest.raises(ValueError, match="mish-s0: run.json has a number that is not finite"):
         report([folder], folder)
+
+
+def test_a_finished_run_cannot_become_a_failed_one(folder: Path) -> None:
+    """The worst run, its results taken out of run.json, with a failure.json as if the machine had killed it."""
+    file = folder / "mish-s0/run.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    del record["results"]
+    file.write_text(json.dumps(record), encoding="utf-8")
+    (folder / "mish-s0/failure.json").write_text('{"act": "mish", "seed": 0, "reason": "killed"}', encoding="utf-8")
+    with pytest.raises(ValueError, match="mish-s0: run.json was sealed at the end of the run, but has no results"):
+        report([folder], folder)

@@ -639,3 +639,20 @@ def test_times_that_cannot_be_are_refused(tmp_path: Path, undrawn: None, change:
     (tmp_path / "timing.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="timing.json"):
         report_of(tmp_path, plan_of(("relu", "mish"), range(2)))
+
+
+def test_arms_of_other_lengths_are_not_called_equal_epochs(tmp_path: Path, undrawn: None) -> None:
+    arms = {"short": 4, "long": 8}
+    for name, epochs in arms.items():
+        for seed in range(2):
+            place = tmp_path / f"{name}-s{seed}"
+            write_run(place, act="relu", seed=seed, last=0.5 + epochs / 100 + seed * epochs / 900, epochs=epochs)
+            run = {"arm": name, "varies": ["train.epochs"]}
+            edit_record(place, lambda record, run=run: record["config"].update(run=run))
+    plan = plan_of(tuple(arms), range(2), varies=("train.epochs",)).model_copy(
+        update={"arms": {name: {"train.epochs": epochs} for name, epochs in arms.items()}, "epochs": arms}
+    )
+    report_of(tmp_path, plan)
+    page = Page(tmp_path / "report.html").text
+    assert "The arms differ in train.epochs, so they were not trained on the same number of images." in page
+    assert "Equal epochs: every" not in page
