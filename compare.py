@@ -90,6 +90,7 @@ class Comparison:
         """Run what is left of it; returns the number of runs that were stopped from outside."""
         from comparison import timing_probe, tuning
         from comparison.cli_spec import plan_from
+        from comparison.integrity import check_runs
         from comparison.plan import read_plan
         from comparison.wording.plans import describe, describe_tuning
 
@@ -107,7 +108,9 @@ class Comparison:
                 print(f"{describe_tuning(steps)}\n{'folder':<20}{place}", flush=True)
                 if unfinished := self._train(steps, place):
                     return unfinished
-                tuned = tuning.choose(grid, self._runs(steps, place), common_trained=arguments.tune_common)
+                runs = self._runs(steps, place)
+                check_runs(runs)
+                tuned = tuning.choose(grid, runs, common_trained=arguments.tune_common)
         plan = plan_from(arguments, arms, common, notes=notes, existing=existing, folder=folder, tuned=tuned)
         self._require_space(plan, folder)
         plan.write(folder)

@@ -60,9 +60,9 @@ def analyse(
         return _outcome(keyed, baseline, acts, plan.alpha, margin, reason, *doubts), None
     planned = {(act, seed): keyed[act, seed] for seed in plan.seeds[: reached[-1]] for act in plan.acts}
     alpha = interim_alpha(interim, reached[-1], alpha=plan.alpha)
-    outcome = replace(
-        _outcome(planned, baseline, list(plan.acts), alpha, margin, *doubts), unfinished=_unfinished(keyed)
-    )
+    outcome = _outcome(planned, baseline, list(plan.acts), alpha, margin, *doubts)
+    interim_remark = wording.verdicts.interim_analysis(reached[-1], len(plan.seeds), alpha)
+    outcome = replace(outcome, unfinished=_unfinished(keyed), remarks=(*interim_remark, *outcome.remarks))
     if plan.all_pairs:
         outcome = replace(outcome, pairs=_pairs(outcome.primary, baseline, alpha))
     beyond = [key for key, run in keyed.items() if key not in planned and run.status != "unfinished"]

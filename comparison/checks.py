@@ -15,6 +15,7 @@ RISING = 0.5  # of the last mAP: more than this, added by another schedule at th
 FINAL_FRACTION = 0.1  # of the epochs: the final rate is that of this last part
 MAX_OTHER_CORES = 0.10  # mean cores used by other processes, above which a time is excluded
 MAX_OTHER_CORES_ONCE = 0.50  # the same in any one epoch
+MAX_UNTIMED_FRACTION = 0.01  # of the steps, left out of the time because the run was resumed
 COLLAPSED = 5.0  # standard deviations below the median of the activation's other runs
 
 

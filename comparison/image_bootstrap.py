@@ -114,6 +114,17 @@ def sample_images(
     )
 
 
+def not_sampled(split: str) -> ImageSampling:
+    """No effect of images: runs store their detections on val, which say nothing about a difference on a split."""
+    return ImageSampling(
+        images=None,
+        resamples=RESAMPLES,
+        effects={},
+        missing=(f"scored on {split}, whose detections are not stored",),
+        split=split,
+    )
+
+
 def image_effects(
     evaluations: Mapping[RunKey, Evaluation],
     differences: Mapping[str, Difference],

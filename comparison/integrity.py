@@ -21,6 +21,7 @@ from configs.loading import flatten
 from core.files import file_sha256
 from core.seal import SEAL, seal_of
 
+LARGEST = 1e12  # seconds, cores, MiB or images per second
 RELATIVE_PRECISION = 1e-5  # of the six digits in results.csv
 # Keys that are named by path, by file or in short forms, so that a run's config holds another text than the plan.
 NOT_LITERAL = ("data", "weights", "run", "model.act", "model.config", *(f"model.{part}" for part in PARTS))
@@ -46,8 +47,14 @@ def admit(runs: Sequence[Run], plan: Plan | None, *, allow: Sequence[str] = ()) 
 
 
 def check_runs(runs: Sequence[Run]) -> None:
-    """ValueError, naming the run, if a finished run is not whole, was changed since its end, or is a copy."""
+    """ValueError, naming the run, if a finished run is not whole, was changed since its end, or is a copy.
+
+    A run that was sealed had ended, so it cannot count as failed.
+    """
     finished = [run for run in runs if run.status == "finished"]
+    for run in runs:
+        if run.status == "failed" and SEAL in run.record:
+            raise ValueError(f"{run.folder}: run.json was sealed at the end of the run, but has no results; restore it")
     for run in finished:
         _check_seal(run)
         _check_whole(run)
@@ -56,7 +63,11 @@ def check_runs(runs: Sequence[Run]) -> None:
 
 def _check_seal(run: Run) -> None:
     seal = run.record.get(SEAL)
-    if seal is not None and seal != seal_of(run.record, (run.folder / "results.csv").read_bytes()):
+    try:
+        expected = None if seal is None else seal_of(run.record, (run.folder / "results.csv").read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{run.folder}: run.json has a number that is not finite; a finished run has none") from error
+    if seal != expected:
         raise ValueError(
             f"{run.folder}: run.json or results.csv was changed after the end of the run (the seal does not match); "
             "restore the files or leave the run out"
@@ -106,12 +117,12 @@ def _in_range(key: str, value: float) -> bool:
     if key.startswith("metrics/"):
         return 0 <= value <= 1
     if key.startswith("time_") or key in ("other_cores", "peak_memory_mib", "images_per_s"):
-        return 0 <= value < math.inf
+        return 0 <= value <= LARGEST
     return math.isfinite(value)
 
 
 def _range(key: str) -> str:
-    return "a fraction from 0 to 1" if key.startswith("metrics/") else "a finite number, not negative"
+    return "a fraction from 0 to 1" if key.startswith("metrics/") else "a finite number, neither negative nor huge"
 
 
 def _check_distinct(runs: Sequence[Run]) -> None:

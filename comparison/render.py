@@ -124,7 +124,8 @@ def verdict_lines(outcome: Outcome) -> list[str]:
 def terminal(summary: Summary, path: Path) -> str:
     """The recommendation, the verdicts, a table, and what further seeds would show."""
     outcome = summary.planned
-    lines = [f"FAILED: {line}" for line in wording.captions.failures(summary)]
+    lines = [f"WARNING: {line}" for line in summary.setting.pairing]
+    lines += [f"FAILED: {line}" for line in wording.captions.failures(summary)]
     lines += [f"{wording.page.PAGE['unfinished']}: {name}" for name in outcome.unfinished]
     if outcome.exploratory:
         lines.append(f"EXPLORATORY: {'; '.join(outcome.exploratory)}")

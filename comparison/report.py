@@ -6,8 +6,9 @@ terminal.
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from comparison import wording
 from comparison.analysis import analyse, concluded
@@ -20,8 +21,8 @@ from comparison.fingerprint import (
     run_settings,
     unpaired,
 )
-from comparison.image_bootstrap import sample_images
-from comparison.integrity import admit, doubts, not_in_plan
+from comparison.image_bootstrap import not_sampled, sample_images
+from comparison.integrity import admit, check_runs, doubts, not_in_plan
 from comparison.plan import Plan, Tuning, read_plan
 from comparison.power import minimal_detectable, seeds_for_equivalence, seeds_needed, sigma_upper
 from comparison.run_metrics import TIME_COLUMNS, learning_curve, total
@@ -42,9 +43,10 @@ from comparison.summary import (
 )
 from comparison.tasks import are_tasks, report_tasks
 from comparison.timing_probe import TIMING
-from comparison.tuning import common_folder, mean_score
+from comparison.tuning import FOLDER, check_common, common_folder, mean_score, unconfirmed
 from core.commands import command, near
 from core.files import write_text
+from core.seal import SEAL, seal_of
 
 
 def report(folders: Sequence[Path], output: Path, *, baseline: str | None = None, allow: Sequence[str] = ()) -> str:
@@ -93,8 +95,8 @@ def write_report(
     elif plan is not None and (extra := not_in_plan(runs, folder)):
         remarks.append(wording.reasons.not_in_plan(extra))
     planned, larger = analyse(runs, plan, baseline=baseline, doubts=doubts(runs, plan))
-    tuning = None if plan is None else _tuning(plan, folder)
-    summary = summarise(planned, larger, runs, plan, timing=read_timing(folder / TIMING), tuning=tuning)
+    tuning = None if plan is None else _tuning(plan, runs, folder)
+    summary = summarise(planned, larger, runs, plan, timing=read_timing(folder / TIMING, runs), tuning=tuning)
 
     # matplotlib and jinja2 are slow to import, and refusals do without them
     from comparison import figures, render
@@ -123,7 +125,7 @@ def summarise(
     """The summary of analysed runs."""
     is_control = plan is not None and plan.aa
     runs = [concluded(run) for run in runs]
-    evaluations = evaluate_all(runs)
+    evaluations, split = evaluate_all(runs), plan.split if plan else "val"
     return Summary(
         format=FORMAT,
         planned=planned,
@@ -138,13 +140,13 @@ def summarise(
         plan=None if plan is None else plan.to_json(),
         plan_words=wording.plans.plan_record(plan),
         timing=timing,
-        image_sampling=sample_images(planned, runs, evaluations),
+        image_sampling=sample_images(planned, runs, evaluations) if split == "val" else not_sampled(split),
         causes=find_causes(planned, runs, evaluations, target=plan.target if plan else None),
         tuning=tuning,
     )
 
 
-def _tuning(plan: Plan, folder: Path) -> TuningSummary | None:
+def _tuning(plan: Plan, runs: Sequence[Run], folder: Path) -> TuningSummary | None:
     """The tuning of a plan, and the verdicts of the comparison at the common value, if it was made."""
     tuned = plan.tuning
     if tuned is None:
@@ -152,8 +154,9 @@ def _tuning(plan: Plan, folder: Path) -> TuningSummary | None:
     place, verdicts = common_folder(plan, folder), []
     second = None if place is None else read_plan(place)
     if place is not None and second is not None and any(place.glob("*/run.json")):
-        runs = second.as_compared(read_runs([place]))
-        outcome, _ = analyse(admit(runs, second)[0], second, doubts=doubts(runs, second))
+        others = second.as_compared(read_runs([place]))
+        check_common(plan, runs, second, others, place)
+        outcome, _ = analyse(admit(others, second)[0], second, doubts=doubts(others, second))
         verdicts = [f"{act}: {verdict.text}" for act, verdict in outcome.verdicts.items()]
     curves = tuple(_tuning_curve(tuned, act) for act in tuned.chosen)
     return TuningSummary(
@@ -161,9 +164,20 @@ def _tuning(plan: Plan, folder: Path) -> TuningSummary | None:
         values=tuned.values,
         common=tuned.common,
         curves=curves,
-        words=wording.captions.tuning(tuned, curves, compared=bool(verdicts)),
+        words=(*wording.captions.tuning(tuned, curves, compared=bool(verdicts)), *_evidence(plan, folder / FOLDER)),
         common_verdicts=tuple(verdicts),
     )
+
+
+def _evidence(plan: Plan, folder: Path) -> tuple[str, ...]:
+    """What the runs of the tuning do not confirm. ValueError if one of them was changed after its end."""
+    steps = read_plan(folder)
+    if steps is None or not any(folder.glob("*/run.json")):
+        return (wording.captions.tuning_unconfirmed(None),)
+    runs = read_runs([folder])
+    check_runs(runs)
+    unlike = unconfirmed(plan, steps, runs)
+    return (wording.captions.tuning_unconfirmed(unlike),) if any(unlike) else ()
 
 
 def _tuning_curve(tuned: Tuning, act: str) -> TuningCurve:
@@ -255,8 +269,11 @@ def _setting(runs: Sequence[Run]) -> Setting:
     )
 
 
-def read_timing(path: Path) -> Timing:
-    """The isolated timing that comparison/step_timing.py left in the folder, if any."""
+def read_timing(path: Path, runs: Sequence[Run] = ()) -> Timing:
+    """The isolated timing that comparison/step_timing.py left in the folder of these runs, if any.
+
+    ValueError if it is damaged or was changed.
+    """
     if not path.is_file():
         return Timing()
     try:
@@ -273,12 +290,43 @@ def read_timing(path: Path) -> Timing:
             )
             for row in content["rows"]
         )
+        if any(not 0 < row.low <= row.ratio <= row.high or not row.median_ms > 0 for row in rows):
+            raise ValueError("a time is not positive, or a ratio is outside its interval")
+        if SEAL in content and content[SEAL] != seal_of(content, b""):
+            raise ValueError("changed after it was written (the seal does not match)")
         cores = None if content.get("other_cores") is None else float(content["other_cores"])
         return Timing(
             words=wording.captions.timing_setting(content),
-            load=wording.captions.timing_load(cores),
+            load=" ".join(
+                [
+                    wording.captions.timing_load(cores),
+                    *wording.captions.timing_doubts(sealed=SEAL in content, unlike=_unlike(content, runs)),
+                ]
+            ),
             excluded=cores is not None and cores > MAX_OTHER_CORES,
             rows=rows,
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: expected rows of act, norm_act, median_ms, ratio, low, high: {error}") from error
+        raise ValueError(
+            f"{path}: {error}"
+            if isinstance(error, ValueError)
+            else f"{path}: expected rows of act, norm_act, median_ms, ratio, low, high: {error}"
+        ) from error
+
+
+def _unlike(content: Mapping[str, Any], runs: Sequence[Run]) -> list[str]:
+    """In what the setting of an isolated timing differs from that of the runs, as far as both record it."""
+    same = next((run_settings(run) for run in runs if run.status == "finished"), {})
+    code = content.get("code")
+    measured = {
+        "device": content.get("device"),
+        "config.train.imgsz": content.get("imgsz"),
+        "config.train.batch": content.get("batch"),
+        "code": code.get("source_sha256") if isinstance(code, Mapping) else None,
+        "machine.cpu": (content.get("machine") or {}).get("cpu"),
+    }
+    return [
+        key.removeprefix("config.train.")
+        for key, value in measured.items()
+        if value is not None and key in same and same[key] != value
+    ]

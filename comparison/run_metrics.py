@@ -20,7 +20,7 @@ from comparison.summary import (
     RunKey,
     Values,
 )
-from core.limits import MAX_DATA_WAIT_FRACTION
+from core.limits import MAX_DATA_WAIT_FRACTION, WARMUP_STEPS
 from core.metrics import EVALUATION
 
 TIME_COLUMNS = ("time_train_s", "time_warmup_s", "time_data_s", "time_val_s", "time_save_s")
@@ -96,6 +96,10 @@ def exclusion_reason(run: Run) -> str:
         return wording.reasons.waited_for_data(waited / train)
     if not train:
         return wording.reasons.not_timed()
+    resumed = len(run.record.get("starts") or [{}]) - 1
+    untimed = WARMUP_STEPS * resumed / max(_steps(run), 1)
+    if untimed > checks.MAX_UNTIMED_FRACTION:
+        return wording.reasons.resumed(resumed, untimed)
     seconds = [sum(row.get(column) or 0.0 for column in TIME_COLUMNS) for row in run.rows]
     others = checks.contention([row.get("other_cores") for row in run.rows], seconds)
     if others is None:
@@ -104,6 +108,12 @@ def exclusion_reason(run: Run) -> str:
     if mean > checks.MAX_OTHER_CORES or most > checks.MAX_OTHER_CORES_ONCE:
         return wording.reasons.busy_machine(mean, most)
     return ""
+
+
+def _steps(run: Run) -> float:
+    """The training steps of a run, one per batch."""
+    batches = run.record.get("batches_per_epoch")
+    return batches * len(run.rows) if batches else run.rows[-1].get("step") or 0
 
 
 def learning_curve(run: Run) -> LearningCurve:

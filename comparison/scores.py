@@ -60,7 +60,11 @@ def scores_seal(run: Run, content: Mapping[str, object]) -> str:
 def check_scored(plan: Plan, runs: Sequence[Run]) -> None:
     """ValueError if a finished run has no scores on the split that the plan names, or if they were changed."""
     for run in runs:
-        if run.scores and run.scores.get(SEAL) != scores_seal(run, run.scores):
+        try:
+            changed = bool(run.scores) and run.scores.get(SEAL) != scores_seal(run, run.scores)
+        except ValueError:  # a number that is not finite, which no seal covers
+            changed = True
+        if changed:
             raise ValueError(f"{run.folder / SCORES}: changed after it was written (the seal does not match)")
         if run.status == "finished" and run.scores.get("split") != plan.split:
             raise ValueError(

@@ -326,7 +326,9 @@ def table(content: Mapping[str, Any], rows: Sequence[Row]) -> str:
 def write(folder: Path, content: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """Write timing.json and timing.csv."""
     from core.files import write_text
+    from core.seal import SEAL, seal_of
 
+    content = {**content, SEAL: seal_of(content, b"")}
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / TIMING_JSON, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     text = io.StringIO()

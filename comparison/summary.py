@@ -202,6 +202,7 @@ class ImageSampling:
     resamples: int
     effects: Mapping[str, ImageEffect]  # by candidate; without those that cannot be resampled
     missing: tuple[str, ...]  # "relu-s0: no predictions_last.json"
+    split: str = "val"  # that the primary metric is measured on; detections are stored on val only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,6 +296,12 @@ class Summary:
     def noun(self) -> str:
         """What is compared: "activation", or "arm" if the arms differ in other keys too."""
         return "arm" if self.plan is not None and self.plan["varies"] else "activation"
+
+    @property
+    def varies(self) -> tuple[str, ...]:
+        """The config keys in which the arms differ, if they are other than activations."""
+        varies = self.plan["varies"] if self.plan is not None else None
+        return tuple(map(str, varies)) if isinstance(varies, list) else ()
 
     @property
     def equal_time_planned(self) -> bool:

@@ -95,14 +95,18 @@ def _data(runs: Sequence[Run]) -> object:
 def report_tasks(folders: Sequence[Path], output: Path) -> str:
     """Write tasks.html, tasks.csv and tasks.json into ``output``; returns the text for the terminal.
 
-    ValueError if the comparisons do not have the same arms, baseline and split, or one of them is not valid.
+    ValueError if the comparisons do not have the same arms, baseline and split, if two are of the same data, or if one
+    of them is not valid.
     """
-    plans, outcomes = {}, {}
+    plans, outcomes, names_of = {}, {}, dict[str, str]()
     for folder in folders:
         plan, name = read_plan(folder), folder.resolve().name
         assert plan is not None  # are_tasks has looked
         if name in plans:
             raise ValueError(f"{folder}: another comparison is named {name} as well; rename one of the folders")
+        data = json.dumps(_data(read_runs([folder])), sort_keys=True)
+        if names_of.setdefault(data, name) != name:
+            raise ValueError(f"{name}: the same data as {names_of[data]}, so it is no further data set; leave one out")
         plans[name], outcomes[name] = plan, _outcome(folder, plan)
     _check_alike(plans)
     tasks = summarise(plans, outcomes)
@@ -127,12 +131,23 @@ def _outcome(folder: Path, plan: Plan) -> Outcome:
 def _check_alike(plans: Mapping[str, Plan]) -> None:
     first, *others = plans.items()
     for name, plan in others:
-        for what in ("baseline", "split", "budget", "margin"):
+        for what in ("baseline", "split", "budget", "margin", "alpha"):
             if getattr(plan, what) != getattr(first[1], what):
                 found, expected = getattr(plan, what), getattr(first[1], what)
                 raise ValueError(f"{name}: {what} {found}, but {expected} in {first[0]}; expected the same in all")
         if set(plan.acts) != set(first[1].acts):
             raise ValueError(f"{name}: arms {', '.join(plan.acts)}, but {', '.join(first[1].acts)} in {first[0]}")
+        for act in plan.acts:
+            found, expected = (_settings(each, act) for each in (plan, first[1]))
+            if found != expected:
+                raise ValueError(f"{name}: {act} is {found}, but {expected} in {first[0]}; expected the same in all")
+
+
+def _settings(plan: Plan, act: str) -> str:
+    """The settings of an arm as text, without the one that was tuned on each data set."""
+    tuned = plan.tuning.key if plan.tuning else None
+    settings = [f"{key}={value}" for key, value in sorted(plan.arms[act].items()) if key != tuned]
+    return ", ".join(settings) or "without settings of its own"
 
 
 def summarise(plans: Mapping[str, Plan], outcomes: Mapping[str, Outcome]) -> Tasks:

@@ -4,6 +4,7 @@ The runs are those of a separate plan in the folder ``tuning``. Their seeds are 
 are scored on a part of the training images (``train.holdout``), never on val.
 """
 
+import math
 import statistics
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from comparison.arms import MAX_SEEDS, Arm, parse_seeds, parse_values, varied_keys
+from comparison.fingerprint import run_settings
 from comparison.plan import Overrides, Plan, Tuning, make_plan, read_plan
 from comparison.runs import Run
 from comparison.summary import PRIMARY
@@ -170,6 +172,61 @@ def common_plan(plan: Plan, arms: Sequence[Arm], existing: Plan | None) -> Plan:
         notes=(f"the same comparison with {plan.tuning.key}={plan.tuning.common} for all arms",),
     )
     return second if existing is None else existing.merged(second)
+
+
+def check_common(plan: Plan, runs: Sequence[Run], second: Plan, others: Sequence[Run], folder: Path) -> None:
+    """ValueError if `second` and its runs are not this comparison with all arms at the common value."""
+    tuned = plan.tuning
+    assert tuned is not None
+    names = ("acts", "baseline", "seeds", "cfg", "overrides", "margin", "alpha", "split", "interim")
+    wrong = [name for name in names if getattr(plan, name) != getattr(second, name)]
+    wrong += [
+        f"settings of {act}"
+        for act in plan.acts
+        if act in second.arms and second.arms[act] != {**plan.arms[act], tuned.key: tuned.common}
+    ]
+    ours, theirs = _values(runs), _values(others)
+    own = f"config.{tuned.key}"
+    wrong += [key for key, values in ours.items() if key not in (own, "arms") and not values & theirs.get(key, values)]
+    if wrong:
+        raise ValueError(
+            f"{folder}: not this comparison at {tuned.key}={tuned.common}; it differs in {', '.join(wrong)}. Restore "
+            "the folder or remove it"
+        )
+
+
+def _values(runs: Sequence[Run]) -> dict[str, set[str]]:
+    """The values of each setting of these runs, as text."""
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        for key, value in run_settings(run).items() if run.record else ():
+            values.setdefault(key, set()).add(str(value))
+    return values
+
+
+def unconfirmed(plan: Plan, steps: Plan, runs: Sequence[Run]) -> tuple[list[str], list[str]]:
+    """The runs of the tuning that are missing, and those with other scores than the plan; `steps` is the tuning's."""
+    tuned = plan.tuning
+    assert tuned is not None
+    by_run = {(run.act, run.seed): run for run in runs}
+    missing, other = [], []
+    for act, rows in tuned.scores.items():
+        for value, row in zip(tuned.values, rows, strict=True):
+            wanted = {**plan.arms[act], tuned.key: value}
+            label = next((name for name, each in steps.arms.items() if each == wanted), f"{act}, {tuned.key}={value}")
+            for seed, score in zip(tuned.seeds, row, strict=True):
+                run, name = by_run.get((label, seed)), f"{label}, seed {seed}"
+                if run is None:
+                    missing.append(name)
+                elif not _same_score(_last(run), score):
+                    other.append(name)
+    return missing, other
+
+
+def _same_score(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=1e-5)
 
 
 def common_folder(plan: Plan, folder: Path) -> Path | None:

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import torch
 
+from core.limits import WARMUP_STEPS
 from core.types import StateDict
 
 SPANS = ("data", "validation", "saving")
-WARMUP_STEPS = 3  # of a process: allocation, choice of algorithms, building of kernels
 Mark = float | torch.cuda.Event  # a moment: wall clock in seconds, or an event in the stream of a GPU
 
 

@@ -20,6 +20,7 @@ from comparison.wording.numbers import count, join, level, signed, time_ratio
 from core.text import format_duration
 
 MAX_TIME_GAP = 0.02  # relative difference in training time up to which times count as equal
+LENGTH = ("train.epochs", "train.last_epoch_batches")  # config keys of the number of training images seen
 MAX_LISTED = 5  # runs in a sentence
 
 
@@ -34,7 +35,12 @@ def image_sampling(sampling: ImageSampling) -> list[str]:
             "the half-widths); what depends on seed and image together is counted twice, so this interval is rather "
             "too wide."
         )
-    if sampling.missing:
+    if sampling.split != "val":
+        lines.append(
+            f"No interval over images: the mAP is that on {sampling.split}, and the runs store their detections on the "
+            "validation images."
+        )
+    elif sampling.missing:
         shown = "; ".join(sampling.missing[:MAX_LISTED])
         more = len(sampling.missing) - MAX_LISTED
         lines.append(f"Without stored detections: {shown}{f'; and {more} more' if more > 0 else ''}.")
@@ -72,6 +78,8 @@ def budgets(summary: Summary) -> str:
             "The epochs of each activation were planned to fit the training time of the fastest one. "
             f"{realised_times(summary.planned)}"
         )
+    elif own := [key for key in summary.varies if key.split(".")[0] == "data" or key in LENGTH]:
+        text = f"The arms differ in {join(own)}, so they were not trained on the same number of images."
     else:
         text = "Equal epochs: every activation was trained on the same number of images."
     if not until:
@@ -151,8 +159,11 @@ def subtitle(summary: Summary) -> str:
     """What was compared, how often, on what."""
     outcome = summary.planned
     compared = f"{', '.join(outcome.candidates)} vs {outcome.baseline} (baseline)"
-    images = summary.image_sampling.images
+    sampling = summary.image_sampling
+    images = sampling.images
     pictures = "number of validation images not recorded" if images is None else count(images, "validation image")
+    if sampling.split != "val":
+        pictures = f"scored on {sampling.split}"
     return " · ".join([compared, count(len(outcome.seeds), "seed"), pictures, *summary.setting.words])
 
 
@@ -160,8 +171,11 @@ def limits(summary: Summary) -> list[tuple[str, str]]:
     """What the result does not say, by subject."""
     same, sampling = summary.setting.same, summary.image_sampling
     data = Path(str(same.get("config.data.root", "one data set"))).name
+    device = same.get("device")
     epochs, lr = same.get("config.train.epochs"), same.get("config.train.lr")
     images = "the validation images" if sampling.images is None else count(sampling.images, "validation image")
+    if sampling.split != "val":
+        images = f"the split {sampling.split}"
     if any(effect.redrawn for effect in sampling.effects.values()):
         chance = "Each seed has its own images of the same kind."
     elif sampling.effects:
@@ -185,7 +199,7 @@ def limits(summary: Summary) -> list[tuple[str, str]]:
         ("Images", f"The mAP is that on {images}. {chance}"),
         (
             "Machine",
-            f"Time, memory and latency are those of {same.get('device', 'the machine of the runs')}. Another device, "
+            f"Time, memory and latency are those of one machine{f' ({device})' if device else ''}. Another device, "
             "image size or batch size may change the ratios.",
         ),
     ]
@@ -214,6 +228,18 @@ def tuning(tuned: Tuning, curves: Sequence[TuningCurve], *, compared: bool) -> t
             "changes in the verdict is unknown."
         )
     return tuple(sentences)
+
+
+def tuning_unconfirmed(runs: tuple[Sequence[str], Sequence[str]] | None) -> str:
+    """What the runs of the tuning do not confirm: missing ones and those with other scores; None for no runs at all."""
+    if runs is None:
+        return "The runs of the tuning are not in this folder, so its scores cannot be checked."
+    named = [
+        f"{what}: {', '.join(each[:MAX_LISTED])}{f' and {len(each) - MAX_LISTED} more' * (len(each) > MAX_LISTED)}"
+        for what, each in zip(("missing", "scores are not those of the plan"), runs, strict=True)
+        if each
+    ]
+    return f"Warning: the runs of the tuning do not confirm the choice ({'; '.join(named)})."
 
 
 def over_tasks(
@@ -265,6 +291,14 @@ def timing_load(cores: float | None) -> str:
             "from these times."
         )
     return f"Other processes used {cores:.2f} of a core."
+
+
+def timing_doubts(*, sealed: bool, unlike: Sequence[str]) -> list[str]:
+    """Why an isolated timing may not be that of the comparison."""
+    doubts = [] if sealed else ["It has no seal, so changes after the measurement cannot be detected."]
+    if unlike:
+        doubts.append(f"Unlike the runs in {', '.join(unlike)}, so these times are not those of this comparison.")
+    return doubts
 
 
 def setting(same: Mapping[str, str | int | float | bool]) -> tuple[str, ...]:

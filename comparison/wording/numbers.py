@@ -50,6 +50,11 @@ def seeds_or_more(seeds: int | None) -> str:
     return "more than 1,000" if seeds is None else str(seeds)
 
 
+def about(seeds: int | None) -> str:
+    """An estimated number of seeds."""
+    return seeds_or_more(seeds) if seeds is None else f"about {seeds}"
+
+
 def confidence_interval(interval: tuple[float, float], alpha: float) -> str:
     """An interval with its level, as in simultaneous 95 % CI +0.10 to +1.54."""
     return f"simultaneous {level(alpha)} CI {ends(interval)}"

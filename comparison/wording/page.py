@@ -9,6 +9,11 @@ PAGE = {
         "A diverged loss is an outcome of the activation; other failures may be those of the machine. All results "
         "below are those of completed runs."
     ),
+    "pairing": (
+        "Within a seed, the runs of all activations start from the same weights and see the same batches, unless the "
+        "activations differ in a setting that changes them. Other batches can mean other training images, so the "
+        "difference may not be that of the activation."
+    ),
     "unfinished": "not finished, not included",
     "exploratory": "The numbers are correct, but they carry no verdict.",
     "effects": (
@@ -60,6 +65,7 @@ PAGE = {
         "and the expected calibration error of the scores. Of the weights after the last epoch, on the first "
         "validation images: the share of channels whose activation is constant, and the norm of the loss gradient."
     ),
+    "causes_val": "The detections are those on the validation images, not on the split of the verdict.",
     "no_energy": "Energy: not measured (no counter of the GPU or the CPU could be read).",
     "no_causes": "No stored detections and no diagnostics in these runs.",
     "required": (

@@ -1,6 +1,7 @@
 """Why a result is exploratory, why a run does not count or is excluded from timing."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from comparison.summary import (
     Insensitivity,
@@ -105,3 +106,20 @@ def insensitivity(found: Insensitivity | None, baseline: str, margin: float) -> 
             f"epochs again would add {found.rise or 0:.1f} points at the final rate)"
         )
     return f"there is no room for a difference (mean mAP of {baseline} {found.mean:.1f} points)"
+
+
+def remedy(reason: Literal["floor", "rising", "ceiling"]) -> str:
+    """What would make a comparison sensitive."""
+    return {
+        "floor": "Train longer, or on easier data, before choosing.",
+        "rising": "A longer training may change the result.",
+        "ceiling": "Harder data may show one.",
+    }[reason]
+
+
+def resumed(times: int, fraction: float) -> str:
+    """Why a run that was interrupted often is excluded from timing."""
+    return (
+        f"resumed {times} time{'s' * (times != 1)}; the first steps after each start are not timed, which are "
+        f"{100 * fraction:.1f} % of its steps"
+    )

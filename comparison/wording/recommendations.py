@@ -9,8 +9,8 @@ from comparison.summary import (
     Requirement,
     Summary,
 )
-from comparison.wording.numbers import confidence_interval, count, hours, join, level, seeds_or_more, signed
-from comparison.wording.reasons import insensitivity
+from comparison.wording.numbers import about, confidence_interval, count, hours, join, level, seeds_or_more, signed
+from comparison.wording.reasons import insensitivity, remedy
 from comparison.wording.verdicts import more_seeds, pair_verdict
 
 MIN_SEEDS, GOOD_SEEDS = 3, 5  # for a verdict; for a useful one
@@ -25,17 +25,22 @@ def recommendation(outcome: Outcome) -> tuple[str, ...]:
         return (
             "No recommendation: these results are exploratory. Confirm them in a planned comparison with fresh seeds.",
         )
-    missing = [f"No run of {join(lost, 'or')} was completed, so there is no evidence for it."] if lost else []
+    missing = (
+        [f"No run of {join(lost, 'or')} was completed, so {'its' if len(lost) == 1 else 'their'} mAP is unknown."]
+        if lost
+        else []
+    )
     reliable = _reliability(outcome)
     if len(outcome.of_kind("none")) == len(outcome.candidates):
         return (*missing, *([_no_interval(outcome)] if len(lost) < len(outcome.candidates) else []), *reliable)
     lower, unclear = outcome.of_kind("lower"), outcome.of_kind("inconclusive")
     use = [act for act in outcome.of_kind("higher") if not _objection(outcome, act)]
-    sentences = _use(outcome, use) if use else _keep(outcome, unclear)
-    sentences += [text for act in outcome.of_kind("higher") if (text := _objection(outcome, act))]
+    objections = {act: text for act in outcome.of_kind("higher") if (text := _objection(outcome, act))}
+    sentences = _use(outcome, use) if use else _keep(outcome, unclear, list(objections))
+    sentences += objections.values()
     if outcome.insensitive:
         found = insensitivity(outcome.insensitive, base, outcome.margin)
-        sentences.append(f"{found[0].upper()}{found[1:]}: a longer or an easier training may decide otherwise.")
+        sentences.append(f"{found[0].upper()}{found[1:]}. {remedy(outcome.insensitive.reason)}")
     if lower:
         sentences.append(f"Avoid {join(lower, 'or')}: significantly lower mAP than {base}.")
     if use and unclear and outcome.primary.comparison:
@@ -99,8 +104,10 @@ def control(outcome: Outcome) -> tuple[str, ...]:
     """What an A/A control says about the method."""
     what = f"A/A control: {outcome.baseline} is compared with itself under other seeds, so there is nothing to choose."
     if outcome.exploratory:
-        return (what, "It is not complete, so it does not check the method yet.")
-    if outcome.of_kind("higher", "lower", "higher-within-margin", "lower-within-margin"):
+        return (what, "It is exploratory, so it does not check the method.")
+    differences = outcome.primary.comparison.differences.values() if outcome.primary.comparison else ()
+    intervals = [each.interval for each in differences if each.interval is not None]
+    if any(low > 0 or high < 0 for low, high in intervals):
         return (
             what,
             f"The interval excludes 0, which happens by chance in {100 * outcome.alpha:g} % of such controls; if it "
@@ -147,7 +154,7 @@ def _choice(outcome: Outcome, acts: Sequence[str]) -> str:
     return "; ".join(pair_verdict(pair) for pair in pairs)
 
 
-def _keep(outcome: Outcome, unclear: Sequence[str]) -> list[str]:
+def _keep(outcome: Outcome, unclear: Sequence[str], objected: Sequence[str]) -> list[str]:
     base, margin = outcome.baseline, outcome.margin
     if unclear:
         sentences = [
@@ -157,8 +164,12 @@ def _keep(outcome: Outcome, unclear: Sequence[str]) -> list[str]:
         ]
     elif undecided := outcome.of_kind("insensitive"):
         sentences = [f"No choice between {base} and {join(undecided, 'or')} is supported."]
+    elif objected:
+        sentences = [f"Keep {base}: the higher mAP of {join(objected)} has a drawback."]
     else:
-        sentences = [f"Keep {base}: no candidate has a higher mAP by the declared margin of {margin:g} points."]
+        sentences = [
+            f"Keep {base}: no candidate is shown to have a higher mAP by the declared margin of {margin:g} points."
+        ]
     for word in ("higher", "lower"):
         if small := outcome.of_kind("higher-within-margin" if word == "higher" else "lower-within-margin"):
             sentences.append(f"{word.capitalize()} than {base} by less than the margin: {join(small)}.")
@@ -184,7 +195,9 @@ def goal(row: Requirement) -> str:
 
 def required_seeds(summary: Summary) -> str:
     """The seeds that would detect a difference as large as the margin, in one sentence; empty if unknown."""
-    required = summary.required_seeds
+    required, found = summary.required_seeds, summary.planned.insensitive
+    if found is not None and found.reason == "floor":  # the seed variation of a trained network is not known
+        return ""
     if required is None:
         if len(summary.planned.seeds) > 1:
             return ""
@@ -195,7 +208,7 @@ def required_seeds(summary: Summary) -> str:
     row = next(each for each in required.rows if each.points == summary.planned.margin)
     if only_conservative(summary):
         return (
-            f"about {seeds_or_more(row.seeds_conservative)} seeds per activation to {goal(row)} (conservative "
+            f"{about(row.seeds_conservative)} seeds per activation to {goal(row)} (conservative "
             "estimate, from two pairs of runs)."
         )
     if row.seeds is None:

@@ -19,13 +19,13 @@ from comparison.summary import (
     Verdict,
 )
 from comparison.wording.numbers import (
+    about,
     confidence_interval,
     count,
     ends,
     level,
     percent,
     ratio_interval,
-    seeds_or_more,
     signed,
 )
 
@@ -52,7 +52,15 @@ def collapsed(runs: Mapping[tuple[str, int], tuple[float, float]], verdicts: Map
         for (act, seed), (value, median) in runs.items()
     )
     without = "; ".join(f"{act}: {verdict.text}" for act, verdict in verdicts.items())
-    return f"Collapsed: {listed}. Such runs count; without {'it' if len(runs) == 1 else 'them'}: {without}."
+    they, them = ("It counts", "it") if len(runs) == 1 else ("They count", "them")
+    return f"Collapsed: {listed}. {they} in the verdict. Without {them} (exploratory): {without}."
+
+
+def interim_analysis(seeds: int, of: int, alpha: float) -> tuple[str, ...]:
+    """That an analysis is not the last one of its plan."""
+    if seeds == of:
+        return ()
+    return (f"Interim analysis after {seeds} of the {of} planned seeds, at its own level of {level(alpha)}.",)
 
 
 def failed_runs(act: str, baseline: str, failed: Mapping[str, Failures]) -> list[str]:
@@ -118,7 +126,7 @@ def time_verdict(difference: Difference, comparison: Comparison, *, exploratory:
         return Verdict(kind="none", text=f"{size}, no interval ({_why_no_interval(comparison)})")
     low, high = difference.interval
     kind: Kind = "higher" if low > 1 else "lower" if high < 1 else "inconclusive"
-    sure = ratio_interval(difference.interval, comparison.alpha)
+    sure = f"{ratio_interval(difference.interval, comparison.alpha)}, {count(difference.pairs, 'pair')}"
     if exploratory:
         return Verdict(kind="exploratory", text=f"{size} ({sure}, exploratory)")
     if kind == "inconclusive" and math.isfinite(high):
@@ -149,7 +157,7 @@ def more_seeds(differences: Sequence[Difference], comparison: Comparison, margin
     if more is not None and more <= 0:
         return ""
     careful = " (conservative estimate)" if few else ""
-    return f"; about {seeds_or_more(more)} more seeds needed to detect {margin:g} {POINTS}{careful}"
+    return f"; {about(more)} more seeds needed to detect {margin:g} {POINTS}{careful}"
 
 
 def image_effect(sampling: ImageSampling, act: str, outcome: Outcome) -> str:
@@ -157,7 +165,8 @@ def image_effect(sampling: ImageSampling, act: str, outcome: Outcome) -> str:
     effect, what = sampling.effects.get(act), level(outcome.alpha)
     if effect is None:
         why = f" ({sampling.missing[0]})" if sampling.missing else ""
-        return f"interval over validation images not available{why}"
+        images = "validation images" if sampling.split == "val" else "images"
+        return f"interval over {images} not available{why}"
     few = f" from {count(len(effect.seeds), 'seed')}" if len(effect.seeds) < len(outcome.seeds) else ""
     images = "" if sampling.images is None else f" ({sampling.images:,})"
     text = (

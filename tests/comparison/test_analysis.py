@@ -279,3 +279,17 @@ def test_runs_that_cannot_be_analysed_are_rejected() -> None:
         analyse(runs_of(3, ("mish", "silu")), plan_of(3))
     with pytest.raises(ValueError, match="found runs of nothing"):
         analyse([], None)
+
+
+@pytest.mark.parametrize(
+    ("starts", "steps", "counted"), [(1, 40, True), (2, 40, False), (2, 400, True), (5, 400, False)]
+)
+def test_runs_that_were_resumed_often_are_excluded_from_timing(starts: int, steps: int, counted: bool) -> None:
+    """The first steps of every start are warm-up and are not timed, so each interruption makes a run look faster."""
+    rows = ({"epoch": 1.0, "step": float(steps), "time_train_s": 10.0, "time_data_s": 0.0, "other_cores": 0.0},)
+    run = Run(
+        folder=Path("relu-s0"), act="relu", seed=0, status="finished", record={"starts": [{}] * starts}, rows=rows
+    )
+    reason = exclusion_reason(run)
+    assert (reason == "") == counted
+    assert counted or f"resumed {starts - 1} time" in reason

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -228,3 +229,28 @@ def test_the_verdict_of_an_honest_comparison_stands(tmp_path: Path) -> None:
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 4.0}, seeds=range(5))
     _, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(5)))
     assert numbers["verdicts"]["mish"]["kind"] == "higher"
+
+
+def test_times_that_no_training_takes_are_rejected(folder: Path) -> None:
+    edit_rows(folder / "mish-s0", lambda rows: with_value(rows, "time_train_s", 1e300, at=1), resealed=True)
+    with pytest.raises(ValueError, match=r"mish-s0: time_train_s of epoch 2 is 1e\+300"):
+        report([folder], folder)
+
+
+def test_a_record_with_a_number_that_is_not_finite_is_named(folder: Path) -> None:
+    file = folder / "mish-s0/run.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**record, "energy": math.nan}), encoding="utf-8")
+    with pytest.raises(ValueError, match="mish-s0: run.json has a number that is not finite"):
+        report([folder], folder)
+
+
+def test_a_finished_run_cannot_become_a_failed_one(folder: Path) -> None:
+    """The worst run, its results taken out of run.json, with a failure.json as if the machine had killed it."""
+    file = folder / "mish-s0/run.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    del record["results"]
+    file.write_text(json.dumps(record), encoding="utf-8")
+    (folder / "mish-s0/failure.json").write_text('{"act": "mish", "seed": 0, "reason": "killed"}', encoding="utf-8")
+    with pytest.raises(ValueError, match="mish-s0: run.json was sealed at the end of the run, but has no results"):
+        report([folder], folder)

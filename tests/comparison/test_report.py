@@ -19,7 +19,8 @@ from comparison.analysis import analyse
 from comparison.report import summarise
 from comparison.runs import read_runs
 from comparison.summary import Timing
-from tests.comparison.made_detections import add_detections
+from core.seal import seal_of
+from tests.comparison.made_detections import KEY, add_detections, edit_rows
 from tests.comparison.made_runs import (
     ACTS,
     edit_record,
@@ -429,7 +430,7 @@ def test_an_isolated_timing_in_the_folder_is_shown(tmp_path: Path) -> None:
         (tmp_path / "timing.json").write_text(json.dumps({**content, "other_cores": cores}))
         report_of(tmp_path, plan_of(("relu", "mish"), range(2)))
         page = Page(tmp_path / "report.html")
-        assert said in page.text
+        assert said in page.text and "no seal" in page.text
     assert "Isolated timing" in page.text and "mish_torch" in page.text and "cpu, 30 rounds, 5 steps each" in page.text
     assert (tmp_path / "pictures" / "timing.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "timing.json").write_text('{"rows": [{"act": "mish"}]}')
@@ -538,3 +539,120 @@ def test_all_figures_are_written_and_old_ones_removed(example: Path) -> None:
     expected = {"answer", "answer_wide", "curves", "curves_wide", "runs", "times", "tradeoff"}
     assert {path.stem for path in (example / "pictures").iterdir()} == expected
     assert not [path for path in example.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("clue", ["weights", "batches"])
+def test_runs_of_a_seed_that_do_not_share_what_they_should_are_named_first(
+    tmp_path: Path, undrawn: None, clue: str
+) -> None:
+    """Training images that were replaced for one activation change its batches."""
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 3.0}, seeds=range(3))
+    for seed in range(3):
+        place = tmp_path / f"mish-s{seed}"
+        if clue == "weights":
+            edit_record(place, lambda record: record.update(initial_weights="f" * 63 + record["initial_weights"][-1]))
+        else:
+            edit_rows(
+                place, lambda row: {**row, "batches_crc32": int(row["batches_crc32"]) + 77 * (row["epoch"] == "1")}
+            )
+    text, _ = report_of(tmp_path, plan_of(("relu", "mish"), range(3)))
+    what = "the initial convolution weights differ" if clue == "weights" else "the batches of epoch 1 differ"
+    assert text.startswith(f"WARNING: seed 0: {what} between relu-s0, mish-s0")
+    page = Page(tmp_path / "report.html").text
+    assert page.index(what) < page.index("What this does not say")
+
+
+def test_an_interim_analysis_is_called_so(tmp_path: Path, undrawn: None) -> None:
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 3.0}, seeds=range(5))
+    plan = plan_of(("relu", "mish"), range(5), interim=(3, 5))
+    said = "Interim analysis after 3 of the 5 planned seeds, at its own level of 99 %."
+    assert said not in report_of(tmp_path, plan)[0]
+    for act in ("relu", "mish"):
+        shutil.rmtree(tmp_path / f"{act}-s4")
+    text, _ = report_of(tmp_path, plan)
+    assert said in text and said in Page(tmp_path / "report.html").text
+
+
+def test_the_recommendation_does_not_contradict_the_verdict(tmp_path: Path, undrawn: None) -> None:
+    write_comparison(tmp_path / "slow", gains={"relu": 0.0, "mish": 2.0}, slower={"mish": 2.5})
+    text, numbers = report_of(tmp_path / "slow", plan_of(("relu", "mish"), range(5)))
+    assert numbers["verdicts"]["mish"]["kind"] == "higher"
+    assert text.startswith("Keep relu: the higher mAP of mish has a drawback.\nmish: higher mAP")
+    write_comparison(tmp_path / "few", gains={"relu": 0.0, "mish": 1.5}, seeds=range(2))
+    text, numbers = report_of(tmp_path / "few", plan_of(("relu", "mish"), range(2)))
+    assert numbers["verdicts"]["mish"]["kind"] == "non-inferior"
+    assert text.startswith(
+        "Keep relu: no candidate is shown to have a higher mAP by the declared margin of 0.5 points."
+    )
+
+
+def test_a_control_at_the_floor_reports_its_interval(tmp_path: Path, undrawn: None) -> None:
+    for seed in range(6):
+        write_run(tmp_path / f"mish-s{seed}", act="mish", seed=seed, last=0.003 + seed // 3 / 1000 + seed % 3 / 9000)
+    edit_rows(tmp_path / "mish-s0", lambda row: {**row, KEY: 0.0031}, last=True)
+    text, numbers = report_of(tmp_path, plan_of(("mish", "mish (other seeds)"), range(3), aa=True))
+    assert numbers["verdicts"]["mish (other seeds)"]["kind"] == "insensitive" and "excludes 0" in text
+
+
+def test_nothing_learned_gives_no_required_seeds(tmp_path: Path, undrawn: None) -> None:
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 0.05}, level=0.5, sd=0.02)
+    text, _ = report_of(tmp_path, plan_of(("relu", "mish"), range(5)))
+    assert "Train longer, or on easier data, before choosing." in text and "required seeds" not in text
+
+
+def timing_of(**changes: Any) -> dict[str, Any]:
+    """A sealed timing.json of the runs' code and machine."""
+    row = {"norm_act": "fused", "median_ms": 20.0, "ratio": 1.0, "low": 1.0, "high": 1.0}
+    content = {
+        "device": "cpu, bf16", "imgsz": 160, "batch": 16, "rounds": 30, "block": 2, "other_cores": 0.02,
+        "code": {"source_sha256": "5e" * 32}, "machine": {"cpu": "a processor", "threads": 2},
+        "rows": [{**row, "act": "relu"}, {**row, "act": "mish", "ratio": 1.07, "low": 1.05, "high": 1.09}],
+    }  # fmt: skip
+    content |= changes
+    return {**content, "seal": seal_of(content, b"")}
+
+
+def test_a_timing_that_was_changed_or_is_of_another_machine_is_found(tmp_path: Path, undrawn: None) -> None:
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 1.0}, seeds=range(2))
+    file, plan = tmp_path / "timing.json", plan_of(("relu", "mish"), range(2))
+    content = timing_of()
+    file.write_text(json.dumps(content))
+    report_of(tmp_path, plan)
+    page = Page(tmp_path / "report.html").text
+    assert "Isolated timing" in page and "no seal" not in page and "Unlike" not in page
+    content["rows"][1]["ratio"] = 1.06
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="timing.json: changed after it was written"):
+        report_of(tmp_path, plan)
+    file.write_text(json.dumps(timing_of(imgsz=640, device="a GPU", code={"source_sha256": "00"})))
+    report_of(tmp_path, plan)
+    said = "Unlike the runs in device, imgsz, code, so these times are not those of this comparison."
+    assert said in Page(tmp_path / "report.html").text
+
+
+@pytest.mark.parametrize("change", [{"ratio": float("nan")}, {"low": 2.0}, {"median_ms": -1.0}])
+def test_times_that_cannot_be_are_refused(tmp_path: Path, undrawn: None, change: dict[str, float]) -> None:
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 1.0}, seeds=range(2))
+    content = timing_of()
+    del content["seal"]
+    content["rows"][1] |= change
+    (tmp_path / "timing.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="timing.json"):
+        report_of(tmp_path, plan_of(("relu", "mish"), range(2)))
+
+
+def test_arms_of_other_lengths_are_not_called_equal_epochs(tmp_path: Path, undrawn: None) -> None:
+    arms = {"short": 4, "long": 8}
+    for name, epochs in arms.items():
+        for seed in range(2):
+            place = tmp_path / f"{name}-s{seed}"
+            write_run(place, act="relu", seed=seed, last=0.5 + epochs / 100 + seed * epochs / 900, epochs=epochs)
+            run = {"arm": name, "varies": ["train.epochs"]}
+            edit_record(place, lambda record, run=run: record["config"].update(run=run))
+    plan = plan_of(tuple(arms), range(2), varies=("train.epochs",)).model_copy(
+        update={"arms": {name: {"train.epochs": epochs} for name, epochs in arms.items()}, "epochs": arms}
+    )
+    report_of(tmp_path, plan)
+    page = Page(tmp_path / "report.html").text
+    assert "The arms differ in train.epochs, so they were not trained on the same number of images." in page
+    assert "Equal epochs: every" not in page

@@ -11,6 +11,7 @@ from comparison.runs import Run, read_run, read_runs
 from comparison.scores import WEIGHTS, score_all, scores_seal
 from comparison.summary import PRIMARY
 from core.files import file_sha256
+from tests.comparison.made_detections import add_detections
 from tests.comparison.made_runs import declare, edit_record, plan_of, report_of, write_comparison
 
 ACTS = ("relu", "mish")
@@ -103,3 +104,19 @@ def test_the_split_belongs_to_the_plan() -> None:
         plan.merged(plan_of(ACTS, range(3)))
     with pytest.raises(ValueError, match="looks.*scored once"):
         plan_of(ACTS, range(3), split="test", interim=(2, 3))
+
+
+def test_validation_images_say_nothing_about_the_split(folder: Path, undrawn: None) -> None:
+    """The stored detections are those on val; their spread does not belong to a difference on test."""
+    for seed in range(3):
+        for act, jitter in (("relu", 2.5), ("mish", 1.5)):
+            add_detections(folder / f"{act}-s{seed}", jitter=jitter, seed=seed)
+    plan = plan_of(ACTS, range(3), split="test")
+    declare(folder, plan)
+    score_all(plan, read_runs([folder]), made, data_sha256=annotations_sha256)
+    text, numbers = report_of(folder, plan)
+    assert numbers["image_sampling"]["effects"] == {} and numbers["image_sampling"]["images"] is None
+    assert "interval over images not available (scored on test, whose detections are not stored)" in text
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "scored on test" in page and "The mAP is that on the split test." in page
+    assert "validation images (" not in text and "12 validation images" not in page

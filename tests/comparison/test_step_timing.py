@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from comparison.step_timing import WARMUP_ROUNDS, interleave, main, summary
+from core.seal import seal_of
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
 
@@ -71,7 +72,7 @@ def test_a_real_measurement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     content = json.loads((tmp_path / "out/timing.json").read_text())
     labels = [row["label"] for row in content["rows"]]
     assert labels == ["relu, fused", "relu, plain", "swish(learnable=true), plain", "mish, fused", "mish, plain"]
-    assert content["other_cores"] >= 0
+    assert content["other_cores"] >= 0 and content["seal"] == seal_of(content, b"")
     assert content["batches_per_epoch"] == {"train": 4, "val": 3}
     for row in content["rows"]:
         assert len(content["times_ms"][row["label"]]) == 3 and row["least_ms"] <= row["median_ms"]

@@ -3,12 +3,14 @@
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from comparison.plan import Tuning, read_plan
 from comparison.report import report
 from comparison.tasks import random_effects
 from tests.comparison.made_runs import declare, edit_record, plan_of, write_comparison
@@ -71,11 +73,13 @@ def test_what_cannot_be_summarised_is_refused(estimates: list[float], errors: li
         random_effects(estimates, errors)
 
 
-def write_task(folder: Path, gain: float, *, level: float, data: str, margin: float = 0.005) -> None:
-    write_comparison(folder, gains={"relu": 0.0, "mish": gain}, seeds=range(4), level=level, sd=0.3)
+def write_task(
+    folder: Path, gain: float, *, level: float, data: str, margin: float = 0.005, seeds: Sequence[int] = range(4)
+) -> None:
+    write_comparison(folder, gains={"relu": 0.0, "mish": gain}, seeds=seeds, level=level, sd=0.3)
     for file in folder.glob("*/run.json"):
         edit_record(file.parent, lambda record: record.update(data={"train": data, "val": data}))
-    plan = plan_of(("relu", "mish"), range(4), margin=margin)
+    plan = plan_of(("relu", "mish"), seeds, margin=margin)
     plan.write(folder)
     declare(folder, plan)
 
@@ -110,3 +114,38 @@ def test_comparisons_of_other_arms_or_margins_are_not_summarised(tmp_path: Path)
     with pytest.raises(ValueError, match="b: arms relu, mish, silu"):
         report([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
     assert not (tmp_path / "all").exists()
+
+
+@pytest.mark.parametrize("seeds", [range(4), range(4, 8)])
+def test_a_data_set_counts_once(tmp_path: Path, seeds: range) -> None:
+    """A copy of a comparison, or one with other seeds, is no further data set."""
+    write_task(tmp_path / "a", 1.0, level=50, data="a")
+    write_task(tmp_path / "b", 1.5, level=60, data="b")
+    write_task(tmp_path / "again", 1.0, level=50, data="a", seeds=seeds)
+    with pytest.raises(ValueError, match="again: the same data as a"):
+        report([tmp_path / name for name in ("a", "b", "again")], tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_arms_of_one_name_have_the_same_settings(tmp_path: Path) -> None:
+    for name, mixup in (("a", 0.2), ("b", 0.9)):
+        write_task(tmp_path / name, 1.0, level=50, data=name)
+        plan = read_plan(tmp_path / name)
+        assert plan is not None
+        plan.model_copy(update={"arms": {**plan.arms, "mish": {"augment.mixup": mixup}}}).write(tmp_path / name)
+    with pytest.raises(ValueError, match=r"b: mish is augment\.mixup=0\.9, but augment\.mixup=0\.2 in a"):
+        report([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+
+
+def test_tuned_values_may_differ_between_data_sets(tmp_path: Path) -> None:
+    for name, lr in (("a", 0.001), ("b", 0.004)):
+        write_task(tmp_path / name, 1.0, level=50, data=name)
+        plan = read_plan(tmp_path / name)
+        assert plan is not None
+        tuning = Tuning(
+            key="train.lr", values=(0.001, 0.004), seeds=(1000,), holdout=0.2, common=0.001, common_trained=False,
+            scores=dict.fromkeys(plan.acts, ((0.3,), (0.3,))), chosen=dict.fromkeys(plan.acts, lr),
+        )  # fmt: skip
+        arms = {act: {"train.lr": lr} for act in plan.acts}
+        plan.model_copy(update={"arms": arms, "tuning": tuning}).write(tmp_path / name)
+    assert "on 2 of 2 data sets" in report([tmp_path / "a", tmp_path / "b"], tmp_path / "all")

@@ -1,18 +1,20 @@
 """Tuning before a comparison: equal budgets, fresh seeds, held-out images, the frozen choice, the report."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import compare
 from comparison import runner, tuning
 from comparison.cli_spec import arms_from
-from comparison.plan import read_plan
-from comparison.report import summarise
+from comparison.plan import Plan, Tuning, read_plan
+from comparison.report import report, summarise
 from comparison.runs import Run
 from comparison.summary import PRIMARY, Timing, TuningCurve, TuningSummary
-from tests.comparison.made_runs import plan_of, write_comparison
+from tests.comparison.made_runs import declare, edit_record, plan_of, write_comparison, write_run
 from tests.comparison.test_runner import STUB
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
@@ -130,7 +132,6 @@ def test_the_choice_is_frozen_before_fresh_seeds_are_trained(
 def test_the_page_shows_the_curve_and_what_was_not_run(tmp_path: Path) -> None:
     from comparison import figure_style, figures, render, wording
     from comparison.analysis import analyse
-    from comparison.plan import Tuning
     from comparison.runs import read_runs
 
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 1.0}, seeds=range(2))
@@ -156,3 +157,99 @@ def test_the_page_shows_the_curve_and_what_was_not_run(tmp_path: Path) -> None:
     page = render.page(summary, {"tuning": figure}, palette)
     assert "was not run (--tune-common)" in page and 'id="tuning"' in page and "failed" in page
     assert "20 % of the training images" in page
+
+
+LABEL = "{}, train.lr={}"
+VARIES = ("model.act", "train.lr")
+
+
+def write_arms(folder: Path, rates: dict[str, float], *, seeds: range = range(3), **fields: Any) -> Plan:
+    """Finished runs of relu and mish at these learning rates, with their plan."""
+    write_comparison(folder, gains={"relu": 0.0, "mish": 3.0}, seeds=seeds)
+    for file in folder.glob("*/run.json"):
+
+        def change(record: dict[str, Any]) -> None:
+            act = record["config"]["model"]["act"]["name"]
+            record["config"]["model"]["act"] = act
+            record["config"]["train"]["lr"] = rates[act]
+            record["config"]["run"] = {"arm": act, "varies": list(VARIES)}
+
+        edit_record(file.parent, change)
+    arms = {act: {"model.act": act, "train.lr": rate} for act, rate in rates.items()}
+    plan = plan_of(tuple(rates), seeds, varies=VARIES, **fields).model_copy(update={"arms": arms})
+    plan.write(folder)
+    declare(folder, plan)
+    return plan
+
+
+@pytest.fixture
+def tuned(tmp_path: Path) -> Path:
+    """A tuned comparison: its runs, those of the tuning, and those at the common value."""
+    tuned = Tuning(
+        key="train.lr", values=(0.001, 0.004), seeds=(1000,), holdout=0.2, common=0.002, common_trained=True,
+        scores={"relu": ((0.3,), (0.4,)), "mish": ((0.5,), (0.2,))}, chosen={"relu": 0.004, "mish": 0.001},
+    )  # fmt: skip
+    write_arms(tmp_path, {"relu": 0.004, "mish": 0.001}, tuning=tuned)
+    write_arms(tmp_path / "common", {"relu": 0.002, "mish": 0.002})
+    arms = {}
+    for act, rows in tuned.scores.items():
+        for rate, (score,) in zip(tuned.values, rows, strict=True):
+            place, label = tmp_path / "tuning" / f"{act}_train.lr={rate}-s1000", LABEL.format(act, rate)
+            assert score is not None
+            write_run(place, act=act, seed=1000, last=score)
+            arms[label] = {"model.act": act, "train.lr": rate}
+            edit_record(
+                place,
+                lambda record, label=label: record["config"].update(run={"arm": label, "varies": list(VARIES)}),
+            )
+    plan_of(tuple(arms), (1000,), varies=VARIES).model_copy(update={"arms": arms}).write(tmp_path / "tuning")
+    return tmp_path
+
+
+def words_of(folder: Path) -> str:
+    """What the report says of the tuning."""
+    report([folder], folder)
+    return " ".join(json.loads((folder / "report.json").read_text())["tuning"]["words"])
+
+
+def test_a_choice_that_its_runs_confirm_stands(tuned: Path, undrawn: None) -> None:
+    assert "cannot be checked" not in words_of(tuned) and "not those of the plan" not in words_of(tuned)
+
+
+def test_tuning_runs_that_are_gone_or_have_other_scores_are_named(tuned: Path, undrawn: None) -> None:
+    shutil.rmtree(tuned / "tuning/relu_train.lr=0.001-s1000")
+    assert "missing: relu, train.lr=0.001, seed 1000" in words_of(tuned)
+    shutil.rmtree(tuned / "tuning/mish_train.lr=0.004-s1000")
+    write_run(tuned / "tuning/mish_train.lr=0.004-s1000", act="mish", seed=1000, last=0.9)
+    run = {"arm": LABEL.format("mish", 0.004), "varies": list(VARIES)}
+    edit_record(tuned / "tuning/mish_train.lr=0.004-s1000", lambda record: record["config"].update(run=run))
+    assert "scores are not those of the plan: mish, train.lr=0.004, seed 1000" in words_of(tuned)
+    shutil.rmtree(tuned / "tuning")
+    assert "The runs of the tuning are not in this folder" in words_of(tuned)
+
+
+def test_an_edited_run_of_the_tuning_is_refused(tuned: Path, undrawn: None) -> None:
+    results = tuned / "tuning/mish_train.lr=0.001-s1000/results.csv"
+    results.write_text(results.read_text().replace("0.5", "0.6"))
+    with pytest.raises(ValueError, match=r"mish_train\.lr=0\.001-s1000: run\.json or results\.csv was changed"):
+        report([tuned], tuned)
+
+
+def test_another_comparison_is_not_that_at_the_common_value(tuned: Path, undrawn: None) -> None:
+    assert "with train.lr=0.002 for all:" in words_of(tuned)
+    common = tuned / "common"
+    shutil.rmtree(common)
+    write_arms(common, {"relu": 0.008, "mish": 0.008})
+    with pytest.raises(ValueError, match="common: not this comparison at train.lr=0.002.*settings of relu"):
+        report([tuned], tuned)
+    shutil.rmtree(common)
+    write_arms(common, {"relu": 0.002, "mish": 0.002}, seeds=range(5, 8), margin=0.03)
+    with pytest.raises(ValueError, match="common: not this comparison at train.lr=0.002.*seeds, margin"):
+        report([tuned], tuned)
+    shutil.rmtree(common)
+    plan = write_arms(common, {"relu": 0.002, "mish": 0.002})
+    for file in common.glob("*/run.json"):
+        edit_record(file.parent, lambda record: record.update(data={"train": "cc" * 32, "val": "dd" * 32}))
+    assert plan.seeds == (0, 1, 2)
+    with pytest.raises(ValueError, match="common: not this comparison at train.lr=0.002.*data.train, data.val"):
+        report([tuned], tuned)

@@ -98,7 +98,7 @@ def test_one_seed_has_no_verdict(exploratory: bool) -> None:
 def test_inconclusive_verdicts_name_the_additional_seeds() -> None:
     needed = seeds_needed(0.5, sigma=0.6, candidates=2)
     assert needed and f"about {needed - 5} more seeds needed" in verdict((-1.1, 0.9), (-0.9, 0.7)).text
-    assert "more than 1,000 more seeds" in verdict((-60.0, 50.0), (-50.0, 40.0), sigma=30.0).text
+    assert "; more than 1,000 more seeds" in verdict((-60.0, 50.0), (-50.0, 40.0), sigma=30.0).text
 
 
 def test_failed_runs_come_first() -> None:
@@ -171,7 +171,7 @@ def test_training_time_is_a_relative_change() -> None:
 
     found = time_verdict(slow)
     assert found.kind == "higher" and found.text.startswith("+12.0 % vs relu (simultaneous 95 % CI +")
-    assert found.text.endswith("significant)")
+    assert found.text.endswith(", 3 pairs, significant)")
     same = {"relu": slow["relu"], "mish": {0: 101.0, 1: 100.0, 2: 100.0}}
     low, high = compare_ratio(same, baseline="relu").differences["mish"].interval or (0.0, 0.0)
     found = time_verdict(same)
@@ -196,3 +196,22 @@ def test_lists_in_sentences(names: tuple[str, ...], text: str) -> None:
 )
 def test_hours_in_readable_units(value: float | None, text: str) -> None:
     assert wording.numbers.hours(value) == text
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("floor", "Train longer, or on easier data, before choosing."),
+        ("rising", "A longer training may change the result."),
+        ("ceiling", "Harder data may show one."),
+    ],
+)
+def test_what_to_do_if_a_comparison_is_insensitive(reason: str, said: str) -> None:
+    assert wording.reasons.remedy(reason) == said
+
+
+def test_verdicts_without_a_collapsed_run_are_exploratory() -> None:
+    text = wording.verdicts.collapsed({("mish", 2): (5.0, 65.0)}, {"mish": Verdict(kind="higher", text="higher")})
+    assert text.endswith("It counts in the verdict. Without it (exploratory): mish: higher.")
+    two = {("mish", 2): (5.0, 65.0), ("relu", 1): (4.0, 62.0)}
+    assert "They count in the verdict. Without them (exploratory): " in wording.verdicts.collapsed(two, {})

@@ -5,7 +5,8 @@ import time
 import pytest
 import torch
 
-from engine.clock import WARMUP_STEPS, Clock
+from core.limits import WARMUP_STEPS
+from engine.clock import Clock
 
 
 def test_times_add_up_and_carry_over() -> None:
