@@ -17,7 +17,7 @@ from comparison.report import report
 from comparison.runs import run_folders
 
 RAW = ("run.json", "results.csv", "scores.json", "failure*.json")  # of a run
-PLAN = ("plan.json", "timing.json", "timing.csv")
+PLAN = ("plan.json", "journal.jsonl", "timing.json", "timing.csv")
 TABLES = ("table.csv", "runs.csv")
 PICTURES = ("answer_wide.png", "curves_wide.png", "runs.png", "times.png", "tuning.png")
 VERDICT = ("verdicts", "time_verdicts", "recommendation", "tuning")  # keys of report.json

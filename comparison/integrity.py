@@ -13,6 +13,7 @@ from typing import Any
 from comparison import wording
 from comparison.evaluation import PREDICTIONS, TRUTH
 from comparison.fingerprint import DATA, EPOCHS, check_comparable, check_redrawn
+from comparison.journal import retrained
 from comparison.plan import Plan, PlannedRun
 from comparison.runs import PARTS, Run, activation_label, run_folders
 from comparison.scores import check_scored
@@ -172,6 +173,9 @@ def doubts(runs: Sequence[Run], plan: Plan | None) -> tuple[str, ...]:
     elif early := [run.folder.name for _, run in planned if _started_before(run, plan)]:
         reasons.append(wording.reasons.older_than_plan(early))
     reasons += [reason for each, run in planned if (reason := next(_deviations(each, run, plan), ""))]
+    again, lost = retrained([run for _, run in planned])
+    reasons += [wording.reasons.trained_again(again)] if again else []
+    reasons += [wording.reasons.failures_removed(lost)] if lost else []
     return tuple(reasons)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comparison.job import TRAINER, Job, make_job
+from comparison.journal import note
 from comparison.plan import Plan, PlannedRun
 from comparison.runs import read_rows, read_run
 from core.text import format_duration
@@ -89,7 +90,8 @@ class Progress:
             self.bar.set_postfix_str(f"{text}{left}", refresh=True)
 
     def started(self, job: Job) -> None:
-        """Report that a run starts or resumes."""
+        """Report that a run starts or resumes, and note it in the journal."""
+        note(job.folder.parent, job.run.name, "resumed" if job.has_checkpoint else "started")
         self._show(f"{job.run.name} {'resumes' if job.has_checkpoint else 'starts'}")
 
     def ended(self, job: Job, status: str) -> bool:
@@ -103,6 +105,8 @@ class Progress:
             status = "failed"
         self.status[job.run] = status
         self.epochs[job.run] = self._epochs(job.run)
+        if status in ("finished", "failed"):
+            note(job.folder.parent, job.run.name, "finished" if status == "finished" else "failed")
         if status == "finished":
             last = read_run(job.folder).rows[-1].get("metrics/mAP50-95")
             self.message(f"{job.run.name} finished" + ("" if last is None else f", mAP50-95 {last:.3f}"))

@@ -58,6 +58,16 @@ def stopped_early(run: str, epochs: int, of: int) -> str:
     return f"{run} stopped after {epochs} of {of} epochs (train.patience)"
 
 
+def trained_again(runs: Sequence[str]) -> str:
+    """Runs that the journal has as started anew after they had finished."""
+    return f"{join(runs)}: trained again after {'it' if len(runs) == 1 else 'they'} had finished"
+
+
+def failures_removed(runs: Sequence[str]) -> str:
+    """Runs whose folders have fewer failures than the journal."""
+    return f"{join(runs)}: a failed attempt is missing from the run folder{'' if len(runs) == 1 else 's'}"
+
+
 def not_in_plan(runs: Sequence[str]) -> str:
     """The finished runs of a folder that its plan does not name."""
     return (
