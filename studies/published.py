@@ -38,7 +38,7 @@ BELOW = "< 0.0001"
 
 def cells(*, quick: bool) -> list[Row]:
     """All rows of the three tables."""
-    tables = {"cifar10": CIFAR10, "coco": COCO, "depth": DEPTH}
+    tables: dict[str, Mapping[str, object]] = {"cifar10": CIFAR10, "coco": COCO, "depth": DEPTH}
     return [{"table": table, "row": row} for table, rows in tables.items() for row in rows]
 
 
@@ -186,8 +186,8 @@ def _about_cifar10(rows: Sequence[Row]) -> Finding:
         f"{len(kept)} of {len(rows)} comparisons are significant, {ahead} of them in Mish's favour; for ReLU the "
         f"difference is {_interval(relu, 2)} points. Not significant: {words}; no end of these intervals is further "
         f"than {widest:.2f} points from 0. The ISRU row is wrong: its mean {_number(isru, 'mean_printed'):.2f} % and "
-        f"standard deviation {_number(isru, 'sd_printed'):.4f} are those of Flatten T-Swish in the README's table of 3 runs "
-        f"({FLATTEN_T_SWISH_OF_3[0]:.2f} and {FLATTEN_T_SWISH_OF_3[1]:.4f}); its interval and Cohen's d "
+        f"standard deviation {_number(isru, 'sd_printed'):.4f} are those of Flatten T-Swish in the README's table of 3 "
+        f"runs ({FLATTEN_T_SWISH_OF_3[0]:.2f} and {FLATTEN_T_SWISH_OF_3[1]:.4f}); its interval and Cohen's d "
         f"({_number(isru, 'd_printed'):.3f}) mean {_number(isru, 'mean_of_interval'):.2f} % and "
         f"{_number(isru, 'sd_of_profile'):.2f}, which are used here (d = {_number(isru, 'd'):.3f}). Printed intervals "
         f"whose width does not follow from the deviations: {', '.join(widths) or 'none'}."
@@ -214,8 +214,8 @@ def _about_coco(rows: Sequence[Row]) -> Finding:
         f"Each number is a single run, without a published standard deviation for these detectors. A difference is "
         f"significant by Holm's correction if repeated trainings vary by less than (standard deviation, AP): {each}. "
         f"Standard deviations published for other detectors on COCO are up to {SEED_SD}; at that, {counts[0]} pairs "
-        f"are significant, at {CAUTIOUS_SD} {counts[1]}. Of the {len(later)} pairs published later by the same author of "
-        f"detectors, {counts[2]} and {counts[3]}. Over the {len(paper)} models, the mean difference is "
+        f"are significant, at {CAUTIOUS_SD} {counts[1]}. Of {len(later)} pairs published later by the same author, "
+        f"{counts[2]} and {counts[3]} are. Over the {len(paper)} models, the mean difference is "
         f"{mean.estimate:+.2f} [{mean.interval[0]:.2f}, {mean.interval[1]:.2f}] AP."
     )
     published = "+2.1 AP50 for YOLOv4 with CSPDarknet-53 (abstract), which is pacsp-s; +0.1 to +1.4 AP (Table 5)"
