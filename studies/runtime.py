@@ -16,7 +16,7 @@ from studies.study import Row
 from studies.verdicts import Finding, judge
 
 TITLE = "training time of a detector, and whether conditions cost time"
-MINUTES = 25
+MINUTES = 20
 EXTRA = ""
 ALONE = True  # a cell beside another would be timed beside it
 

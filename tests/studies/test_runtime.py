@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from comparison.checks import MAX_OTHER_CORES
 from ops.build import cpp_compiler
-from studies import branches, runtime, timings
+from studies import branches, runtime, study, timings
 from studies.__main__ import main
 
 needs_compiler = pytest.mark.skipif(cpp_compiler() is None, reason="no C++ compiler")
@@ -84,3 +84,12 @@ def test_quick(tmp_path) -> None:
     folder = tmp_path / "runtime-quick"
     assert len(json.loads((folder / "findings.json").read_text())) == 2
     assert (folder / "cells.csv").is_file() and (folder / "runtime.png").stat().st_size > 20_000
+
+
+def test_one_cell_at_a_time_whatever_the_jobs(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(study, "_measured", lambda name, cells, jobs: asked.append(jobs) or iter(()))
+    for name in ("runtime", "published"):
+        with pytest.raises(FileNotFoundError):  # as nothing was measured
+            study.measure_all(name, tmp_path, quick=True, jobs=2)
+    assert asked == [1, 2]
