@@ -246,7 +246,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axis.set_yticks([-place for place in range(len(names))], names)
         axis.set_title(title, fontsize=10)
         axis.axvline(1, color="black", linewidth=0.8)
-        axis.set_xlabel("ratio of times, median over rounds, 95 % interval (log scale)")
+        axis.set_xlabel("ratio of times: median of the rounds, 95 % interval")
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.grid(axis="x", which="both", alpha=0.3)
