@@ -2,6 +2,7 @@
 
 A study is a module of this package with the members of `Study`. Its cells are the combinations of what it varies
 (activation, depth, seed, ...). Each is measured by itself and kept as a file, so that a later call resumes there.
+With ``ALONE = True``, a study that measures times has its cells measured one after the other.
 """
 
 import csv
@@ -59,11 +60,13 @@ def measure_all(name: str, folder: Path, *, quick: bool, jobs: int | None = None
 
     Each row is kept in ``folder``/cells, and all of them are written to ``folder``/cells.csv.
     """
-    cells = list(load_study(name).cells(quick=quick))
+    study = load_study(name)
+    cells = list(study.cells(quick=quick))
+    jobs = 1 if getattr(study, "ALONE", False) else jobs or usable_cores()
     places = [folder / "cells" / f"{_key(cell)}.json" for cell in cells]
     missing = [number for number, place in enumerate(places) if not place.is_file()]
     bar = progress_bar(
-        _measured(name, {number: cells[number] for number in missing}, jobs or usable_cores()),
+        _measured(name, {number: cells[number] for number in missing}, jobs),
         name,
         total=len(missing),
         unit="cell",

@@ -1,0 +1,315 @@
+"""Are the differences that were published larger than chance? No training: the printed numbers, computed anew.
+
+A cell is a row of a table in `studies.published_tables`. CIFAR-10: Welch's test from means, standard deviations and 23
+runs, with Holm's correction over the 13 comparisons. COCO: single runs, so the largest standard deviation of repeated
+trainings at which a difference would still be significant. The depth figure was printed twice: how far the two differ.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from studies.published_tables import (
+    CAUTIOUS_SD,
+    CIFAR10,
+    COCO,
+    DEPTH,
+    FLATTEN_T_SWISH_OF_3,
+    LAYERS,
+    MISH,
+    RUNS,
+    SEED_SD,
+    CifarRow,
+)
+from studies.study import Row
+from studies.verdicts import ALPHA, Finding, Judged, decide, judge
+
+TITLE = "are the published differences larger than chance"
+MINUTES = 0.2
+EXTRA = ""
+
+T_OF_RUNS = float(stats.t.isf(ALPHA / 2, RUNS - 1))
+Z = float(stats.norm.isf(ALPHA / 2))
+BELOW = "< 0.0001"
+
+
+def cells(*, quick: bool) -> list[Row]:
+    """All rows of the three tables."""
+    tables: dict[str, Mapping[str, object]] = {"cifar10": CIFAR10, "coco": COCO, "depth": DEPTH}
+    return [{"table": table, "row": row} for table, rows in tables.items() for row in rows]
+
+
+def measure(cell: Row) -> Row:
+    """The statistics of a row."""
+    return {"cifar10": _cifar10, "coco": _coco, "depth": _depth}[str(cell["table"])](str(cell["row"]))
+
+
+# ------------------------------------------------------------------------------------------------------------- CIFAR-10
+
+
+def welch(first: tuple[float, float], second: tuple[float, float], runs: int) -> tuple[float, float, float, float]:
+    """Difference of two means (mean, sd) of as many runs each, its 95 % interval and two-sided p."""
+    variances = [sd**2 / runs for _, sd in (first, second)]
+    error = math.sqrt(sum(variances))
+    degrees = sum(variances) ** 2 / sum(each**2 / (runs - 1) for each in variances)
+    difference = first[0] - second[0]
+    reach = float(stats.t.isf(ALPHA / 2, degrees)) * error
+    return difference, difference - reach, difference + reach, float(2 * stats.t.sf(abs(difference) / error, degrees))
+
+
+def exact(row: CifarRow) -> tuple[float, float]:
+    """Mean and standard deviation by the profile, which has more digits than the table."""
+    return row.profile_mean, row.profile_half * math.sqrt(RUNS) / T_OF_RUNS
+
+
+def holm(ps: Mapping[str, float]) -> dict[str, float]:
+    """The p-values by Holm's correction."""
+    result, largest = {}, 0.0
+    for rank, (name, p) in enumerate(sorted(ps.items(), key=lambda item: item[1])):
+        result[name] = largest = max(largest, min(1.0, (len(ps) - rank) * p))
+    return result
+
+
+def _cifar10(name: str) -> Row:
+    row, mish = CIFAR10[name], exact(MISH)
+    mean, sd = exact(row)
+    difference, low, high, p = welch(mish, (mean, sd), RUNS)
+    printed = welch((MISH.mean, MISH.sd), (row.mean, row.sd), RUNS)
+    half = (row.high - row.low) / 2
+    return {
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "p": p,
+        "p_holm": holm({key: welch(mish, exact(each), RUNS)[3] for key, each in CIFAR10.items()})[name],
+        "p_printed": BELOW if row.p is None else row.p,
+        "p_of_table": printed[3],  # from the table's rounded mean and standard deviation
+        "d": difference / math.sqrt((mish[1] ** 2 + sd**2) / 2),
+        "d_printed": row.cohens_d,
+        "mean_printed": row.mean,
+        "mean_of_interval": MISH.mean + (row.low + row.high) / 2,
+        "sd_printed": row.sd,
+        "sd_of_profile": sd,
+        "half_width_printed": half,
+        # The table's mean and deviation are those of its profile; the interval's width is that of the deviations.
+        "row_consistent": abs(row.mean - mean) < 0.006 and abs(row.sd - sd) < 0.01,
+        "width_consistent": abs(half / ((high - low) / 2) - 1) < 0.05,
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------------- COCO
+
+
+def largest_sds(differences: Mapping[str, float]) -> dict[str, float]:
+    """The largest standard deviation of a run at which each difference of two runs is significant by Holm, else 0."""
+    limits, least = {}, math.inf
+    ordered = sorted(differences.items(), key=lambda item: -abs(item[1]))
+    for rank, (name, difference) in enumerate(ordered):
+        critical = float(stats.norm.isf(ALPHA / 2 / (len(ordered) - rank)))
+        limits[name] = least = min(least, abs(difference) / (math.sqrt(2) * critical))
+    return limits
+
+
+def _coco(name: str) -> Row:
+    row = COCO[name]
+    family = {key: each.ap[1] - each.ap[0] for key, each in COCO.items() if each.group == row.group}
+    difference = row.ap[1] - row.ap[0]
+    reach = Z * math.sqrt(2) * SEED_SD
+    return {
+        "group": row.group,
+        "difference": difference,
+        "low": difference - reach,  # if the standard deviation is SEED_SD
+        "high": difference + reach,
+        "p": float(2 * stats.norm.sf(abs(difference) / (math.sqrt(2) * SEED_SD))),
+        "difference_ap50": row.ap50[1] - row.ap50[0],
+        "largest_sd": abs(difference) / (Z * math.sqrt(2)),
+        "largest_sd_holm": largest_sds(family)[name],
+        "largest_sd_ap50": abs(row.ap50[1] - row.ap50[0]) / (Z * math.sqrt(2)),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------- depth
+
+
+def _depth(name: str) -> Row:
+    first, second = (np.array(each) for each in DEPTH[name])
+    gaps = np.abs(first - second)
+    deep = np.array(LAYERS) >= 20
+    return {
+        "run_sd": float(np.sqrt((gaps**2).mean() / 2)),
+        "run_sd_from_20": float(np.sqrt((gaps[deep] ** 2).mean() / 2)),
+        "largest_gap": float(gaps.max()),
+        "largest_gap_layers": int(LAYERS[gaps.argmax()]),
+        "mean_first": float(first.mean()),
+        "mean_second": float(second.mean()),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- findings
+
+
+def conclude(rows: Sequence[Row]) -> list[Finding]:
+    """CIFAR-10, COCO and the noise of the depth figure."""
+    by_table = {table: [row for row in rows if row["table"] == table] for table in ("cifar10", "coco", "depth")}
+    return [_about_cifar10(by_table["cifar10"]), _about_coco(by_table["coco"]), _about_depth(by_table["depth"])]
+
+
+def _weakest(rows: Sequence[Row]) -> Judged:
+    """The row with the least difference: Mish beats all only if it beats this one, at no correction."""
+    row = min(rows, key=lambda each: _number(each, "difference"))
+    low, high = _number(row, "low"), _number(row, "high")
+    estimate = _number(row, "difference")
+    p = max(_number(each, "p") for each in rows)
+    return Judged(
+        estimate=estimate, interval=(low, high), margin=0.0, p=p, verdict=decide(estimate, (low, high), 0.0, p)
+    )
+
+
+def _about_cifar10(rows: Sequence[Row]) -> Finding:
+    judged = _weakest(rows)
+    kept = [row for row in rows if _number(row, "p_holm") < ALPHA]
+    lost = [row for row in rows if row not in kept]
+    words = "; ".join(f"{row['row']} {_interval(row, 2)}, p = {_number(row, 'p'):.2g}" for row in lost)
+    relu = next(row for row in rows if row["row"] == "ReLU")
+    isru = next(row for row in rows if row["row"] == "ISRU")
+    widths = [str(row["row"]) for row in rows if not row["width_consistent"]]
+    gap = max(abs(_number(row, "p") - _number(row, "p_printed")) for row in rows if row["p_printed"] != BELOW)
+    above = [str(row["row"]) for row in rows if row["p_printed"] == BELOW and _number(row, "p") >= 0.0001]
+    ahead = sum(_number(row, "difference") > 0 for row in kept)
+    widest = max(abs(_number(row, end)) for row in lost for end in ("low", "high")) if lost else 0.0
+    found = (
+        f"Welch's p-values from the published means and standard deviations differ from the printed ones by at most "
+        f"{gap:.4f}; printed as {BELOW} and found to be more: {', '.join(above) or 'none'}. By Holm's correction, "
+        f"{len(kept)} of {len(rows)} comparisons are significant, {ahead} of them in Mish's favour; for ReLU the "
+        f"difference is {_interval(relu, 2)} points. Not significant: {words}; no end of these intervals is further "
+        f"than {widest:.2f} points from 0. The ISRU row is wrong: its mean {_number(isru, 'mean_printed'):.2f} % and "
+        f"standard deviation {_number(isru, 'sd_printed'):.4f} are those of Flatten T-Swish in the README's table of 3 "
+        f"runs ({FLATTEN_T_SWISH_OF_3[0]:.2f} and {FLATTEN_T_SWISH_OF_3[1]:.4f}); its interval and Cohen's d "
+        f"({_number(isru, 'd_printed'):.3f}) mean {_number(isru, 'mean_of_interval'):.2f} % and "
+        f"{_number(isru, 'sd_of_profile'):.2f}, which are used here (d = {_number(isru, 'd'):.3f}). Printed intervals "
+        f"whose width does not follow from the deviations: {', '.join(widths) or 'none'}."
+    )
+    published = "13 activations, 23 runs each: mean 87.48 % for Mish, p < 0.0001 against 9 of them (Table 1)"
+    claim = "Mish beats the other activations on CIFAR-10, each of them"
+    return Finding(claim=claim, published=published, found=found, verdict=judged.verdict, judged=judged)
+
+
+def _about_coco(rows: Sequence[Row]) -> Finding:
+    paper, later = ([row for row in rows if row["group"] == group] for group in ("paper", "later"))
+    judged = _weakest(paper)
+    each = "; ".join(
+        f"{row['row']} {_number(row, 'difference'):+.1f} AP up to {_number(row, 'largest_sd_holm'):.2f}"
+        for row in paper
+    )
+    counts = [
+        f"{sum(_number(row, 'largest_sd_holm') > sd for row in group)} of {len(group)}"
+        for group in (paper, later)
+        for sd in (SEED_SD, CAUTIOUS_SD)
+    ]
+    mean = judge([_number(row, "difference") for row in paper], margin=0.0)
+    found = (
+        f"Each number is a single run, without a published standard deviation for these detectors. A difference is "
+        f"significant by Holm's correction if repeated trainings vary by less than (standard deviation, AP): {each}. "
+        f"Standard deviations published for other detectors on COCO are up to {SEED_SD}; at that, {counts[0]} pairs "
+        f"are significant, at {CAUTIOUS_SD} {counts[1]}. Of {len(later)} pairs published later by the same author, "
+        f"{counts[2]} and {counts[3]} are. Over the {len(paper)} models, the mean difference is "
+        f"{mean.estimate:+.2f} [{mean.interval[0]:.2f}, {mean.interval[1]:.2f}] AP."
+    )
+    published = "+2.1 AP50 for YOLOv4 with CSPDarknet-53 (abstract), which is pacsp-s; +0.1 to +1.4 AP (Table 5)"
+    claim = "Mish beats leaky ReLU in detection on COCO, in each detector"
+    return Finding(claim=claim, published=published, found=found, verdict=judged.verdict, judged=judged)
+
+
+def _about_depth(rows: Sequence[Row]) -> Finding:
+    by_name = {str(row["row"]): row for row in rows}
+    mish, swish = by_name["Mish"], by_name["Swish"]
+    gaps = [_number(mish, f"mean_{version}") - _number(swish, f"mean_{version}") for version in ("first", "second")]
+    noise = "; ".join(
+        f"{name} {_number(row, 'run_sd'):.1f} (largest gap {_number(row, 'largest_gap'):.1f} at "
+        f"{row['largest_gap_layers']} layers)"
+        for name, row in by_name.items()
+    )
+    limit = Z * math.hypot(_number(mish, "run_sd_from_20"), _number(swish, "run_sd_from_20"))
+    above = [
+        layers
+        for layers, one, other in zip(LAYERS, np.mean(DEPTH["Mish"], 0), np.mean(DEPTH["Swish"], 0), strict=True)
+        if layers >= 20 and one - other > limit / math.sqrt(2)
+    ]
+    found = (
+        f"The figure was published in two versions, taken here as two runs. Standard deviation of one run, from their "
+        f"differences, in points: {noise}. Mish minus Swish averaged over 15 to 25 layers is {gaps[0]:.1f} in the "
+        f"first and {gaps[1]:.1f} in the second. From 20 layers, a single pair of runs differs by chance by up to "
+        f"{limit:.1f} points; the mean of the two versions exceeds what chance explains (95 %) at "
+        f"{', '.join(map(str, above)) or 'no number of'} layers. Two runs are too few to judge."
+    )
+    published = "one run a point, without a standard deviation (Fig. 4a, and a second version on the poster)"
+    claim = "Accuracy falls less with Mish as layers are added: the figure's own noise"
+    return Finding(claim=claim, published=published, found=found, verdict=judge(gaps, margin=1.0).verdict)
+
+
+def _label(row: Row) -> str:
+    return f"{row['row']}, mean corrected" if row.get("row_consistent") is False else str(row["row"])
+
+
+def _number(row: Row, key: str) -> float:
+    return float(row[key] or 0)
+
+
+def _interval(row: Row, digits: int) -> str:
+    """Difference and interval as text."""
+    values = (_number(row, key) for key in ("difference", "low", "high"))
+    return "{} [{}, {}]".format(*(f"{value:+.{digits}f}" for value in values))
+
+
+# -------------------------------------------------------------------------------------------------------------- picture
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Differences with 95 % intervals, filled where significant by Holm, and the two versions of the depth figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(17, 6.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1.15, 1))
+    cifar = sorted((row for row in rows if row["table"] == "cifar10"), key=lambda row: _number(row, "difference"))
+    coco = [row for row in rows if row["table"] == "coco"][::-1]
+    flags = [
+        [_number(row, "p_holm") < ALPHA for row in cifar],
+        [_number(row, "largest_sd_holm") > SEED_SD for row in coco],
+    ]
+    for axis, chosen, marks in zip((left, middle), (cifar, coco), flags, strict=True):
+        for place, (row, mark) in enumerate(zip(chosen, marks, strict=True)):
+            color = "C0" if mark else "0.45"
+            middle_, low, high = (_number(row, key) for key in ("difference", "low", "high"))
+            axis.plot([low, high], [place, place], color=color, linewidth=2)
+            axis.plot([middle_], [place], "o", color=color, markerfacecolor=color if mark else "white")
+        for mark, label in ((True, "significant by Holm"), (False, "not significant")):
+            color = "C0" if mark else "0.45"
+            axis.plot([], [], "o-", color=color, markerfacecolor=color if mark else "white", label=label)
+        axis.set_yticks(range(len(chosen)), [_label(row) for row in chosen])
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.legend(loc="lower right", fontsize=8)
+        axis.grid(axis="x", alpha=0.3)
+    left.set_title("CIFAR-10, 23 runs each: Mish minus the other\n95 % intervals by Welch")
+    left.set_xlabel("test accuracy, points")
+    middle.set_title(
+        f"COCO, single runs: Mish minus leaky ReLU\n95 % intervals if a run's standard deviation is {SEED_SD} AP"
+    )
+    middle.set_xlabel("AP, points")
+    border = len([row for row in coco if row["group"] == "later"]) - 0.5
+    middle.axhline(border, color="0.6", linestyle=":")
+    middle.text(2.45, border + 0.15, "in the paper or YOLOv4's", ha="right", va="bottom", fontsize=8)
+    middle.text(2.45, border - 0.2, "later", ha="right", va="top", fontsize=8)
+    for name, color in zip(DEPTH, ("C0", "C1", "C2"), strict=True):
+        for version, style, word in zip(DEPTH[name], ("o-", "s--"), ("first", "second"), strict=True):
+            right.plot(LAYERS, version, style, color=color, markersize=4, label=f"{name}, {word}")
+    right.set_title("The depth figure as published twice (MNIST)\none run a point, no intervals published")
+    right.set_xlabel("layers")
+    right.set_ylabel("test accuracy, %")
+    right.legend(fontsize=8)
+    right.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)

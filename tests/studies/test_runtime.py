@@ -1,0 +1,95 @@
+"""The study of the run time: kernels against PyTorch, ratios by hand, what a loaded machine does to the verdict."""
+
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from comparison.checks import MAX_OTHER_CORES
+from ops.build import cpp_compiler
+from studies import branches, runtime, study, timings
+from studies.__main__ import main
+
+needs_compiler = pytest.mark.skipif(cpp_compiler() is None, reason="no C++ compiler")
+
+
+@needs_compiler
+@pytest.mark.parametrize("vectorised", [False, True])
+def test_all_forms_compute_the_function(vectorised: bool) -> None:
+    expected = {"relu": F.relu, "leaky_relu": lambda x: F.leaky_relu(x, 0.1), "mish": F.mish}
+    for (name, form), kernel in branches.kernels(vectorised).items():
+        for signs in branches.SIGNS:
+            x = branches.inputs(name, signs, 1001, seed=1)
+            y = torch.full_like(x, math.nan)
+            kernel(x, y, 2)
+            assert torch.allclose(y, expected[name](x), rtol=1e-5, atol=1e-6), (name, form, signs)
+
+
+def test_inputs_lie_on_both_sides_of_the_bound() -> None:
+    for name, bound in branches.FUNCTIONS.items():
+        x = branches.inputs(name, "random", 1000, seed=0)
+        ordered = branches.inputs(name, "sorted", 1000, seed=0)
+        assert torch.equal(x.sort().values, ordered) and 400 < int((x > bound).sum()) < 600
+    assert float(branches.inputs("mish", "ordinary", 1000, seed=0).max()) < 20
+
+
+def test_ratios_by_hand() -> None:
+    row = timings.compared([2.0, 4.0, 9.0], [1.0, 1.0, 3.0], 0.0)
+    assert (row["ms"], row["base_ms"], row["ratio"]) == (4, 1, 3)
+    assert runtime.logs([row]) == pytest.approx([math.log(2), math.log(4), math.log(3)], abs=1e-5)
+    many = timings.compared([float(each) for each in range(1, 101)], [1.0] * 100, 0.0)
+    assert (many["low"], many["high"]) == (40, 61)  # the order statistics of a table for n = 100, 95 %
+
+
+def test_times_beside_other_processes_are_not_judged() -> None:
+    cells = [
+        {"part": "step", "name": runtime.BEST, "process": 0, **runtime.STEP},
+        {"part": "branch", "name": "relu", "form": "if", "signs": "random", "vectorised": True, "rounds": 30},
+    ]
+    rows = []
+    for load in (0.0, MAX_OTHER_CORES + 0.01):
+        ratio = timings.compared([1.5 + 0.001 * each for each in range(30)], [1.0] * 30, load)
+        rows.append([{**cell, **ratio, "device": "CPU"} for cell in cells])
+    step, branch = runtime.conclude(rows[0])
+    assert step.verdict == "contradicted" and branch.verdict == "supported"
+    for finding in runtime.conclude(rows[1]):
+        assert finding.verdict == "inconclusive" and finding.judged is None and "nothing is judged" in finding.found
+
+
+def test_without_a_compiler_there_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    branches.kernels.cache_clear()
+    monkeypatch.setattr(branches, "cpp_compiler", lambda: None)
+    cell = {"part": "branch", "name": "relu", "form": "if", "signs": "random", "vectorised": True, "rounds": 2}
+    row = {**cell, **runtime.measure(cell)}
+    branches.kernels.cache_clear()
+    assert "no C++ compiler" in runtime.conclude([row])[1].found
+
+
+@pytest.mark.slow
+def test_what_is_kept_for_the_backward_pass() -> None:
+    """The definition of Mish keeps more than the operator, which keeps more than the fused form."""
+    kept = {
+        name: timings.memory(name, batch=2, side=64)["kept_mib"]
+        for name in ("mish_eager, plain", "mish, plain", "mish, fused")
+    }
+    assert list(kept) == sorted(kept, key=kept.__getitem__, reverse=True)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_quick(tmp_path) -> None:
+    assert main(["runtime", "--quick", "--project", str(tmp_path)]) == 0
+    folder = tmp_path / "runtime-quick"
+    assert len(json.loads((folder / "findings.json").read_text())) == 2
+    assert (folder / "cells.csv").is_file() and (folder / "runtime.png").stat().st_size > 20_000
+
+
+def test_one_cell_at_a_time_whatever_the_jobs(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(study, "_measured", lambda name, cells, jobs: asked.append(jobs) or iter(()))
+    for name in ("runtime", "published"):
+        with pytest.raises(FileNotFoundError):  # as nothing was measured
+            study.measure_all(name, tmp_path, quick=True, jobs=2)
+    assert asked == [1, 2]

@@ -1,0 +1,89 @@
+"""The study of the width: the network, that runs of a seed are paired, the figures by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from studies import width
+from studies.__main__ import main
+from studies.digits_resnet import build, images, layers, train
+
+pytest.importorskip("sklearn")
+
+
+def test_the_network() -> None:
+    network = build("mish", width=8, blocks=2, seed=0)
+    assert network(torch.randn(3, 1, 8, 8)).shape == (3, 10)
+    convolutions = [each for each in network.modules() if isinstance(each, torch.nn.Conv2d)]
+    assert len(convolutions) - 1 + 1 == layers(2) == 10  # but the shortcut's, and the linear layer
+    assert len([each for each in network.modules() if type(each).__name__ == "Mish"]) == layers(2) - 1
+
+
+def test_initial_weights_and_images_depend_on_the_seed_only() -> None:
+    one, other, third = (
+        build(act, width=8, blocks=1, seed=seed) for act, seed in (("relu", 1), ("mish", 1), ("mish", 2))
+    )
+    pairs = list(zip(one.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(next(iter(other.parameters())), next(iter(third.parameters())))
+    x, y, x_test, y_test = images(1)
+    assert x.shape == (500, 1, 8, 8) and x_test.shape == (1297, 1, 8, 8) and len(y) == 500 and len(y_test) == 1297
+    assert abs(float(x.mean())) < 1e-5 and abs(float(x.std()) - 1) < 1e-5
+    assert not torch.equal(y, images(2)[1])
+
+
+def test_slopes_against_numpy() -> None:
+    generator = np.random.default_rng(0)
+    differences = generator.normal(size=(5, 4))
+    expected = [np.polyfit(np.log2(width.WIDTHS), each, 1)[0] for each in differences]
+    assert width.slopes(differences, width.WIDTHS) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("loss", "verdict"), [(3.0, "supported"), (0.0, "contradicted"), (-3.0, "contradicted")])
+def test_a_loss_of_swish_at_the_largest_size(loss: float, verdict: str) -> None:
+    generator = np.random.default_rng(0)
+    rows = []
+    for cell in width.cells(quick=False):
+        largest = (cell["width"], cell["blocks"]) == (width.WIDTHS[-1], width.BLOCKS[-1])
+        accuracy = 97 - (loss if largest and cell["act"] == "Swish" else 0) + generator.normal(scale=0.1)
+        rows.append({**cell, "test_accuracy": accuracy})
+    (finding,) = width.conclude(rows[::-1])
+    assert finding.verdict == verdict and finding.judged is not None
+    assert finding.judged.estimate == pytest.approx(loss, abs=0.2)
+
+
+def test_findings_by_hand() -> None:
+    """Swish loses 0, 2 (smallest, largest) against Mish in the first seed, 1 and 5 in the second: growth 2 and 4."""
+    swish = {(0, 4): 90.0, (0, 8): 90.0, (1, 4): 90.0, (1, 8): 88.0}
+    mish = {(0, 4): 90.0, (0, 8): 92.0, (1, 4): 91.0, (1, 8): 93.0}
+    rows = [
+        {"seed": seed, "width": size, "blocks": 1, "act": act, "test_accuracy": values[seed, size]}
+        for act, values in (("Swish", swish), ("Mish", mish), ("ReLU", mish))
+        for seed, size in values
+    ]
+    (finding,) = width.conclude(rows)
+    assert finding.judged is not None and finding.judged.estimate == 3
+    assert "changes by -3.00" in finding.found and "Mish minus ReLU: +0.00" in finding.found
+
+
+@pytest.mark.slow
+def test_cells_do_not_depend_on_order() -> None:
+    cells = width.cells(quick=True)[:2]
+    first = [width.measure(cell) for cell in cells]
+    torch.rand(3)
+    assert [width.measure(cell) for cell in cells[::-1]] == first[::-1]
+
+
+@pytest.mark.slow
+def test_digits_are_learned() -> None:
+    assert train("relu", width=8, blocks=1, seed=0, steps=60)["test_accuracy"] > 80
+
+
+@pytest.mark.slow
+def test_quick(tmp_path) -> None:
+    assert main(["width", "--quick", "--project", str(tmp_path)]) == 0
+    folder = tmp_path / "width-quick"
+    assert len(json.loads((folder / "findings.json").read_text())) == 1
+    assert (folder / "cells.csv").is_file() and (folder / "width.png").stat().st_size > 20_000
