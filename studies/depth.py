@@ -193,7 +193,9 @@ def _other_arms(found: Mapping[str, Sequence[Row]], rates: Mapping[str, float]) 
     }
     parts = []
     for rows, label in labels.values():
-        pairs = (f"{shown(less(rows, 'test_accuracy', 'mish', other), 'points')} from {other}" for other in ("swish", "relu"))
+        pairs = (
+            f"{shown(less(rows, 'test_accuracy', 'mish', other), 'points')} from {other}" for other in ("swish", "relu")
+        )
         level = mean_and_reach(by_seed(rows, "test_accuracy", "mish"))[0]
         parts.append(f"{label}: Mish at {level:.1f} % differs by {' and '.join(pairs)}")
     differences = less(found["tuned"], "test_accuracy", "mish", "swish")

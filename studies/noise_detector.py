@@ -58,18 +58,18 @@ def with_noise(batches: EvalLoader, sigma: int, seed: int) -> Iterator[Batch]:
 def _config(
     folder: Path, activation: str, seed: int, *, trained_to: int, images: tuple[int, int], epochs: int
 ) -> Config:
-    train, test = images
+    counts = dict(zip(("train", "val"), images, strict=True))
     noise = {"name": "GaussNoise", "std_range": [0.0, trained_to / 255], "p": 1.0}
     return load(
         "yolo.yaml",
         {
             "model.act": activation,
             "model.levels": [2, 3],  # a third of the layers
-            "data.root": str(folder / "shapes"),
-            "data.embedded.train": train,
-            "data.embedded.val": test,
-            "data.embedded.test": 1,
-            "data.embedded.side": SIDE,
+            "data": {
+                "root": str(folder / "shapes"),
+                **{name: {"images": f"images/{name}", "annotations": f"annotations/{name}.json"} for name in counts},
+                "embedded": {**counts, "test": 1, "side": SIDE, "epochs": epochs},
+            },
             "train.batch": BATCH,
             "train.epochs": epochs,
             "train.seed": seed,
