@@ -75,6 +75,7 @@ def _config(
             "train.seed": seed,
             "train.amp": "off",
             "train.device": "cpu",
+            "augment.mosaic": 0.0,  # objects of a few pixels would need longer training
             "augment.extra": [noise] if trained_to else [],
         },
     )
