@@ -48,16 +48,20 @@ PUBLISHED_DEPTHS = range(15, 26)
 
 def cells(*, quick: bool) -> list[Row]:
     """The paper's arm at all depths, then He initialisation and the rates at one depth, with tuning seeds first."""
-    depths, arm, steps, seeds, tuning = (
-        ((4, 6), 4, 6, range(2), range(100, 101)) if quick else (DEPTHS, ARM_DEPTH, STEPS, SEEDS, TUNING_SEEDS)
-    )
-    plan = [("glorot", rate, arm, seed) for seed in tuning for rate in RATES]
+    depths, arm, steps, seeds, tuning = DEPTHS, ARM_DEPTH, STEPS, SEEDS, TUNING_SEEDS
+    rates, every = RATES, 1
+    if quick:
+        depths, arm, steps, seeds, tuning, rates, every = (4, 6), 4, 2, range(2), range(100, 101), RATES[:2], 25
+    plan = [("glorot", rate, arm, seed) for seed in tuning for rate in rates]
     for seed in seeds:
         plan += [("glorot", RATE, depth, seed) for depth in depths]
         plan += [("he", RATE, arm, seed)]
-        plan += [("glorot", rate, arm, seed) for rate in RATES if rate != RATE]
+        plan += [("glorot", rate, arm, seed) for rate in rates if rate != RATE]
     return [
-        {"initialisation": rule, "rate": rate, "depth": depth, "activation": name, "seed": seed, "steps": steps}
+        {
+            **{"initialisation": rule, "rate": rate, "depth": depth, "activation": name, "seed": seed},
+            **{"steps": steps, "every": every},  # every: which images are evaluated
+        }
         for rule, rate, depth, seed in plan
         for name in ACTIVATIONS
     ]

@@ -15,7 +15,7 @@ SAME = 1e-3  # a unit is dead if its outputs for a seventh of the training image
 
 def measure(cell: Row) -> Row:
     """Losses in nats and accuracies in %, all in evaluation mode; gradient norms of the first step; dead units in %."""
-    splits, seed = digits(), cast(int, cell["seed"])
+    splits, seed, every = digits(), cast(int, cell["seed"]), cast(int, cell["every"])
     model = network(cast(int, cell["depth"]), str(cell["activation"]))
     initialise(model, str(cell["initialisation"]), torch.Generator().manual_seed(seed))
     norms: list[float] = []
@@ -34,9 +34,9 @@ def measure(cell: Row) -> Row:
         seed=seed,
         after_backward=keep_norms,
     )
-    train_loss, train_accuracy = scores(model, splits["train"])
-    held_out_loss, held_out_accuracy = scores(model, splits["held-out"])
-    test_loss, test_accuracy = scores(model, splits["test"])
+    train_loss, train_accuracy = scores(model, splits["train"].every(every))
+    held_out_loss, held_out_accuracy = scores(model, splits["held-out"].every(every))
+    test_loss, test_accuracy = scores(model, splits["test"].every(every))
     blocks = norms[2:-1]  # the dense layers but the output
     return {
         "train_loss": train_loss,
@@ -51,7 +51,7 @@ def measure(cell: Row) -> Row:
         "gradient_middle": blocks[len(blocks) // 2],
         "gradient_last": blocks[-1],
         "gradient_ratio": blocks[0] / blocks[-1],
-        "dead_percent": dead_percent(model, splits["train"].images[::7]),
+        "dead_percent": dead_percent(model, splits["train"].every(7 * every).images),
     }
 
 

@@ -25,6 +25,10 @@ class Split(NamedTuple):
     images: Tensor
     labels: Tensor
 
+    def every(self, step: int) -> "Split":
+        """The first of every ``step`` images."""
+        return Split(self.images[::step], self.labels[::step])
+
 
 @lru_cache(maxsize=1)
 def digits() -> dict[str, Split]:

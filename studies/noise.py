@@ -47,8 +47,8 @@ PUBLISHED = {
 
 def cells(*, quick: bool) -> list[Row]:
     """Digits by standard deviation, then the detector by noise in training; each with activation and seed."""
-    sigmas, steps = ((0, 2), 10) if quick else (SIGMAS, STEPS)
-    seeds, epochs, images = (range(1), 1, (16, 8)) if quick else (SEEDS, EPOCHS, IMAGES)
+    sigmas, steps = ((0, 2), 3) if quick else (SIGMAS, STEPS)
+    seeds, epochs, images = (range(1), 1, (16, 4)) if quick else (SEEDS, EPOCHS, IMAGES)
     rows: list[Row] = [
         {"part": "digits", "activation": name, "sigma": sigma, "seed": seed, "steps": steps}
         for seed in (range(2) if quick else SEEDS)
