@@ -23,7 +23,7 @@ from studies.study import Row
 from studies.verdicts import Finding, judge
 
 TITLE = "do accuracy and over-fitting suffer less with Mish as layers are added?"
-MINUTES = 60.0
+MINUTES = 55.0
 EXTRA = "studies"
 
 ACTIVATIONS = ("relu", "swish", "mish")
@@ -237,6 +237,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     for name in ACTIVATIONS:
         panels[0].plot(PUBLISHED_DEPTHS, PUBLISHED[name], ":", color=COLOURS[name], label=f"{name}, published")
     panels[3].set_yscale("log")
+    for panel in (panels[0], panels[5]):
+        panel.set_ylim(0, 102)
     _draw_arms(panels[5], found)
     for panel in panels:
         panel.grid(alpha=0.3)

@@ -231,6 +231,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             xlabel="standard deviation of the noise in the test (pixel values 0..255)",
             ylabel="mAP50-95, %",
         )
+    panels[0, 0].set_ylim(0, 102)
     for panel in panels.flatten():
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
