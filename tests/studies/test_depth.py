@@ -1,0 +1,102 @@
+"""The study of depth: its network, its figures, and its findings from made-up rows."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from studies import depth
+from studies.__main__ import run
+from studies.depth_network import dead_percent, measure, network
+from studies.mnist import initialise
+
+
+@pytest.mark.parametrize("layers", [15, 25])
+def test_the_network_has_the_layers_of_the_papers(layers):
+    model = network(layers, "mish")
+    dense = [layer for layer in model if isinstance(layer, nn.Linear)]
+    assert len([layer for layer in model if isinstance(layer, nn.Conv2d)]) == 2 and len(dense) == layers - 2
+    assert [layer.out_features for layer in dense] == [500] * (layers - 3) + [10]
+    assert len([layer for layer in model if isinstance(layer, nn.BatchNorm1d)]) == layers - 3
+    assert model.eval()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_dead_units_are_counted():
+    model = network(5, "mish").eval()  # whose units are not dead by chance
+    initialise(model, "he", torch.Generator().manual_seed(0))
+    images = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    assert dead_percent(model, images) == 0
+    norm = next(layer for layer in model if isinstance(layer, nn.BatchNorm1d))
+    with torch.no_grad():
+        norm.weight[:250] = 0  # half of the units of the first of two blocks
+    assert dead_percent(model, images) == 25
+    with torch.no_grad():
+        norm.weight[:] = 0
+    assert dead_percent(model, images) == 100  # without information, the second block is dead too
+
+
+def test_networks_of_one_seed_start_alike():
+    first = [network(6, name) for name in ("relu", "mish")]
+    for model in first:
+        initialise(model, "glorot", torch.Generator().manual_seed(3))
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in first), strict=True))
+
+
+@pytest.mark.slow
+def test_a_cell_does_not_depend_on_what_ran_before():
+    cells = [{**cell, "steps": 2} for cell in depth.cells(quick=True)[:2]]
+    alone = measure(cells[1])
+    assert measure(cells[0]) != alone
+    torch.manual_seed(17)
+    assert measure(cells[1]) == alone and all(math.isfinite(value) for value in alone.values())
+    assert alone["gap"] == alone["test_loss"] - alone["train_loss"]
+    assert alone["gradient_ratio"] == alone["gradient_first"] / alone["gradient_last"]
+
+
+def rows():
+    """Made-up figures: Mish is better by 2 points by all depths, and its gap is half of swish's where all trained."""
+    found = []
+    for cell in depth.cells(quick=False):
+        deep, mish, seed = cell["depth"] > 20, cell["activation"] == "mish", cell["seed"]
+        accuracy = (40.0 if deep else 90.0) + 2 * mish + 0.1 * seed + 0.01 * seed * mish
+        accuracy += {0.03: 0, 0.1: 1, 0.3: 2 if mish else -1}[cell["rate"]]
+        losses = {"train_loss": 1.0, "test_loss": 1.2 - 0.1 * mish + 0.001 * seed}
+        figures = {
+            **losses,
+            "gap": 9.0 if deep else losses["test_loss"] - losses["train_loss"],
+            "test_accuracy": accuracy,
+            "held_out_accuracy": accuracy,
+            "trained": accuracy > 50,
+            "gradient_ratio": 3.0,
+            "dead_percent": 5.0,
+        }
+        found.append({**cell, **figures})
+    return found
+
+
+def test_findings_by_hand():
+    swish, relu, gap, others = depth.conclude(rows())
+    assert swish.judged.estimate == pytest.approx(2.02) and swish.verdict == "supported"  # of seeds 0 to 4
+    assert relu.judged is None and relu.verdict == "supported"
+    assert depth.trained_depths(depth.arms(rows())["paper"]) == [15, 20]
+    assert gap.judged.estimate == pytest.approx(100 * 0.1 / 0.202) and gap.verdict == "supported"
+    assert depth.tuned_rates(rows()) == {"relu": 0.1, "swish": 0.1, "mish": 0.3}
+    assert "mish 0.3" in others.found and others.judged is None
+    tuned = depth.arms(rows())["tuned"]
+    assert depth.less(tuned, "test_accuracy", "mish", "swish") == pytest.approx([3, 3.01, 3.02, 3.03, 3.04])
+
+
+def test_no_depth_at_which_all_trained():
+    none = [{**row, "trained": False} for row in rows()]
+    assert depth.conclude(none)[2].verdict == "inconclusive" and depth.conclude(none)[2].judged is None
+
+
+@pytest.mark.slow
+def test_the_quick_run_writes_its_files(tmp_path, capsys):
+    text = run("depth", tmp_path, quick=True, jobs=1)
+    assert "quick, no verdict" in text
+    assert len(json.loads((tmp_path / "findings.json").read_text())) == 4
+    assert len((tmp_path / "cells.csv").read_text().splitlines()) == 1 + len(depth.cells(quick=True))
+    assert (tmp_path / "depth.png").stat().st_size > 20_000
