@@ -48,6 +48,7 @@ def smooth_loss(model: Detector, images: Tensor, targets: Targets) -> Callable[[
     """The training loss as a function of the parameters, with the assignment of boxes as it is now, and in float64.
 
     The assignment is discrete, and the loss passes no gradient through it: kept, the loss is a function with a Hessian.
+    Derivatives also keep the factor alpha of CIoU (core/boxes.py), as those of training do.
     """
     model.double()
     images = images.double()
