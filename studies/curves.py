@@ -1,36 +1,133 @@
-"""Plot every activation with its first and second derivatives: ``python -m studies.curves --output curves.png``.
+"""Every activation's curve with its first two derivatives, checked to 50 digits, and what the paper draws of Mish's.
 
-Values are computed by the modules used in training, derivatives by autograd through them. (The figure of Mish's
-derivative in arXiv 1908.08681 does not match its equation 1.)
+Values are computed by the modules used in training, derivatives by autograd through them; studies/exact.py has the
+closed forms. ``python -m studies.curves --output curves.png`` plots all activations.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from mpmath import mp, mpf
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from models.activations import TABLE, make_activation, parse_activation
+from studies.exact import DIGITS, exact
+from studies.study import Row
+from studies.verdicts import Finding
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TITLE = "is Mish smooth where ReLU is not, and are its curves those of Fig. 1?"
+MINUTES = 0.5
+EXTRA = ""
+MARGIN = 0.01
 LEFT, RIGHT, POINTS = -5.0, 5.0, 1001
+# Fig. 1(b), Mish's derivative, digitised; Swish's curve in it is right to 0.002 (Observations/Derivatives.png of
+# github.com/digantamisra98/Mish at ec1faeb draws the same). The last point is its maximum, read off less exactly.
+DRAWN = {0.0: 0.59, 0.25: 0.709, 1.0: 0.972, 1.5: 1.050, 1.9: 1.06}
+WIDE = 10.0  # extremes are sought between -WIDE and WIDE
+REACH, SPACING = 8, 16  # accuracy is measured between -REACH and REACH, at SPACING points per unit between the corners
+BESIDE = 2.0**-30  # from a corner, where one-sided derivatives are taken
+NUMBERS = {"fp64": torch.float64, "fp32": torch.float32}
+ORDERS = ("value", "first derivative", "second derivative")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draw the plot."""
-    parser = argparse.ArgumentParser(prog="python -m studies.curves", description=__doc__.splitlines()[0])
-    parser.add_argument("--output", default="activations.png", metavar="FILE.png", help="plot")
-    arguments = parser.parse_args(argv)
-    draw(Path(arguments.output))
-    print(arguments.output)
-    return 0
+def cells(*, quick: bool) -> list[Row]:
+    """One per activation."""
+    return [{"act": name} for name in (("relu", "silu", "mish") if quick else TABLE)]
 
 
-def curves(name: str) -> tuple[Tensor, list[Tensor]]:
-    """Points (N,) float64, and an activation's values, first and second derivatives there."""
-    activation = make_activation(parse_activation(name)).double().eval()  # in evaluation mode rrelu is deterministic
-    x = torch.linspace(LEFT, RIGHT, POINTS, dtype=torch.float64, requires_grad=True)
+def measure(cell: Row) -> Row:
+    """Extremes, jumps of the derivatives, and relative errors of an activation."""
+    name = str(cell["act"])
+    return {**extremes(name), **jumps(name), **errors(name)}
+
+
+def conclude(rows: Sequence[Row]) -> list[Finding]:
+    """Whether Mish's derivative is continuous, and whether the drawn one is Mish's; from calculations."""
+    by_name = {str(row["act"]): row for row in rows}
+    mish, relu = by_name["mish"], by_name["relu"]
+    worst = {name: float(_number(mish, f"error {name}")) for name in ("fp64 d0", "fp64 d1", "fp32 d0", "fp32 d1")}
+    off = {x: drawn - at("mish", [x], 1)[0] for x, drawn in DRAWN.items()}
+    furthest = max(off, key=lambda x: abs(off[x]))
+    smooth = _number(mish, "jump d1") < MARGIN < _number(relu, "jump d1")
+    return [
+        Finding(
+            claim="Mish is smooth where ReLU is not.",
+            published="Fig. 1: Mish, its derivatives, and ReLU's corner at 0",
+            found=f"The first derivative jumps at 0 by {_number(relu, 'jump d1 at 0'):.3g} for ReLU and by "
+            f"{_number(mish, 'jump d1 at 0'):.1g} for Mish (over a step of {2 * BESIDE:.1g}); the largest jump of "
+            f"Mish's second derivative anywhere is {_number(mish, 'jump d2'):.1g}. Mish has its minimum "
+            f"{_number(mish, 'minimum'):.5f} at {_number(mish, 'minimum x'):.4f}, its largest slope "
+            f"{_number(mish, 'slope'):.4f} at {_number(mish, 'slope x'):.3f} and its largest second derivative "
+            f"{_number(mish, 'curvature'):.4f} at {_number(mish, 'curvature x'):.3f}. Against {DIGITS} digits, the "
+            f"operator's largest relative error between -{REACH} and {REACH} is {worst['fp64 d0']:.1g} in fp64 and "
+            f"{worst['fp32 d0']:.1g} in fp32, its derivative's {worst['fp64 d1']:.1g} and {worst['fp32 d1']:.1g}, "
+            "largest where the derivative itself is almost 0.",
+            verdict="supported" if smooth else "contradicted",
+        ),
+        Finding(
+            claim="The derivative drawn in Fig. 1(b) is Mish's.",
+            published=f"a curve with maximum {DRAWN[1.9]} near 1.9 and {DRAWN[0.0]} at 0 (digitised)",
+            found=f"The drawn derivative is not Mish's. At {furthest:g} it is {DRAWN[furthest]:.3f}, Mish's derivative "
+            f"is {at('mish', [furthest], 1)[0]:.3f}, {abs(off[furthest]):.3f} away, where {MARGIN} was allowed. "
+            f"The exact derivative has its maximum {_number(mish, 'slope'):.4f} at {_number(mish, 'slope x'):.3f} and "
+            f"is {at('mish', [0.0], 1)[0]:.4g} at 0. The drawn function itself was not digitised.",
+            verdict="contradicted" if abs(off[furthest]) > MARGIN else "supported",
+        ),
+    ]
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Mish's derivatives with the drawn points, and the accuracy of each activation."""
+    figure = _figure((13, 4.2))
+    values, slopes, accuracy = figure.subplots(1, 3, width_ratios=(1, 1.15, 1.2))
+    for axis, order in ((values, 0), (slopes, 1)):
+        for name, label in (("relu", "ReLU"), ("silu", "Swish (SiLU)"), ("mish", "Mish")):
+            x, orders = curves(name)
+            axis.plot(x, orders[order], label=f"{label}, exact", linewidth=1.4)
+        axis.set(xlabel="input x", xlim=(LEFT, RIGHT))
+        axis.grid(alpha=0.3)
+    values.set(ylabel="f(x)", ylim=(-0.7, 4), title="Value")
+    slopes.plot(list(DRAWN), list(DRAWN.values()), "kx", label="Mish, as drawn in the paper's Fig. 1(b)")
+    slopes.set(ylabel="f'(x)", ylim=(-0.25, 1.65), title="First derivative: the drawn one is not Mish's")
+    values.legend(loc="upper left", fontsize=8)
+    slopes.legend(loc="upper left", fontsize=8)
+    names = [str(row["act"]) for row in rows]
+    for number, marker, color in (("fp64", "o", "C0"), ("fp32", "s", "C1")):
+        for order, filled in ((0, True), (1, False)):
+            column = f"error {number} d{order}"
+            shown = [max(_number(row, column), 1e-18) for row in rows]
+            style = {"markersize": 4, "markerfacecolor": None if filled else "none", "color": color}
+            accuracy.plot(shown, names, marker, label=f"{ORDERS[order]}, {number}", **style)
+    accuracy.set(
+        xscale="log",
+        xlim=(5e-19, 30),
+        xlabel="largest relative error (1e-18: exact)",
+        title=f"Error of the modules, |x| up to {REACH}",
+    )
+    accuracy.set_ylim(len(rows) + 0.22 * len(rows), -1)  # with room for the legend
+    accuracy.tick_params(axis="y", labelsize=7)
+    accuracy.grid(alpha=0.3)
+    accuracy.legend(fontsize=7, loc="lower center", ncols=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+# ----------------------------------------------------------------------------------------------------- measurements
+
+
+def derivatives(name: str, points: Tensor) -> list[Tensor]:
+    """An activation's values, first and second derivatives at points (N,), in the points' precision."""
+    activation = make_activation(parse_activation(name)).to(points.dtype).eval()  # rrelu is deterministic in eval()
+    x = points.detach().clone().requires_grad_()
     orders = [activation(x)]
     for _ in range(2):
         y = orders[-1]
@@ -39,22 +136,113 @@ def curves(name: str) -> tuple[Tensor, list[Tensor]]:
             orders.append(torch.zeros_like(x) if slope is None else slope)
         else:  # a constant
             orders.append(torch.zeros_like(x))
-    return x.detach(), [y.detach() for y in orders]
+    return [y.detach() for y in orders]
 
 
-def draw(path: Path) -> None:
+def curves(name: str) -> tuple[Tensor, list[Tensor]]:
+    """Points (N,) float64 between LEFT and RIGHT, and the `derivatives` there."""
+    x = torch.linspace(LEFT, RIGHT, POINTS, dtype=torch.float64)
+    return x, derivatives(name, x)
+
+
+def at(name: str, points: Sequence[float], order: int) -> list[float]:
+    """The values (order 0) or derivatives of an activation at points, in float64."""
+    return [float(y) for y in derivatives(name, torch.tensor(points, dtype=torch.float64))[order]]
+
+
+def extremes(name: str) -> Row:
+    """Range, minimum, largest slope and largest absolute second derivative, each with its x if at a single one."""
+    ends = at(name, [-1e4, 1e4], 0)
+    minimum, slope = _peak(lambda x: [-y for y in at(name, x, 0)]), _peak(lambda x: at(name, x, 1))
+    curvature = _peak(lambda x: [abs(y) for y in at(name, x, 2)])
+    bounded = [None if abs(end) > 100 else end for end in ends]
+    attained = minimum[1] is not None
+    return {
+        "lower bound": -minimum[0] if attained else bounded[0],
+        "upper bound": bounded[1],
+        "minimum": -minimum[0] if attained else None,
+        "minimum x": minimum[1],
+        "slope": slope[0],
+        "slope x": slope[1],
+        "curvature": curvature[0],
+        "curvature x": curvature[1],
+    }
+
+
+def jumps(name: str) -> Row:
+    """The jump of the first derivative at 0, and the largest of the first two derivatives at any multiple of 1/16.
+
+    The difference between BESIDE to the right and to the left; corners of the activations are at such multiples.
+    """
+    x = torch.arange(-16 * WIDE, 16 * WIDE + 1, dtype=torch.float64) / 16
+    right, left = derivatives(name, x + BESIDE), derivatives(name, x - BESIDE)
+    first, second = ((right[order] - left[order]).abs() for order in (1, 2))
+    return {"jump d1 at 0": float(first[x == 0]), "jump d1": float(first.max()), "jump d2": float(second.max())}
+
+
+def errors(name: str) -> Row:
+    """The largest relative errors of values (d0) and first derivatives (d1) against 50 digits, by precision.
+
+    Of the second derivatives (d2) the largest absolute error. The points are odd multiples of 1 / (2 SPACING), exact in
+    both precisions and no corners.
+    """
+    points = [(index + 0.5) / SPACING for index in range(-REACH * SPACING, REACH * SPACING)]
+    wanted, found = exact(name, points), {}
+    for number, dtype in NUMBERS.items():
+        for order, y in enumerate(derivatives(name, torch.tensor(points, dtype=dtype))):
+            with mp.workdps(DIGITS):
+                each = [
+                    abs(mpf(a) - b) / (abs(b) if order < 2 and b else 1)
+                    for a, b in zip(y.tolist(), wanted[order], strict=True)
+                ]
+            found[f"error {number} d{order}"] = float(max(each))
+    return dict(found)
+
+
+def _peak(function: Callable[[Sequence[float]], list[float]]) -> tuple[float, float | None]:
+    """The largest value between -WIDE and WIDE, and where; None unless it exceeds both ends and its surroundings."""
+    grid = np.linspace(-WIDE, WIDE, 4001)
+    values = np.array(function(list(grid)))
+    best = int(values.argmax())
+    if values[best] <= max(values[0], values[-1]) + 1e-4 or (values >= values[best] - 1e-12).sum() > 2:
+        return float(values[best]), None
+    step = grid[1] - grid[0]
+    bounds = (grid[best] - step, grid[best] + step)
+    found = minimize_scalar(
+        lambda x: -function([float(x)])[0], bounds=bounds, method="bounded", options={"xatol": 1e-9}
+    )
+    better = -float(found.fun) > values[best]
+    return (-float(found.fun), float(found.x)) if better else (float(values[best]), float(grid[best]))
+
+
+def _number(row: Row, column: str) -> float:
+    value = row[column]
+    assert isinstance(value, float), (column, value)
+    return value
+
+
+# -------------------------------------------------------------------------------------------------- all activations
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Plot every activation with its first and second derivatives."""
+    parser = argparse.ArgumentParser(prog="python -m studies.curves", description=main.__doc__)
+    parser.add_argument("--output", default="activations.png", metavar="FILE.png", help="plot")
+    arguments = parser.parse_args(argv)
+    draw_all(Path(arguments.output))
+    print(arguments.output)
+    return 0
+
+
+def draw_all(path: Path) -> None:
     """Draw one panel per activation."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = 5
     lines = -(-len(TABLE) // columns)
-    figure = Figure(figsize=(3 * columns, 2.4 * lines), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure((3 * columns, 2.4 * lines))
     axes = figure.subplots(lines, columns, sharex=True, sharey=True).flatten()
     for axis, name in zip(axes, TABLE, strict=False):
         x, orders = curves(name)
-        for y, label in zip(orders, ("value", "first derivative", "second derivative"), strict=True):
+        for y, label in zip(orders, ORDERS, strict=True):
             axis.plot(x, y, label=label, linewidth=1.2)
         axis.set_title(name, fontsize=9)
         axis.set_ylim(-1.5, 2.5)
@@ -63,6 +251,15 @@ def draw(path: Path) -> None:
         axis.axis("off")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="lower right")
     figure.savefig(path, dpi=110)
+
+
+def _figure(size: tuple[float, float]) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 if __name__ == "__main__":

@@ -1,0 +1,294 @@
+"""Are the outputs of random networks, and the loss around trained ones, smoother with Mish?
+
+Three kinds of cells. "outputs": the roughness of a random network's output over a plane (studies/roughness.py).
+"digits": a small ResNet trained on scikit-learn's digits; "detector": a small detector trained on a few images of the
+embedded set. Of both, at the end of training, the largest eigenvalue of the Hessian of the training loss, and its rise
+at a distance (studies/sharpness.py), with batch norm in evaluation mode.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor, nn
+
+from studies.networks import digits, make_resnet, random_network, train
+from studies.roughness import LINES, SIDE, output_map, roughness
+from studies.sharpness import largest_eigenvalue, mean_rise, plane
+from studies.small_detector import chosen, drawn, make_detector, smooth_loss
+from studies.study import Row
+from studies.verdicts import Finding, judge
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TITLE = "are the outputs of random networks and the loss around minima smoother with Mish?"
+MINUTES = 35
+EXTRA = "studies"
+MARGIN = -math.log(0.8)  # 20 % less, as a difference of logarithms
+SHAPES = {"shallow": (2, 64, 32, 16, 1), "deep": (2, 64, 64, 64, 64, 32, 16, 1)}
+OUTPUT_ACTS = ("relu", "leaky_relu", "silu", "gelu", "tanh", "mish")
+TRAINED_ACTS = ("relu", "silu", "mish")
+NETWORKS, SEEDS = 100, 5
+RADII = (0.05, 0.1, 0.2, 0.4)  # relative to the norm of each filter
+DIRECTIONS = 20
+STEPS = np.linspace(-0.6, 0.6, 25)  # of the plane around the minimum of seed 0
+
+
+def cells(*, quick: bool) -> list[Row]:
+    """Cells per kind, activation and seed; ``scale`` is 1, or less for the few images and steps of the quick ones."""
+    seeds = 2 if quick else SEEDS
+    networks = 2 if quick else NETWORKS
+    acts = ("relu", "mish") if quick else TRAINED_ACTS
+    rows: list[Row] = [
+        {"kind": kind, "act": act, "seed": seed, "scale": 0.03 if quick else 1.0}
+        for kind in (("digits",) if quick else ("detector", "digits"))  # the longest first
+        for seed in range(seeds)
+        for act in acts
+    ]
+    rows += [
+        {"kind": "outputs", "shape": shape, "act": act, "seed": seed, "scale": 0.3 if quick else 1.0}
+        for shape in (("shallow",) if quick else SHAPES)
+        for seed in range(networks)
+        for act in (("relu", "mish") if quick else OUTPUT_ACTS)
+    ]
+    return rows
+
+
+def measure(cell: Row) -> Row:
+    """The figures of a cell."""
+    act, seed, scale = str(cell["act"]), int(cell["seed"] or 0), float(cell["scale"] or 0)
+    if cell["kind"] == "outputs":
+        network = random_network(act, SHAPES[str(cell["shape"])], seed)
+        return {"roughness": roughness(network, seed=seed, lines=round(LINES * scale))}
+    if cell["kind"] == "digits":
+        return _of_digits(act, seed, scale)
+    return _of_detector(act, seed, scale)
+
+
+def _of_digits(act: str, seed: int, scale: float) -> Row:
+    """A ResNet trained for 30 epochs, and the loss of all training images around its parameters."""
+    data = digits()
+    images, labels = data.images[:: round(1 / scale)], data.labels[:: round(1 / scale)]
+    model = make_resnet(act, seed)
+
+    def batch_loss(numbers: Tensor) -> Tensor:
+        return F.cross_entropy(model(images[numbers]), labels[numbers])
+
+    train(model, batch_loss, len(images), epochs=30 if scale == 1 else 20, seed=seed)
+    with torch.no_grad():
+        accuracy = float((model(data.test_images).argmax(1) == data.test_labels).float().mean())
+    model.double()
+    wide = images.double()
+    row = _sharpness(lambda: F.cross_entropy(model(wide), labels), model, seed, scale)
+    return {**row, "test accuracy": accuracy}
+
+
+def _of_detector(act: str, seed: int, scale: float) -> Row:
+    """A detector trained for 40 epochs of 128 images, and the loss of the first 16 around its parameters."""
+    model = make_detector(act, seed)
+    images, targets = drawn(model, max(4, round(128 * scale)), seed=0)
+
+    def batch_loss(numbers: Tensor) -> Tensor:
+        return model.loss(model(images[numbers]), chosen(targets, numbers))[0]
+
+    train(model, batch_loss, len(images), epochs=max(1, round(40 * scale)), seed=seed, lr=0.01, batch=16)
+    some = torch.arange(min(16, len(images)))
+    return _sharpness(smooth_loss(model, images[some], chosen(targets, some)), model, seed, scale, with_plane=False)
+
+
+def _sharpness(
+    loss: Callable[[], Tensor], model: nn.Module, seed: int, scale: float, *, with_plane: bool = True
+) -> Row:
+    """The loss, its largest eigenvalue and its rise by radius; for seed 0 the plane, as numbers with spaces, by row."""
+    with torch.no_grad():
+        row: Row = {"loss": float(loss())}
+    row["eigenvalue"] = largest_eigenvalue(loss, model, seed=seed)
+    rises = mean_rise(loss, model, RADII, directions=max(2, round(DIRECTIONS * scale)), seed=seed)
+    row |= {f"rise {radius:g}": rise for radius, rise in rises.items()}
+    if with_plane and seed == 0:
+        steps = STEPS[:: 1 if scale == 1 else 6]
+        row["plane"] = " ".join(f"{value:.4g}" for line in plane(loss, model, list(steps), seed=seed) for value in line)
+    return row
+
+
+# -------------------------------------------------------------------------------------------------------- conclusions
+
+
+def conclude(rows: Sequence[Row]) -> list[Finding]:
+    """The two claims of the paper: smoother outputs, and a smoother loss; the primary figures by plan.md."""
+    outputs = log_ratios(rows, "relu", "roughness", kind="outputs", shape="shallow")
+    sharpness = log_ratios(rows, "relu", "eigenvalue", kind="digits")
+    shallow = _ratios(rows, "roughness", kind="outputs", shape="shallow")
+    deep = _after("; of 2-64-64-64-64-32-16-1 units: ", _ratios(rows, "roughness", kind="outputs", shape="deep"))
+    rise = f"rise {RADII[2]:g}"
+    eigenvalues, rises = (
+        _ratios(rows, column, kind="digits") + _after("; a small detector: ", _ratios(rows, column, kind="detector"))
+        for column in ("eigenvalue", rise)
+    )
+    return [
+        Finding(
+            claim="The output of a random network with Mish is smoother than with ReLU.",
+            published="pictures of a random network's output: ReLU sharp, Mish smooth; no figure",
+            found=f"Roughness relative to ReLU, {len(outputs)} random networks of 2-64-32-16-1 units with linear "
+            f"output over a square of side {SIDE:g}: {shallow}{deep}. Roughness is the total variation of the slope "
+            f"along {LINES} random lines, divided by the mean absolute slope (geometric means, 95 % intervals).",
+            **_judged(outputs),
+        ),
+        Finding(
+            claim="The loss around a minimum is smoother with Mish than with ReLU.",
+            published="pictures of the loss of a ResNet-20 on CIFAR-10; no figure",
+            found="Largest eigenvalue of the Hessian of the training loss relative to ReLU, a ResNet of three stages "
+            f"on digits, {len(sharpness)} seeds: {eigenvalues}. Rise of the loss at a filter-normalised radius of "
+            f"{RADII[2]:g} relative to ReLU: {rises} (geometric means, 95 % intervals). Training loss at the end: "
+            f"{_losses(rows)}; the smaller it is, the smaller the eigenvalue tends to be. ReLU's second derivative is "
+            "0 wherever it exists: its Hessian consists of the Gauss-Newton part and of products of the weights of "
+            "different layers, and does not see the corners, as the rise at a distance does.",
+            **_judged(sharpness),
+        ),
+    ]
+
+
+def log_ratios(rows: Sequence[Row], base: str, column: str, *, act: str = "mish", **where: str) -> list[float]:
+    """log(base / act) of a column by seed, positive where the activation has less; NaN rows are left out."""
+    found: dict[str, dict[Any, float]] = {base: {}, act: {}}
+    for row in rows:
+        if row["act"] in found and all(row.get(key) == value for key, value in where.items()):
+            value = row.get(column)
+            if isinstance(value, int | float) and value > 0 and math.isfinite(value):
+                found[str(row["act"])][row["seed"]] = float(value)
+    return [math.log(found[base][seed] / value) for seed, value in found[act].items() if seed in found[base]]
+
+
+def _judged(differences: list[float]) -> dict[str, Any]:
+    judged = judge(differences, MARGIN)
+    return {"judged": judged, "verdict": judged.verdict}
+
+
+def _ratios(rows: Sequence[Row], column: str, **where: str) -> str:
+    """Each activation's column relative to ReLU: geometric mean and interval."""
+    parts = []
+    for act in OUTPUT_ACTS[1:]:
+        logs = log_ratios(rows, "relu", column, act=act, **where)
+        if len(logs) > 1:
+            low, middle, high = _interval([-each for each in logs])
+            parts.append(f"{act} {math.exp(middle):.2f} ({math.exp(low):.2f} to {math.exp(high):.2f})")
+    return ", ".join(parts)
+
+
+def _after(start: str, text: str) -> str:
+    return f"{start}{text}" if text else ""
+
+
+def _losses(rows: Sequence[Row]) -> str:
+    parts = []
+    for kind in ("digits", "detector"):
+        for act in TRAINED_ACTS:
+            values = [float(row["loss"] or 0) for row in rows if row["kind"] == kind and row["act"] == act]
+            if values:
+                parts.append(f"{kind} {act} {np.mean(values):.2g}")
+    return ", ".join(parts)
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Lower end, mean and upper end of the 95 % interval by Student's t."""
+    middle, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    reach = float(stats.t.isf(0.025, len(values) - 1)) * error
+    return middle - reach, middle, middle + reach
+
+
+# ------------------------------------------------------------------------------------------------------------ picture
+
+LABELS = {
+    "relu": "ReLU",
+    "leaky_relu": "leaky ReLU",
+    "silu": "Swish (SiLU)",
+    "gelu": "GELU",
+    "tanh": "tanh",
+    "mish": "Mish",
+}
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Outputs of a random network, the loss around minima, and the figures of all cells."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(16, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 4)
+    for axis, act in zip(axes[0], ("relu", "mish"), strict=False):
+        axis.imshow(
+            output_map(act, SHAPES["shallow"], 0, 200), origin="lower", extent=(0, SIDE, 0, SIDE), cmap="viridis"
+        )
+        axis.set(title=f"Output of a random network, {LABELS[act]}", xlabel="second input", ylabel="first input")
+    _draw_ratios(axes[0, 2], rows, "roughness", [("outputs", shape) for shape in SHAPES])
+    axes[0, 2].set(title="Roughness of the output", xlabel="relative to ReLU (95 % interval)")
+    _draw_ratios(axes[0, 3], rows, "eigenvalue", [("digits", None), ("detector", None)])
+    axes[0, 3].set(title="Largest eigenvalue of the Hessian", xlabel="relative to ReLU (95 % interval)")
+    _draw_planes(figure, list(axes[1, :3]), rows)
+    _draw_rises(axes[1, 3], rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def _draw_ratios(axis: Any, rows: Sequence[Row], column: str, groups: Sequence[tuple[str, str | None]]) -> None:
+    acts = [act for act in OUTPUT_ACTS[1:] if any(row["act"] == act and column in row for row in rows)]
+    for index, (kind, shape) in enumerate(groups):
+        where = {"kind": kind} | ({"shape": shape} if shape else {})
+        for place, act in enumerate(acts):
+            logs = [-each for each in log_ratios(rows, "relu", column, act=act, **where)]
+            if len(logs) < 2:
+                continue
+            low, middle, high = (math.exp(each) for each in _interval(logs))
+            label = f"{shape or kind}, {len(logs)} seeds" if act == acts[-1] else None
+            error = [[middle - low], [high - middle]]
+            axis.errorbar(middle, place + 0.2 * index, xerr=error, fmt="o", color=f"C{index}", label=label, capsize=3)
+    axis.axvline(1, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(acts)), [LABELS[act] for act in acts])
+    axis.set_xscale("log")
+    axis.margins(y=0.25)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+
+
+def _draw_planes(figure: "Figure", axes: Sequence[Any], rows: Sequence[Row]) -> None:
+    planes = {str(row["act"]): np.array(str(row["plane"]).split(), float) for row in rows if row.get("plane")}
+    if not planes:
+        return
+    levels = np.geomspace(min(each.min() for each in planes.values()), max(each.max() for each in planes.values()), 16)
+    for axis, act in zip(axes, TRAINED_ACTS, strict=True):
+        if act not in planes:
+            axis.axis("off")
+            continue
+        side = math.isqrt(len(planes[act]))
+        steps = np.linspace(STEPS[0], STEPS[-1], side)
+        filled = axis.contourf(steps, steps, planes[act].reshape(side, side), levels, norm="log", cmap="magma_r")
+        axis.set(title=f"Loss around the minimum, {LABELS[act]}", aspect="equal")
+        axis.set(xlabel="second direction, in filter norms", ylabel="first direction, in filter norms")
+    bar = figure.colorbar(filled, ax=list(axes), label="cross-entropy (nat), digits, seed 0", shrink=0.8)
+    bar.set_ticks([tick for tick in (1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100) if levels[0] <= tick <= levels[-1]])
+    bar.minorticks_off()
+
+
+def _draw_rises(axis: Any, rows: Sequence[Row]) -> None:
+    for act in TRAINED_ACTS:
+        mine = [row for row in rows if row["kind"] == "digits" and row["act"] == act]
+        columns = {radius: [float(row[f"rise {radius:g}"] or 0) for row in mine] for radius in RADII}
+        shown = [radius for radius, column in columns.items() if len(column) > 1 and min(column) > 0]
+        if not shown:
+            continue
+        low, middle, high = np.exp([_interval([math.log(each) for each in columns[radius]]) for radius in shown]).T
+        error = [middle - low, high - middle]
+        axis.errorbar(shown, middle, yerr=error, marker="o", label=f"{LABELS[act]}, 95 % interval", capsize=3)
+    axis.set(xscale="log", yscale="log", title="Loss off the minimum, digits")
+    axis.set(xlabel="radius, in filter norms", ylabel="mean rise of cross-entropy (nat)")
+    axis.set_xticks(RADII, [f"{radius:g}" for radius in RADII])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
