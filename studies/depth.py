@@ -48,8 +48,9 @@ PUBLISHED_DEPTHS = range(15, 26)
 
 def cells(*, quick: bool) -> list[Row]:
     """The paper's arm at all depths, then He initialisation and the rates at one depth, with tuning seeds first."""
-    depths, arm, steps, seeds, tuning = DEPTHS, ARM_DEPTH, STEPS, SEEDS, TUNING_SEEDS
-    rates, every = RATES, 1
+    depths: Sequence[int] = DEPTHS
+    rates: Sequence[float] = RATES
+    arm, steps, seeds, tuning, every = ARM_DEPTH, STEPS, SEEDS, TUNING_SEEDS, 1
     if quick:
         depths, arm, steps, seeds, tuning, rates, every = (4, 6), 4, 2, range(2), range(100, 101), RATES[:2], 25
     plan = [("glorot", rate, arm, seed) for seed in tuning for rate in rates]

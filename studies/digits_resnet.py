@@ -9,29 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.activations import make_activation, parse_activation
+from studies.networks import Block
 
 CLASSES = 10
 TRAINING_IMAGES = 500  # the other 1297 are test images
 MOMENTUM, DECAY, WARMUP = 0.9, 5e-4, 0.05  # the last as a fraction of the steps
-
-
-class Block(nn.Module):
-    """Two 3x3 convolutions with a shortcut; halves the sides if the number of channels changes."""
-
-    def __init__(self, before: int, after: int, act: str):
-        super().__init__()
-        stride = 1 if before == after else 2
-        self.one = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.two = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.shortcut = nn.Identity() if stride == 1 else nn.Conv2d(before, after, 1, stride, bias=False)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(after) for _ in range(2))
-        self.acts = nn.ModuleList(make_activation(parse_activation(act)) for _ in range(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, before, H, W) to (N, after, H / stride, W / stride)."""
-        y = self.acts[0](self.norms[0](self.one(x)))
-        y = self.norms[1](self.two(y)) + self.shortcut(x)
-        return self.acts[1](y)
 
 
 def build(act: str, *, width: int, blocks: int, seed: int) -> nn.Sequential:
@@ -46,7 +28,10 @@ def build(act: str, *, width: int, blocks: int, seed: int) -> nn.Sequential:
             nn.Conv2d(1, width, 3, 1, 1, bias=False),
             nn.BatchNorm2d(width),
             make_activation(parse_activation(act)),
-            *(Block(before, after, act) for before, after in zip(channels, channels[1:], strict=False)),
+            *(
+                Block(before, after, 1 if before == after else 2, act)
+                for before, after in zip(channels, channels[1:], strict=False)
+            ),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(2 * width, CLASSES),
