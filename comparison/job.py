@@ -203,10 +203,12 @@ def end_stalled(job: Job, process: subprocess.Popen, reason: str) -> int:
     return 1
 
 
-def stop(process: subprocess.Popen) -> None:
-    """Stop a run gracefully and wait for it."""
-    if process.poll() is None:
-        process.terminate()
+def stop(*processes: subprocess.Popen) -> None:
+    """Ask runs to save and end, each once (a second request would end it at once), and wait for them."""
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    for process in processes:
         try:
             process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:

@@ -81,12 +81,7 @@ def train_all(
                 progress.update([worker.job for worker in workers if worker.job])
                 time.sleep(POLL_SECONDS)
         finally:
-            processes = [worker.process for worker in workers if worker.process is not None]
-            for process in processes:  # signal all of them first, then wait for each
-                if process.poll() is None:
-                    process.terminate()
-            for process in processes:
-                stop(process)
+            stop(*(worker.process for worker in workers if worker.process is not None))
 
 
 def share_of_cores(runs: int) -> dict[str, str]:

@@ -200,6 +200,34 @@ def test_a_stopped_comparison_saves_and_resumes(tmp_path: Path, number: int) -> 
     assert {run.status for run in read_outcome(plan, tmp_path)} == {"finished"}
 
 
+def test_each_run_is_asked_to_stop_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second SIGTERM ends a training at once, before it is saved."""
+    asked: list[int] = []
+
+    class Training:
+        def __init__(self, number: int) -> None:
+            self.number, self.code = number, None
+
+        def poll(self) -> int | None:
+            return self.code
+
+        def terminate(self) -> None:
+            asked.append(self.number)
+
+        def wait(self, timeout: float | None = None) -> int:
+            assert sorted(asked) == [0, 1]  # both are asked before either is waited for
+            self.code = 143
+            return 143
+
+    trainings = iter([Training(0), Training(1)])
+    monkeypatch.setattr(job.Job, "launch", lambda self: next(trainings))
+    sender = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    sender.start()
+    with pytest.raises(Interrupted):
+        train_all(plan_of("relu", "mish"), tmp_path, at_once=2, trainer=STUB)
+    assert sorted(asked) == [0, 1]
+
+
 @pytest.mark.slow
 def test_a_killed_comparison_leaves_a_run_that_the_next_call_waits_for(tmp_path: Path) -> None:
     behave(tmp_path, relu_s0={"seconds": 0.3})
