@@ -2,13 +2,12 @@
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.warm_python import WarmPython
+import tests.support.warm_python
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes that share the cores, one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,16 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def warm_python() -> Iterator[str]:
-    """The path of a program that is called like Python, with the libraries already loaded, if the system allows it."""
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError):
-        yield sys.executable
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        server = WarmPython(Path(folder))
-        yield server.executable
-        server.close()
+    """A program that is called like Python, with the libraries already loaded."""
+    with tests.support.warm_python.warm_python() as python:
+        yield python
 
 
 @pytest.fixture

@@ -13,16 +13,16 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.warm_python import warm_python
 
 ROOT = Path(__file__).parents[2]
 COUNTS = {"train": 10, "val": 4}
@@ -40,69 +40,39 @@ EVENTS = {"step": 7, "average": 4, "write": 5, "rename": 8, "renamed": 8, "valid
 AT_A_TIME = 0.3  # fraction of kills at a random time instead, within the first half of a run
 
 
-class Server:
-    """A process with all imports done that forks one child per run, so that runs start immediately."""
-
-    def __init__(self) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        words = [sys.executable, "-m", "tests.stress.kills", "--serve"]
-        self.process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
-        )
-
-    def run(self, argv: list[str], *, folder: Path, kill: dict[str, Any] | None = None) -> int:
-        """Run train.py with these arguments in a folder; returns its exit code, -9 where it was killed."""
-        request = {"argv": argv, "folder": str(folder), "kill": kill}
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        pid = int(self.process.stdout.readline())
+def run(python: str, argv: list[str], *, folder: Path, kill: dict[str, Any] | None = None) -> int:
+    """Run train.py with these arguments in a folder, by this Python; returns its exit code, -9 where it was killed."""
+    words = [python, "-m", "tests.stress.kills", "--run", json.dumps({"argv": argv, "kill": kill})]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, cwd=folder, env=environment, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())  # of the training, which may be a child of another process
         if kill is not None and "seconds" in kill:
             time.sleep(kill["seconds"])
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        code = int(self.process.stdout.readline())
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)  # data workers that are still running
-        return code
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.communicate()
+        code = process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # data workers that are still running
+    return code
 
 
-def serve() -> None:
-    """Fork a child for each request on stdin; print its process id, then its exit code."""
-    from torch.utils import tensorboard  # noqa: F401
-
-    import data.augment
+def train_here(argv: list[str], kill: dict[str, Any] | None) -> None:
+    """Train in this process, which prints its process id first and writes all else to log.txt."""
     import train
     from configs.cli import run_script
     from tests.support.training import leave_out_pictures
 
-    data.augment.import_albumentations()
+    print(os.getpid(), flush=True)
+    log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
     leave_out_pictures(pytest.MonkeyPatch())
-    for line in sys.stdin:
-        request = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            os.setsid()
-            os.chdir(request["folder"])
-            log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            for number in (1, 2):
-                os.dup2(log, number)
-            if request["kill"] and "event" in request["kill"]:
-                die_at(**request["kill"])
-            try:
-                run_script(lambda argv=request["argv"]: train.main(argv))
-            except SystemExit as end:
-                sys.stdout.flush()
-                os._exit(int(end.code or 0))
-            except BaseException:
-                traceback.print_exc()
-                os._exit(99)
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    if kill is not None and "event" in kill:
+        die_at(**kill)
+    run_script(lambda: train.main(argv))
 
 
 def die_at(event: str, number: int, share: float) -> None:
@@ -194,7 +164,7 @@ def prepare(folder: Path) -> Path:
 
 
 def soak(
-    server: Server,
+    python: str,
     folder: Path,
     *,
     kills: int,
@@ -210,7 +180,7 @@ def soak(
     data = prepare(folder)
     start = [*OPTIONS, "--data", str(data)]
     begun = time.monotonic()
-    assert server.run([*start, "--name", "whole"], folder=folder) == 0, log(folder)
+    assert run(python, [*start, "--name", "whole"], folder=folder) == 0, log(folder)
     seconds = time.monotonic() - begun
     whole = folder / "runs/train/whole"
     done: Counter[str] = Counter()
@@ -224,7 +194,7 @@ def soak(
             if last.is_file():
                 argv = ["--resume", str(last), "--workers", str(rng.randint(0, 2))]
             kill = draw_kill(rng, seconds) if left > 0 else None
-            code = server.run(argv, folder=folder, kill=kill)
+            code = run(python, argv, folder=folder, kill=kill)
             if code == 0 or (code == 2 and "is finished" in log(folder)):
                 break
             assert kill is not None and code == -signal.SIGKILL, f"exit {code} after {kill}: {log(folder)}"
@@ -285,21 +255,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--run", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.serve:
-        serve()
-        return
-    server = Server()
-    with tempfile.TemporaryDirectory() as folder:
+    if arguments.run:
+        train_here(**arguments.run)
+    with warm_python() as python, tempfile.TemporaryDirectory() as folder:
         done = soak(
-            server,
+            python,
             Path(folder),
             kills=arguments.kills,
             seed=arguments.seed,
             report=lambda line: print(line, flush=True),
         )
-    server.close()
     print(f"{sum(done.values())} kills ({dict(done)}): every run ended bit for bit as the one never stopped")
 
 

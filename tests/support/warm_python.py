@@ -1,10 +1,10 @@
 """A Python that has its libraries loaded: programs that tests start as processes begin at once instead of after ten
 seconds of imports.
 
-`WarmPython` starts a server that imports the libraries, never the project. Its `executable` is used in place of
-`sys.executable`, with a script, ``-m`` or ``-c``: the server forks a process that gets the caller's arguments, folder,
-environment and open streams, imports the project anew, and ends as the program ends; so do the processes that it
-starts. Signals are passed on, and a killed caller takes its process along.
+`warm_python` starts a server that imports the libraries, never the project, and gives a program to use in place of
+`sys.executable`, with a script, ``-m`` or ``-c``. For each call the server forks a process that gets the caller's
+arguments, folder, environment and open streams, imports the project anew, and ends as the program ends; so do the
+processes that it starts. Signals are passed on, and a killed caller takes its process along.
 """
 
 import atexit
@@ -17,33 +17,38 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 STREAMS = (0, 1, 2)
+PROGRAM = "python"
 FORWARDED = (signal.SIGTERM, signal.SIGINT)
 
 
-class WarmPython:
-    """The server, and `executable`, the path of a program that is called like Python; both end with `close`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.executable = str(folder / "python")
-        address = folder / "server"
+@contextmanager
+def warm_python() -> Iterator[str]:
+    """The path of a program that is called like Python, with the libraries loaded; plain Python if the system does not
+    allow it. Its server ends with the context, or with this process."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):  # not Linux, or one that does not permit it
+        yield sys.executable
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        address, executable = Path(folder, "server"), Path(folder, PROGRAM)
         words = [sys.executable, "-S", "-E", __file__, "call", str(address)]
-        Path(self.executable).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
-        Path(self.executable).chmod(0o700)
+        executable.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+        executable.chmod(0o700)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
         words = [sys.executable, __file__, "serve", str(address)]
-        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-        assert self._process.stdout is not None and self._process.stdout.readline() == b"ready\n"
-
-    def close(self) -> None:
-        """End the server, which also ends with this process."""
-        self._process.communicate()
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as server:
+            assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+            yield str(executable)
 
 
 def serve(address: str) -> None:
@@ -81,7 +86,7 @@ def serve(address: str) -> None:
                         listener.close()
                         caller.close()
                         become(json.loads(request), streams)
-                        sys.executable = str(Path(address).with_name("python"))
+                        sys.executable = str(Path(address).with_name(PROGRAM))
                         return
                     for stream in streams:
                         os.close(stream)
