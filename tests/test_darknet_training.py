@@ -20,7 +20,6 @@ from data.augment import Augmentation
 from data.image import read_image
 from data.samples import ResizeMode, TrainSamples
 from engine.checkpoint import load_checkpoint
-from engine.pictures import plots
 from engine.trainer import Trainer
 from models import adapted, build_model
 from models.darknet import __main__ as darknet
@@ -34,11 +33,10 @@ from tests.models.darknet.test_network import section
 from tests.stress.kills import differing
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
+from tests.support.training import BRIEF
 from yolo import YOLO
 
 pytestmark = pytest.mark.slow
-
-FEW = ("--imgsz", 64, "--batch", 2, "--workers", 0, "--no-amp", "--seed", 3)
 
 
 @pytest.fixture
@@ -52,15 +50,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs without pictures and without the evaluation at their end, which take most of the time of short ones."""
+def bare(no_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs without pictures and without the evaluation at their end."""
     monkeypatch.setattr("engine.final_results.finish", lambda run, command: None)
-    for picture in ("plot_dataset", "plot_train_batch"):
-        monkeypatch.setattr(plots, picture, lambda *arguments: None)
 
 
 def start(*more: object) -> int:
-    return run(train.main, "train.py", "--cfg", "x.cfg", "--data", "shapes.yaml", *FEW, *more)
+    return run(train.main, "train.py", "--cfg", "x.cfg", "--data", "shapes.yaml", *BRIEF, *more)
 
 
 def test_from_weights_of_other_classes_to_darknet_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,4 +263,4 @@ def test_anchors_by_k_means(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert run(darknet.main, *words, "own.cfg") == 0
     assert plan == plan_network((place / "own.cfg").read_text(), file="own.cfg")
     assert run(darknet.main, *words, "own.pt") == 2
-    assert run(train.main, "train.py", "--cfg", "own.cfg", "--data", "shapes.yaml", *FEW, "--epochs", 1) == 0
+    assert run(train.main, "train.py", "--cfg", "own.cfg", "--data", "shapes.yaml", *BRIEF, "--epochs", 1) == 0
