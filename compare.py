@@ -92,6 +92,7 @@ class Comparison:
         from comparison.cli_spec import plan_from
         from comparison.integrity import check_runs
         from comparison.plan import read_plan
+        from comparison.timing_record import TIMING
         from comparison.wording.plans import describe, describe_tuning
 
         arguments, folder = self.arguments, self.folder
@@ -115,7 +116,7 @@ class Comparison:
         self._require_space(plan, folder)
         plan.write(folder)
         print(f"{describe(plan)}\n{'folder':<20}{folder}", flush=True)
-        if arguments.timing and not (folder / timing_probe.TIMING).is_file():
+        if arguments.timing and not (folder / TIMING).is_file():
             print(timing_probe.measure(plan, folder, rounds=TIMING_ROUNDS), flush=True)
         plans = [(plan, folder)]
         if (at_common := tuning.common_folder(plan, folder)) is not None:

@@ -116,11 +116,9 @@ def grown(seen: list[tuple[int, dict[str, float]]]) -> list[str]:
 
 def plot(path: Path, parts: dict[str, list[tuple[int, dict[str, float]]]]) -> None:
     """One row of panels per part."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 5), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(2, 4, squeeze=False)
     for row, (title, seen) in zip(axes, parts.items(), strict=True):
         for axis, name in zip(row, MARGINS, strict=True):

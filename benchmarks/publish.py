@@ -13,15 +13,20 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from comparison.journal import JOURNAL
+from comparison.plan import PLAN
 from comparison.report import report
-from comparison.runs import run_folders
+from comparison.runs import SCORES, run_folders
+from comparison.timing_record import TIMING
+from comparison.tuning import COMMON
+from comparison.tuning import FOLDER as TUNING
 
-RAW = ("run.json", "results.csv", "scores.json", "failure*.json")  # of a run
-PLAN = ("plan.json", "journal.jsonl", "timing.json", "timing.csv")
+RAW = ("run.json", "results.csv", SCORES, "failure*.json")  # of a run
+ABOUT = (PLAN, JOURNAL, TIMING, "timing.csv")  # of a comparison
 TABLES = ("table.csv", "runs.csv")
 PICTURES = ("answer_wide.png", "curves_wide.png", "runs.png", "times.png", "tuning.png")
 VERDICT = ("verdicts", "time_verdicts", "recommendation", "tuning")  # keys of report.json
-PARTS = ("tuning", "common")  # folders of a comparison with runs of their own
+PARTS = (TUNING, COMMON)  # folders of a comparison with runs of their own
 
 
 def publish(folder: Path, target: Path) -> int:
@@ -29,14 +34,13 @@ def publish(folder: Path, target: Path) -> int:
     if target.exists():
         raise ValueError(f"{target} exists; remove it first")
     with tempfile.TemporaryDirectory() as place:
-        raw = Path(place, "raw")
-        runs = _copy_comparison(folder, raw)
-        again = Path(shutil.copytree(raw, Path(place, target.name)))
+        again = Path(place, target.name)
+        _copy_comparison(folder, again)
         report([again], again)
         published, found = (verdict(each / "report.json") for each in (folder, again))
         if wrong := [key for key in VERDICT if published[key] != found[key]]:
             raise ValueError(f"{folder}: report.json has other {', '.join(wrong)} than its runs; report it again")
-        shutil.copytree(raw, target)
+    runs = _copy_comparison(folder, target)
     _copy(folder, target, TABLES)
     _copy(folder / "pictures", target, PICTURES)
     shutil.copyfile(folder / "report.json", target / "published.json")
@@ -51,12 +55,12 @@ def verdict(report_json: Path) -> dict[str, object]:
 
 def _copy_comparison(folder: Path, target: Path) -> int:
     """Copy the plan and the runs of a comparison and of its parts; returns the number of runs."""
-    _copy(folder, target, PLAN)
+    _copy(folder, target, ABOUT)
     runs = run_folders(folder)
     for run in runs:
         _copy(run, target / run.name, RAW)
     return len(runs) + sum(
-        _copy_comparison(folder / part, target / part) for part in PARTS if (folder / part / "plan.json").is_file()
+        _copy_comparison(folder / part, target / part) for part in PARTS if (folder / part / PLAN).is_file()
     )
 
 
@@ -75,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("to", type=Path, help="new folder, as in docs/results/NAME")
     options = parser.parse_args(arguments)
     try:
-        if not (options.folder / "plan.json").is_file():
+        if not (options.folder / PLAN).is_file():
             raise ValueError(f"{options.folder}: expected the folder of a comparison, with its plan.json")
         print(f"{options.to}: {publish(options.folder, options.to)} runs")
     except (ValueError, OSError) as error:

@@ -17,6 +17,7 @@ from comparison.runs import ACTIVATION_KEYS, PARTS, activation_label, slug
 from configs.cli import parse_setting
 from configs.loading import flatten, parse_yaml
 from configs.schema import Config, load
+from core.text import one_line
 
 CALL = re.compile(r"(\w+)\((.*)\)")
 STAGES = tuple(f"model.{part}.stages." for part in PARTS)
@@ -160,7 +161,7 @@ def _value(text: str, whole: str) -> JsonValue:
     try:
         return parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"--acts {whole!r}: {text!r} is not YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"--acts {whole!r}: {text!r} is not YAML: {one_line(error)}") from error
 
 
 def _split(text: str) -> list[str]:

@@ -18,7 +18,6 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -28,6 +27,7 @@ from core.files import replacing
 from core.fonts import save_figure
 
 INK, FAINT, MUTED = "#1b1f24", "#c9ced6", "#6e7681"
+# Of candidates in order: the palette of Okabe and Ito for colour-blind readers without black and yellow, and two more.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d46", "#7f7f7f")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "p", "*", "h")
 VARIABLES = {INK: "--ink", FAINT: "--faint", MUTED: "--muted"} | {color: f"--c{k}" for k, color in enumerate(COLORS)}
@@ -38,6 +38,8 @@ STYLE: Any = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False,
     "legend.fontsize": 9.5, "svg.fonttype": "path", "svg.hashsalt": "comparison", "figure.titlesize": 11.5,
 }  # fmt: skip
+in_style = matplotlib.rc_context(STYLE)
+"""Decorates what draws or saves a figure."""
 NARROW, WIDE = 5.0, 10.4  # inches
 MAX_LABEL = 41  # characters of a label and its numbers in a row
 
@@ -77,10 +79,8 @@ def folded(name: str, room: int) -> list[str]:
     return [name[:cut].rstrip(), rest if len(rest) <= wide else f"{rest[: wide - 1]}…"]
 
 
-def new_figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+def new_figure(height: float, *, wide: bool = False) -> Figure:
+    return Figure(figsize=(WIDE if wide else NARROW, height), dpi=160, layout="constrained")
 
 
 def add_title(figure: Figure, text: str) -> None:
@@ -125,24 +125,25 @@ def fit_limits(axis: Axes, values: Sequence[float]) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
 
 
+@in_style
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
     """Write the figures as PNG files on white; figures of an earlier report are removed."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
     for name, figure in figures.items():
-        with replacing(folder / f"{name}.png") as file, matplotlib.rc_context(STYLE):
+        with replacing(folder / f"{name}.png") as file:
             save_figure(figure, file, format="png", facecolor="white")
 
 
+@in_style
 def inline_svg(figure: Figure, key: str, *, words: str) -> str:
     """The figure as an <svg> element for the page: colours as CSS variables, ids prefixed with `key`, text as paths.
 
     `words`: the text for screen readers.
     """
     text = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        save_figure(figure, text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    save_figure(figure, text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,27 +14,19 @@ from matplotlib.ticker import FuncFormatter
 from comparison import wording
 from comparison.figure_style import (
     INK,
-    MARKS,
     MUTED,
-    NARROW,
-    STYLE,
-    WIDE,
     Palette,
     add_legend,
     add_title,
     as_rows,
     fit_limits,
+    in_style,
     label_row,
     new_figure,
     plain,
 )
 from comparison.run_figures import map_row, plot_curves, plot_runs, scaled_curves, time_row
 from comparison.summary import PRIMARY, Metric, Outcome, Summary, TimingRow, TuningSummary
-
-"""The palette of Okabe and Ito for colour-blind readers, and two more; assigned to candidates in order."""
-
-
-# ---------------------------------------------------------------------------------------------------------- all figures
 
 
 def draw(summary: Summary, palette: Palette) -> dict[str, Figure]:
@@ -75,16 +66,16 @@ def draw(summary: Summary, palette: Palette) -> dict[str, Figure]:
     return drawn
 
 
+@in_style
 def plot_effects(metrics: Sequence[Metric], outcome: Outcome, palette: Palette, *, wide: bool = False) -> Figure:
     """The gain and the cost of each candidate relative to the baseline, with intervals and all seeds."""
-    with matplotlib.rc_context(STYLE):
-        height = 0.8 * max(1, len(outcome.candidates)) + 0.75
-        figure = new_figure(WIDE, height + 1.1) if wide else new_figure(NARROW, height * len(metrics) + 1.5)
-        shape = (1, len(metrics)) if wide else (len(metrics), 1)
-        for axis, metric in zip(figure.subplots(*shape, squeeze=False).flat, metrics, strict=True):
-            _effects(axis, metric, outcome, palette)
-        add_title(figure, wording.titles.effects_title(outcome))
-        add_legend(figure, _effect_keys(metrics, outcome), 5 if wide else 2)
+    height = 0.8 * max(1, len(outcome.candidates)) + 0.75
+    figure = new_figure(height + 1.1 if wide else height * len(metrics) + 1.5, wide=wide)
+    shape = (1, len(metrics)) if wide else (len(metrics), 1)
+    for axis, metric in zip(figure.subplots(*shape, squeeze=False).flat, metrics, strict=True):
+        _effects(axis, metric, outcome, palette)
+    add_title(figure, wording.titles.effects_title(outcome))
+    add_legend(figure, _effect_keys(metrics, outcome), 5 if wide else 2)
     return figure
 
 
@@ -138,53 +129,7 @@ def _effect_keys(metrics: Sequence[Metric], outcome: Outcome) -> list[Line2D | P
     return keys
 
 
-# ---------------------------------------------------------------------------------------------------------- the tuning
-
-
-def plot_tuning(tuning: TuningSummary, palette: Palette) -> Figure:
-    """The mAP on held-out images against the tuned value, by arm; a ring marks the chosen value."""
-    numbers = [float(value) for value in tuning.values if isinstance(value, int | float)]
-    continuous = len(numbers) == len(tuning.values)
-    places = numbers if continuous else [float(number) for number in range(len(tuning.values))]
-    with matplotlib.rc_context(STYLE):
-        figure = new_figure(NARROW, 3.4)
-        axis = figure.subplots()
-        if continuous and min(places) > 0 and max(places) >= 3 * min(places):
-            axis.set_xscale("log")
-        axis.set_xticks(places, [plain(str(value), 14) for value in tuning.values])
-        axis.minorticks_off()
-        axis.set(xlabel=plain(tuning.key), ylabel="held-out mAP50-95, points")
-        axis.margins(x=0.09)
-        axis.grid(axis="y")
-        if tuning.common in tuning.values:
-            axis.axvline(places[tuning.values.index(tuning.common)], color=MUTED, lw=1.0, ls="--")
-        for curve in tuning.curves:
-            color, mark = palette[curve.act]
-            known = [
-                (x, mean)
-                for x, mean in zip(sorted(places), _sorted_by(places, curve.means), strict=True)
-                if mean is not None
-            ]
-            axis.plot(*zip(*known, strict=True), color=color, marker=mark, markersize=6, lw=1.6)
-            singles = [
-                (x, score) for x, row in zip(places, curve.runs, strict=True) for score in row if score is not None
-            ]
-            axis.plot(*zip(*singles, strict=True), "o", color=color, markersize=3.5, alpha=0.6, markeredgewidth=0)
-            if (best := curve.means[curve.chosen]) is not None:
-                axis.plot(places[curve.chosen], best, "o", color=color, markersize=13, fillstyle="none", mew=1.6)
-        add_title(figure, wording.titles.tuning_title(tuning))
-        handles = [
-            Line2D([], [], color=palette[curve.act][0], marker=palette[curve.act][1], label=plain(curve.act, 30))
-            for curve in tuning.curves
-        ]
-        add_legend(figure, handles, 3)
-    return figure
-
-
-def _sorted_by(places: Sequence[float], values: Sequence[float | None]) -> list[float | None]:
-    return [value for _, value in sorted(zip(places, values, strict=True), key=lambda pair: pair[0])]
-
-
+@in_style
 def plot_tradeoff(summary: Summary, palette: Palette) -> Figure:
     """Gain against cost: one mark per candidate at its time ratio and mAP difference, with both intervals.
 
@@ -193,39 +138,38 @@ def plot_tradeoff(summary: Summary, palette: Palette) -> Figure:
     outcome = summary.planned
     gains, costs, margin = outcome.primary.comparison, outcome.time.comparison, outcome.margin
     assert gains is not None and costs is not None
-    with matplotlib.rc_context(STYLE):
-        shown = [act for act in gains.differences if act in costs.differences]
-        figure = new_figure(NARROW, 3.9 + 0.22 * math.ceil((len(shown) + 3) / 2))
-        axis = figure.subplots()
-        axis.axhspan(-margin, margin, color=MUTED, alpha=0.16, lw=0)
-        axis.axhline(0, color=INK, lw=1.0)
-        axis.axvline(1, color=INK, lw=1.0)
-        axis.plot(1, 0, MARKS[0], color=INK, markersize=8)
-        across, up = [1.0], [0.0, -margin, margin]
-        for act in shown:
-            color, mark = palette[act]
-            gain, cost = gains.differences[act], costs.differences[act]
-            effect = summary.image_sampling.effects.get(act)
-            if cost.interval is not None:
-                ends = tuple(min(max(end, cost.estimate / 3), 3 * cost.estimate) for end in cost.interval)
-                axis.plot(ends, (gain.estimate, gain.estimate), color=color, lw=2)
-                across += ends
-            for interval, width in ((gain.interval, 2.0), (effect.both if effect else None, 0.9)):
-                if interval is not None:
-                    axis.plot((cost.estimate, cost.estimate), interval, color=color, lw=width, marker="_", ms=8)
-                    up += interval
-            axis.plot(cost.estimate, gain.estimate, mark, color=color, markersize=9, markeredgecolor="white", zorder=4)
-            across.append(cost.estimate)
-            up.append(gain.estimate)
-        fit_limits(axis, across)
-        low, high = min(up), max(up)
-        axis.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
-        base = plain(outcome.baseline, 24)
-        axis.set(xlabel=f"cost: training time, × that of {base}", ylabel=f"gain: mAP points above {base}")
-        axis.grid()
-        add_title(figure, wording.titles.tradeoff_title(outcome))
-        add_legend(figure, _tradeoff_keys(summary, shown, palette), 2)
+    shown = [act for act in gains.differences if act in costs.differences]
+    figure = new_figure(3.9 + 0.22 * math.ceil((len(shown) + 3) / 2))
+    axis = figure.subplots()
+    axis.axhspan(-margin, margin, color=MUTED, alpha=0.16, lw=0)
+    axis.axhline(0, color=INK, lw=1.0)
+    axis.axvline(1, color=INK, lw=1.0)
+    axis.plot(1, 0, palette[outcome.baseline][1], color=INK, markersize=8)
+    across, up = [1.0], [0.0, -margin, margin]
+    for act in shown:
+        color, mark = palette[act]
+        gain, cost = gains.differences[act], costs.differences[act]
+        effect = summary.image_sampling.effects.get(act)
+        if cost.interval is not None:
+            ends = tuple(min(max(end, cost.estimate / 3), 3 * cost.estimate) for end in cost.interval)
+            axis.plot(ends, (gain.estimate, gain.estimate), color=color, lw=2)
+            across += ends
+        for interval, width in ((gain.interval, 2.0), (effect.both if effect else None, 0.9)):
+            if interval is not None:
+                axis.plot((cost.estimate, cost.estimate), interval, color=color, lw=width, marker="_", ms=8)
+                up += interval
+        axis.plot(cost.estimate, gain.estimate, mark, color=color, markersize=9, markeredgecolor="white", zorder=4)
+        across.append(cost.estimate)
+        up.append(gain.estimate)
+    fit_limits(axis, across)
+    low, high = min(up), max(up)
+    axis.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
+    base = plain(outcome.baseline, 24)
+    axis.set(xlabel=f"cost: training time, × that of {base}", ylabel=f"gain: mAP points above {base}")
+    axis.grid()
+    add_title(figure, wording.titles.tradeoff_title(outcome))
+    add_legend(figure, _tradeoff_keys(summary, shown, palette), 2)
     return figure
 
 
@@ -242,25 +186,62 @@ def _tradeoff_keys(summary: Summary, shown: Sequence[str], palette: Palette) -> 
     return [*keys, Patch(color=MUTED, alpha=0.16, lw=0, label=f"margin ±{outcome.margin:g} points")]
 
 
+# ---------------------------------------------------------------------------------------------------------- the tuning
+
+
+@in_style
+def plot_tuning(tuning: TuningSummary, palette: Palette) -> Figure:
+    """The mAP on held-out images against the tuned value, by arm; a ring marks the chosen value."""
+    numbers = [float(value) for value in tuning.values if isinstance(value, int | float)]
+    continuous = len(numbers) == len(tuning.values)
+    places = numbers if continuous else [float(number) for number in range(len(tuning.values))]
+    figure = new_figure(3.4)
+    axis = figure.subplots()
+    if continuous and min(places) > 0 and max(places) >= 3 * min(places):
+        axis.set_xscale("log")
+    axis.set_xticks(places, [plain(str(value), 14) for value in tuning.values])
+    axis.minorticks_off()
+    axis.set(xlabel=plain(tuning.key), ylabel="held-out mAP50-95, points")
+    axis.margins(x=0.09)
+    axis.grid(axis="y")
+    if tuning.common in tuning.values:
+        axis.axvline(places[tuning.values.index(tuning.common)], color=MUTED, lw=1.0, ls="--")
+    for curve in tuning.curves:
+        color, mark = palette[curve.act]
+        known = sorted((x, mean) for x, mean in zip(places, curve.means, strict=True) if mean is not None)
+        axis.plot(*zip(*known, strict=True), color=color, marker=mark, markersize=6, lw=1.6)
+        singles = [(x, score) for x, row in zip(places, curve.runs, strict=True) for score in row if score is not None]
+        axis.plot(*zip(*singles, strict=True), "o", color=color, markersize=3.5, alpha=0.6, markeredgewidth=0)
+        if (best := curve.means[curve.chosen]) is not None:
+            axis.plot(places[curve.chosen], best, "o", color=color, markersize=13, fillstyle="none", mew=1.6)
+    add_title(figure, wording.titles.tuning_title(tuning))
+    handles = [
+        Line2D([], [], color=palette[curve.act][0], marker=palette[curve.act][1], label=plain(curve.act, 30))
+        for curve in tuning.curves
+    ]
+    add_legend(figure, handles, 3)
+    return figure
+
+
 # -------------------------------------------------------------------------------------------------------------- timing
 
 
+@in_style
 def plot_timing(rows: Sequence[TimingRow], palette: Palette, *, excluded: bool = False) -> Figure:
     """The isolated timing: ratios to the first row with their intervals."""
-    with matplotlib.rc_context(STYLE):
-        figure = new_figure(NARROW, 0.62 * len(rows) + 1.4)
-        axis = figure.subplots()
-        as_rows(axis, len(rows))
-        axis.set_xlabel("time of a training step, × that of the first row")
-        axis.axvline(1, color=INK, lw=1.2)
-        for number, row in enumerate(rows):
-            color, mark = palette[row.act]
-            label_row(
-                axis, number, f"{row.act}, {row.norm_act}", color, f"×{row.ratio:.3f}  [{row.low:.3f}, {row.high:.3f}]"
-            )
-            axis.plot((row.low, row.high), (number, number), color=color, lw=1.6, marker="|", markersize=10)
-            axis.plot(row.ratio, number, mark, color=color, markersize=7.5, markeredgecolor="white", zorder=4)
-        fit_limits(axis, [1.0, *(value for row in rows for value in (row.ratio, row.low, row.high))])
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
-        add_title(figure, wording.titles.timing_title(rows, excluded=excluded))
+    figure = new_figure(0.62 * len(rows) + 1.4)
+    axis = figure.subplots()
+    as_rows(axis, len(rows))
+    axis.set_xlabel("time of a training step, × that of the first row")
+    axis.axvline(1, color=INK, lw=1.2)
+    for number, row in enumerate(rows):
+        color, mark = palette[row.act]
+        label_row(
+            axis, number, f"{row.act}, {row.norm_act}", color, f"×{row.ratio:.3f}  [{row.low:.3f}, {row.high:.3f}]"
+        )
+        axis.plot((row.low, row.high), (number, number), color=color, lw=1.6, marker="|", markersize=10)
+        axis.plot(row.ratio, number, mark, color=color, markersize=7.5, markeredgecolor="white", zorder=4)
+    fit_limits(axis, [1.0, *(value for row in rows for value in (row.ratio, row.low, row.high))])
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
+    add_title(figure, wording.titles.timing_title(rows, excluded=excluded))
     return figure

@@ -14,8 +14,8 @@ from comparison import wording
 from comparison.evaluation import PREDICTIONS, TRUTH
 from comparison.fingerprint import DATA, EPOCHS, check_comparable, check_redrawn
 from comparison.journal import retrained
-from comparison.plan import Plan, PlannedRun
-from comparison.runs import PARTS, Run, activation_label, run_folders
+from comparison.plan import Plan, PlannedRun, brief
+from comparison.runs import ACTIVATION_KEYS, PARTS, PRECISION, Run, activation_label, run_folders
 from comparison.scores import check_scored
 from comparison.summary import PRIMARY
 from configs.loading import flatten
@@ -23,7 +23,6 @@ from core.files import file_sha256
 from core.seal import SEAL, seal_of
 
 LARGEST = 1e12  # seconds, cores, MiB or images per second
-RELATIVE_PRECISION = 1e-5  # of the six digits in results.csv
 # Keys that are named by path, by file or in short forms, so that a run's config holds another text than the plan.
 NOT_LITERAL = ("data", "weights", "run", "model.act", "model.config", *(f"model.{part}" for part in PARTS))
 
@@ -36,7 +35,7 @@ def admit(runs: Sequence[Run], plan: Plan | None, *, allow: Sequence[str] = ()) 
     check_runs(runs)
     free: tuple[str, ...] = ()
     if plan is not None:
-        plan.check_arms(runs)
+        _check_arms(runs, plan)
         if plan.split != "val":
             check_scored(plan, runs)
         if plan.budget == "time":
@@ -91,7 +90,7 @@ def _check_whole(run: Run) -> None:
         shown = run.rows[-1].get(key)
         if not isinstance(value, int | float) or (shown is None and key != PRIMARY):
             continue
-        if shown is None or not math.isclose(shown, value, rel_tol=RELATIVE_PRECISION):
+        if shown is None or not math.isclose(shown, value, rel_tol=PRECISION):
             raise ValueError(
                 f"{run.folder}: {key} of the last epoch is {shown} in results.csv, but {value} in run.json"
             )
@@ -152,6 +151,22 @@ def _seed(run: Run) -> object:
 
 
 # ------------------------------------------------------------------------------------------------------------- the plan
+
+
+def _check_arms(runs: Sequence[Run], plan: Plan) -> None:
+    """ValueError if runs name other varied keys than the plan, or do not have the settings of their arm."""
+    varies = plan.varies or ACTIVATION_KEYS
+    for run in runs:
+        if not run.record:
+            continue
+        if run.varies != varies:
+            its, planned = ", ".join(run.varies), ", ".join(varies)
+            raise ValueError(f"{run.folder}: its arms differ in {its}, those of the plan in {planned}")
+        config = flatten(run.record["config"])
+        for key, value in plan.arms.get(run.act, {}).items() if plan.varies else ():
+            found = config.get(key, value)  # a mapping is not one key of the flat config
+            if found not in (value, {"name": value}):
+                raise ValueError(f"{run.folder}: {key} is {brief(found)}, expected {brief(value)} of {run.act}")
 
 
 def doubts(runs: Sequence[Run], plan: Plan | None) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from comparison.power import minimal_detectable
-from comparison.runs import ACTIVATION_KEYS, Run, run_name, slug
+from comparison.runs import Run, run_name, slug
 from configs.errors import explain
-from configs.loading import flatten
+from configs.schema import Seed
 from core.files import write_text
 
 PLAN = "plan.json"
@@ -31,7 +31,6 @@ NOT_DECLARED = {"notes", "step_ms", "batches", "start_s", "created", "added_acts
 # Fields with a value for each arm, and their names in messages.
 BY_ARM = {"arms": "specs", "epochs": "epochs", "last_epoch_batches": "batches of the last epoch"}
 
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Overrides = dict[str, JsonValue]
 """Config overrides by dotted key."""
 
@@ -207,21 +206,6 @@ class Plan(BaseModel):
             "run.plan": self.reference,
         }
 
-    def check_arms(self, runs: Sequence[Run]) -> None:
-        """ValueError if runs name other varied keys than the plan, or do not have the settings of their arm."""
-        varies = self.varies or ACTIVATION_KEYS
-        for run in runs:
-            if not run.record:
-                continue
-            if run.varies != varies:
-                its, planned = ", ".join(run.varies), ", ".join(varies)
-                raise ValueError(f"{run.folder}: its arms differ in {its}, those of the plan in {planned}")
-            config = flatten(run.record["config"])
-            for key, value in self.arms.get(run.act, {}).items() if self.varies else ():
-                found = config.get(key, value)  # a mapping is not one key of the flat config
-                if found not in (value, {"name": value}):
-                    raise ValueError(f"{run.folder}: {key} is {_brief(found)}, expected {_brief(value)} of {run.act}")
-
     # -------------------------------------------------------------------------------------------------------- estimates
 
     def seconds(self, run: PlannedRun) -> float | None:
@@ -279,19 +263,19 @@ class Plan(BaseModel):
         Arms and seeds that ``other`` leaves out stay in the plan.
         """
         wrong = [
-            f"{key}: {_brief(getattr(other, name))} instead of {_brief(getattr(self, name))}"
+            f"{key}: {brief(getattr(other, name))} instead of {brief(getattr(self, name))}"
             for name, key in FIXED.items()
             if getattr(other, name) != getattr(self, name)
         ]
         if other.interim and other.interim != self.interim:
-            wrong.append(f"looks: {_brief(other.interim)} instead of {_brief(self.interim)}")
+            wrong.append(f"looks: {brief(other.interim)} instead of {brief(self.interim)}")
         wrong += [f"{act} left out" for act in self.acts if act not in other.acts]
         wrong += [f"seed {seed} left out" for seed in self.seeds if seed not in other.seeds]
         for name, what in BY_ARM.items():
             for act in (act for act in self.all_acts if act in other.acts):
                 planned, found = (getattr(plan, name).get(act) for plan in (self, other))
                 if found != planned:
-                    wrong.append(f"{what} of {act}: {_brief(found)} instead of {_brief(planned)}")
+                    wrong.append(f"{what} of {act}: {brief(found)} instead of {brief(planned)}")
         if self.aa and set(other.seeds) != set(self.seeds):
             wrong.append("other seeds, which cannot be added to an A/A control")
         if wrong:
@@ -351,6 +335,7 @@ def _validated(content: object, where: str) -> Plan:
         raise ValueError(f"{where}{explain(error, Plan, name='plan')}") from error
 
 
-def _brief(value: object) -> str:
+def brief(value: object) -> str:
+    """A value in a message, as JSON of at most 80 characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else text[:77] + "..."

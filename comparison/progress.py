@@ -105,12 +105,12 @@ class Progress:
             status = "failed"
         self.status[job.run] = status
         self.epochs[job.run] = self._epochs(job.run)
-        if status in ("finished", "failed"):
-            note(job.folder.parent, job.run.name, "finished" if status == "finished" else "failed")
         if status == "finished":
+            note(job.folder.parent, job.run.name, "finished")
             last = read_run(job.folder).rows[-1].get("metrics/mAP50-95")
             self.message(f"{job.run.name} finished" + ("" if last is None else f", mAP50-95 {last:.3f}"))
         elif status == "failed":
+            note(job.folder.parent, job.run.name, "failed")
             self.message(f"{job.run.name} FAILED: {read_run(job.folder).reason} (log: {job.log})")
         else:
             self.message(f"{job.run.name} was stopped")

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,14 +17,12 @@ from comparison.figure_style import (
     FAINT,
     INK,
     MUTED,
-    NARROW,
-    STYLE,
-    WIDE,
     Palette,
     add_legend,
     add_title,
     as_rows,
     fit_limits,
+    in_style,
     label_row,
     new_figure,
     plain,
@@ -65,35 +62,35 @@ def time_row(summary: Summary, act: str) -> RunRow:
     )
 
 
+@in_style
 def plot_runs(rows: Sequence[RunRow], palette: Palette, *, title: str, xlabel: str, pairs: bool) -> Figure:
     """Every run of every activation and the mean; with `pairs`, thin lines join the runs of a seed."""
-    with matplotlib.rc_context(STYLE):
-        figure = new_figure(NARROW, 0.68 * len(rows) + 1.9)
-        axis = figure.subplots()
-        as_rows(axis, len(rows))
-        axis.set_xlabel(xlabel)
-        for number, row in enumerate(rows):
-            color, mark = palette[row.act]
-            label_row(axis, number, row.act, color, row.words)
-            values = [value for seed, value in row.values.items() if seed not in row.excluded]
-            excluded = [value for seed, value in row.values.items() if seed in row.excluded]
-            axis.plot(values, [number + 0.12] * len(values), mark, color=color, markersize=6.5, alpha=0.75, mew=0)
-            axis.plot(excluded, [number + 0.12] * len(excluded), "x", color=MUTED, markersize=7, markeredgewidth=1.6)
-            if values:
-                axis.plot([np.mean(values)] * 2, (number - 0.14, number + 0.38), color=color, lw=2)
-        if pairs:
-            _join(axis, rows)
-        fit_limits(axis, [value for row in rows for value in row.values.values()])
-        add_title(figure, title)
-        keys = [
-            Line2D([], [], color=INK, marker="o", ls="", markersize=6, alpha=0.75, label="one run"),
-            Line2D([], [], color=INK, marker="|", ls="", markersize=14, markeredgewidth=2, label="mean"),
-        ]
-        if pairs:
-            keys.append(Line2D([], [], color=FAINT, lw=1.2, label="same seed"))
-        if any(row.excluded for row in rows):
-            keys.append(Line2D([], [], color=MUTED, marker="x", ls="", mew=1.6, label="excluded from timing"))
-        add_legend(figure, keys, 2 if len(keys) > 3 else len(keys))
+    figure = new_figure(0.68 * len(rows) + 1.9)
+    axis = figure.subplots()
+    as_rows(axis, len(rows))
+    axis.set_xlabel(xlabel)
+    for number, row in enumerate(rows):
+        color, mark = palette[row.act]
+        label_row(axis, number, row.act, color, row.words)
+        values = [value for seed, value in row.values.items() if seed not in row.excluded]
+        excluded = [value for seed, value in row.values.items() if seed in row.excluded]
+        axis.plot(values, [number + 0.12] * len(values), mark, color=color, markersize=6.5, alpha=0.75, mew=0)
+        axis.plot(excluded, [number + 0.12] * len(excluded), "x", color=MUTED, markersize=7, markeredgewidth=1.6)
+        if values:
+            axis.plot([np.mean(values)] * 2, (number - 0.14, number + 0.38), color=color, lw=2)
+    if pairs:
+        _join(axis, rows)
+    fit_limits(axis, [value for row in rows for value in row.values.values()])
+    add_title(figure, title)
+    keys = [
+        Line2D([], [], color=INK, marker="o", ls="", markersize=6, alpha=0.75, label="one run"),
+        Line2D([], [], color=INK, marker="|", ls="", markersize=14, markeredgewidth=2, label="mean"),
+    ]
+    if pairs:
+        keys.append(Line2D([], [], color=FAINT, lw=1.2, label="same seed"))
+    if any(row.excluded for row in rows):
+        keys.append(Line2D([], [], color=MUTED, marker="x", ls="", mew=1.6, label="excluded from timing"))
+    add_legend(figure, keys, 2 if len(keys) > 3 else len(keys))
     return figure
 
 
@@ -127,6 +124,7 @@ def _minutes(curve: LearningCurve) -> list[float]:
     return [seconds / 60 for seconds in curve.seconds]
 
 
+@in_style
 def plot_curves(
     curves: Mapping[str, Sequence[LearningCurve]],
     palette: Palette,
@@ -139,34 +137,33 @@ def plot_curves(
 
     `until`: seconds at which the fastest run of each seed ends. The axes cover the second half of the training.
     """
-    with matplotlib.rc_context(STYLE):
-        keys = math.ceil((len(curves) + 2) / (4 if wide else 2))  # lines of the legend
-        figure = new_figure(WIDE, 4.4 + 0.22 * keys) if wide else new_figure(NARROW, 7.0 + 0.22 * keys)
-        by_epoch, by_time = figure.subplots(1, 2) if wide else figure.subplots(2, 1)
-        for number, (name, several) in enumerate(curves.items()):
-            style = (*palette[name], 0.03 * number)
-            _band(by_epoch, [(curve.epochs, curve.points) for curve in several], style)
-            _band(by_time, [(_minutes(curve), curve.points) for curve in several if curve.seconds], style)
-        by_epoch.set(title="equal epochs, second half of training", xlabel="epoch", ylabel="mAP50-95, points")
-        by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        by_time.set(
-            title="equal training time, second half of training",
-            xlabel="training time, minutes (mean over seeds)",
-            ylabel="mAP50-95, points",
-        )
-        if until is not None:
-            by_time.axvline(until / 60, color=INK, lw=1.2, ls=":")
-        every = [curve for several in curves.values() for curve in several]
-        low = min((curve.points[(len(curve.points) - 1) // 2] for curve in every), default=0.0)
-        high = max((max(curve.points) for curve in every), default=1.0)
-        room = 0.06 * (high - low) or 1.0
-        for axis, times in ((by_epoch, [c.epochs for c in every]), (by_time, [_minutes(c) for c in every])):
-            begins = [each[(len(each) - 1) // 2] for each in times if len(each)]
-            axis.set_ylim(max(low - room, 0), high + room)
-            axis.set_xlim(left=0.97 * min(begins, default=0.0))
-            axis.grid()
-        add_title(figure, title)
-        add_legend(figure, _curve_keys(curves, palette, until), 4 if wide else 2)
+    keys = math.ceil((len(curves) + 2) / (4 if wide else 2))  # lines of the legend
+    figure = new_figure((4.4 if wide else 7.0) + 0.22 * keys, wide=wide)
+    by_epoch, by_time = figure.subplots(1, 2) if wide else figure.subplots(2, 1)
+    for number, (name, several) in enumerate(curves.items()):
+        style = (*palette[name], 0.03 * number)
+        _band(by_epoch, [(curve.epochs, curve.points) for curve in several], style)
+        _band(by_time, [(_minutes(curve), curve.points) for curve in several if curve.seconds], style)
+    by_epoch.set(title="equal epochs, second half of training", xlabel="epoch", ylabel="mAP50-95, points")
+    by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    by_time.set(
+        title="equal training time, second half of training",
+        xlabel="training time, minutes (mean over seeds)",
+        ylabel="mAP50-95, points",
+    )
+    if until is not None:
+        by_time.axvline(until / 60, color=INK, lw=1.2, ls=":")
+    every = [curve for several in curves.values() for curve in several]
+    low = min((curve.points[(len(curve.points) - 1) // 2] for curve in every), default=0.0)
+    high = max((max(curve.points) for curve in every), default=1.0)
+    room = 0.06 * (high - low) or 1.0
+    for axis, times in ((by_epoch, [c.epochs for c in every]), (by_time, [_minutes(c) for c in every])):
+        begins = [each[(len(each) - 1) // 2] for each in times if len(each)]
+        axis.set_ylim(max(low - room, 0), high + room)
+        axis.set_xlim(left=0.97 * min(begins, default=0.0))
+        axis.grid()
+    add_title(figure, title)
+    add_legend(figure, _curve_keys(curves, palette, until), 4 if wide else 2)
     return figure
 
 

@@ -17,6 +17,7 @@ ACTIVATION_KEYS = ("model.act", *(f"model.{part}.act" for part in PARTS), *(f"mo
 SCORES = "scores.json"  # on the split of a plan that names another than val
 FAILURE = "failure.json"  # written by the runner into the folder of a failed run
 MAX_BYTES = 1 << 28  # of run.json
+PRECISION = 1e-5  # relative: results.csv has six significant digits
 MAX_SLUG = 100  # characters
 
 

@@ -85,11 +85,12 @@ def are_tasks(folders: Sequence[Path]) -> bool:
     """Whether these are two or more comparisons, with plans, on different data."""
     if len(folders) < 2 or not all((folder / PLAN).is_file() for folder in folders):
         return False
-    return len({json.dumps(_data(read_runs([folder])), sort_keys=True) for folder in folders}) > 1
+    return len({_data(read_runs([folder])) for folder in folders}) > 1
 
 
-def _data(runs: Sequence[Run]) -> object:
-    return next((run.record.get("data") for run in runs if run.record), None)
+def _data(runs: Sequence[Run]) -> str:
+    """The hashes of the annotations, as text."""
+    return json.dumps(next((run.record.get("data") for run in runs if run.record), None), sort_keys=True)
 
 
 def report_tasks(folders: Sequence[Path], output: Path) -> str:
@@ -104,10 +105,10 @@ def report_tasks(folders: Sequence[Path], output: Path) -> str:
         assert plan is not None  # are_tasks has looked
         if name in plans:
             raise ValueError(f"{folder}: another comparison is named {name} as well; rename one of the folders")
-        data = json.dumps(_data(read_runs([folder])), sort_keys=True)
-        if names_of.setdefault(data, name) != name:
-            raise ValueError(f"{name}: the same data as {names_of[data]}, so it is no further data set; leave one out")
-        plans[name], outcomes[name] = plan, _outcome(folder, plan)
+        runs = read_runs([folder])
+        if (other := names_of.setdefault(_data(runs), name)) != name:
+            raise ValueError(f"{name}: the same data as {other}, so it is no further data set; leave one out")
+        plans[name], outcomes[name] = plan, _outcome(runs, plan)
     _check_alike(plans)
     tasks = summarise(plans, outcomes)
     output.mkdir(parents=True, exist_ok=True)
@@ -122,9 +123,8 @@ def report_tasks(folders: Sequence[Path], output: Path) -> str:
     return "\n".join([*map(_line, tasks.rows), "", *tasks.words, *tasks.remarks, f"report: {output / 'tasks.html'}"])
 
 
-def _outcome(folder: Path, plan: Plan) -> Outcome:
-    runs = plan.as_compared(read_runs([folder]))
-    runs, _ = admit(runs, plan)
+def _outcome(runs: Sequence[Run], plan: Plan) -> Outcome:
+    runs, _ = admit(plan.as_compared(runs), plan)
     return analyse(runs, plan, doubts=doubts(runs, plan))[0]
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from comparison.job import ROOT
 from comparison.plan import Plan
+from comparison.timing_record import TIMING
 
-TIMING = "timing.json"
 BATCHES = ("data.", "train.batch", "train.imgsz", "model.kind", "model.cfg")  # prefixes of keys that set the batches
 
 

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from comparison.arms import MAX_SEEDS, Arm, parse_seeds, parse_values, varied_keys
 from comparison.fingerprint import run_settings
 from comparison.plan import Overrides, Plan, Tuning, make_plan, read_plan
-from comparison.runs import Run
+from comparison.runs import PRECISION, Run
 from comparison.summary import PRIMARY
 from configs.cli import parse_setting
 from configs.loading import flatten
@@ -25,6 +25,8 @@ from configs.schema import load
 FOLDER, COMMON = "tuning", "common"  # in the comparison's folder
 HOLDOUT = 0.2  # fraction of the training images
 FIRST_SEED = 1000
+# Fields of the plan in which the comparison at the common value does not differ.
+SHARED = ("acts", "baseline", "seeds", "cfg", "overrides", "margin", "alpha", "split", "interim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,11 +162,8 @@ def common_plan(plan: Plan, arms: Sequence[Arm], existing: Plan | None) -> Plan:
     """The plan of the same comparison with all arms at the common value, merged into the ``existing`` one."""
     assert plan.tuning is not None
     at_common = chosen_arms(plan.tuning, arms, plan.overrides, cfg=plan.cfg, at_common=True)
-    names = ("acts", "baseline", "seeds", "cfg", "overrides", "margin", "alpha", "split")
-    fields = {name: getattr(plan, name) for name in names}
     second = make_plan(
-        **fields,
-        interim=plan.interim,
+        **{name: getattr(plan, name) for name in SHARED},
         sigma_assumed=plan.sigma_assumed,
         arms={arm.name: arm.overrides for arm in at_common},
         epochs={arm.name: arm.config.train.epochs for arm in at_common},
@@ -178,8 +177,7 @@ def check_common(plan: Plan, runs: Sequence[Run], second: Plan, others: Sequence
     """ValueError if `second` and its runs are not this comparison with all arms at the common value."""
     tuned = plan.tuning
     assert tuned is not None
-    names = ("acts", "baseline", "seeds", "cfg", "overrides", "margin", "alpha", "split", "interim")
-    wrong = [name for name in names if getattr(plan, name) != getattr(second, name)]
+    wrong = [name for name in SHARED if getattr(plan, name) != getattr(second, name)]
     wrong += [
         f"settings of {act}"
         for act in plan.acts
@@ -226,7 +224,7 @@ def unconfirmed(plan: Plan, steps: Plan, runs: Sequence[Run]) -> tuple[list[str]
 def _same_score(one: float | None, other: float | None) -> bool:
     if one is None or other is None:
         return one is other
-    return math.isclose(one, other, rel_tol=1e-5)
+    return math.isclose(one, other, rel_tol=PRECISION)
 
 
 def common_folder(plan: Plan, folder: Path) -> Path | None:

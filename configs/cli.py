@@ -6,7 +6,6 @@ Imports neither torch nor pydantic, so that ``--help`` is instant.
 import argparse
 import functools
 import os
-import re
 import shlex
 import sys
 import warnings
@@ -22,10 +21,9 @@ from configs.hyperparameters import read_hyperparameters
 from configs.loading import CONFIGS, Tree, flatten, parse_yaml, read_yaml
 from core.commands import command
 from core.files import is_disk_full
-from core.text import printable
+from core.text import one_line
 
 DEBUG = "YOLO_MISH_DEBUG"
-MAX_MESSAGE = 1000  # characters; an error message may quote the content of a whole file
 RUNS = Path("runs/train")
 
 
@@ -93,14 +91,7 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
 
 
 def _print_error(error: Exception) -> None:
-    print(f"{Path(sys.argv[0]).name}: error: {one_line(str(error)) or type(error).__name__}", file=sys.stderr)
-
-
-def one_line(text: str) -> str:
-    """A message on one line of at most MAX_MESSAGE characters, without control characters."""
-    line = re.sub(r"\s*[^\S ]\s*", " ", text.strip())  # spaces stay: a path may have several in a row
-    line = line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]} ..."
-    return printable(line)
+    print(f"{Path(sys.argv[0]).name}: error: {one_line(error) or type(error).__name__}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -315,4 +306,4 @@ def parse_setting(text: str) -> tuple[str, Any]:
     try:
         return key.strip(), parse_yaml(value)
     except yaml.YAMLError as error:
-        raise ValueError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"--set {text}: the value is not YAML: {one_line(error)}") from error

@@ -66,7 +66,8 @@ def read_hyperparameters(path: str, optimizer: str | None = None) -> Tree:
 
 def not_taken(tree: Mapping[str, object], optimizer: str | None) -> dict[str, list[str]]:
     """The keys of a file that are left out, by the reason."""
-    reasons = {"no counterpart here": IGNORED_HYPERPARAMETERS | YOLOV5_LOSS}
+    ignored = IGNORED_HYPERPARAMETERS | YOLOV5_LOSS
+    reasons = {"no counterpart here": ignored}
     of_yolov5, of_whole_run = not YOLOV5_LOSS.isdisjoint(tree), tree.keys() >= WHOLE_RUN
     if of_yolov5 and "dfl" not in tree:
         reasons["gains of YOLOv5's loss, which is another; set model.loss.box and .cls to change ours"] = GAINS
@@ -76,8 +77,7 @@ def not_taken(tree: Mapping[str, object], optimizer: str | None) -> dict[str, li
     elif of_sgd and str(tree.get("train.optimizer", optimizer)).lower() != "sgd":
         reasons["for SGD; taken with --optimizer sgd"] = SGD
     if of_whole_run:
-        known = HYPERPARAMETERS.keys() | IGNORED_HYPERPARAMETERS | YOLOV5_LOSS
-        reasons["no hyperparameters; give the flags of train.py"] = tree.keys() - known
+        reasons["no hyperparameters; give the flags of train.py"] = tree.keys() - HYPERPARAMETERS.keys() - ignored
     found = {reason: [key for key in tree if key in keys] for reason, keys in reasons.items()}
     return {reason: keys for reason, keys in found.items() if keys}
 

@@ -12,6 +12,7 @@ from yaml.constructor import ConstructorError
 from configs.data_folders import from_file, from_folder, yaml_in
 from configs.yolo_yaml import SPLITS, darknet_data, from_yolo_yaml, is_yolo
 from core.files import expand_user, path_exists
+from core.text import one_line
 from core.text_files import read_text_file
 from core.yaml_text import MAX_DEPTH, BoundedLoader, parse_text_yaml
 
@@ -93,7 +94,7 @@ def read_yaml(file: Path) -> Tree:
     try:
         tree = parse_yaml(_read_config(file))
     except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{file}: not YAML: {one_line(error)}") from error
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise ValueError(f"{file}: expected a mapping of keys to values, found a {type(tree).__name__}")
@@ -211,7 +212,7 @@ def _data_from(file: Path) -> Tree:
     try:
         tree: object = darknet_data(text) if file.suffix == DARKNET_DATA_SUFFIX else parse_text_yaml(text)
     except yaml.YAMLError as error:
-        what = f"not YAML: {' '.join(str(error).split())}; expected the keys train and val, with names for YOLO labels"
+        what = f"not YAML: {one_line(error)}; expected the keys train and val, with names for YOLO labels"
         raise ValueError(f"{file}: {what}") from error
     try:
         if is_yolo(tree):

@@ -1,10 +1,12 @@
-"""Text for people: printable names, durations, and the known word closest to a misspelled one."""
+"""Text for people: printable names and messages, durations, and the known word closest to a misspelled one."""
 
 import difflib
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable
 
+MAX_MESSAGE = 1000  # characters; an error message may quote the content of a whole file
 JOINERS = "\u200c\u200d"  # zero width; other characters of their category can reorder or hide a text
 
 _said: set[str] = set()
@@ -16,6 +18,12 @@ def printable(text: object) -> str:
     The joiners that Persian and emoji are written with stay.
     """
     return "".join(_harmless(character) for character in str(text))
+
+
+def one_line(text: object) -> str:
+    """A message, such as an error, on one line of at most MAX_MESSAGE characters, without control characters."""
+    line = re.sub(r"\s*[^\S ]\s*", " ", str(text).strip())  # spaces stay: a path may have several in a row
+    return printable(line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]} ...")
 
 
 def is_printable(text: str) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from core.text import did_you_mean
+from core.text import did_you_mean, one_line
 
 if TYPE_CHECKING:
     from albumentations import BasicTransform, Compose
@@ -167,7 +167,7 @@ def _by_name(library: ModuleType, entry: Mapping[str, Any], where: str) -> tuple
             warnings.simplefilter("error", UserWarning)  # albumentations only warns about unknown arguments
             return float(probability), transforms[name](p=1.0, **arguments)
     except (TypeError, ValueError, UserWarning) as error:
-        raise ValueError(f"{where}: {name} does not accept {arguments}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{where}: {name} does not accept {arguments}: {one_line(error)}") from error
 
 
 def _try_out(library: ModuleType, transform: Compose, size: int, where: str) -> None:

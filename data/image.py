@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from core.text import one_line
 from data.image_files import FORMATS, TIFFS, unread_format
 from data.limits import MAX_IMAGE_BYTES, MAX_PIXELS, MAX_PIXELS_PER_BYTE, MAX_PIXELS_UNCHECKED
 from data.pixels import DAMAGE, RangeError, array_rgb, orientation, picture_rgb, to_bytes, upright
@@ -172,7 +173,7 @@ def _chunks_hold(data: bytes) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line(error)[:200] or type(error).__name__
 
 
 def _load(data: bytes, header: Image.Image) -> tuple[Image.Image, bool]:

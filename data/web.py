@@ -11,6 +11,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
+from core.text import one_line
 from data.image_files import is_animation, starts_like_an_image
 from data.limits import MAX_DOWNLOAD_BYTES, MAX_DOWNLOAD_SECONDS
 from data.video import UnreadableError
@@ -50,7 +51,7 @@ def _is_basic(error: HTTPError) -> bool:
 
 
 def _line(reason: object) -> str:
-    return " ".join(str(reason).split())[:200]
+    return one_line(reason)[:200]
 
 
 def without_password(address: str) -> str:

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import torch
 
-from core.text import format_duration
+from core.text import format_duration, one_line
 from core.types import Batch, Targets
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - of the system, not written to by name
@@ -39,15 +39,16 @@ def as_loader_error(error: Exception) -> Exception:
     """The error itself, or a LoaderError if it is about data workers, which PyTorch may raise at any point."""
     if not isinstance(error, RuntimeError):
         return error
-    text = " ".join(str(error).split())
+    text = str(error)
     if "Too many open files" in text or "ancdata" in text:
         return LoaderError("data workers: too many open files; raise the limit with ulimit -n, or try --workers 0")
     if "DataLoader worker" not in text:
         return error
     if "Original Traceback" in text:
-        return LoaderError(f"a data worker failed: {str(error).strip().splitlines()[-1]}")
+        return LoaderError(f"a data worker failed: {text.strip().splitlines()[-1]}")
+    what = one_line(text.partition(" Details are lost")[0])
     return LoaderError(
-        f"a data worker died ({text.partition(' Details are lost')[0]}{_last_words()}); if it was killed, memory "
+        f"a data worker died ({what}{_last_words()}); if it was killed, memory "
         "probably ran out: try fewer --workers or --cache off"
     )
 
@@ -111,7 +112,7 @@ def start_worker(_: int) -> None:
 
 def _end(error: BaseException, _: object) -> None:
     """End this worker, with its error in the memory that it shares with the main process."""
-    text = " ".join(f"{type(error).__name__}: {error}".split()).encode()[:WORDS_BYTES]
+    text = one_line(f"{type(error).__name__}: {error}").encode()[:WORDS_BYTES]
     _words[: len(text)] = text
     os._exit(1)
 

@@ -11,7 +11,7 @@ import yaml
 
 from core.limits import MAX_CLASSES
 from core.progress import map_in_threads
-from core.text import printable, say_once
+from core.text import one_line, printable, say_once
 from core.text_files import read_text_file
 from core.yaml_text import ABSENT, parse_text_yaml
 from data.converted import MANY_IMAGES, Converted, Sections, source_of
@@ -102,7 +102,7 @@ def read_classes(file: Path) -> tuple[list[str] | None, int]:
     try:
         tree = parse_text_yaml(read_text_file(file, limit=MAX_YAML_BYTES, what="a data YAML"))
     except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{file}: not YAML: {one_line(error)}") from error
     if not isinstance(tree, Mapping):
         raise ValueError(f"{file}: holds a {type(tree).__name__}, expected the keys train, val and names")
     names, count = _names(tree.get("names"), file), tree.get("nc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.device import out_of_memory
+from core.text import one_line
 from data.workers import LoaderError, as_loader_error
 from engine.setup import TrainSetup
 from engine.trainer import State
@@ -22,5 +23,5 @@ def failure_reason(error: Exception, setup: TrainSetup, state: State) -> str | N
             f"{train.nominal_batch} to keep the size of the steps), a smaller --imgsz or model.size, or --cache off"
         )
     if isinstance(error, OSError | FloatingPointError | LoaderError):
-        return " ".join(str(error).split())
+        return one_line(error)
     return None

@@ -15,6 +15,7 @@ import numpy as np
 from core.commands import command, near
 from core.files import lock_run_folder, make_run_folder, write_text
 from core.metrics import FITNESS
+from core.text import one_line
 from core.types import Batch, StateDict
 from data.issues import count_issues, list_issues, summarize_issues, write_issues
 from engine.checkpoint import initial_weights, rng_state, save_checkpoint, set_rng_state
@@ -185,7 +186,7 @@ class TrainingRun:
         if error is not None:
             if isinstance(error, FloatingPointError):  # an outcome of the network, unlike a failure of the machine
                 with contextlib.suppress(OSError, ValueError):
-                    update_run(self.folder / "run.json", diverged=" ".join(str(error).split()))
+                    update_run(self.folder / "run.json", diverged=one_line(error))
             for logger in self.loggers:
                 with contextlib.suppress(Exception):  # the first error is the one to report
                     logger.fail(error)

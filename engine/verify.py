@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.device import place
 from core.options import NmsOptions
-from core.text import printable
+from core.text import one_line
 from data import build_eval_loader
 from engine.checkpoint import build_from_checkpoint, load_checkpoint
 from engine.evaluation.evaluate import evaluate
@@ -54,7 +54,7 @@ def verify(folder: Path, rows: Sequence[Row]) -> tuple[bool, str]:
         kept = load_checkpoint(weights, kind="training")["state"]["rows"]
         scores, device = score_last(weights)
     except (OSError, ValueError) as error:
-        return False, f"not verified: {printable(' '.join(str(error).split()))}"
+        return False, f"not verified: {one_line(error)}"
     if len(kept) != len(rows):
         return False, f"DIFFERS: results.csv has {len(rows)} epochs, last.pt {len(kept)}"
     for row, saved in zip(rows, kept, strict=True):

@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from core.fonts import drawable_names, save_figure
-from core.text import printable
+from engine.pictures.figures import new_figure, plain_names, write_figure
 
 SMALL, LARGE = 32, 96  # COCO's bounds of small and large objects: square roots of areas in pixels
 MAX_BARS = 100  # classes in one chart
@@ -26,7 +24,7 @@ def plot_classes(path: str | os.PathLike[str], counts: Mapping[str, np.ndarray],
     shown = np.arange(len(names))
     if len(names) > MAX_BARS:
         shown = np.sort(np.argsort(-total, kind="stable")[:MAX_BARS])
-    figure = _figure(2.6 + 4.2 * len(counts), max(2.4, 1.2 + 0.2 * len(shown)))
+    figure = new_figure(2.6 + 4.2 * len(counts), max(2.4, 1.2 + 0.2 * len(shown)))
     axes = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
     for axis, (split, values), color in zip(axes, counts.items(), COLORS, strict=False):
         axis.barh(range(len(shown)), values[shown], color=color, height=0.8)
@@ -36,14 +34,11 @@ def plot_classes(path: str | os.PathLike[str], counts: Mapping[str, np.ndarray],
         axis.set(xlim=(0, max(values.max(initial=0) * 1.25, 1)), ylim=(len(shown) - 0.4, -0.6))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    names = drawable_names(names)
-    # A dollar sign would start a formula.
-    axes[0].set_yticks(
-        range(len(shown)), [printable(names[label])[:30].replace("$", r"\$") for label in shown.tolist()], fontsize=8
-    )
+    labels = plain_names(names)
+    axes[0].set_yticks(range(len(shown)), [labels[label] for label in shown.tolist()], fontsize=8)
     if len(shown) < len(names):
         figure.suptitle(f"the {len(shown)} most frequent of {len(names)} classes")
-    save_figure(figure, path)
+    write_figure(figure, path)
 
 
 def plot_box_sizes(path: str | os.PathLike[str], sides: Mapping[str, np.ndarray]) -> None:
@@ -66,7 +61,7 @@ def plot_box_sizes(path: str | os.PathLike[str], sides: Mapping[str, np.ndarray]
         for bound in (SMALL, LARGE):
             axis.axvline(bound, color="black", lw=1, ls="--")
     axes[-1, 0].set_xlabel("√(box area) in pixels of the image, boxes clipped to it")
-    save_figure(figure, path)
+    write_figure(figure, path)
 
 
 def plot_image_sizes(path: str | os.PathLike[str], sizes: Mapping[str, np.ndarray]) -> None:
@@ -83,7 +78,7 @@ def plot_image_sizes(path: str | os.PathLike[str], sizes: Mapping[str, np.ndarra
             axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     for axis, side in zip(axes[-1], ("width", "height"), strict=True):
         axis.set_xlabel(f"{side} in pixels")
-    save_figure(figure, path)
+    write_figure(figure, path)
 
 
 def _span(values: np.ndarray) -> str:
@@ -92,16 +87,10 @@ def _span(values: np.ndarray) -> str:
 
 
 def _panels(rows: int, columns: int) -> tuple[np.ndarray, Figure]:
-    figure = _figure(11, 2.4 * rows + 0.5)
+    figure = new_figure(11, 2.4 * rows + 0.5)
     axes: np.ndarray = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         assert isinstance(axis, Axes)
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)
     return axes, figure
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure

@@ -19,13 +19,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from configs.cli import Parser, one_line
+from configs.cli import Parser
 from configs.errors import explain
 from configs.loading import load_data, load_data_folder
 from configs.schema import Split
 from core.commands import command
 from core.files import is_disk_full, path_exists, write_text
-from core.text import printable
+from core.text import one_line, printable
 from data import SPLITS
 from data.conversion import CONVERTERS, convert_splits
 from data.issues import Issue, refuse, summary
@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         data_yaml, issues = convert(options.source, options.out, names=names, strict=options.strict)
     except (ValueError, OSError) as error:
-        print(f"data.convert: error: {one_line(str(error)) or type(error).__name__}", file=sys.stderr)
+        print(f"data.convert: error: {one_line(error) or type(error).__name__}", file=sys.stderr)
         return 1 if is_disk_full(error) else 2
     for issue in issues[:20]:
         print(issue)

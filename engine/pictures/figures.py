@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from core.files import replacing
@@ -19,9 +18,7 @@ MAX_NAME = 40  # characters of a class name
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of a size in inches, at 120 pixels per inch."""
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
 def write_figure(figure: Figure, path: str | os.PathLike) -> None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from configs.cli import one_line
+from core.text import one_line
 from tests.stress.fuzz_kinds import KINDS, Kind, Violation
 
 SECONDS = 10.0  # per case
