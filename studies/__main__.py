@@ -53,11 +53,15 @@ def listing() -> str:
 
 def run(name: str, folder: Path, *, quick: bool, jobs: int | None) -> str:
     """Run a study; returns its findings as text."""
+    from engine.pictures.figures import new_figure, write_figure  # matplotlib is slow to import
+
     study = load_study(name)
     rows = measure_all(name, folder, quick=quick, jobs=jobs)
     findings = study.conclude(rows)
     write_text(folder / "findings.json", json.dumps([asdict(each) for each in findings], indent=2) + "\n")
-    study.draw(rows, folder / f"{name}.png")
+    figure = new_figure(*study.PICTURE)
+    study.draw(rows, figure)
+    write_figure(figure, folder / f"{name}.png")
     return "\n".join([f"{name}: {folder}", *(_shown(each, quick=quick) for each in findings)])
 
 

@@ -4,8 +4,6 @@ Values are computed by the modules used in training, derivatives by autograd thr
 closed forms. ``python -m studies.curves --output curves.png`` plots all activations.
 """
 
-import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +14,11 @@ from mpmath import mp, mpf
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from models.activations import TABLE, make_activation, parse_activation
+from configs.cli import Parser, run_script
+from models.activations import TABLE
 from studies.exact import DIGITS, exact
-from studies.study import Row
+from studies.networks import activation
+from studies.rows import Row, number, where
 from studies.verdicts import Finding
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TITLE = "is Mish smooth where ReLU is not, and are its curves those of Fig. 1?"
 MINUTES = 0.5
 EXTRA = ""
+PICTURE = (13.0, 4.2)
 MARGIN = 0.01
 LEFT, RIGHT, POINTS = -5.0, 5.0, 1001
 # Fig. 1(b), Mish's derivative, digitised; Swish's curve in it is right to 0.002 (Observations/Derivatives.png of
@@ -35,7 +36,7 @@ DRAWN = {0.0: 0.59, 0.25: 0.709, 1.0: 0.972, 1.5: 1.050, 1.9: 1.06}
 WIDE = 10.0  # extremes are sought between -WIDE and WIDE
 REACH, SPACING = 8, 16  # accuracy is measured between -REACH and REACH, at SPACING points per unit between the corners
 BESIDE = 2.0**-30  # from a corner, where one-sided derivatives are taken
-NUMBERS = {"fp64": torch.float64, "fp32": torch.float32}
+PRECISIONS = {"fp64": torch.float64, "fp32": torch.float32}
 ORDERS = ("value", "first derivative", "second derivative")
 
 
@@ -52,22 +53,21 @@ def measure(cell: Row) -> Row:
 
 def conclude(rows: Sequence[Row]) -> list[Finding]:
     """Whether Mish's derivative is continuous, and whether the drawn one is Mish's; from calculations."""
-    by_name = {str(row["act"]): row for row in rows}
-    mish, relu = by_name["mish"], by_name["relu"]
-    worst = {name: float(_number(mish, f"error {name}")) for name in ("fp64 d0", "fp64 d1", "fp32 d0", "fp32 d1")}
+    (mish,), (relu,) = (where(rows, act=name) for name in ("mish", "relu"))
+    worst = {name: number(mish, f"error {name}") for name in ("fp64 d0", "fp64 d1", "fp32 d0", "fp32 d1")}
     off = {x: drawn - at("mish", [x], 1)[0] for x, drawn in DRAWN.items()}
     furthest = max(off, key=lambda x: abs(off[x]))
-    smooth = _number(mish, "jump d1") < MARGIN < _number(relu, "jump d1")
+    smooth = number(mish, "jump d1") < MARGIN < number(relu, "jump d1")
     return [
         Finding(
             claim="Mish is smooth where ReLU is not.",
             published="Fig. 1: Mish, its derivatives, and ReLU's corner at 0",
-            found=f"The first derivative jumps at 0 by {_number(relu, 'jump d1 at 0'):.3g} for ReLU and by "
-            f"{_number(mish, 'jump d1 at 0'):.1g} for Mish (over a step of {2 * BESIDE:.1g}); the largest jump of "
-            f"Mish's second derivative anywhere is {_number(mish, 'jump d2'):.1g}. Mish has its minimum "
-            f"{_number(mish, 'minimum'):.5f} at {_number(mish, 'minimum x'):.4f}, its largest slope "
-            f"{_number(mish, 'slope'):.4f} at {_number(mish, 'slope x'):.3f} and its largest second derivative "
-            f"{_number(mish, 'curvature'):.4f} at {_number(mish, 'curvature x'):.3f}. Against {DIGITS} digits, the "
+            found=f"The first derivative jumps at 0 by {number(relu, 'jump d1 at 0'):.3g} for ReLU and by "
+            f"{number(mish, 'jump d1 at 0'):.1g} for Mish (over a step of {2 * BESIDE:.1g}); the largest jump of "
+            f"Mish's second derivative anywhere is {number(mish, 'jump d2'):.1g}. Mish has its minimum "
+            f"{number(mish, 'minimum'):.5f} at {number(mish, 'minimum x'):.4f}, its largest slope "
+            f"{number(mish, 'slope'):.4f} at {number(mish, 'slope x'):.3f} and its largest second derivative "
+            f"{number(mish, 'curvature'):.4f} at {number(mish, 'curvature x'):.3f}. Against {DIGITS} digits, the "
             f"operator's largest relative error between -{REACH} and {REACH} is {worst['fp64 d0']:.1g} in fp64 and "
             f"{worst['fp32 d0']:.1g} in fp32, its derivative's {worst['fp64 d1']:.1g} and {worst['fp32 d1']:.1g}, "
             "largest where the derivative itself is almost 0.",
@@ -78,16 +78,15 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
             published=f"a curve with maximum {DRAWN[1.9]} near 1.9 and {DRAWN[0.0]} at 0 (digitised)",
             found=f"The drawn derivative is not Mish's. At {furthest:g} it is {DRAWN[furthest]:.3f}, Mish's derivative "
             f"is {at('mish', [furthest], 1)[0]:.3f}, {abs(off[furthest]):.3f} away, where {MARGIN} was allowed. "
-            f"The exact derivative has its maximum {_number(mish, 'slope'):.4f} at {_number(mish, 'slope x'):.3f} and "
+            f"The exact derivative has its maximum {number(mish, 'slope'):.4f} at {number(mish, 'slope x'):.3f} and "
             f"is {at('mish', [0.0], 1)[0]:.4g} at 0. The drawn function itself was not digitised.",
             verdict="contradicted" if abs(off[furthest]) > MARGIN else "supported",
         ),
     ]
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
+def draw(rows: Sequence[Row], figure: "Figure") -> None:
     """Mish's derivatives with the drawn points, and the accuracy of each activation."""
-    figure = _figure((13, 4.2))
     values, slopes, accuracy = figure.subplots(1, 3, width_ratios=(1, 1.15, 1.2))
     for axis, order in ((values, 0), (slopes, 1)):
         for name, label in (("relu", "ReLU"), ("silu", "Swish (SiLU)"), ("mish", "Mish")):
@@ -101,12 +100,12 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     values.legend(loc="upper left", fontsize=8)
     slopes.legend(loc="upper left", fontsize=8)
     names = [str(row["act"]) for row in rows]
-    for number, marker, color in (("fp64", "o", "C0"), ("fp32", "s", "C1")):
+    for precision, marker, color in (("fp64", "o", "C0"), ("fp32", "s", "C1")):
         for order, filled in ((0, True), (1, False)):
-            column = f"error {number} d{order}"
-            shown = [max(_number(row, column), 1e-18) for row in rows]
+            column = f"error {precision} d{order}"
+            shown = [max(number(row, column), 1e-18) for row in rows]
             style = {"markersize": 4, "markerfacecolor": None if filled else "none", "color": color}
-            accuracy.plot(shown, names, marker, label=f"{ORDERS[order]}, {number}", **style)
+            accuracy.plot(shown, names, marker, label=f"{ORDERS[order]}, {precision}", **style)
     accuracy.set(
         xscale="log",
         xlim=(5e-19, 30),
@@ -117,8 +116,6 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     accuracy.tick_params(axis="y", labelsize=7)
     accuracy.grid(alpha=0.3)
     accuracy.legend(fontsize=7, loc="lower center", ncols=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
 
 
 # ----------------------------------------------------------------------------------------------------- measurements
@@ -126,9 +123,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 def derivatives(name: str, points: Tensor) -> list[Tensor]:
     """An activation's values, first and second derivatives at points (N,), in the points' precision."""
-    activation = make_activation(parse_activation(name)).to(points.dtype).eval()  # rrelu is deterministic in eval()
+    function = activation(name).to(points.dtype).eval()  # rrelu is deterministic in eval()
     x = points.detach().clone().requires_grad_()
-    orders = [activation(x)]
+    orders = [function(x)]
     for _ in range(2):
         y = orders[-1]
         if y.requires_grad:
@@ -188,14 +185,14 @@ def errors(name: str) -> Row:
     """
     points = [(index + 0.5) / SPACING for index in range(-REACH * SPACING, REACH * SPACING)]
     wanted, found = exact(name, points), {}
-    for number, dtype in NUMBERS.items():
+    for precision, dtype in PRECISIONS.items():
         for order, y in enumerate(derivatives(name, torch.tensor(points, dtype=dtype))):
             with mp.workdps(DIGITS):
                 each = [
                     abs(mpf(a) - b) / (abs(b) if order < 2 and b else 1)
                     for a, b in zip(y.tolist(), wanted[order], strict=True)
                 ]
-            found[f"error {number} d{order}"] = float(max(each))
+            found[f"error {precision} d{order}"] = float(max(each))
     return dict(found)
 
 
@@ -215,18 +212,12 @@ def _peak(function: Callable[[Sequence[float]], list[float]]) -> tuple[float, fl
     return (-float(found.fun), float(found.x)) if better else (float(values[best]), float(grid[best]))
 
 
-def _number(row: Row, column: str) -> float:
-    value = row[column]
-    assert isinstance(value, float), (column, value)
-    return value
-
-
 # -------------------------------------------------------------------------------------------------- all activations
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Plot every activation with its first and second derivatives."""
-    parser = argparse.ArgumentParser(prog="python -m studies.curves", description=main.__doc__)
+    parser = Parser(prog="python -m studies.curves", description=main.__doc__)
     parser.add_argument("--output", default="activations.png", metavar="FILE.png", help="plot")
     arguments = parser.parse_args(argv)
     draw_all(Path(arguments.output))
@@ -236,9 +227,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def draw_all(path: Path) -> None:
     """Draw one panel per activation."""
+    from engine.pictures.figures import new_figure, write_figure  # matplotlib is slow to import
+
     columns = 5
     lines = -(-len(TABLE) // columns)
-    figure = _figure((3 * columns, 2.4 * lines))
+    figure = new_figure(3 * columns, 2.4 * lines)
     axes = figure.subplots(lines, columns, sharex=True, sharey=True).flatten()
     for axis, name in zip(axes, TABLE, strict=False):
         x, orders = curves(name)
@@ -250,17 +243,8 @@ def draw_all(path: Path) -> None:
     for axis in axes[len(TABLE) :]:
         axis.axis("off")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="lower right")
-    figure.savefig(path, dpi=110)
-
-
-def _figure(size: tuple[float, float]) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    write_figure(figure, path)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -13,28 +13,40 @@ Arms beside the paper's: He initialisation instead of Glorot's, and the learning
 on the held-out images, averaged over tuning seeds that no figure is computed from.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from functools import partial
+from statistics import fmean
+from typing import TYPE_CHECKING, cast
 
-from studies.depth_network import TRAINED, measure
-from studies.mnist import mean_and_reach, shown
-from studies.study import Row
-from studies.verdicts import Finding, judge
+import torch
+from torch import Tensor, nn
+
+from studies.depth_network import dead_percent, network
+from studies.digits import mnist
+from studies.intervals import interval_text, mean_text
+from studies.networks import initialise
+from studies.pictures import COLOURS, errorbars
+from studies.rows import Row, ahead, by_seed, distinct, number, where
+from studies.training import batches, cross_entropy, scores, train
+from studies.verdicts import Finding, finding, judge
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TITLE = "do accuracy and over-fitting suffer less with Mish as layers are added?"
 MINUTES = 55.0
 EXTRA = "studies"
+PICTURE = (14.0, 8.0)
 
 ACTIVATIONS = ("relu", "swish", "mish")
 DEPTHS = (15, 20, 25, 40)
 ARM_DEPTH = 25  # of the arms with tuned rate and He initialisation
 RATE, RATES = 0.1, (0.03, 0.1, 0.3)
 SEEDS, TUNING_SEEDS = range(5), range(100, 102)
-STEPS = 400
+STEPS, BATCH = 400, 64
 POINT, GAP = 1.0, 10.0  # what counts: points of accuracy, % of Swish's gap; from docs/results/paper/plan.md
-__all__ = ["EXTRA", "MINUTES", "TITLE", "cells", "conclude", "draw", "measure"]
-COLOURS = {"relu": "tab:blue", "swish": "tab:orange", "mish": "tab:green"}
+TRAINED = 50.0  # % of test accuracy above which a network has trained
 
 # Test accuracy in % at 15 to 25 layers, one run each: Mish and Swish from Layers_Acc.ipynb of
 # github.com/digantamisra98/Mish, ReLU read off layersacc.png there, to about 0.2.
@@ -68,55 +80,68 @@ def cells(*, quick: bool) -> list[Row]:
     ]
 
 
+def measure(cell: Row) -> Row:
+    """Losses in nats and accuracies in %, all in evaluation mode; gradient norms of the first step; dead units in %."""
+    depth, seed, steps, every = (int(number(cell, key)) for key in ("depth", "seed", "steps", "every"))
+    splits = mnist()
+    model = network(depth, str(cell["activation"]))
+    initialise(model, str(cell["initialisation"]), seed)
+    norms: list[float] = []
+
+    def keep_norms(step: int) -> None:
+        if step == 0:
+            layers = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+            norms.extend(float(cast(Tensor, layer.weight.grad).norm()) for layer in layers)
+
+    train(
+        model,
+        cross_entropy(model, splits["train"]),
+        torch.optim.SGD(model.parameters(), lr=number(cell, "rate")),
+        batches(len(splits["train"].labels), BATCH, steps=steps, seed=2 * seed),
+        seed=seed,
+        after_backward=keep_norms,
+    )
+    row: Row = {}
+    for name, split in splits.items():
+        column = name.replace("-", "_")
+        row[f"{column}_loss"], row[f"{column}_accuracy"] = scores(model, split.every(every))
+    blocks = norms[2:-1]  # the dense layers but the output
+    return {
+        **row,
+        "gap": number(row, "test_loss") - number(row, "train_loss"),
+        "trained": number(row, "test_accuracy") > TRAINED,
+        "gradient_first": blocks[0],
+        "gradient_middle": blocks[len(blocks) // 2],
+        "gradient_last": blocks[-1],
+        "gradient_ratio": blocks[0] / blocks[-1],
+        "dead_percent": dead_percent(model, splits["train"].every(7 * every).images),
+    }
+
+
 def arms(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows of each arm: paper, he and tuned, whose learning rate is chosen for each activation."""
     final = [row for row in rows if row["seed"] not in TUNING_SEEDS]
-    chosen, depths = tuned_rates(rows), {row["depth"] for row in rows if row["initialisation"] == "he"}
-    glorot = [row for row in final if row["initialisation"] == "glorot"]
-    return {
-        "paper": [row for row in glorot if row["rate"] == RATE],
-        "he": [row for row in final if row["initialisation"] == "he"],
-        "tuned": [row for row in glorot if row["depth"] in depths and row["rate"] == chosen[str(row["activation"])]],
-    }
+    he, glorot = (where(final, initialisation=rule) for rule in ("he", "glorot"))
+    (depth,) = distinct(he, "depth")
+    tuned = [where(glorot, depth=depth, activation=name, rate=rate) for name, rate in tuned_rates(rows).items()]
+    return {"paper": where(glorot, rate=RATE), "he": he, "tuned": sum(tuned, [])}
 
 
 def tuned_rates(rows: Sequence[Row]) -> dict[str, float]:
     """Each activation's rate with the highest held-out accuracy over the tuning seeds, the lowest of equal ones."""
     tuning = [row for row in rows if row["seed"] in TUNING_SEEDS]
-    return {
-        name: max(
-            sorted({cast(float, row["rate"]) for row in tuning}),
-            key=lambda rate: sum(
-                cast(float, row["held_out_accuracy"])
-                for row in tuning
-                if row["activation"] == name and row["rate"] == rate  # noqa: B023
-            ),
-        )
-        for name in ACTIVATIONS
-    }
+    rates = sorted({number(row, "rate") for row in tuning})
+
+    def accuracy(name: str, rate: float) -> float:
+        return sum(by_seed(where(tuning, activation=name, rate=rate), "held_out_accuracy"))
+
+    return {name: max(rates, key=partial(accuracy, name)) for name in ACTIVATIONS}
 
 
-def by_seed(rows: Iterable[Row], column: str, name: str) -> list[float]:
-    """A figure of an activation by seed, averaged over the depths among the rows."""
-    chosen = [row for row in rows if row["activation"] == name]
-    found = []
-    for seed in sorted({cast(int, row["seed"]) for row in chosen}):
-        values = [cast(float, row[column]) for row in chosen if row["seed"] == seed]
-        found.append(sum(values) / len(values))
-    return found
-
-
-def less(rows: Sequence[Row], column: str, one: str, other: str) -> list[float]:
-    """One activation minus another by seed, averaged over the depths among the rows."""
-    return [a - b for a, b in zip(by_seed(rows, column, one), by_seed(rows, column, other), strict=True)]
-
-
-def trained_depths(rows: Iterable[Row]) -> list[int]:
+def trained_depths(rows: Sequence[Row]) -> list[int]:
     """The depths at which every network of every activation trained."""
-    rows = list(rows)
-    return sorted(
-        {cast(int, row["depth"]) for row in rows} - {cast(int, row["depth"]) for row in rows if not row["trained"]}
-    )
+    failed = distinct(where(rows, trained=False), "depth")
+    return [depth for depth in distinct(rows, "depth") if depth not in failed]
 
 
 def conclude(rows: Sequence[Row]) -> list[Finding]:
@@ -130,110 +155,103 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
     ]
 
 
+def _mean(rows: Sequence[Row], column: str, name: str) -> float:
+    return fmean(by_seed(where(rows, activation=name), column))
+
+
 def _accuracy(rows: Sequence[Row], other: str) -> Finding:
-    differences = less(rows, "test_accuracy", "mish", other)
-    judged = judge(differences, POINT)
-    depths = sorted({cast(int, row["depth"]) for row in rows})
+    differences = ahead(rows, "test_accuracy", "mish", other)
     published = [f"{name} {PUBLISHED[name][5]:.1f} % and {PUBLISHED[name][10]:.1f} %" for name in ("mish", other)]
     parts = []
-    for depth in depths:
-        here = [row for row in rows if row["depth"] == depth]
-        means = ", ".join(
-            f"{name} {mean_and_reach(by_seed(here, 'test_accuracy', name))[0]:.1f}" for name in ("mish", other)
-        )
-        count = [sum(bool(row["trained"]) for row in here if row["activation"] == name) for name in ("mish", other)]
+    for depth in distinct(rows, "depth"):
+        here = where(rows, depth=depth)
+        means = ", ".join(f"{name} {_mean(here, 'test_accuracy', name):.1f}" for name in ("mish", other))
+        count = [len(where(here, activation=name, trained=True)) for name in ("mish", other)]
         parts.append(f"{depth} layers: {means} ({count[0]} and {count[1]} of the runs trained)")
-    return Finding(
+    deepest = where(rows, depth=depth)
+    gradients = "; ".join(
+        f"{name} {_mean(deepest, 'gradient_ratio', name):.3g}, with "
+        f"{_mean(deepest, 'dead_percent', name):.1f} % dead units at the end"
+        for name in ("mish", other)
+    )
+    return finding(
         claim=f"Accuracy falls less with Mish than with {other} as layers are added",
         published=f"accuracy with 20 and 25 layers: {', '.join(published)} (one run each)",
         found=f"test accuracy in % on 1,000 MNIST digits after training on 3,500, mean over {len(differences)} seeds: "
-        f"{'; '.join(parts)}; averaged over the depths, Mish minus {other} is {shown(differences, 'points')}. "
-        f"The gradient of the first dense layer at the start, divided by that of the last, with {depths[-1]} layers: "
-        f"{_ratios([row for row in rows if row['depth'] == depths[-1]], ('mish', other))}",
-        verdict=judged.verdict,
-        judged=judged if other == "swish" else None,
+        f"{'; '.join(parts)}; averaged over the depths, Mish minus {other} is "
+        f"{mean_text(differences, unit='points')}. The gradient of the first dense layer at the start, divided by "
+        f"that of the last, with {depth} layers: {gradients}",
+        judged=judge(differences, POINT),
+        primary=other == "swish",
     )
-
-
-def _ratios(rows: Sequence[Row], names: Sequence[str]) -> str:
-    shown = (
-        f"{name} {mean_and_reach(by_seed(rows, 'gradient_ratio', name))[0]:.3g}, with "
-        f"{mean_and_reach(by_seed(rows, 'dead_percent', name))[0]:.1f} % dead units at the end"
-        for name in names
-    )
-    return "; ".join(shown)
 
 
 def _overfitting(rows: Sequence[Row]) -> Finding:
-    claim, published = "Networks with Mish over-fit less than those with swish", "shown in a figure of the loss"
     depths = trained_depths(rows)
-    if not depths:
-        found = f"at no depth did all runs pass {TRAINED:.0f} % of test accuracy, so the gap cannot be compared"
-        return Finding(claim=claim, published=published, found=found, verdict="inconclusive")
-    chosen = [row for row in rows if row["depth"] in depths]
-    swish = by_seed(chosen, "gap", "swish")
-    level = abs(mean_and_reach(swish)[0])
-    judged = judge([100 * value / level for value in less(chosen, "gap", "swish", "mish")], GAP)
-    low, high = judged.interval
-    gaps = ", ".join(f"{name} {shown(by_seed(chosen, 'gap', name), digits=4, sign='')}" for name in ACTIVATIONS)
-    losses = ", ".join(f"{name} {mean_and_reach(by_seed(chosen, 'test_loss', name))[0]:.3f}" for name in ACTIVATIONS)
-    return Finding(
-        claim=claim,
-        published=published,
-        found=f"test loss minus training loss in nats, averaged over the depths at which all runs trained "
-        f"({', '.join(map(str, depths))}): {gaps}; Mish's gap is smaller than swish's by {judged.estimate:.1f} % of it "
-        f"({low:.1f} to {high:.1f}). Test losses: {losses}",
-        verdict=judged.verdict,
+    judged = None
+    found = f"at no depth did all runs pass {TRAINED:.0f} % of test accuracy, so the gap cannot be compared"
+    if depths:
+        chosen = [row for row in rows if row["depth"] in depths]
+        level = abs(_mean(chosen, "gap", "swish"))
+        judged = judge([100 * value / level for value in ahead(chosen, "gap", "swish", "mish")], GAP)
+        gaps = ", ".join(
+            f"{name} {mean_text(by_seed(where(chosen, activation=name), 'gap'), '.4f')}" for name in ACTIVATIONS
+        )
+        losses = ", ".join(f"{name} {_mean(chosen, 'test_loss', name):.3f}" for name in ACTIVATIONS)
+        found = (
+            f"test loss minus training loss in nats, averaged over the depths at which all runs trained "
+            f"({', '.join(map(str, depths))}): {gaps}; Mish's gap is smaller than swish's by "
+            f"{interval_text(judged.estimate, *judged.interval, '.1f', '%')} of it. Test losses: {losses}"
+        )
+    return finding(
+        claim="Networks with Mish over-fit less than those with swish",
+        published="shown in a figure of the loss",
+        found=found,
         judged=judged,
     )
 
 
 def _other_arms(found: Mapping[str, Sequence[Row]], rates: Mapping[str, float]) -> Finding:
-    depth = cast(int, found["he"][0]["depth"])
-    same = [row for row in found["paper"] if row["depth"] == depth]
+    (depth,) = distinct(found["he"], "depth")
     labels = {
-        "paper": (same, "as above"),
-        "he": (found["he"], "with He initialisation"),
-        "tuned": (found["tuned"], f"with tuned rates ({', '.join(f'{k} {v:g}' for k, v in rates.items())})"),
+        "paper": "as above",
+        "he": "with He initialisation",
+        "tuned": f"with tuned rates ({', '.join(f'{k} {v:g}' for k, v in rates.items())})",
     }
     parts = []
-    for rows, label in labels.values():
+    for arm, label in labels.items():
+        rows = where(found[arm], depth=depth)
         pairs = (
-            f"{shown(less(rows, 'test_accuracy', 'mish', other), 'points')} from {other}" for other in ("swish", "relu")
+            f"{mean_text(ahead(rows, 'test_accuracy', 'mish', other), unit='points')} from {other}"
+            for other in ("swish", "relu")
         )
-        level = mean_and_reach(by_seed(rows, "test_accuracy", "mish"))[0]
-        parts.append(f"{label}: Mish at {level:.1f} % differs by {' and '.join(pairs)}")
-    differences = less(found["tuned"], "test_accuracy", "mish", "swish")
-    return Finding(
+        parts.append(f"{label}: Mish at {_mean(rows, 'test_accuracy', 'mish'):.1f} % differs by {' and '.join(pairs)}")
+    return finding(
         claim="The difference remains with a tuned learning rate",
         published="nothing; the paper has one learning rate and one initialisation",
         found=f"test accuracy with {depth} layers, {'; '.join(parts)}",
-        verdict=judge(differences, POINT).verdict,
+        judged=judge(ahead(found["tuned"], "test_accuracy", "mish", "swish"), POINT),
+        primary=False,
     )
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
+def draw(rows: Sequence[Row], figure: "Figure") -> None:
     """Accuracy, gap, losses, gradient ratio and dead units by depth, and the accuracy of the arms at one depth."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 8), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(2, 3).flatten()
     found = arms(rows)
     for panel, (title, label, columns) in zip(
         panels,
         (
-            ("accuracy", "test accuracy, %", ("test_accuracy",)),
-            ("loss in evaluation mode", "loss, nats", ("test_loss", "train_loss")),
-            ("over-fitting", "test loss minus training loss, nats", ("gap",)),
-            ("gradient at the start", "norm at the first dense layer / at the last", ("gradient_ratio",)),
-            ("dead units at the end", "dead units of the dense layers, %", ("dead_percent",)),
+            ("accuracy", "test accuracy, %", {"test_accuracy": ""}),
+            ("loss in evaluation mode", "loss, nats", {"test_loss": ", test", "train_loss": ", train"}),
+            ("over-fitting", "test loss minus training loss, nats", {"gap": ""}),
+            ("gradient at the start", "norm at the first dense layer / at the last", {"gradient_ratio": ""}),
+            ("dead units at the end", "dead units of the dense layers, %", {"dead_percent": ""}),
         ),
         strict=False,
     ):
-        for column, style in zip(columns, ("-", "--"), strict=False):
-            _plot(panel, found["paper"], column, style, "" if len(columns) == 1 else f", {column.split('_')[0]}")
+        for (column, suffix), style in zip(columns.items(), ("-", "--"), strict=False):
+            _draw_by_depth(panel, found["paper"], column, style, suffix)
         panel.set(title=title, xlabel="layers", ylabel=label)
     for name in ACTIVATIONS:
         panels[0].plot(PUBLISHED_DEPTHS, PUBLISHED[name], ":", color=COLOURS[name], label=f"{name}, published")
@@ -245,27 +263,21 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
     figure.suptitle("MNIST networks of growing depth without shortcuts: mean over seeds, 95 % intervals")
-    figure.savefig(path, dpi=110)
 
 
-def _plot(panel: Any, rows: Sequence[Row], column: str, style: str, suffix: str) -> None:
-    depths = sorted({cast(int, row["depth"]) for row in rows})
-    for number, name in enumerate(ACTIVATIONS):
-        values = [by_seed([row for row in rows if row["depth"] == depth], column, name) for depth in depths]
-        means, reaches = zip(*map(mean_and_reach, values), strict=True)
-        where = [depth + 0.25 * (number - 1) for depth in depths]  # so that intervals do not cover each other
-        panel.errorbar(
-            where, means, reaches, linestyle=style, marker="o", markersize=3, capsize=2, color=COLOURS[name],
-            label=f"{name}{suffix}",
-        )  # fmt: skip
+def _draw_by_depth(panel: "Axes", rows: Sequence[Row], column: str, style: str, suffix: str) -> None:
+    depths = distinct(rows, "depth")
+    for place, name in enumerate(ACTIVATIONS):
+        samples = [by_seed(where(rows, depth=depth, activation=name), column) for depth in depths]
+        shifted = [depth + 0.25 * (place - 1) for depth in depths]  # so that intervals do not cover each other
+        errorbars(panel, shifted, samples, f"{name}{suffix}", linestyle=style, color=COLOURS[name])
 
 
-def _draw_arms(panel: Any, found: Mapping[str, Sequence[Row]]) -> None:
-    depth = found["he"][0]["depth"]
-    for number, name in enumerate(ACTIVATIONS):
-        values = [by_seed([r for r in rows if r["depth"] == depth], "test_accuracy", name) for rows in found.values()]
-        means, reaches = zip(*map(mean_and_reach, values), strict=True)
-        where = [place + 0.15 * (number - 1) for place in range(len(found))]
-        panel.errorbar(where, means, reaches, linestyle="", marker="o", capsize=3, color=COLOURS[name], label=name)
+def _draw_arms(panel: "Axes", found: Mapping[str, Sequence[Row]]) -> None:
+    (depth,) = distinct(found["he"], "depth")
+    for place, name in enumerate(ACTIVATIONS):
+        samples = [by_seed(where(rows, depth=depth, activation=name), "test_accuracy") for rows in found.values()]
+        shifted = [arm + 0.15 * (place - 1) for arm in range(len(found))]
+        errorbars(panel, shifted, samples, name, linestyle="", color=COLOURS[name])
     panel.set_xticks(range(len(found)), ["Glorot, one rate", "He", "tuned rate"])
     panel.set(title=f"other settings, {depth} layers", ylabel="test accuracy, %")

@@ -8,28 +8,33 @@ at a distance (studies/sharpness.py), with batch norm in evaluation mode.
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from scipy import stats
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from studies.networks import digits, make_resnet, random_network, train
+from studies.digits import Split, small_digits, standardised
+from studies.intervals import interval_text, mean_and_reach
+from studies.networks import random_network, resnet
 from studies.roughness import LINES, SIDE, output_map, roughness
+from studies.rows import Row, number, where
 from studies.sharpness import largest_eigenvalue, mean_rise, plane
 from studies.small_detector import chosen, drawn, make_detector, smooth_loss
-from studies.study import Row
-from studies.verdicts import Finding, judge
+from studies.training import Loss, batches, cross_entropy, nesterov, train
+from studies.verdicts import Finding, finding, judge
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TITLE = "are the outputs of random networks and the loss around minima smoother with Mish?"
 MINUTES = 35
 EXTRA = "studies"
+PICTURE = (16.0, 8.0)
 MARGIN = -math.log(0.8)  # 20 % less, as a difference of logarithms
 SHAPES = {"shallow": (2, 64, 32, 16, 1), "deep": (2, 64, 64, 64, 64, 32, 16, 1)}
 OUTPUT_ACTS = ("relu", "leaky_relu", "silu", "gelu", "tanh", "mish")
@@ -62,7 +67,7 @@ def cells(*, quick: bool) -> list[Row]:
 
 def measure(cell: Row) -> Row:
     """The figures of a cell."""
-    act, seed, scale = str(cell["act"]), int(cell["seed"] or 0), float(cell["scale"] or 0)
+    act, seed, scale = str(cell["act"]), int(number(cell, "seed")), number(cell, "scale")
     if cell["kind"] == "outputs":
         network = random_network(act, SHAPES[str(cell["shape"])], seed)
         return {"roughness": roughness(network, seed=seed, lines=round(LINES * scale))}
@@ -71,21 +76,26 @@ def measure(cell: Row) -> Row:
     return _of_detector(act, seed, scale)
 
 
+@cache
+def digits() -> dict[str, Split]:
+    """1,438 training and 359 test images, every fifth, the same in every run."""
+    whole = small_digits()
+    test = torch.arange(len(whole.labels)) % 5 == 4
+    return standardised({"train": whole.at(~test), "test": whole.at(test)})
+
+
 def _of_digits(act: str, seed: int, scale: float) -> Row:
     """A ResNet trained for 30 epochs, and the loss of all training images around its parameters."""
-    data = digits()
-    images, labels = data.images[:: round(1 / scale)], data.labels[:: round(1 / scale)]
-    model = make_resnet(act, seed)
-
-    def batch_loss(numbers: Tensor) -> Tensor:
-        return F.cross_entropy(model(images[numbers]), labels[numbers])
-
-    train(model, batch_loss, len(images), epochs=30 if scale == 1 else 20, seed=seed)
+    data = digits()["train"].every(round(1 / scale))
+    model = resnet(act, seed, stages=3, blocks=1, width=8)
+    epochs = 30 if scale == 1 else 20
+    _train(model, cross_entropy(model, data), len(data.labels), epochs=epochs, seed=seed, lr=0.1, batch=64)
+    images, labels = digits()["test"]
     with torch.no_grad():
-        accuracy = float((model(data.test_images).argmax(1) == data.test_labels).float().mean())
-    model.double()
-    wide = images.double()
-    row = _sharpness(lambda: F.cross_entropy(model(wide), labels), model, seed, scale)
+        accuracy = float((model(images).argmax(1) == labels).float().mean())
+    loss = cross_entropy(model.double(), Split(data.images.double(), data.labels))
+    everything = torch.arange(len(data.labels))
+    row = _sharpness(lambda: loss(everything), model, seed, scale)
     return {**row, "test accuracy": accuracy}
 
 
@@ -94,12 +104,20 @@ def _of_detector(act: str, seed: int, scale: float) -> Row:
     model = make_detector(act, seed)
     images, targets = drawn(model, max(4, round(128 * scale)), seed=0)
 
-    def batch_loss(numbers: Tensor) -> Tensor:
+    def loss(numbers: Tensor) -> Tensor:
         return model.loss(model(images[numbers]), chosen(targets, numbers))[0]
 
-    train(model, batch_loss, len(images), epochs=max(1, round(40 * scale)), seed=seed, lr=0.01, batch=16)
+    _train(model, loss, len(images), epochs=max(1, round(40 * scale)), seed=seed, lr=0.01, batch=16)
     some = torch.arange(min(16, len(images)))
     return _sharpness(smooth_loss(model, images[some], chosen(targets, some)), model, seed, scale, with_plane=False)
+
+
+def _train(model: nn.Module, loss: Loss, count: int, *, epochs: int, seed: int, lr: float, batch: int) -> None:
+    """Train with a cosine schedule down to 0."""
+    optimizer, steps = nesterov(model, lr), epochs * math.ceil(count / batch)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    numbers = batches(count, batch, steps=steps, seed=seed, drop_rest=False)
+    train(model, loss, optimizer, numbers, seed=seed, schedule=schedule)
 
 
 def _sharpness(
@@ -132,15 +150,15 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
         for column in ("eigenvalue", rise)
     )
     return [
-        Finding(
+        finding(
             claim="The output of a random network with Mish is smoother than with ReLU.",
             published="pictures of a random network's output: ReLU sharp, Mish smooth; no figure",
             found=f"Roughness relative to ReLU, {len(outputs)} random networks of 2-64-32-16-1 units with linear "
             f"output over a square of side {SIDE:g}: {shallow}{deep}. Roughness is the total variation of the slope "
             f"along {LINES} random lines, divided by the mean absolute slope (geometric means, 95 % intervals).",
-            **_judged(outputs),
+            judged=judge(outputs, MARGIN),
         ),
-        Finding(
+        finding(
             claim="The loss around a minimum is smoother with Mish than with ReLU.",
             published="pictures of the loss of a ResNet-20 on CIFAR-10; no figure",
             found="Largest eigenvalue of the Hessian of the training loss relative to ReLU, a ResNet of three stages "
@@ -149,35 +167,32 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
             f"{_losses(rows)}; the smaller it is, the smaller the eigenvalue tends to be. ReLU's second derivative is "
             "0 wherever it exists: its Hessian consists of the Gauss-Newton part and of products of the weights of "
             "different layers, and does not see the corners, as the rise at a distance does.",
-            **_judged(sharpness),
+            judged=judge(sharpness, MARGIN),
         ),
     ]
 
 
-def log_ratios(rows: Sequence[Row], base: str, column: str, *, act: str = "mish", **where: str) -> list[float]:
+def log_ratios(rows: Sequence[Row], base: str, column: str, *, act: str = "mish", **kind: str) -> list[float]:
     """log(base / act) of a column by seed, positive where the activation has less; NaN rows are left out."""
-    found: dict[str, dict[Any, float]] = {base: {}, act: {}}
-    for row in rows:
-        if row["act"] in found and all(row.get(key) == value for key, value in where.items()):
-            value = row.get(column)
-            if isinstance(value, int | float) and value > 0 and math.isfinite(value):
-                found[str(row["act"])][row["seed"]] = float(value)
-    return [math.log(found[base][seed] / value) for seed, value in found[act].items() if seed in found[base]]
+    mine, others = (
+        {row["seed"]: value for row in where(rows, act=name, **kind) if (value := _positive(row, column))}
+        for name in (act, base)
+    )
+    return [math.log(others[seed] / value) for seed, value in mine.items() if seed in others]
 
 
-def _judged(differences: list[float]) -> dict[str, Any]:
-    judged = judge(differences, MARGIN)
-    return {"judged": judged, "verdict": judged.verdict}
+def _positive(row: Row, column: str) -> float | None:
+    value = row.get(column)
+    return float(value) if isinstance(value, int | float) and value > 0 and math.isfinite(value) else None
 
 
-def _ratios(rows: Sequence[Row], column: str, **where: str) -> str:
+def _ratios(rows: Sequence[Row], column: str, **kind: str) -> str:
     """Each activation's column relative to ReLU: geometric mean and interval."""
     parts = []
     for act in OUTPUT_ACTS[1:]:
-        logs = log_ratios(rows, "relu", column, act=act, **where)
+        logs = log_ratios(rows, "relu", column, act=act, **kind)
         if len(logs) > 1:
-            low, middle, high = _interval([-each for each in logs])
-            parts.append(f"{act} {math.exp(middle):.2f} ({math.exp(low):.2f} to {math.exp(high):.2f})")
+            parts.append(f"{act} {interval_text(*_geometric([-each for each in logs]), '.2f')}")
     return ", ".join(parts)
 
 
@@ -189,17 +204,16 @@ def _losses(rows: Sequence[Row]) -> str:
     parts = []
     for kind in ("digits", "detector"):
         for act in TRAINED_ACTS:
-            values = [float(row["loss"] or 0) for row in rows if row["kind"] == kind and row["act"] == act]
+            values = [number(row, "loss") for row in where(rows, kind=kind, act=act)]
             if values:
-                parts.append(f"{kind} {act} {np.mean(values):.2g}")
+                parts.append(f"{kind} {act} {fmean(values):.2g}")
     return ", ".join(parts)
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Lower end, mean and upper end of the 95 % interval by Student's t."""
-    middle, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    reach = float(stats.t.isf(0.025, len(values) - 1)) * error
-    return middle - reach, middle, middle + reach
+def _geometric(logs: ArrayLike) -> tuple[float, float, float]:
+    """The geometric mean of figures with these logarithms, and both ends of its interval."""
+    mean, reach = mean_and_reach(logs)
+    return math.exp(mean), math.exp(mean - reach), math.exp(mean + reach)
 
 
 # ------------------------------------------------------------------------------------------------------------ picture
@@ -214,13 +228,8 @@ LABELS = {
 }
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
+def draw(rows: Sequence[Row], figure: "Figure") -> None:
     """Outputs of a random network, the loss around minima, and the figures of all cells."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(16, 8), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(2, 4)
     for axis, act in zip(axes[0], ("relu", "mish"), strict=False):
         axis.imshow(
@@ -233,19 +242,17 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     axes[0, 3].set(title="Largest eigenvalue of the Hessian", xlabel="relative to ReLU (95 % interval)")
     _draw_planes(figure, list(axes[1, :3]), rows)
     _draw_rises(axes[1, 3], rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
 
 
-def _draw_ratios(axis: Any, rows: Sequence[Row], column: str, groups: Sequence[tuple[str, str | None]]) -> None:
+def _draw_ratios(axis: "Axes", rows: Sequence[Row], column: str, groups: Sequence[tuple[str, str | None]]) -> None:
     acts = [act for act in OUTPUT_ACTS[1:] if any(row["act"] == act and column in row for row in rows)]
     for index, (kind, shape) in enumerate(groups):
-        where = {"kind": kind} | ({"shape": shape} if shape else {})
+        cells = {"kind": kind} | ({"shape": shape} if shape else {})
         for place, act in enumerate(acts):
-            logs = [-each for each in log_ratios(rows, "relu", column, act=act, **where)]
+            logs = [-each for each in log_ratios(rows, "relu", column, act=act, **cells)]
             if len(logs) < 2:
                 continue
-            low, middle, high = (math.exp(each) for each in _interval(logs))
+            middle, low, high = _geometric(logs)
             label = f"{shape or kind}, {len(logs)} seeds" if act == acts[-1] else None
             error = [[middle - low], [high - middle]]
             axis.errorbar(middle, place + 0.2 * index, xerr=error, fmt="o", color=f"C{index}", label=label, capsize=3)
@@ -257,7 +264,7 @@ def _draw_ratios(axis: Any, rows: Sequence[Row], column: str, groups: Sequence[t
     axis.legend(fontsize=8)
 
 
-def _draw_planes(figure: "Figure", axes: Sequence[Any], rows: Sequence[Row]) -> None:
+def _draw_planes(figure: "Figure", axes: Sequence["Axes"], rows: Sequence[Row]) -> None:
     planes = {str(row["act"]): np.array(str(row["plane"]).split(), float) for row in rows if row.get("plane")}
     if not planes:
         return
@@ -276,14 +283,14 @@ def _draw_planes(figure: "Figure", axes: Sequence[Any], rows: Sequence[Row]) -> 
     bar.minorticks_off()
 
 
-def _draw_rises(axis: Any, rows: Sequence[Row]) -> None:
+def _draw_rises(axis: "Axes", rows: Sequence[Row]) -> None:
     for act in TRAINED_ACTS:
-        mine = [row for row in rows if row["kind"] == "digits" and row["act"] == act]
-        columns = {radius: [float(row[f"rise {radius:g}"] or 0) for row in mine] for radius in RADII}
+        mine = where(rows, kind="digits", act=act)
+        columns = {radius: [number(row, f"rise {radius:g}") for row in mine] for radius in RADII}
         shown = [radius for radius, column in columns.items() if len(column) > 1 and min(column) > 0]
         if not shown:
             continue
-        low, middle, high = np.exp([_interval([math.log(each) for each in columns[radius]]) for radius in shown]).T
+        middle, low, high = np.array([_geometric(np.log(columns[radius])) for radius in shown]).T
         error = [middle - low, high - middle]
         axis.errorbar(shown, middle, yerr=error, marker="o", label=f"{LABELS[act]}, 95 % interval", capsize=3)
     axis.set(xscale="log", yscale="log", title="Loss off the minimum, digits")

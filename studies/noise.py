@@ -8,22 +8,32 @@ standard deviation of the pixels (0.31 of their range), and at 10.2 %, which is 
 are standardised first. Detector: studies/noise_detector.py.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from functools import cache
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from studies.mnist import Split, activation, digits, initialise, mean_and_reach, scores, shown, train
+from studies.digits import Split, mnist, standardised
+from studies.intervals import mean_text
+from studies.networks import activation, initialise
 from studies.noise_detector import noisy_map
-from studies.study import Row
-from studies.verdicts import Finding, judge
+from studies.pictures import COLOURS, errorbars
+from studies.rows import Row, ahead, by_seed, distinct, number, where
+from studies.training import batches, scores, train
+from studies.verdicts import Finding, finding, judge
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TITLE = "is a network with Mish more robust to Gaussian noise on its input?"
 MINUTES = 57.0
 EXTRA = "studies"
+PICTURE = (11.0, 8.0)
 
 SIGMAS = tuple(range(9))
 ACTIVATIONS = ("relu", "swish", "mish")
@@ -33,7 +43,6 @@ TRAINED_TO = (0, 64)  # the largest standard deviation in training
 SEEDS = range(5)
 STEPS, BATCH, RATE = 400, 64, 0.001
 EPOCHS, IMAGES = 60, (160, 100)  # of the detector; to train on and to test on
-COLOURS = {"relu": "tab:blue", "swish": "tab:orange", "silu": "tab:orange", "mish": "tab:green"}
 MARGIN = 1.0  # points of accuracy, from docs/results/paper/plan.md
 
 # Test accuracy in %, one run each, at standard deviations 0 to 8: read off Observations/noise.png and noise1.png of
@@ -67,39 +76,38 @@ def cells(*, quick: bool) -> list[Row]:
 
 def measure(cell: Row) -> Row:
     """Digits: loss in nats and accuracy in % on the test images. Detector: mAP50-95 in % by test noise."""
-    name, seed = str(cell["activation"]), int(cast(int, cell["seed"]))
+    name, seed = str(cell["activation"]), int(number(cell, "seed"))
     if cell["part"] == "detector":
         found = noisy_map(
             name,
             seed,
-            trained_to=cast(int, cell["trained_to"]),
+            trained_to=int(number(cell, "trained_to")),
             sigmas=DETECTOR_SIGMAS,
-            images=(cast(int, cell["train_images"]), cast(int, cell["test_images"])),
-            epochs=cast(int, cell["epochs"]),
+            images=(int(number(cell, "train_images")), int(number(cell, "test_images"))),
+            epochs=int(number(cell, "epochs")),
         )
         return {f"map_{sigma}": value for sigma, value in zip(DETECTOR_SIGMAS, found, strict=True)}
-    sigma, splits = float(cast(float, cell["sigma"])), standardised()
+    sigma, splits = number(cell, "sigma"), standardised_mnist()
+    images, labels = splits["train"]
     model = network(name)
-    initialise(model, "glorot", torch.Generator().manual_seed(seed))
+    initialise(model, "glorot", seed)
+    draws = torch.Generator().manual_seed(2 * seed + 1)
     train(
         model,
+        lambda chosen: F.cross_entropy(model(noisy(images[chosen], sigma, draws)), labels[chosen]),
         torch.optim.Adam(model.parameters(), lr=RATE),
-        splits["train"],
-        steps=cast(int, cell["steps"]),
-        batch=BATCH,
+        batches(len(labels), BATCH, steps=int(number(cell, "steps")), seed=2 * seed),
         seed=seed,
-        change=lambda images, generator: noisy(images, sigma, generator),
     )
     test = splits["test"]
     loss, accuracy = scores(model, Split(noisy(test.images, sigma, torch.Generator().manual_seed(seed)), test.labels))
     return {"loss": loss, "accuracy": accuracy}
 
 
-@lru_cache(maxsize=1)
-def standardised() -> dict[str, Split]:
-    """The digits with mean 0 and standard deviation 1 over the pixels of the training images."""
-    pixels = digits()["train"].images
-    return {name: Split((s.images - pixels.mean()) / pixels.std(), s.labels) for name, s in digits().items()}
+@cache
+def standardised_mnist() -> dict[str, Split]:
+    """MNIST with mean 0 and standard deviation 1 over the pixels of the training images."""
+    return standardised(mnist())
 
 
 def network(name: str) -> nn.Sequential:
@@ -117,117 +125,85 @@ def noisy(images: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
     return images + sigma * torch.randn(images.shape, generator=generator)
 
 
-def differences(
-    rows: Sequence[Row], column: str, one: str, other: str, *, by: str, at: Iterable[object]
-) -> list[float]:
-    """One activation minus the other by seed, each averaged over the rows whose ``by`` is among ``at``."""
-    chosen = [row for row in rows if row[by] in set(at)]
-
-    def mean(name: str, seed: object) -> float:
-        found = [cast(float, r[column]) for r in chosen if r["activation"] == name and r["seed"] == seed]
-        return sum(found) / len(found)
-
-    return [mean(one, seed) - mean(other, seed) for seed in sorted({cast(int, row["seed"]) for row in chosen})]
-
-
 def conclude(rows: Sequence[Row]) -> list[Finding]:
     """Mish against ReLU, which decides, and against Swish; then the detector."""
-    digit_rows = [row for row in rows if row["part"] == "digits"]
-    noises = sorted({cast(int, row["sigma"]) for row in digit_rows} - {0})
+    noisy_rows = [row for row in where(rows, part="digits") if row["sigma"]]
+    sigmas = distinct(noisy_rows, "sigma")
     findings = []
     for other, label in (("relu", "ReLU"), ("swish", "Swish")):
-        accuracy = differences(digit_rows, "accuracy", "mish", other, by="sigma", at=noises)
-        loss = differences(digit_rows, "loss", "mish", other, by="sigma", at=noises)
-        judged = judge(accuracy, MARGIN)
+        accuracy, loss = (ahead(noisy_rows, column, "mish", other) for column in ("accuracy", "loss"))
+        means = [fmean(by_seed(where(noisy_rows, activation=name), "accuracy")) for name in ("mish", other)]
         findings.append(
-            Finding(
+            finding(
                 claim=f"A network with Mish is more robust to Gaussian noise on its input than one with {label}",
-                published=f"accuracy averaged over standard deviations 1 to 8: Mish {_published('mish'):.1f} %, "
-                f"{label} {_published(other):.1f} % (one run each, read off a figure)",
+                published="accuracy averaged over standard deviations 1 to 8: "
+                f"Mish {fmean(PUBLISHED['mish'][1:]):.1f} %, {label} {fmean(PUBLISHED[other][1:]):.1f} % "
+                "(one run each, read off a figure)",
                 found=f"{len(accuracy)} seeds, trained and tested under noise on 5,000 MNIST digits: accuracy averaged "
-                f"over standard deviations {noises[0]} to {noises[-1]} (standardised pixels) is "
-                f"{_mean(digit_rows, 'mish'):.2f} % with Mish and {_mean(digit_rows, other):.2f} % with {label}, a "
-                f"difference of {shown(accuracy, 'points')}; the test loss differs by "
-                f"{shown(loss, 'nats', digits=3)}",
-                verdict=judged.verdict,
-                judged=judged if other == "relu" else None,
+                f"over standard deviations {sigmas[0]} to {sigmas[-1]} (standardised pixels) is {means[0]:.2f} % with "
+                f"Mish and {means[1]:.2f} % with {label}, a difference of {mean_text(accuracy, unit='points')}; the "
+                f"test loss differs by {mean_text(loss, '+.3f', 'nats')}",
+                judged=judge(accuracy, MARGIN),
+                primary=other == "relu",
             )
         )
-    return [*findings, _detector_finding([row for row in rows if row["part"] == "detector"])]
+    return [*findings, _about_detector(where(rows, part="detector"))]
 
 
-def _detector_finding(rows: Sequence[Row]) -> Finding:
-    noises = [sigma for sigma in DETECTOR_SIGMAS if sigma]
-    means = [{**row, "map": sum(cast(float, row[f"map_{sigma}"]) for sigma in noises) / len(noises)} for row in rows]
+def _about_detector(rows: Sequence[Row]) -> Finding:
+    sigmas = [sigma for sigma in DETECTOR_SIGMAS if sigma]
+    means: list[Row] = [{**row, "map": fmean(number(row, f"map_{sigma}") for sigma in sigmas)} for row in rows]
     sentences = []
-    for trained, how in zip(TRAINED_TO, ("without noise", "under noise of 0 to {}"), strict=True):
+    for trained in TRAINED_TO:
+        mine = where(means, trained_to=trained)
         both = [
-            f"{label} by {shown(differences(means, 'map', 'mish', other, by='trained_to', at=[trained]), 'points')}"
+            f"{label} by {mean_text(ahead(mine, 'map', 'mish', other), unit='points')}"
             for other, label in (("relu", "ReLU"), ("silu", "SiLU"))
         ]
-        sentences.append(f"trained {how.format(trained)}, Mish differs from {' and from '.join(both)}")
-    seeds = len({row["seed"] for row in rows})
-    against = differences(means, "map", "mish", "relu", by="trained_to", at=[0])
-    return Finding(
+        sentences.append(f"trained {_noise(trained)}, Mish differs from {' and from '.join(both)}")
+    against = ahead(where(means, trained_to=0), "map", "mish", "relu")
+    return finding(
         claim="The same of a detector",
         published="nothing",
-        found=f"{seeds} seeds of a detector with two levels trained on {rows[0]['train_images']} images of 64 pixels, "
-        f"mAP50-95 on {rows[0]['test_images']} others averaged over noise of standard deviation {noises[0]} to "
-        f"{noises[-1]} (pixel values 0..255): {'; '.join(sentences)}",
-        verdict=judge(against, MARGIN).verdict if seeds > 1 else "inconclusive",
+        found=f"{len(against)} seeds of a detector with two levels trained on {rows[0]['train_images']} images of "
+        f"64 pixels, mAP50-95 on {rows[0]['test_images']} others averaged over noise of standard deviation "
+        f"{sigmas[0]} to {sigmas[-1]} (pixel values 0..255): {'; '.join(sentences)}",
+        judged=judge(against, MARGIN) if len(against) > 1 else None,
+        primary=False,
     )
 
 
-def _published(name: str) -> float:
-    return sum(PUBLISHED[name][1:]) / len(PUBLISHED[name][1:])
+def _noise(trained_to: int) -> str:
+    return f"under noise of 0 to {trained_to}" if trained_to else "without noise"
 
 
-def _mean(rows: Sequence[Row], name: str) -> float:
-    return mean_and_reach([cast(float, r["accuracy"]) for r in rows if r["activation"] == name and r["sigma"]])[0]
-
-
-def draw(rows: Sequence[Row], path: Path) -> None:
+def draw(rows: Sequence[Row], figure: "Figure") -> None:
     """Accuracy and loss of the digits, and mAP of the detector trained without and under noise, by test noise."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(2, 2)
-    digit_rows = [row for row in rows if row["part"] == "digits"]
-    sigmas = sorted({cast(int, row["sigma"]) for row in digit_rows})
+    digits, detector = (where(rows, part=part) for part in ("digits", "detector"))
+    sigmas = distinct(digits, "sigma")
     for panel, column, label in zip(panels[0], ("accuracy", "loss"), ("accuracy, %", "loss, nats"), strict=True):
         curves = {
-            name: [
-                [cast(float, r[column]) for r in digit_rows if r["activation"] == name and r["sigma"] == sigma]
-                for sigma in sigmas
-            ]
+            name: [by_seed(where(digits, activation=name, sigma=sigma), column) for sigma in sigmas]
             for name in ACTIVATIONS
         }
-        _plot(panel, sigmas, curves)
+        _draw_curves(panel, sigmas, curves)
         panel.set(
-            title=f"MNIST digits, trained and tested under noise: {label.split(',')[0]}",
+            title=f"MNIST digits, trained and tested under noise: {column}",
             xlabel="standard deviation of the noise (standardised pixels)",
             ylabel=f"test {label}",
         )
     for name in ("mish", "relu"):
         panels[0, 0].plot(SIGMAS, PUBLISHED[name], ":", color=COLOURS[name], label=f"{name}, published (one run)")
     for panel, trained in zip(panels[1], TRAINED_TO, strict=True):
+        mine = where(detector, trained_to=trained)
         curves = {
-            name: [
-                [
-                    cast(float, r[f"map_{sigma}"])
-                    for r in rows
-                    if r["part"] == "detector" and r["activation"] == name and r["trained_to"] == trained
-                ]
-                for sigma in DETECTOR_SIGMAS
-            ]
+            name: [by_seed(where(mine, activation=name), f"map_{sigma}") for sigma in DETECTOR_SIGMAS]
             for name in DETECTOR_ACTIVATIONS
         }
-        _plot(panel, DETECTOR_SIGMAS, curves)
-        how = f"under noise of 0 to {trained}" if trained else "without noise"
+        _draw_curves(panel, DETECTOR_SIGMAS, curves)
         panel.set(
-            title=f"detector trained {how}",
+            title=f"detector trained {_noise(trained)}",
             xlabel="standard deviation of the noise in the test (pixel values 0..255)",
             ylabel="mAP50-95, %",
         )
@@ -236,12 +212,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
     figure.suptitle("Gaussian noise on the input: mean over seeds, 95 % intervals")
-    figure.savefig(path, dpi=110)
 
 
-def _plot(panel: Any, places: Sequence[int], curves: Mapping[str, Sequence[Sequence[float]]]) -> None:
-    for number, (name, values) in enumerate(curves.items()):
-        means, reaches = zip(*(mean_and_reach(each) for each in values), strict=True)
-        shift = (number - 1) * 0.008 * max(places)  # so that intervals do not cover each other
-        where = [place + shift for place in places]
-        panel.errorbar(where, means, yerr=reaches, marker="o", markersize=3, capsize=2, color=COLOURS[name], label=name)
+def _draw_curves(panel: "Axes", sigmas: Sequence[int], curves: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    for place, (name, samples) in enumerate(curves.items()):
+        shift = (place - 1) * 0.008 * max(sigmas)  # so that intervals do not cover each other
+        errorbars(panel, [sigma + shift for sigma in sigmas], samples, name, color=COLOURS[name])

@@ -7,11 +7,12 @@ trainings at which a difference would still be significant. The depth figure was
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
+from studies.intervals import ALPHA, interval_text, mean_text
 from studies.published_tables import (
     CAUTIOUS_SD,
     CIFAR10,
@@ -24,12 +25,17 @@ from studies.published_tables import (
     SEED_SD,
     CifarRow,
 )
-from studies.study import Row
-from studies.verdicts import ALPHA, Finding, Judged, decide, judge
+from studies.rows import Row, number, where
+from studies.verdicts import Finding, Judged, decide, finding, holm, judge
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TITLE = "are the published differences larger than chance"
 MINUTES = 0.2
 EXTRA = ""
+PICTURE = (17.0, 6.2)
 
 T_OF_RUNS = float(stats.t.isf(ALPHA / 2, RUNS - 1))
 Z = float(stats.norm.isf(ALPHA / 2))
@@ -65,26 +71,19 @@ def exact(row: CifarRow) -> tuple[float, float]:
     return row.profile_mean, row.profile_half * math.sqrt(RUNS) / T_OF_RUNS
 
 
-def holm(ps: Mapping[str, float]) -> dict[str, float]:
-    """The p-values by Holm's correction."""
-    result, largest = {}, 0.0
-    for rank, (name, p) in enumerate(sorted(ps.items(), key=lambda item: item[1])):
-        result[name] = largest = max(largest, min(1.0, (len(ps) - rank) * p))
-    return result
-
-
 def _cifar10(name: str) -> Row:
     row, mish = CIFAR10[name], exact(MISH)
     mean, sd = exact(row)
     difference, low, high, p = welch(mish, (mean, sd), RUNS)
     printed = welch((MISH.mean, MISH.sd), (row.mean, row.sd), RUNS)
+    ps = [welch(mish, exact(each), RUNS)[3] for each in CIFAR10.values()]
     half = (row.high - row.low) / 2
     return {
         "difference": difference,
         "low": low,
         "high": high,
         "p": p,
-        "p_holm": holm({key: welch(mish, exact(each), RUNS)[3] for key, each in CIFAR10.items()})[name],
+        "p_holm": dict(zip(CIFAR10, holm(ps), strict=True))[name],
         "p_printed": BELOW if row.p is None else row.p,
         "p_of_table": printed[3],  # from the table's rounded mean and standard deviation
         "d": difference / math.sqrt((mish[1] ** 2 + sd**2) / 2),
@@ -153,86 +152,87 @@ def _depth(name: str) -> Row:
 
 def conclude(rows: Sequence[Row]) -> list[Finding]:
     """CIFAR-10, COCO and the noise of the depth figure."""
-    by_table = {table: [row for row in rows if row["table"] == table] for table in ("cifar10", "coco", "depth")}
-    return [_about_cifar10(by_table["cifar10"]), _about_coco(by_table["coco"]), _about_depth(by_table["depth"])]
+    cifar10, coco, depth = (where(rows, table=table) for table in ("cifar10", "coco", "depth"))
+    return [_about_cifar10(cifar10), _about_coco(coco), _about_depth(depth)]
 
 
 def _weakest(rows: Sequence[Row]) -> Judged:
     """The row with the least difference: Mish beats all only if it beats this one, at no correction."""
-    row = min(rows, key=lambda each: _number(each, "difference"))
-    low, high = _number(row, "low"), _number(row, "high")
-    estimate = _number(row, "difference")
-    p = max(_number(each, "p") for each in rows)
+    row = min(rows, key=lambda each: number(each, "difference"))
+    estimate, low, high = _difference(row)
+    p = max(number(each, "p") for each in rows)
     return Judged(
         estimate=estimate, interval=(low, high), margin=0.0, p=p, verdict=decide(estimate, (low, high), 0.0, p)
     )
 
 
 def _about_cifar10(rows: Sequence[Row]) -> Finding:
-    judged = _weakest(rows)
-    kept = [row for row in rows if _number(row, "p_holm") < ALPHA]
+    kept = [row for row in rows if number(row, "p_holm") < ALPHA]
     lost = [row for row in rows if row not in kept]
-    words = "; ".join(f"{row['row']} {_interval(row, 2)}, p = {_number(row, 'p'):.2g}" for row in lost)
-    relu = next(row for row in rows if row["row"] == "ReLU")
-    isru = next(row for row in rows if row["row"] == "ISRU")
+    words = "; ".join(f"{row['row']} {interval_text(*_difference(row))}, p = {number(row, 'p'):.2g}" for row in lost)
+    (relu,), (isru,) = (where(rows, row=name) for name in ("ReLU", "ISRU"))
     widths = [str(row["row"]) for row in rows if not row["width_consistent"]]
-    gap = max(abs(_number(row, "p") - _number(row, "p_printed")) for row in rows if row["p_printed"] != BELOW)
-    above = [str(row["row"]) for row in rows if row["p_printed"] == BELOW and _number(row, "p") >= 0.0001]
-    ahead = sum(_number(row, "difference") > 0 for row in kept)
-    widest = max(abs(_number(row, end)) for row in lost for end in ("low", "high")) if lost else 0.0
+    gap = max(abs(number(row, "p") - number(row, "p_printed")) for row in rows if row["p_printed"] != BELOW)
+    above = [str(row["row"]) for row in rows if row["p_printed"] == BELOW and number(row, "p") >= 0.0001]
+    ahead = sum(number(row, "difference") > 0 for row in kept)
+    widest = max(abs(number(row, end)) for row in lost for end in ("low", "high")) if lost else 0.0
     found = (
         f"Welch's p-values from the published means and standard deviations differ from the printed ones by at most "
         f"{gap:.4f}; printed as {BELOW} and found to be more: {', '.join(above) or 'none'}. By Holm's correction, "
         f"{len(kept)} of {len(rows)} comparisons are significant, {ahead} of them in Mish's favour; for ReLU the "
-        f"difference is {_interval(relu, 2)} points. Not significant: {words}; no end of these intervals is further "
-        f"than {widest:.2f} points from 0. The ISRU row is wrong: its mean {_number(isru, 'mean_printed'):.2f} % and "
-        f"standard deviation {_number(isru, 'sd_printed'):.4f} are those of Flatten T-Swish in the README's table of 3 "
-        f"runs ({FLATTEN_T_SWISH_OF_3[0]:.2f} and {FLATTEN_T_SWISH_OF_3[1]:.4f}); its interval and Cohen's d "
-        f"({_number(isru, 'd_printed'):.3f}) mean {_number(isru, 'mean_of_interval'):.2f} % and "
-        f"{_number(isru, 'sd_of_profile'):.2f}, which are used here (d = {_number(isru, 'd'):.3f}). Printed intervals "
-        f"whose width does not follow from the deviations: {', '.join(widths) or 'none'}."
+        f"difference is {interval_text(*_difference(relu))} points. Not significant: {words}; no end of these "
+        f"intervals is further than {widest:.2f} points from 0. The ISRU row is wrong: its mean "
+        f"{number(isru, 'mean_printed'):.2f} % and standard deviation {number(isru, 'sd_printed'):.4f} are those of "
+        f"Flatten T-Swish in the README's table of 3 runs ({FLATTEN_T_SWISH_OF_3[0]:.2f} and "
+        f"{FLATTEN_T_SWISH_OF_3[1]:.4f}); its interval and Cohen's d ({number(isru, 'd_printed'):.3f}) mean "
+        f"{number(isru, 'mean_of_interval'):.2f} % and {number(isru, 'sd_of_profile'):.2f}, which are used here (d = "
+        f"{number(isru, 'd'):.3f}). Printed intervals whose width does not follow from the deviations: "
+        f"{', '.join(widths) or 'none'}."
     )
-    published = "13 activations, 23 runs each: mean 87.48 % for Mish, p < 0.0001 against 9 of them (Table 1)"
-    claim = "Mish beats the other activations on CIFAR-10, each of them"
-    return Finding(claim=claim, published=published, found=found, verdict=judged.verdict, judged=judged)
+    return finding(
+        claim="Mish beats the other activations on CIFAR-10, each of them",
+        published="13 activations, 23 runs each: mean 87.48 % for Mish, p < 0.0001 against 9 of them (Table 1)",
+        found=found,
+        judged=_weakest(rows),
+    )
 
 
 def _about_coco(rows: Sequence[Row]) -> Finding:
-    paper, later = ([row for row in rows if row["group"] == group] for group in ("paper", "later"))
-    judged = _weakest(paper)
+    paper, later = (where(rows, group=group) for group in ("paper", "later"))
     each = "; ".join(
-        f"{row['row']} {_number(row, 'difference'):+.1f} AP up to {_number(row, 'largest_sd_holm'):.2f}"
-        for row in paper
+        f"{row['row']} {number(row, 'difference'):+.1f} AP up to {number(row, 'largest_sd_holm'):.2f}" for row in paper
     )
     counts = [
-        f"{sum(_number(row, 'largest_sd_holm') > sd for row in group)} of {len(group)}"
+        f"{sum(number(row, 'largest_sd_holm') > sd for row in group)} of {len(group)}"
         for group in (paper, later)
         for sd in (SEED_SD, CAUTIOUS_SD)
     ]
-    mean = judge([_number(row, "difference") for row in paper], margin=0.0)
+    mean = mean_text([number(row, "difference") for row in paper])
     found = (
         f"Each number is a single run, without a published standard deviation for these detectors. A difference is "
         f"significant by Holm's correction if repeated trainings vary by less than (standard deviation, AP): {each}. "
         f"Standard deviations published for other detectors on COCO are up to {SEED_SD}; at that, {counts[0]} pairs "
         f"are significant, at {CAUTIOUS_SD} {counts[1]}. Of {len(later)} pairs published later by the same author, "
-        f"{counts[2]} and {counts[3]} are. Over the {len(paper)} models, the mean difference is "
-        f"{mean.estimate:+.2f} [{mean.interval[0]:.2f}, {mean.interval[1]:.2f}] AP."
+        f"{counts[2]} and {counts[3]} are. Over the {len(paper)} models, the mean difference is {mean} AP."
     )
-    published = "+2.1 AP50 for YOLOv4 with CSPDarknet-53 (abstract), which is pacsp-s; +0.1 to +1.4 AP (Table 5)"
-    claim = "Mish beats leaky ReLU in detection on COCO, in each detector"
-    return Finding(claim=claim, published=published, found=found, verdict=judged.verdict, judged=judged)
+    return finding(
+        claim="Mish beats leaky ReLU in detection on COCO, in each detector",
+        published="+2.1 AP50 for YOLOv4 with CSPDarknet-53 (abstract), which is pacsp-s; +0.1 to +1.4 AP (Table 5)",
+        found=found,
+        judged=_weakest(paper),
+    )
 
 
 def _about_depth(rows: Sequence[Row]) -> Finding:
     by_name = {str(row["row"]): row for row in rows}
     mish, swish = by_name["Mish"], by_name["Swish"]
-    gaps = [_number(mish, f"mean_{version}") - _number(swish, f"mean_{version}") for version in ("first", "second")]
+    gaps = [number(mish, f"mean_{version}") - number(swish, f"mean_{version}") for version in ("first", "second")]
     noise = "; ".join(
-        f"{name} {_number(row, 'run_sd'):.1f} (largest gap {_number(row, 'largest_gap'):.1f} at "
+        f"{name} {number(row, 'run_sd'):.1f} (largest gap {number(row, 'largest_gap'):.1f} at "
         f"{row['largest_gap_layers']} layers)"
         for name, row in by_name.items()
     )
-    limit = Z * math.hypot(_number(mish, "run_sd_from_20"), _number(swish, "run_sd_from_20"))
+    limit = Z * math.hypot(number(mish, "run_sd_from_20"), number(swish, "run_sd_from_20"))
     above = [
         layers
         for layers, one, other in zip(LAYERS, np.mean(DEPTH["Mish"], 0), np.mean(DEPTH["Swish"], 0), strict=True)
@@ -245,62 +245,41 @@ def _about_depth(rows: Sequence[Row]) -> Finding:
         f"{limit:.1f} points; the mean of the two versions exceeds what chance explains (95 %) at "
         f"{', '.join(map(str, above)) or 'no number of'} layers. Two runs are too few to judge."
     )
-    published = "one run a point, without a standard deviation (Fig. 4a, and a second version on the poster)"
-    claim = "Accuracy falls less with Mish as layers are added: the figure's own noise"
-    return Finding(claim=claim, published=published, found=found, verdict=judge(gaps, margin=1.0).verdict)
+    return finding(
+        claim="Accuracy falls less with Mish as layers are added: the figure's own noise",
+        published="one run a point, without a standard deviation (Fig. 4a, and a second version on the poster)",
+        found=found,
+        judged=judge(gaps, margin=1.0),
+        primary=False,
+    )
 
 
 def _label(row: Row) -> str:
     return f"{row['row']}, mean corrected" if row.get("row_consistent") is False else str(row["row"])
 
 
-def _number(row: Row, key: str) -> float:
-    return float(row[key] or 0)
-
-
-def _interval(row: Row, digits: int) -> str:
-    """Difference and interval as text."""
-    values = (_number(row, key) for key in ("difference", "low", "high"))
-    return "{} [{}, {}]".format(*(f"{value:+.{digits}f}" for value in values))
+def _difference(row: Row) -> tuple[float, float, float]:
+    """A difference with both ends of its interval."""
+    return number(row, "difference"), number(row, "low"), number(row, "high")
 
 
 # -------------------------------------------------------------------------------------------------------------- picture
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
+def draw(rows: Sequence[Row], figure: "Figure") -> None:
     """Differences with 95 % intervals, filled where significant by Holm, and the two versions of the depth figure."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(17, 6.2), layout="constrained")
-    FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1.15, 1))
-    cifar = sorted((row for row in rows if row["table"] == "cifar10"), key=lambda row: _number(row, "difference"))
-    coco = [row for row in rows if row["table"] == "coco"][::-1]
-    flags = [
-        [_number(row, "p_holm") < ALPHA for row in cifar],
-        [_number(row, "largest_sd_holm") > SEED_SD for row in coco],
-    ]
-    for axis, chosen, marks in zip((left, middle), (cifar, coco), flags, strict=True):
-        for place, (row, mark) in enumerate(zip(chosen, marks, strict=True)):
-            color = "C0" if mark else "0.45"
-            middle_, low, high = (_number(row, key) for key in ("difference", "low", "high"))
-            axis.plot([low, high], [place, place], color=color, linewidth=2)
-            axis.plot([middle_], [place], "o", color=color, markerfacecolor=color if mark else "white")
-        for mark, label in ((True, "significant by Holm"), (False, "not significant")):
-            color = "C0" if mark else "0.45"
-            axis.plot([], [], "o-", color=color, markerfacecolor=color if mark else "white", label=label)
-        axis.set_yticks(range(len(chosen)), [_label(row) for row in chosen])
-        axis.axvline(0, color="black", linewidth=0.8)
-        axis.legend(loc="lower right", fontsize=8)
-        axis.grid(axis="x", alpha=0.3)
+    cifar10 = sorted(where(rows, table="cifar10"), key=lambda row: number(row, "difference"))
+    coco = where(rows, table="coco")[::-1]
+    _draw_differences(left, cifar10, [number(row, "p_holm") < ALPHA for row in cifar10])
+    _draw_differences(middle, coco, [number(row, "largest_sd_holm") > SEED_SD for row in coco])
     left.set_title("CIFAR-10, 23 runs each: Mish minus the other\n95 % intervals by Welch")
     left.set_xlabel("test accuracy, points")
     middle.set_title(
         f"COCO, single runs: Mish minus leaky ReLU\n95 % intervals if a run's standard deviation is {SEED_SD} AP"
     )
     middle.set_xlabel("AP, points")
-    border = len([row for row in coco if row["group"] == "later"]) - 0.5
+    border = len(where(coco, group="later")) - 0.5
     middle.axhline(border, color="0.6", linestyle=":")
     middle.text(2.45, border + 0.15, "in the paper or YOLOv4's", ha="right", va="bottom", fontsize=8)
     middle.text(2.45, border - 0.2, "later", ha="right", va="top", fontsize=8)
@@ -312,4 +291,18 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     right.set_ylabel("test accuracy, %")
     right.legend(fontsize=8)
     right.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+
+
+def _draw_differences(axis: "Axes", rows: Sequence[Row], significant: Sequence[bool]) -> None:
+    for flag, color, fill, label in (
+        (True, "C0", "C0", "significant by Holm"),
+        (False, "0.45", "white", "not significant"),
+    ):
+        chosen = [(place, *_difference(row)) for place, row in enumerate(rows) if significant[place] is flag]
+        places, middles, lows, highs = np.reshape(chosen, (-1, 4)).T
+        error = [middles - lows, highs - middles]
+        axis.errorbar(middles, places, xerr=error, fmt="o", color=color, markerfacecolor=fill, linewidth=2, label=label)
+    axis.set_yticks(range(len(rows)), [_label(row) for row in rows])
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.legend(loc="lower right", fontsize=8)
+    axis.grid(axis="x", alpha=0.3)

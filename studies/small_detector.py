@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_convert
 
 from configs.schema import load
 from core.types import Targets
@@ -32,9 +33,8 @@ def drawn(model: Detector, count: int, *, seed: int) -> tuple[Tensor, Targets]:
         image, figures = draw_image(SIZE, seed, "train", index)
         small, geometry = model.preprocess(image, SIZE)
         xywh = torch.tensor([annotation_fields(figure)["bbox"] for figure in figures]).view(-1, 4).float()
-        xyxy = torch.cat((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), dim=1)
         images.append(torch.from_numpy(small.copy()).permute(2, 0, 1))
-        boxes.append(geometry.to_network(xyxy).numpy())
+        boxes.append(geometry.to_network(box_convert(xywh, "xywh", "xyxy")).numpy())
         labels.append(torch.tensor([figure.label for figure in figures], dtype=torch.int64).numpy())
     return torch.stack(images).float() / 255, Targets.collate(boxes, labels)
 

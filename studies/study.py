@@ -5,10 +5,8 @@ A study is a module of this package with the members of `Study`. Its cells are t
 With ``ALONE = True``, a study that measures times has its cells measured one after the other.
 """
 
-import csv
 import hashlib
 import importlib
-import io
 import json
 import os
 import signal
@@ -16,15 +14,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from core.files import write_text
 from core.progress import progress_bar, usable_cores
 from core.text import did_you_mean
+from studies.rows import Row, to_csv
 from studies.verdicts import Finding
 
-Value = str | int | float | bool | None
-Row = dict[str, Value]  # what a cell varies, then what was measured
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 NAMES = ("curves", "landscape", "depth", "noise", "width", "runtime", "published")
 
 
@@ -34,6 +34,7 @@ class Study(Protocol):
     TITLE: str  # what it asks, in a few words
     MINUTES: float  # that all cells take on two cores
     EXTRA: str  # that its libraries come with, empty for none
+    PICTURE: tuple[float, float]  # its size in inches
 
     def cells(self, *, quick: bool) -> Sequence[Row]:
         """What is measured, a mapping per cell; a few small ones if quick."""
@@ -44,12 +45,12 @@ class Study(Protocol):
     def conclude(self, rows: Sequence[Row]) -> Sequence[Finding]:
         """The findings of all rows."""
 
-    def draw(self, rows: Sequence[Row], path: Path) -> None:
-        """Write the picture as PNG."""
+    def draw(self, rows: Sequence[Row], figure: "Figure") -> None:
+        """Draw the picture."""
 
 
 def load_study(name: str) -> Study:
-    """The study of this name. ValueError for an unknown one, and ImportError where its extra is not installed."""
+    """The study of this name, ValueError for an unknown one."""
     if name not in NAMES:
         raise ValueError(f"{name}: no such study{did_you_mean(name, NAMES)}; expected one of {', '.join(NAMES)}")
     return cast(Study, importlib.import_module(f"studies.{name}"))
@@ -78,15 +79,6 @@ def measure_all(name: str, folder: Path, *, quick: bool, jobs: int | None = None
     rows = [cast(Row, json.loads(place.read_text(encoding="utf-8"))) for place in places]
     write_text(folder / "cells.csv", to_csv(rows))
     return rows
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """Rows as CSV with all columns of any."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _key(cell: Row) -> str:

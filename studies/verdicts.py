@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from studies.intervals import ALPHA, mean_and_reach
+
 Verdict = Literal["supported", "contradicted", "inconclusive"]
-ALPHA = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +36,22 @@ class Finding:
     judged: Judged | None = None  # of the claim's primary figure; None where nothing is random, or it is descriptive
 
 
+def finding(*, claim: str, published: str, found: str, judged: Judged | None, primary: bool = True) -> Finding:
+    """A finding with the verdict on its figure, inconclusive where there is none; only a primary figure is kept."""
+    verdict = judged.verdict if judged else "inconclusive"
+    kept = judged if primary else None
+    return Finding(claim=claim, published=published, found=found, verdict=verdict, judged=kept)
+
+
 def judge(differences: Sequence[float], margin: float) -> Judged:
     """Judge differences by seed, two or more, positive as claimed, by Student's t."""
     values = np.asarray(differences, float)
-    mean, error, degrees = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1
-    reach = float(stats.t.isf(ALPHA / 2, degrees)) * error
-    p = float(2 * stats.t.sf(abs(mean) / error, degrees)) if error else float(mean == 0)
+    mean, reach = map(float, mean_and_reach(values))
+    sd = float(values.std(ddof=1))
+    p = float(stats.ttest_1samp(values, 0).pvalue) if sd else float(mean == 0)
     interval = (mean - reach, mean + reach)
     verdict = decide(mean, interval, margin, p)
-    needed = _seeds_needed(mean, error * math.sqrt(len(values)), margin) if verdict == "inconclusive" else None
+    needed = _seeds_needed(mean, sd, margin) if verdict == "inconclusive" else None
     return Judged(estimate=mean, interval=interval, margin=margin, p=p, verdict=verdict, seeds_needed=needed)
 
 
@@ -54,15 +62,24 @@ def decide(estimate: float, interval: tuple[float, float], margin: float, p: flo
     return "supported" if p < ALPHA and estimate >= margin else "inconclusive"
 
 
+def holm(ps: Sequence[float]) -> list[float]:
+    """P-values by Holm's correction, in their order."""
+    order = np.argsort(ps)
+    factors = np.arange(len(ps), 0, -1)
+    result = np.empty(len(ps))
+    result[order] = np.minimum(np.maximum.accumulate(factors * np.asarray(ps)[order]), 1)
+    return [float(p) for p in result]
+
+
 def corrected(findings: Sequence[Finding]) -> list[Finding]:
     """The findings with Holm's correction of the p-values over all that have one."""
-    judged = {number: each.judged for number, each in enumerate(findings) if each.judged is not None}
-    result, largest = list(findings), 0.0
-    for rank, (number, each) in enumerate(sorted(judged.items(), key=lambda item: item[1].p)):
-        largest = max(largest, min(1.0, (len(judged) - rank) * each.p))
-        verdict = decide(each.estimate, each.interval, each.margin, largest)
-        result[number] = replace(findings[number], verdict=verdict, judged=replace(each, p=largest, verdict=verdict))
-    return result
+    ps = iter(holm([each.judged.p for each in findings if each.judged is not None]))
+    return [each if each.judged is None else _with_p(each, each.judged, next(ps)) for each in findings]
+
+
+def _with_p(each: Finding, judged: Judged, p: float) -> Finding:
+    verdict = decide(judged.estimate, judged.interval, judged.margin, p)
+    return replace(each, verdict=verdict, judged=replace(judged, p=p, verdict=verdict))
 
 
 def _seeds_needed(mean: float, sd: float, margin: float) -> int | None:

@@ -1,28 +1,42 @@
 """Does Swish lose accuracy against Mish in larger networks? A small ResNet on digits, by width and depth.
 
-A cell trains one network (`studies.digits_resnet`) with one activation from one seed. The primary figure is how much
+A cell trains one network of two stages with one activation from one seed. The primary figure is how much
 more Mish is ahead of Swish at the largest size than at the smallest; the others are the trends with width and depth.
 The detector is left out: at a size that two cores train from several seeds within the hour, its mAP is far from final.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+import torch
+import torch.nn.functional as F
 
-from studies.study import Row
-from studies.verdicts import ALPHA, Finding, judge
+from studies.digits import Split, small_digits, standardised
+from studies.intervals import mean_text
+from studies.networks import resnet
+from studies.pictures import errorbars
+from studies.rows import Row, distinct, number
+from studies.training import batches, cross_entropy, nesterov, train
+from studies.verdicts import Finding, finding, judge
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TITLE = "does Swish lose accuracy in larger networks where Mish does not"
 MINUTES = 30
 EXTRA = "studies"
+PICTURE = (15.0, 5.0)
 
 ACTS = {"ReLU": "relu", "Swish": "silu", "Mish": "mish"}  # Swish with beta = 1 is SiLU
 WIDTHS = (8, 16, 32, 64)  # channels of the first of two stages
 BLOCKS = (1, 2, 4)  # per stage: 6, 10, 18 layers
 SEEDS = 5
-STEPS = 200
+TRAINING_IMAGES = 500  # the other 1297 are test images
+STEPS, BATCH, RATE = 200, 50, 0.05
+WARMUP = 0.05  # of the steps
 PAIRS = (("Swish", "Mish"), ("Mish", "ReLU"), ("Swish", "ReLU"))
 MARGIN = 1.0  # points
 
@@ -41,10 +55,40 @@ def cells(*, quick: bool) -> list[Row]:
 
 def measure(cell: Row) -> Row:
     """Losses, accuracies and number of parameters of a trained network."""
-    from studies.digits_resnet import train
+    width, blocks, seed, steps = (int(number(cell, key)) for key in ("width", "blocks", "seed", "steps"))
+    splits = images(seed)
+    model = resnet(ACTS[str(cell["act"])], seed, stages=2, blocks=blocks, width=width)
+    optimizer = nesterov(model, RATE)
+    warmup = max(1, round(WARMUP * steps))
+    train(
+        model,
+        cross_entropy(model, splits["train"]),
+        optimizer,
+        batches(TRAINING_IMAGES, BATCH, steps=steps, seed=seed),
+        seed=seed,
+        schedule=torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)))
+        ),
+    )
+    row: Row = {"parameters": float(sum(each.numel() for each in model.parameters()))}
+    with torch.no_grad():
+        for name, split in splits.items():
+            logits = model(split.images)
+            row[f"{name}_loss"] = float(F.cross_entropy(logits, split.labels))
+            row[f"{name}_accuracy"] = 100 * float((logits.argmax(1) == split.labels).double().mean())
+    return row
 
-    settings = {key: int(cell[key] or 0) for key in ("width", "blocks", "seed", "steps")}
-    return {**train(ACTS[str(cell["act"])], **settings)}
+
+def images(seed: int) -> dict[str, Split]:
+    """Training and test images, drawn by the seed."""
+    whole = small_digits()
+    order = torch.randperm(len(whole.labels), generator=torch.Generator().manual_seed(seed))
+    return standardised({"train": whole.at(order[:TRAINING_IMAGES]), "test": whole.at(order[TRAINING_IMAGES:])})
+
+
+def layers(blocks: int) -> int:
+    """Convolutions in a row and the linear layer."""
+    return 4 * blocks + 2
 
 
 # ------------------------------------------------------------------------------------------------------------- findings
@@ -52,21 +96,12 @@ def measure(cell: Row) -> Row:
 
 def grid(rows: Sequence[Row], key: str = "test_accuracy") -> tuple[dict[str, np.ndarray], list[int], list[int]]:
     """A figure by activation as (seeds, widths, blocks), with the widths and the blocks."""
-    seeds, widths, blocks = (sorted({int(row[name] or 0) for row in rows}) for name in ("seed", "width", "blocks"))
-    values = {act: np.full((len(seeds), len(widths), len(blocks)), np.nan) for act in ACTS}
+    axes = {name: distinct(rows, name) for name in ("seed", "width", "blocks")}
+    values = {act: np.full([len(known) for known in axes.values()], np.nan) for act in ACTS}
     for row in rows:
-        place = tuple(
-            known.index(int(row[name] or 0)) for name, known in (("seed", seeds), ("width", widths), ("blocks", blocks))
-        )
+        place = tuple(known.index(int(number(row, name))) for name, known in axes.items())
         values[str(row["act"])][place] = row[key]
-    return values, widths, blocks
-
-
-def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and half-width of the 95 % interval over the first axis, the seeds."""
-    count = len(values)
-    reach = stats.t.isf(ALPHA / 2, count - 1) * values.std(0, ddof=1) / np.sqrt(count)
-    return values.mean(0), reach
+    return values, axes["width"], axes["blocks"]
 
 
 def slopes(differences: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
@@ -81,76 +116,62 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
     ahead = accuracy["Mish"] - accuracy["Swish"]
     growth = ahead[:, -1, -1] - ahead[:, 0, 0]
     judged = judge(growth.tolist(), MARGIN)
-    depths = [4 * each + 2 for each in blocks]
+    depths = [layers(each) for each in blocks]
     found = [
         f"ResNets of {widths[0]} to {widths[-1]} channels and {depths[0]} to {depths[-1]} layers on 8x8 digits, "
-        f"{len(growth)} seeds. From the smallest to the largest, Swish minus Mish changes by {_text(-growth)} points: "
-        f"from {_text(-ahead[:, 0, 0])} to {_text(-ahead[:, -1, -1])}."
+        f"{len(growth)} seeds. From the smallest to the largest, Swish minus Mish changes by {mean_text(-growth)} "
+        f"points: from {mean_text(-ahead[:, 0, 0])} to {mean_text(-ahead[:, -1, -1])}."
     ]
     for one, other in PAIRS:
         gap = accuracy[one] - accuracy[other]
-        words = [f"{_text(gap.mean((1, 2)))} over all sizes", f"{_text(slopes(gap.mean(2), widths))} by doubled width"]
+        words = [
+            f"{mean_text(gap.mean((1, 2)))} over all sizes",
+            f"{mean_text(slopes(gap.mean(2), widths))} by doubled width",
+        ]
         if len(blocks) > 1:
-            words.append(f"{_text(slopes(gap.mean(1), depths))} by doubled depth")
+            words.append(f"{mean_text(slopes(gap.mean(1), depths))} by doubled depth")
         found.append(f"{one} minus {other}: {', '.join(words)}.")
     means = ", ".join(f"{act} {values[:, -1, -1].mean():.1f} %" for act, values in accuracy.items())
     found.append(f"Mean accuracy at the largest size: {means}. No detector was trained for this.")
     return [
-        Finding(
+        finding(
             claim="Swish loses accuracy in larger networks where Mish does not",
             # YOLOv4 (arXiv 2004.10934), Table 2, quoted by the paper's Table 3: top-1 with CSPResNeXt-50, one run each
             published="ImageNet, CSPResNeXt-50: Swish 64.5 %, leaky ReLU 77.9 %, Mish 78.9 %, single runs",
             found=" ".join(found),
-            verdict=judged.verdict,
             judged=judged,
         )
     ]
 
 
-def _text(values: np.ndarray) -> str:
-    """Mean and interval of values by seed."""
-    mean, reach = interval(values)
-    return f"{mean:+.2f} [{mean - reach:+.2f}, {mean + reach:+.2f}]"
-
-
 # -------------------------------------------------------------------------------------------------------------- picture
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
+def draw(rows: Sequence[Row], figure: "Figure") -> None:
     """Test error, and the differences by width, averaged over the depths and for each of them."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     accuracy, widths, blocks = grid(rows)
-    figure = Figure(figsize=(15, 5), layout="constrained")
-    FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3)
-    shift = np.array(widths, float)
-    for number, (act, values) in enumerate(accuracy.items()):
-        mean, reach = interval(values.mean(2))
-        left.errorbar(shift * 1.04 ** (number - 1), mean, yerr=reach, fmt="o-", capsize=3, label=act)
-    left.set_title("Test accuracy, mean of the depths")
-    left.set_ylabel("test accuracy, %")
-    for number, (one, other) in enumerate(PAIRS):
-        mean, reach = interval((accuracy[one] - accuracy[other]).mean(2))
-        label = f"{one} minus {other}"
-        middle.errorbar(shift * 1.04 ** (number - 1), mean, yerr=reach, fmt="o-", capsize=3, label=label)
+    _lines(left, widths, {act: values.mean(2) for act, values in accuracy.items()})
+    left.set(title="Test accuracy, mean of the depths", ylabel="test accuracy, %")
+    gaps = {f"{one} minus {other}": (accuracy[one] - accuracy[other]).mean(2) for one, other in PAIRS}
+    _lines(middle, widths, gaps)
     middle.set_title("Differences, mean of the depths")
-    middle.set_ylabel("difference in test accuracy, points")
-    for number, each in enumerate(blocks):
-        mean, reach = interval((accuracy["Swish"] - accuracy["Mish"])[:, :, number])
-        label = f"{4 * each + 2} layers"
-        right.errorbar(shift * 1.04 ** (number - 1), mean, yerr=reach, fmt="o-", capsize=3, label=label)
+    swish = accuracy["Swish"] - accuracy["Mish"]
+    _lines(right, widths, {f"{layers(each)} layers": swish[:, :, place] for place, each in enumerate(blocks)})
     right.set_title("Swish minus Mish, by depth")
-    right.set_ylabel("difference in test accuracy, points")
-    for axis in (left, middle, right):
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(widths, [str(each) for each in widths])
-        axis.set_xlabel("width, channels of the first stage")
-        axis.grid(alpha=0.3)
-        axis.legend()
-        if axis is not left:
-            axis.axhline(0, color="black", linewidth=0.8)
-    seeds = len({row["seed"] for row in rows})
-    figure.suptitle(f"ResNets on 8x8 digits, {seeds} seeds, 95 % intervals over seeds")
-    figure.savefig(path, dpi=110)
+    for axis in (middle, right):
+        axis.set_ylabel("difference in test accuracy, points")
+        axis.axhline(0, color="black", linewidth=0.8)
+    figure.suptitle(f"ResNets on 8x8 digits, {len(distinct(rows, 'seed'))} seeds, 95 % intervals over seeds")
+
+
+def _lines(axis: "Axes", widths: Sequence[int], curves: Mapping[str, np.ndarray]) -> None:
+    """Curves of (seeds, widths)."""
+    for place, (label, values) in enumerate(curves.items()):
+        shifted = [width * 1.04 ** (place - 1) for width in widths]  # so that intervals do not cover each other
+        errorbars(axis, shifted, list(values.T), label)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(widths, [str(each) for each in widths])
+    axis.set_xlabel("width, channels of the first stage")
+    axis.grid(alpha=0.3)
+    axis.legend()

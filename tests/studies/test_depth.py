@@ -9,8 +9,10 @@ from torch import nn
 
 from studies import depth
 from studies.__main__ import run
-from studies.depth_network import dead_percent, measure, network
-from studies.mnist import initialise
+from studies.depth import measure
+from studies.depth_network import dead_percent, network
+from studies.networks import initialise
+from studies.rows import ahead
 
 
 @pytest.mark.parametrize("layers", [15, 25])
@@ -25,7 +27,7 @@ def test_the_network_has_the_layers_of_the_papers(layers):
 
 def test_dead_units_are_counted():
     model = network(5, "mish").eval()  # whose units are not dead by chance
-    initialise(model, "he", torch.Generator().manual_seed(0))
+    initialise(model, "he", 0)
     images = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     assert dead_percent(model, images) == 0
     norm = next(layer for layer in model if isinstance(layer, nn.BatchNorm1d))
@@ -40,7 +42,7 @@ def test_dead_units_are_counted():
 def test_networks_of_one_seed_start_alike():
     first = [network(6, name) for name in ("relu", "mish")]
     for model in first:
-        initialise(model, "glorot", torch.Generator().manual_seed(3))
+        initialise(model, "glorot", 3)
     assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in first), strict=True))
 
 
@@ -85,7 +87,7 @@ def test_findings_by_hand():
     assert depth.tuned_rates(rows()) == {"relu": 0.1, "swish": 0.1, "mish": 0.3}
     assert "mish 0.3" in others.found and others.judged is None
     tuned = depth.arms(rows())["tuned"]
-    assert depth.less(tuned, "test_accuracy", "mish", "swish") == pytest.approx([3, 3.01, 3.02, 3.03, 3.04])
+    assert ahead(tuned, "test_accuracy", "mish", "swish") == pytest.approx([3, 3.01, 3.02, 3.03, 3.04])
 
 
 def test_no_depth_at_which_all_trained():

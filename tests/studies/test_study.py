@@ -10,7 +10,8 @@ import pytest
 
 from studies import __main__ as command
 from studies import study
-from studies.study import Row, measure_all
+from studies.rows import Row
+from studies.study import measure_all
 from tests.support.scripts import run
 
 CELLS: list[Row] = [{"act": act, "seed": seed} for act in ("relu", "mish") for seed in (0, 1, 2)]

@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from studies.verdicts import Finding, corrected, judge
+from studies.verdicts import Finding, corrected, finding, holm, judge
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,22 @@ def test_a_claim_of_one_point(differences: list[float], verdict: str) -> None:
     assert judged.verdict == verdict and judged.p == pytest.approx(test.pvalue)
     assert judged.interval == pytest.approx(tuple(test.confidence_interval()))
     assert (judged.seeds_needed is not None) == (verdict == "inconclusive")
+
+
+def test_no_difference_at_all_has_p_1() -> None:
+    assert judge([0.0, 0.0], margin=1.0).p == 1 and judge([2.0, 2.0], margin=1.0).p == 0
+
+
+def test_a_finding_without_a_figure_is_inconclusive_and_a_descriptive_one_is_not_corrected() -> None:
+    judged = judge([3.0, 3.5, 2.5, 3.2, 2.8], margin=1.0)
+    words = {"claim": "c", "published": "p", "found": "f"}
+    assert finding(**words, judged=judged) == Finding(**words, verdict="supported", judged=judged)
+    assert finding(**words, judged=judged, primary=False) == Finding(**words, verdict="supported", judged=None)
+    assert finding(**words, judged=None).verdict == "inconclusive"
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04]) and holm([0.7, 0.6]) == [1, 1] and not holm([])
 
 
 def test_holms_correction_against_hand_calculation() -> None:

@@ -1,4 +1,4 @@
-"""The study of the width: the network, that runs of a seed are paired, the figures by hand."""
+"""The study of the width: its images, that runs of a seed are paired, the figures by hand."""
 
 import json
 
@@ -8,30 +8,14 @@ import torch
 
 from studies import width
 from studies.__main__ import main
-from studies.digits_resnet import build, images, layers, train
 
 pytest.importorskip("sklearn")
 
 
-def test_the_network() -> None:
-    network = build("mish", width=8, blocks=2, seed=0)
-    assert network(torch.randn(3, 1, 8, 8)).shape == (3, 10)
-    convolutions = [each for each in network.modules() if isinstance(each, torch.nn.Conv2d)]
-    assert len(convolutions) - 1 + 1 == layers(2) == 10  # but the shortcut's, and the linear layer
-    assert len([each for each in network.modules() if type(each).__name__ == "Mish"]) == layers(2) - 1
-
-
-def test_initial_weights_and_images_depend_on_the_seed_only() -> None:
-    one, other, third = (
-        build(act, width=8, blocks=1, seed=seed) for act, seed in (("relu", 1), ("mish", 1), ("mish", 2))
-    )
-    pairs = list(zip(one.parameters(), other.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in pairs)
-    assert not torch.equal(next(iter(other.parameters())), next(iter(third.parameters())))
-    x, y, x_test, y_test = images(1)
+def test_images_depend_on_the_seed_only() -> None:
+    (x, y), (x_test, y_test) = width.images(1).values()
     assert x.shape == (500, 1, 8, 8) and x_test.shape == (1297, 1, 8, 8) and len(y) == 500 and len(y_test) == 1297
-    assert abs(float(x.mean())) < 1e-5 and abs(float(x.std()) - 1) < 1e-5
-    assert not torch.equal(y, images(2)[1])
+    assert torch.equal(y, width.images(1)["train"].labels) and not torch.equal(y, width.images(2)["train"].labels)
 
 
 def test_slopes_against_numpy() -> None:
@@ -78,7 +62,8 @@ def test_cells_do_not_depend_on_order() -> None:
 
 @pytest.mark.slow
 def test_digits_are_learned() -> None:
-    assert train("relu", width=8, blocks=1, seed=0, steps=60)["test_accuracy"] > 80
+    cell = {"seed": 0, "width": 8, "blocks": 1, "act": "ReLU", "steps": 60}
+    assert width.measure(cell)["test_accuracy"] > 80
 
 
 @pytest.mark.slow
