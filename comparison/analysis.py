@@ -182,9 +182,8 @@ def _verdicts(
 def _remarks(metric: Metric, *, margin: float, judge: Callable[[Metric], dict[str, Verdict]]) -> tuple[str, ...]:
     """How much each activation scatters, and what the verdicts would be without runs that collapsed."""
     values = {act: each.values for act, each in metric.arms.items()}
-    scatter = wording.verdicts.scatter(
-        {act: each.sd for act, each in metric.arms.items() if each.sd is not None}, metric.unit
-    )
+    deviations = {act: each.sd for act, each in metric.arms.items() if each.sd is not None}
+    scatter = wording.verdicts.scatter(deviations, metric.unit, p=checks.unequal_scatter(values))
     low = checks.collapsed(values, margin=margin)
     if not low or metric.comparison is None:
         return scatter

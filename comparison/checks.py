@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import binomtest, fisher_exact
+from scipy.stats import bartlett, binomtest, fisher_exact
 
 from comparison.summary import FailureRate, Failures, Insensitivity, LearningCurve
 
@@ -83,7 +83,8 @@ def _projected_rise(curve: LearningCurve) -> float:
 def collapsed(values: Mapping[str, Mapping[int, float]], *, margin: float) -> dict[str, int]:
     """The seed of a run that lies far below the other runs of its activation, by activation; for a remark only.
 
-    Far: `COLLAPSED` times the standard deviation of runs, pooled over activations without the run, and the margin.
+    Far: the margin and `COLLAPSED` times the standard deviation of the other runs, pooled over the activations or, if
+    larger, of its own activation.
     """
     found = {}
     for act, own in values.items():
@@ -94,6 +95,15 @@ def collapsed(values: Mapping[str, Mapping[int, float]], *, margin: float) -> di
         arms = [rest, *([*other.values()] for name, other in values.items() if name != act)]
         freedom = sum(len(arm) - 1 for arm in arms if len(arm) > 1)
         variance = sum(statistics.variance(arm) * (len(arm) - 1) for arm in arms if len(arm) > 1) / freedom
-        if statistics.median(rest) - own[seed] > max(COLLAPSED * variance**0.5, margin):
+        sd = max(variance**0.5, statistics.stdev(rest))
+        if statistics.median(rest) - own[seed] > max(COLLAPSED * sd, margin):
             found[act] = seed
     return found
+
+
+def unequal_scatter(values: Mapping[str, Mapping[int, float]]) -> float | None:
+    """Bartlett's p-value that runs of the activations scatter alike; None with fewer than two runs or no scatter."""
+    arms = [[*own.values()] for own in values.values()]
+    if len(arms) < 2 or any(len(arm) < 2 or statistics.variance(arm) == 0 for arm in arms):
+        return None
+    return float(bartlett(*arms).pvalue)

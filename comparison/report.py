@@ -38,6 +38,8 @@ from comparison.tuning import FOLDER, check_common, common_folder, mean_score, u
 from core.commands import command, near
 from core.files import write_text
 
+PAGE = "report.html"
+
 
 def report(folders: Sequence[Path], output: Path, *, baseline: str | None = None, allow: Sequence[str] = ()) -> str:
     """Report on finished runs; returns the text for the terminal.
@@ -79,7 +81,12 @@ def write_report(
     ValueError before anything is written if the runs cannot be compared. Runs that are stratified (``allow``) are no
     longer those of the plan.
     """
-    runs, remarks = admit(runs, plan, allow=allow)
+    try:
+        runs, remarks = admit(runs, plan, allow=allow)
+    except ValueError as error:
+        if (page := folder / PAGE).is_file():
+            raise ValueError(f"{error}; {page} is of an earlier state and no longer holds") from error
+        raise
     if remarks:
         plan = None
     elif plan is not None and (extra := not_in_plan(runs, folder)):
@@ -99,8 +106,8 @@ def write_report(
     write_text(folder / "report.json", to_json(summary))
     write_text(folder / "table.csv", render.to_csv(render.table_rows(planned, summary.runs)))
     write_text(folder / "runs.csv", render.to_csv(summary.runs))
-    write_text(folder / "report.html", render.page(summary, drawn, palette))
-    return "\n".join([*remarks, render.terminal(summary, folder / "report.html")])
+    write_text(folder / PAGE, render.page(summary, drawn, palette))
+    return "\n".join([*remarks, render.terminal(summary, folder / PAGE)])
 
 
 def summarise(

@@ -32,8 +32,8 @@ from comparison.wording.numbers import (
 UNEQUAL = 2.0  # ratio of the largest to the smallest standard deviation from which it is pointed out
 
 
-def scatter(deviations: Mapping[str, float], unit: str) -> tuple[str, ...]:
-    """How much the runs of each activation scatter, and by what factor this differs."""
+def scatter(deviations: Mapping[str, float], unit: str, *, p: float | None) -> tuple[str, ...]:
+    """How much the runs of each activation scatter, by what factor this differs, and whether by more than chance."""
     if not deviations:
         return ()
     most, least = (choose(deviations, key=lambda act: deviations[act]) for choose in (max, min))
@@ -42,6 +42,8 @@ def scatter(deviations: Mapping[str, float], unit: str) -> tuple[str, ...]:
     unequal = ""
     if math.isfinite(factor) and factor >= UNEQUAL:
         unequal = f"; {most} scatters {factor:.1f} times as much as {least}"
+        if p is not None:
+            unequal += f" ({'not chance alone' if p < 0.05 else 'within chance'}: Bartlett's test, p = {p:.2g})"
     return (f"Standard deviation over seeds: {listed} {unit}{unequal}.",)
 
 

@@ -138,6 +138,25 @@ def test_a_collapsed_run_is_pointed_out_and_counts() -> None:
     assert "silu scatters" in found.remarks[0] and "scatters" not in whole.remarks[0]
 
 
+def test_the_lowest_run_of_a_noisy_activation_has_not_collapsed() -> None:
+    quiet = {"relu": dict(enumerate([30.0, 30.1, 29.9, 30.2, 29.8])), "silu": dict(enumerate([31.0, 31.1, 30.9, 31.2]))}
+    noisy = dict(enumerate([34.0, 31.0, 28.5, 26.0, 23.0]))
+    assert checks.collapsed(quiet | {"mish": noisy}, margin=0.5) == {}
+    assert checks.collapsed(quiet | {"mish": noisy | {4: -9.0}}, margin=0.5) == {"mish": 4}
+
+
+def test_unequal_scatter_against_bartletts_formula() -> None:
+    values = {"relu": {0: 1.0, 1: 2.0, 2: 4.0}, "mish": {0: 3.0, 1: 10.0, 2: 26.0}}
+    one, other = 7 / 3, 139.0  # variances
+    pooled = (one + other) / 2
+    statistic = (4 * np.log(pooled) - 2 * np.log(one) - 2 * np.log(other)) / (1 + (1 / 2 + 1 / 2 - 1 / 4) / 3)
+    assert checks.unequal_scatter(values) == pytest.approx(stats.chi2.sf(statistic, 1))
+    assert checks.unequal_scatter({"relu": {0: 1.0}, "mish": {0: 1.0, 1: 2.0}}) is None
+    assert "3.0 times as much as a (within chance: Bartlett's test, p = 0.2)" in "".join(
+        wording.verdicts.scatter({"a": 1.0, "b": 3.0}, "points", p=0.2)
+    )
+
+
 @pytest.mark.slow
 def test_normal_runs_are_seldom_called_collapsed() -> None:
     """Three activations with three seeds: in less than 5 % of comparisons."""

@@ -57,6 +57,13 @@ def test_an_unchanged_comparison_has_its_verdict(folder: Path) -> None:
     assert doubts(runs, plan) == () and not_in_plan(runs, folder) == []
 
 
+def test_a_refusal_names_the_earlier_report(folder: Path) -> None:
+    report([folder], folder)
+    edit_rows(folder / "mish-s1", lambda rows: with_value(rows, MAP, 0.9))
+    with pytest.raises(ValueError, match=r"report\.html is of an earlier state and no longer holds"):
+        report([folder], folder)
+
+
 @pytest.mark.parametrize("resealed", [False, True])
 @pytest.mark.parametrize(
     ("change", "words"),
