@@ -141,7 +141,7 @@ def build(config: Config) -> TrainSetup:
         pin_memory=pin_memory,
     )
     assert val.iou is not None  # resolved by load
-    rows = census(model, device=device.device, dtype=device.amp_dtype)
+    rows = census(model, device=device.device, dtype=device.amp_dtype, compiled=train.compile)
     return TrainSetup(
         config=config,
         model=model,

@@ -219,6 +219,7 @@ def build_step(config: Config, device: DeviceConfig, names: list[str]) -> tuple[
 
     from engine.clock import Clock
     from engine.ema import ModelEMA
+    from engine.forward import training_forward
     from engine.optim import build_optimizer
     from engine.trainer import Trainer
     from models import adapted, build_model, census
@@ -228,12 +229,16 @@ def build_step(config: Config, device: DeviceConfig, names: list[str]) -> tuple[
     section, _ = adapted(config.model, classes=len(names), side=train.imgsz)
     model = build_model(section, names=names, seed=train.seed)
     device.move(model)
-    rows = census(model, device=device.device, dtype=device.amp_dtype)
+    rows = census(model, device=device.device, dtype=device.amp_dtype, compiled=train.compile)
     optimizer = build_optimizer(
         model, name=train.optimizer, lr=LEARNING_RATE, momentum=train.momentum, weight_decay=train.weight_decay
     )
+    shape = (train.batch, 3, train.imgsz, train.imgsz)
+    forward, how = training_forward(model, device, shape=shape, compiled=train.compile, graphs=train.graphs)
     trainer = Trainer(
         model=model,
+        forward=forward,
+        forward_name=how,
         optimizer=optimizer,
         ema=ModelEMA(model, span=100) if train.ema > 0 else None,
         scaler=torch.amp.GradScaler(device.device.type, enabled=device.needs_scaler),

@@ -179,6 +179,7 @@ TRAIN = (
         "auto",
     ),
     Flag(("--no-amp",), "train.amp", "disable mixed precision", None, const="off"),
+    Flag(("--compile",), "train.compile", "train the network by torch.compile", None, const=True),
     Flag(("--single-cls",), "train.single_cls", "treat all classes as one class", None, const=True),
     Flag(("--strict-data",), "train.strict_data", "stop at the first damaged image or annotation", None, const=True),
     Flag(

@@ -272,6 +272,8 @@ class Train(Frozen):
     multi_scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     channels_last: Literal["auto", "on", "off"] = "auto"
+    compile: bool = False
+    graphs: Literal["auto", "on", "off"] = "auto"
     patience: Count = 0
     freeze: list[str] = []
     single_cls: bool = False

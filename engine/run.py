@@ -122,7 +122,11 @@ class TrainingRun:
 
     def _start_entry(self) -> dict[str, object]:
         state = self.trainer.state
-        return start_entry(device=self.setup.device.describe(), epoch=state.epoch + 1, batch=state.batch + 1)
+        return start_entry(device=self._device(), epoch=state.epoch + 1, batch=state.batch + 1)
+
+    def _device(self) -> str:
+        """Device, precision, memory format and, unless it is eager, the forward pass."""
+        return "; ".join(filter(None, (self.setup.device.describe(), self.trainer.forward_name)))
 
     def _write_run_files(self) -> None:
         """Write run.json, which is the proof that the folder belongs to this run, and what else describes it."""
@@ -157,7 +161,7 @@ class TrainingRun:
         return start_summary(
             differs=self.config.difference(),
             code=fingerprint(),
-            device=self.setup.device.describe(),
+            device=self._device(),
             operator=self.setup.operator,
             census=self.setup.census_text,
             parameters=sum(parameter.numel() for parameter in self.trainer.model.parameters()),

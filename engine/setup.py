@@ -18,6 +18,7 @@ from data.loader import EvalLoader, TrainLoader
 from data.plausibility import nothing_to_train_on
 from engine.clock import Clock
 from engine.ema import ModelEMA
+from engine.forward import training_forward
 from engine.optim import build_optimizer, freeze, learning_rate
 from engine.trainer import Trainer
 from models.census import CensusRow
@@ -75,11 +76,23 @@ def build_trainer(setup: TrainSetup) -> Trainer:
     frozen = freeze(model, train.freeze)
     if frozen:
         setup.notes.append(f"frozen: {', '.join(train.freeze)} ({len(frozen)} tensors)")
+    batch = min(train.batch, len(setup.splits["train"]))
+    forward, how = training_forward(
+        model,
+        device,
+        shape=(batch, 3, setup.imgsz, setup.imgsz),
+        compiled=train.compile,
+        graphs=train.graphs,
+        accumulate=setup.accumulate,
+        multi_scale=train.multi_scale,
+    )
     steps_per_epoch = -(-len(setup.train_loader) // setup.accumulate)
     total_steps = (setup.epochs - 1) * steps_per_epoch + -(-setup.batches(setup.epochs - 1) // setup.accumulate)
     warmup_epochs = train.warmup if train.warmup >= 1 else train.warmup * setup.epochs
     return Trainer(
         model=model,
+        forward=forward,
+        forward_name=how,
         optimizer=build_optimizer(
             model, name=train.optimizer, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay
         ),
@@ -147,5 +160,5 @@ def prepare_operator(config: Config, model: models.Detector | models.Darknet, de
         mish.prepare(device.device)
     if not used:
         return {"implementation": "none", "reason": "not used by any layer"}
-    chosen = mish.dispatch(device.device, device.amp_dtype or torch.float32)
+    chosen = mish.dispatch(device.device, device.amp_dtype or torch.float32, compiled=config.train.compile)
     return {"implementation": chosen.implementation, "reason": chosen.reason}

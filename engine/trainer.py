@@ -65,6 +65,8 @@ class Trainer:
     """Trains ``model``."""
 
     model: DetectorModel
+    forward: Callable[[torch.Tensor], Outputs]  # of the model in training (engine.forward)
+    forward_name: str  # empty for the model itself
     optimizer: torch.optim.Optimizer
     ema: ModelEMA | None
     scaler: torch.amp.GradScaler
@@ -155,7 +157,7 @@ class Trainer:
         """
         images, targets = self.prepare(batch)
         with self.device_config.autocast():
-            outputs: Outputs = self.model(images)
+            outputs = self.forward(images)
         loss, terms = self.model.loss(outputs, targets)
         self.scaler.scale(loss * weight).backward()
         if update:

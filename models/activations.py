@@ -236,11 +236,11 @@ def has_fused_form(spec: ActivationSpec) -> bool:
     return TABLE[spec.name].kind in FUSED
 
 
-def implementation(name: str, device: torch.device, dtype: torch.dtype) -> str:
-    """What computes the activation `name` on this device in eager mode, with the reason if there is a choice."""
+def implementation(name: str, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> str:
+    """What computes the activation `name` on this device, eagerly or compiled, with the reason if there is a choice."""
     if name != "mish":
-        return TABLE[name].implementation
-    chosen = dispatch(device, dtype)
+        return f"torch.compile of {TABLE[name].implementation}" if compiled else TABLE[name].implementation
+    chosen = dispatch(device, dtype, compiled=compiled)
     return f"{chosen.implementation} ({chosen.reason})"
 
 

@@ -36,11 +36,16 @@ class CensusRow:
 
 
 def census(
-    model: Detector | Darknet, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    model: Detector | Darknet,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    compiled: bool = False,
 ) -> list[CensusRow]:
     """Count the activation layers of the network as it is now, by stage, activation and implementation.
 
     `device` and `dtype` are those in which activations are computed (under autocast, its dtype); None: the weights'.
+    `compiled`: by torch.compile instead of eagerly.
     """
     weight = next(model.parameters())
     device, dtype = device or weight.device, dtype or weight.dtype
@@ -49,7 +54,8 @@ def census(
         part, stage = path.split(".")[:2]
         spec = _spec(block.act)
         name = NAMES_BY_KIND.get(type(block.act), type(block.act).__name__)
-        counts[part, stage, name, spec.values if spec else (), _implementation(name, block, device, dtype)] += 1
+        by = _implementation(name, block, device, dtype, compiled=compiled)
+        counts[part, stage, name, spec.values if spec else (), by] += 1
     return [CensusRow(part, stage, name, dict(values), n, by) for (part, stage, name, values, by), n in counts.items()]
 
 
@@ -115,9 +121,9 @@ def _spec(module: nn.Module) -> ActivationSpec | None:
     return spec if isinstance(spec, ActivationSpec) else None
 
 
-def _implementation(name: str, block: nn.Module, device: torch.device, dtype: torch.dtype) -> str:
-    if isinstance(block, ConvNormAct) and block.fuse:
+def _implementation(name: str, block: nn.Module, device: torch.device, dtype: torch.dtype, *, compiled: bool) -> str:
+    if isinstance(block, ConvNormAct) and block.fuse and not compiled:
         fused = fusion(block.norm, block.act, device, dtype)
         if fused is not None:
             return f"{fused.implementation} ({fused.reason})"
-    return implementation(name, device, dtype) if name in TABLE else "not in the table"
+    return implementation(name, device, dtype, compiled=compiled) if name in TABLE else "not in the table"
