@@ -15,6 +15,13 @@ template <typename S, int Width = 16 / sizeof(S)> union Piece {
   S elements[Width];
 };
 
+// Stores a piece by one instruction. The intrinsic has the caching of a plain assignment, which compilers before sm_100
+// would split into one store per pair of elements.
+template <typename R> FN void store_raw(void* to, const R& raw) {
+  if constexpr (sizeof(R) == 16) __stwb(static_cast<R*>(to), raw);
+  else *static_cast<R*>(to) = raw;
+}
+
 template <typename S, typename T> FN void store_pair(S* place, T low, T high) {
   store(place[0], low);
   store(place[1], high);

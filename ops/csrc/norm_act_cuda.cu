@@ -101,7 +101,7 @@ template <typename W, typename Of> FN void put(void* to, long long offset, const
 #pragma unroll
     for (int i = 0; i < W::width; i += 2) store_pair(piece.elements + i, of(i), of(i + 1));
   }
-  *reinterpret_cast<decltype(piece.raw)*>(static_cast<typename W::S*>(to) + offset) = piece.raw;
+  store_raw(static_cast<typename W::S*>(to) + offset, piece.raw);
 }
 
 // --------------------------------------------------------------------------------------------- what a channel has
