@@ -15,12 +15,14 @@ template <typename S, int Width = 16 / sizeof(S)> union Piece {
   S elements[Width];
 };
 
-// Stores a piece by one instruction. The intrinsic has the caching of a plain assignment, which compilers before sm_100
-// would split into one store per pair of elements.
-template <typename R> FN void store_raw(void* to, const R& raw) {
-  if constexpr (sizeof(R) == 16) __stwb(static_cast<R*>(to), raw);
-  else *static_cast<R*>(to) = raw;
+template <typename R> FN void store_raw(void* to, const R& raw) { *static_cast<R*>(to) = raw; }
+
+#if defined(__CUDA_ARCH__)  // compilers split an assignment of a uint4 into its parts before sm_100
+FN void store_raw(void* to, const uint4& raw) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
+               :: "l"(__cvta_generic_to_global(to)), "r"(raw.x), "r"(raw.y), "r"(raw.z), "r"(raw.w) : "memory");
 }
+#endif
 
 template <typename S, typename T> FN void store_pair(S* place, T low, T high) {
   store(place[0], low);

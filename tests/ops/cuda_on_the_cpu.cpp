@@ -23,7 +23,6 @@ static void barrier();
 #define __launch_bounds__(threads)
 #define __shared__ static __attribute__((section("shared_memory")))
 #define __syncthreads barrier
-static void __stwb(uint4* to, uint4 value) { *to = value; }
 extern "C" __attribute__((visibility("hidden"))) char __start_shared_memory, __stop_shared_memory;
 
 #include "kernels.cu"
