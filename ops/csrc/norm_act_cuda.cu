@@ -94,7 +94,7 @@ template <typename W, int N, typename Body> FN void each_tile(const Call& a, con
 
 template <typename W> FN typename W::Moved fetched(const void* from, long long offset) {
   typename W::Moved piece;
-  piece.raw = *reinterpret_cast<const decltype(piece.raw)*>(static_cast<const typename W::S*>(from) + offset);
+  load_raw(piece.raw, static_cast<const typename W::S*>(from) + offset);
   return piece;
 }
 
