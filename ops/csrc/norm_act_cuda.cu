@@ -69,7 +69,7 @@ template <typename W, int N, typename Body> FN void each_tile(const Call& a, con
   const unsigned beside = threadIdx.x / unsigned(a.columns);
   const int lane = beside % unsigned(a.lanes), row = beside / unsigned(a.lanes);
   const int channel = (int(blockIdx.x) * a.columns + column_of(a)) * W::channels;
-  if (channel >= a.channels) return;
+  if (channel >= a.channels || row >= a.rows) return;  // the strip is too wide, or threads are left over
   const long long part = blockIdx.y % unsigned(a.parts), on_planes = blockIdx.y / unsigned(a.parts);
   const int here = int(least(a.span, a.positions - part * a.span));
   const long long start = channel * a.channel_step + part * a.span * a.step;
@@ -94,7 +94,7 @@ template <typename W, int N, typename Body> FN void each_tile(const Call& a, con
 
 template <typename W> FN typename W::Moved fetched(const void* from, long long offset) {
   typename W::Moved piece;
-  load_raw(piece.raw, static_cast<const typename W::S*>(from) + offset);
+  piece.raw = load_raw(reinterpret_cast<const decltype(piece.raw)*>(static_cast<const typename W::S*>(from) + offset));
   return piece;
 }
 
@@ -106,7 +106,7 @@ template <typename W, typename Of> FN void put(void* to, long long offset, const
 #pragma unroll
     for (int i = 0; i < W::width; i += 2) store_pair(piece.elements + i, of(i), of(i + 1));
   }
-  store_raw(static_cast<typename W::S*>(to) + offset, piece.raw);
+  store_raw(reinterpret_cast<decltype(piece.raw)*>(static_cast<typename W::S*>(to) + offset), piece.raw);
 }
 
 // --------------------------------------------------------------------------------------------- what a channel has
