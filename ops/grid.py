@@ -94,11 +94,15 @@ def _split(planes: int, positions: int, strips: int, sms: tuple[int, ...]) -> tu
         blocks = strips * _up(planes, block[0]) * _up(positions, block[1])
         return max(_up(blocks, number * BLOCKS) * number * (block[0] * block[1] + START) for number in sms)
 
-    return min(_candidates(planes, positions, strips, sms), key=cost)  # the first, with the fewest blocks, of equal ones
+    return min(
+        _candidates(planes, positions, strips, sms), key=cost
+    )  # the first, with the fewest blocks, of equal ones
 
 
 def _candidates(planes: int, positions: int, strips: int, sms: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    for splits in sorted({max(1, rounds * number * BLOCKS // strips) for rounds in range(1, ROUNDS + 1) for number in sms}):
+    for splits in sorted(
+        {max(1, rounds * number * BLOCKS // strips) for rounds in range(1, ROUNDS + 1) for number in sms}
+    ):
         block = _up(planes, splits)
         yield block, _up(positions, max(1, splits // _up(planes, block)))
 
