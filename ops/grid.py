@@ -1,17 +1,22 @@
-"""Launch grids of the CUDA kernels of ops/norm_act.py (csrc/norm_act_cuda.cu), determined by the tensor's shape alone,
-so that sums are equal on every GPU. Nothing here uses a GPU."""
+"""Launch grids of the CUDA kernels of ops/norm_act.py (csrc/norm_act_cuda.cu). Nothing here uses a GPU.
+
+Those of sums are determined by the tensor's shape alone, so that sums are equal on every GPU; those of the elementwise
+passes by the number of the GPU's multiprocessors (SMs) as well.
+"""
 
 import functools
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from torch import Tensor
 
-THREADS, AT_ONCE = 256, 2  # same as in csrc/cuda_pieces.h and norm_act_cuda.cu
+THREADS, BLOCKS = 256, 3  # of a block, and blocks that an SM runs at a time; as in csrc/cuda_pieces.h, norm_act_cuda.cu
 PIECES, ELEMENTS = 16, 64  # maximum width of a strip; csrc/norm_act_cuda.cu has room for 128 channels
-BLOCKS = 1024  # of a sum; elementwise kernels use more if a block would exceed LARGEST elements
-SMALLEST, LARGEST = 2048, 16384  # elements per block
-MAX_SPLITS = 65535  # CUDA's limit of a grid's second dimension
+PER_PLANE = 4  # pieces of a plane that a thread processes at most, while there are planes enough for all threads
+SMS = (108, 128, 132)  # of an A100, an RTX 4090, and an H100 or H200: sums are divided to suit all of them
+ROUNDS = 8  # at most as many times the blocks that a GPU runs at a time
+START = 4  # what a block costs before and after its loops, in pieces per thread; an estimate, not measured
 
 POINTERS = (
     *("x", "dy", "out", "mean", "variance", "weight", "bias", "running_mean", "running_var"),
@@ -36,19 +41,22 @@ class Grid(NamedTuple):
         return CALL.pack(*pointers, *self.long, count, *self.short, eps, slope, factor)
 
 
-def cut(outer: int, channels: int, inner: int, large: tuple[Tensor, ...], *, sums: bool) -> Grid:
+def cut(
+    outer: int, channels: int, inner: int, large: tuple[Tensor, ...], *, sums: bool, sms: int | None = None
+) -> Grid:
     """The grid for x (outer, channels, inner), with inner = 1 for channels_last; `large`: all tensors of x's shape.
 
-    Memory is accessed in pieces of 16 bytes if all tensors are aligned and rows consist of whole pieces.
+    Memory is accessed in pieces of 16 bytes if all tensors are aligned and rows consist of whole pieces. `sms`: the
+    number of the GPU's multiprocessors, to which an elementwise pass (`sums` false) is fitted.
     """
     width = 16 // large[0].element_size()
     if (channels if inner == 1 else inner) % width or any(tensor.data_ptr() % 16 for tensor in large):
         width = 1
-    return _cut(outer, channels, inner, width, sums)
+    return _cut(outer, channels, inner, width, SMS if sums or sms is None else (sms,))
 
 
 @functools.lru_cache(maxsize=4096)
-def _cut(outer: int, channels: int, inner: int, width: int, sums: bool) -> Grid:
+def _cut(outer: int, channels: int, inner: int, width: int, sms: tuple[int, ...]) -> Grid:
     if inner == 1:
         limit = PIECES if width > 1 else ELEMENTS
         across = channels // width
@@ -59,24 +67,44 @@ def _cut(outer: int, channels: int, inner: int, width: int, sums: bool) -> Grid:
     else:
         columns, strips = 1, channels
         planes, positions, plane_step, channel_step, step = outer, inner // width, channels * inner, inner, width
-        lanes = 8  # then doubled until a thread has at most two tiles of a plane and every thread has a plane
-        while lanes < THREADS and (lanes * 2 * AT_ONCE < positions or THREADS // lanes > outer):
+        lanes = 8
+        while lanes < THREADS and (lanes * PER_PLANE < positions or THREADS // lanes > outer):
             lanes *= 2
         rows = THREADS // lanes
-    elements = outer * channels * inner
-    blocks = _up(elements, max(SMALLEST, min(LARGEST, elements // BLOCKS)))
-    splits = min(_up(min(blocks, BLOCKS) if sums else blocks, strips), MAX_SPLITS)
-    plane_span = _up(planes, rows * min(splits, _up(planes, rows))) * rows
-    plane_parts = _up(planes, plane_span)
-    tile = AT_ONCE * lanes
-    span = _up(positions, tile * max(1, splits // plane_parts)) * tile
+    plane_rows, position_rows = _split(_up(planes, rows), _up(positions, lanes), strips, sms)
+    plane_span, span = plane_rows * rows, position_rows * lanes
     parts = _up(positions, span)
+    splits = parts * _up(planes, plane_span)
     return Grid(
         "scalar" if width == 1 else "across" if inner == 1 else "along",
-        (strips, parts * plane_parts),
+        (strips, splits),
         (planes, plane_span, plane_step, positions, channel_step),
-        (channels, step, columns, lanes, rows, parts, span, parts * plane_parts),
+        (channels, step, columns, lanes, rows, parts, span, splits),
     )
+
+
+def _split(planes: int, positions: int, strips: int, sms: tuple[int, ...]) -> tuple[int, int]:
+    """Planes and positions of a block, both in multiples of what its threads process side by side.
+
+    Blocks run in rounds of as many as a GPU has room for. The choice minimises the rounds times the length of a block,
+    on the GPU of `sms` for which that is furthest from the minimum, so that no last round is nearly empty.
+    """
+
+    def cost(block: tuple[int, int]) -> float:
+        blocks = strips * _up(planes, block[0]) * _up(positions, block[1])
+        return max(_up(blocks, number * BLOCKS) * number * (block[0] * block[1] + START) for number in sms)
+
+    return min(
+        _candidates(planes, positions, strips, sms), key=cost
+    )  # the first, with the fewest blocks, of equal ones
+
+
+def _candidates(planes: int, positions: int, strips: int, sms: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    for splits in sorted(
+        {max(1, rounds * number * BLOCKS // strips) for rounds in range(1, ROUNDS + 1) for number in sms}
+    ):
+        block = _up(planes, splits)
+        yield block, _up(positions, max(1, splits // _up(planes, block)))
 
 
 def _up(number: int, by: int) -> int:

@@ -8,14 +8,17 @@
 //   channels_last   [positions][channels]: one plane; pieces of 16 bytes are across channels
 //
 // Kernels have three variants: `along` and `across` access pieces, `scalar` single elements in either layout.
-// ops/grid.py chooses variant and grid (strips, splits) by the shape alone, and fills in the Call.
+// ops/grid.py chooses variant and grid (strips, splits), that of sums by the shape alone, and fills in the Call.
 //
 // Sums do not depend on scheduling: each thread adds its values in fp32, a block its threads in a fixed tree, and an
 // `end` kernel, with one block per channel, the splits in fp64, also in a fixed tree.
 #include "activations.h"
 #include "cuda_pieces.h"
 
-constexpr int AT_ONCE = 2;         // pieces that a thread loads before computing
+// Pieces that a thread loads before computing: 64 bytes. The blocks of an SM, three or more, then have 48 KiB of loads in
+// flight. An H200 needs about 40 for its full bandwidth (computed: 4.3 TB/s for 1.2 us, over 132 SMs).
+constexpr int ONE_INPUT = 4, TWO_INPUTS = 2;
+constexpr int BLOCKS = 3;          // of an SM, for which the compiler limits the registers
 constexpr int STRIP = 128;         // maximum number of channels of a block
 constexpr int MOST_CHANNELS = 8;   // of a piece
 constexpr int VALUES = 4;          // numbers per channel in a kernel
@@ -61,24 +64,26 @@ FN int column_of(const Call& a) { return threadIdx.x % unsigned(a.columns); }
 
 FN long long least(long long a, long long b) { return a < b ? a : b; }
 
-// Calls body(offset, there): the first elements of the pieces that a thread loads together, and which of them exist.
-template <typename W, typename Body> FN void each_tile(const Call& a, const Body& body) {
+// Calls body(offset, there): the first elements of the N pieces that a thread loads together, and which of them exist.
+template <typename W, int N, typename Body> FN void each_tile(const Call& a, const Body& body) {
   const unsigned beside = threadIdx.x / unsigned(a.columns);
   const int lane = beside % unsigned(a.lanes), row = beside / unsigned(a.lanes);
   const int channel = (int(blockIdx.x) * a.columns + column_of(a)) * W::channels;
-  if (channel >= a.channels) return;
+  if (channel >= a.channels || row >= a.rows) return;  // the strip is too wide, or threads are left over
   const long long part = blockIdx.y % unsigned(a.parts), on_planes = blockIdx.y / unsigned(a.parts);
   const int here = int(least(a.span, a.positions - part * a.span));
   const long long start = channel * a.channel_step + part * a.span * a.step;
-  const long long end = least(a.outer, (on_planes + 1) * a.outer_span);
+  // Known to the compiler for channels_last, with one plane: without the outer loop, `reduce` needs fewer registers.
+  const long long first = W::channels > 1 ? 0 : on_planes * a.outer_span + row;
+  const long long end = W::channels > 1 ? 1 : least(a.outer, (on_planes + 1) * a.outer_span);
 #pragma unroll 1
-  for (long long o = on_planes * a.outer_span + row; o < end; o += a.rows) {
+  for (long long o = first; o < end; o += W::channels > 1 ? 1 : a.rows) {
 #pragma unroll 1
-    for (int p = lane; p < here; p += AT_ONCE * a.lanes) {
-      long long offset[AT_ONCE];
-      bool there[AT_ONCE];
+    for (int p = lane; p < here; p += N * a.lanes) {
+      long long offset[N];
+      bool there[N];
 #pragma unroll
-      for (int j = 0; j < AT_ONCE; j++) {
+      for (int j = 0; j < N; j++) {
         offset[j] = start + o * a.outer_step + (long long)(p + j * a.lanes) * a.step;
         there[j] = p + j * a.lanes < here;
       }
@@ -89,7 +94,7 @@ template <typename W, typename Body> FN void each_tile(const Call& a, const Body
 
 template <typename W> FN typename W::Moved fetched(const void* from, long long offset) {
   typename W::Moved piece;
-  piece.raw = *reinterpret_cast<const decltype(piece.raw)*>(static_cast<const typename W::S*>(from) + offset);
+  piece.raw = load_raw(reinterpret_cast<const decltype(piece.raw)*>(static_cast<const typename W::S*>(from) + offset));
   return piece;
 }
 
@@ -101,7 +106,7 @@ template <typename W, typename Of> FN void put(void* to, long long offset, const
 #pragma unroll
     for (int i = 0; i < W::width; i += 2) store_pair(piece.elements + i, of(i), of(i + 1));
   }
-  *reinterpret_cast<decltype(piece.raw)*>(static_cast<typename W::S*>(to) + offset) = piece.raw;
+  store_raw(reinterpret_cast<decltype(piece.raw)*>(static_cast<typename W::S*>(to) + offset), piece.raw);
 }
 
 // --------------------------------------------------------------------------------------------- what a channel has
@@ -139,16 +144,17 @@ template <typename W> struct Own {
 
 // ------------------------------------------------------------------------------------------------------- elementwise
 template <int Act, typename W> FN void forward(const Call& a, Shared& shared) {
+  constexpr int N = ONE_INPUT;
   constexpr int D = Digits<typename W::S>::value;
   each_affine<W>(a, shared);
   const Own<W> mean(a, shared.values[0]), scale(a, shared.values[1]), shift(a, shared.values[2]);
-  each_tile<W>(a, [&](const long long* offset, const bool* there) {
-    typename W::Moved x[AT_ONCE];
+  each_tile<W, N>(a, [&](const long long* offset, const bool* there) {
+    typename W::Moved x[N];
 #pragma unroll
-    for (int j = 0; j < AT_ONCE; j++)
+    for (int j = 0; j < N; j++)
       if (there[j]) x[j] = fetched<W>(a.x, offset[j]);
 #pragma unroll
-    for (int j = 0; j < AT_ONCE; j++)
+    for (int j = 0; j < N; j++)
       if (there[j]) put<W>(a.out, offset[j], [&](int i) {
         return activate<Act, D>((widen(x[j].elements[i]) - mean(i)) * scale(i) + shift(i), a.slope);
       });
@@ -157,6 +163,7 @@ template <int Act, typename W> FN void forward(const Call& a, Shared& shared) {
 
 // Overwrites g with dx.
 template <typename W> FN void backward(const Call& a, Shared& shared) {
+  constexpr int N = TWO_INPUTS;
   each_channel<W>(a, [&](int channel, int i) {
     const float inverse = inverse_of(a, channel);
     shared.values[0][i] = a.mean[channel];
@@ -166,16 +173,16 @@ template <typename W> FN void backward(const Call& a, Shared& shared) {
   });
   const Own<W> mean(a, shared.values[0]), scale(a, shared.values[1]);
   const Own<W> first(a, shared.values[2]), second(a, shared.values[3]);
-  each_tile<W>(a, [&](const long long* offset, const bool* there) {
-    typename W::Moved x[AT_ONCE], g[AT_ONCE];
+  each_tile<W, N>(a, [&](const long long* offset, const bool* there) {
+    typename W::Moved x[N], g[N];
 #pragma unroll
-    for (int j = 0; j < AT_ONCE; j++)
+    for (int j = 0; j < N; j++)
       if (there[j]) {
         x[j] = fetched<W>(a.x, offset[j]);
         g[j] = fetched<W>(a.out, offset[j]);
       }
 #pragma unroll
-    for (int j = 0; j < AT_ONCE; j++)
+    for (int j = 0; j < N; j++)
       if (there[j]) put<W>(a.out, offset[j], [&](int i) {
         const float d = widen(x[j].elements[i]) - mean(i);
         return scale(i) * (widen(g[j].elements[i]) - first(i) - d * second(i));
@@ -227,6 +234,7 @@ FN float* guesses(const Call& a) { return reinterpret_cast<float*>(a.partial + (
 
 // Sums of x and its square, both after subtracting an estimate of the mean, which keeps the squares small.
 template <typename W> FN void statistics(const Call& a, Shared& shared) {
+  constexpr int N = ONE_INPUT;
   each_channel<W>(a, [&](int channel, int i) {
     const typename W::S* x = static_cast<const typename W::S*>(a.x) + channel * a.channel_step;
     float guess = 0;
@@ -237,13 +245,13 @@ template <typename W> FN void statistics(const Call& a, Shared& shared) {
   });
   const Own<W> guess(a, shared.values[0]);
   Pairs<W> own;
-  each_tile<W>(a, [&](const long long* offset, const bool* there) {
-    typename W::Moved x[AT_ONCE];
+  each_tile<W, N>(a, [&](const long long* offset, const bool* there) {
+    typename W::Moved x[N];
 #pragma unroll
-    for (int j = 0; j < AT_ONCE; j++)
+    for (int j = 0; j < N; j++)
       if (there[j]) x[j] = fetched<W>(a.x, offset[j]);
 #pragma unroll
-    for (int j = 0; j < AT_ONCE; j++)
+    for (int j = 0; j < N; j++)
       if (there[j]) {
 #pragma unroll
         for (int i = 0; i < W::width; i++) {
@@ -257,20 +265,21 @@ template <typename W> FN void statistics(const Call& a, Shared& shared) {
 
 // Sums of g and of g (x - mean), and g itself.
 template <int Act, typename W> FN void reduce(const Call& a, Shared& shared) {
+  constexpr int N = TWO_INPUTS;
   constexpr int D = Digits<typename W::S>::value;
   each_affine<W>(a, shared);
   const Own<W> mean(a, shared.values[0]), scale(a, shared.values[1]), shift(a, shared.values[2]);
   Pairs<W> own;
-  each_tile<W>(a, [&](const long long* offset, const bool* there) {
-    typename W::Moved x[AT_ONCE], dy[AT_ONCE];
+  each_tile<W, N>(a, [&](const long long* offset, const bool* there) {
+    typename W::Moved x[N], dy[N];
 #pragma unroll
-    for (int j = 0; j < AT_ONCE; j++)
+    for (int j = 0; j < N; j++)
       if (there[j]) {
         x[j] = fetched<W>(a.x, offset[j]);
         dy[j] = fetched<W>(a.dy, offset[j]);
       }
 #pragma unroll
-    for (int j = 0; j < AT_ONCE; j++)
+    for (int j = 0; j < N; j++)
       if (there[j]) put<W>(a.out, offset[j], [&](int i) {
         const float d = widen(x[j].elements[i]) - mean(i);
         const float g = through<Act, D>(widen(dy[j].elements[i]), d * scale(i) + shift(i), a.slope);
@@ -330,7 +339,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_act_reduce_end(const 
 }
 
 #define PASS(NAME, BODY)                                                       \
-  extern "C" __global__ void __launch_bounds__(THREADS) NAME(const Call a) {   \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const Call a) {   \
     __shared__ Shared shared;                                                  \
     BODY(a, shared);                                                           \
   }

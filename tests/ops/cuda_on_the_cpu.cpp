@@ -20,7 +20,7 @@ static void barrier();
 #define __global__ __attribute__((used))
 #define __device__
 #define __forceinline__ inline __attribute__((always_inline))
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __shared__ static __attribute__((section("shared_memory")))
 #define __syncthreads barrier
 extern "C" __attribute__((visibility("hidden"))) char __start_shared_memory, __stop_shared_memory;

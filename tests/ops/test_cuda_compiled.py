@@ -52,10 +52,10 @@ PASSES = [
 ]
 PAIR = [f"{name}_{kind}_{variant}" for name in PASSES for kind in FUSED_TYPES for variant in VARIANTS]
 ENDS = ["norm_statistics_end", "norm_act_reduce_end"]
-# Instructions of the fused vector kernels with Mish, fp32 and 16 bits: about 300, and a loop of 8 or 16 elements.
+# Instructions of the fused vector kernels with Mish, fp32 and 16 bits: about 300, and a loop of 8 to 32 elements.
 MOST_OF_A_PASS = {
-    "norm_statistics": (410, 510),
-    "norm_act_forward_0": (520, 680),
+    "norm_statistics": (450, 580),
+    "norm_act_forward_0": (720, 1050),
     "norm_act_reduce_0": (680, 960),
     "norm_act_backward": (570, 680),
 }
@@ -98,7 +98,7 @@ def test_nvcc_compiles_it_without_spills(cache):
     for name, architecture, registers in found:
         most = 64 if architecture == "75" or name.startswith("mish_2") else MOST_REGISTERS
         if name.startswith("norm"):
-            most = 104 if "across" in name else 64  # blocks of 256 threads at a time: 2, and 4
+            most = 80  # three blocks of 256 threads at a time
         assert int(registers) <= most
 
 

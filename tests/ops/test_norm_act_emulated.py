@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ops import backend, grid, norm_act
+from ops import backend, norm_act
 from ops.mish import Mish, reference
 from tests.ops.test_mish import derivative
 
@@ -170,33 +170,6 @@ def test_results_do_not_depend_on_the_order_of_threads_and_blocks(emulated, last
             results.append((*arrays, y, g))
         emulated.driver.turn_round(0)
         assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
-
-
-def test_grids_cover_every_element_and_large_tensors_fill_a_large_gpu():
-    """Grids checked by counting, for tensors too large for emulation."""
-    shapes = [(8, 16, 320 * 320), (8 * 320 * 320, 16, 1), (16, 64, 6400), (16 * 6400, 64, 1), (2**20, 3, 2**12)]
-    shapes += [(2**33, 8, 1), (8, 512, 100), (800, 2048, 1), (1, 1, 7), (1, 5000, 64), (65536, 3, 3)]
-    for (outer, channels, inner), width, sums in itertools.product(shapes, (1, 4, 8), (True, False)):
-        if (channels if inner == 1 else inner) % width:
-            continue
-        found = grid._cut(outer, channels, inner, width, sums)
-        planes, plane_span, plane_step, positions, channel_step = found.long
-        _, step, columns, lanes, rows, parts, span, splits = found.short
-        strips = found.blocks[0]
-        in_piece = width if found.variant == "across" else 1
-        assert strips * columns * in_piece >= channels > (strips - 1) * columns * in_piece
-        assert (
-            planes * positions * width * (channels // in_piece if inner == 1 else channels) == outer * channels * inner
-        )
-        assert columns * lanes * rows <= grid.THREADS < 2 * columns * lanes * rows and columns * in_piece <= 128
-        plane_parts = splits // parts
-        assert (parts - 1) * span < positions <= parts * span and span < 2**31 and parts * plane_parts == splits
-        assert (plane_parts - 1) * plane_span < planes <= plane_parts * plane_span
-        assert found.blocks[1] == splits <= 65535 and strips < 2**31
-        if outer * channels * inner >= 2**22:
-            assert strips * splits >= 512 and (strips * splits <= 2048 + strips or not sums)
-        steps = {plane_step: planes, step: positions} | ({channel_step: channels} if inner > 1 else {})
-        assert max((size - 1) * each for each, size in steps.items()) < outer * channels * inner
 
 
 def test_launches_use_the_stream_and_report_errors(emulated):
