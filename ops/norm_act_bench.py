@@ -20,7 +20,10 @@ PASS_BYTES = {"statistics": 1, "forward": 2, "reduce": 3, "backward": 3}
 def norm_inputs(
     names: Sequence[str], largest: tuple[int, int], *, device: torch.device
 ) -> Iterator[tuple[Tensor, str]]:
-    """Inputs of batch norm and the names of their types: model n's maps on a GPU, else `largest` (channels, side) in both layouts."""
+    """Inputs of batch norm (16, channels, side, side) and the names of their types.
+
+    On a GPU the maps of model n in channels_last, else the one map `largest` (channels, side) in both layouts.
+    """
     on_gpu = device.type == "cuda"
     layouts = (torch.channels_last,) if on_gpu else (torch.contiguous_format, torch.channels_last)
     for name, layout, (channels, own) in product(names, layouts, MAPS if on_gpu else (largest,)):

@@ -8,6 +8,7 @@ larger than the L2 cache, and a replay of the graph is timed while another one k
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ def _graphs(cases: Mapping[str, Case], device: torch.device, sets: int) -> dict[
         return {name: _graph(case, stream, pool, sets) for name, case in cases.items()}
 
 
-def _graph(case: Case, stream: torch.cuda.Stream, pool: tuple[int, int], sets: int) -> Callable[[], float]:
+def _graph(case: Case, stream: torch.cuda.Stream, pool: Any, sets: int) -> Callable[[], float]:
     with torch.cuda.stream(stream):  # autograd runs a backward pass in the stream of its forward pass
         case(0)()  # loads and builds, which is forbidden during capture
         runs = [case(number) for number in range(sets)]
