@@ -88,7 +88,9 @@ def main() -> int:
         fraction = 1 - ratio(taken["identity, plain"], taken["F.mish, plain"])[0]
         print(f"\nfraction of the plain step spent in F.mish: {100 * fraction:.0f} %")
     if arguments.json:
-        content: dict[str, Any] = {"options": options | {key: getattr(arguments, key) for key in ("size", "imgsz", "batch")}}
+        content: dict[str, Any] = {
+            "options": options | {key: getattr(arguments, key) for key in ("size", "imgsz", "batch")}
+        }
         content["networks"] = {
             name: {"median_ms": statistics.median(times), "min_ms": min(times), "busy_ms": busy.get(name)}
             for name, times in taken.items()
