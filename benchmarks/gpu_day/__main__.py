@@ -87,7 +87,7 @@ def environment_of(out: Path, wheels: Path | None) -> dict[str, str]:
     folders = {"YOLO_MISH_CACHE": "kernels", "TORCHINDUCTOR_CACHE_DIR": "inductor", "MPLCONFIGDIR": "matplotlib"}
     caches = {name: str(out / "caches" / folder) for name, folder in folders.items()}
     others = {"NO_ALBUMENTATIONS_UPDATE": "1", "PYTHONPATH": os.pathsep.join(added), "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **caches, **others}
+    return {**caches, **os.environ, **others}  # a cache that the caller names may hold builds
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

@@ -47,12 +47,12 @@ class Setting:
 def stages(setting: Setting) -> list[Stage]:
     """All stages; their seconds add up to what the default budget leaves for them."""
     return [
-        Stage(FIRST, 20, (_own("start", setting, "start"),)),
-        Stage("correct", 105, _correct(setting), together=True),
-        Stage("kernels", 60, (_kernels(setting),)),
-        Stage("steps", 125, _steps(setting)),
+        Stage(FIRST, 45, (_own("start", setting, "start"),)),
+        Stage("correct", 95, _correct(setting), together=True),
+        Stage("kernels", 55, (_kernels(setting),)),
+        Stage("steps", 120, _steps(setting)),
         Stage("compiled", 40, (_compiled(setting, ("mish, fused", "relu, plain"), 25),)),
-        Stage("training", 85, (_own("training", setting, "training", "--data", str(setting.data)),)),
+        Stage("training", 80, (_own("training", setting, "training", "--data", str(setting.data)),)),
         Stage("comparison", 75, (_comparison(setting),)),
     ]
 
@@ -103,7 +103,7 @@ def _correct(setting: Setting) -> tuple[Job, ...]:
 
 def _kernels(setting: Setting) -> Job:
     words: tuple[str, ...] = (sys.executable, "-m", "ops.bench", "--device", setting.device, "--passes")
-    sizes = ("--types", "bf16", "fp32", "--rounds", "10")
+    sizes: tuple[str, ...] = ("--types", "bf16", "fp32", "--rounds", "10")
     if setting.dry:
         sizes = ("--types", "bf16", "--sides", "4", "--rounds", "2", "--threads", "1")
     return Job(name="kernels", command=(*words, *sizes, "--json", setting.figures("kernels")), digest="kernels")
