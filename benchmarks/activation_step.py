@@ -61,9 +61,9 @@ def ratio(times: Sequence[float], others: Sequence[float]) -> tuple[float, float
     return found.estimate, low, high
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the tables, and write the file if requested."""
-    arguments = parse()
+    arguments = parse(argv)
     torch.set_num_threads(arguments.threads)
     chosen = prepare(arguments.device)
     device = torch.device(arguments.device)
@@ -101,7 +101,7 @@ def main() -> int:
     return 0
 
 
-def parse() -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="n", help="model size")
@@ -126,7 +126,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--compiled", action="store_true", help="run the forward pass through torch.compile")
     parser.add_argument("--channels-last", default="on", choices=("auto", "on", "off"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.graphed and (arguments.compiled or torch.device(arguments.device).type != "cuda"):
         raise ValueError("--graphed needs --device cuda, and not --compiled")
     return arguments

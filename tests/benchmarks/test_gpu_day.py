@@ -249,6 +249,8 @@ def test_the_record_replaces_its_json_as_a_whole(tmp_path):
 @pytest.mark.slow
 def test_a_rehearsal_of_all_stages_on_a_cpu(tmp_path, warm_python, monkeypatch, capsys):
     monkeypatch.setattr(sys, "executable", warm_python)
+    if "YOLO_MISH_CACHE" not in os.environ:  # else the kernels are built anew
+        monkeypatch.setenv("YOLO_MISH_CACHE", str(Path.home() / ".cache" / "yolo-mish" / "ops"))
     code, jobs = run(tmp_path, budget=900)
     printed = capsys.readouterr().out
     states = {name: job["status"] for name, job in jobs.items()}
