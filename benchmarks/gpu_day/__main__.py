@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         record = Record(setting.out)
         write_data(setting)
         environment = environment_of(setting.out, arguments.wheels)
+        if arguments.dry:  # threads that wait for a core would take most of the time of so small steps
+            environment["OMP_NUM_THREADS"] = "1"
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         print(f"benchmarks.gpu_day: error: {error}", file=sys.stderr)
         return 2
@@ -129,7 +131,12 @@ class Day:
                 able.append(job)
         logs = [self.record.log(stage.name, job) for job in able]
         seconds = deadline - time.monotonic()
-        outcomes = run_together(able, logs, seconds=seconds, environment=self.environment) if able else []
+        try:
+            outcomes = run_together(able, logs, seconds=seconds, environment=self.environment) if able else []
+        except KeyboardInterrupt:  # what they have printed and written so far is kept
+            for job in able:
+                self.record.add(stage.name, job, Outcome(status=STOPPED, reason="interrupted"))
+            raise
         for job, outcome in zip(able, outcomes, strict=True):
             self.record.add(stage.name, job, outcome)
 

@@ -158,6 +158,8 @@ def test_a_terminated_day_ends_its_jobs_and_prints_its_summary(tmp_path):
         process.send_signal(signal.SIGTERM)
         printed, _ = process.communicate(timeout=30)
     assert process.returncode == 1 and printed.endswith("interrupted\n")
+    assert json.loads((out / "day.json").read_text())["jobs"]["start"]["reason"] == "interrupted"
+    assert log.read_text() in (out / "day.md").read_text()
     with pytest.raises(ProcessLookupError):
         os.kill(int(log.read_text()), 0)
 
