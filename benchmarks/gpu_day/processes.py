@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "GPU_DAY_JOB"  # environment variable that every process of a job inherits
-PASSED, FAILED, STOPPED, ABSENT, SKIPPED = "passed", "failed", "stopped at its deadline", "not there", "skipped"
+PASSED, FAILED, STOPPED, ABSENT, SKIPPED = "passed", "failed", "stopped", "not there", "skipped"
 POLL_SECONDS = 0.05
 
 
@@ -65,7 +65,7 @@ def run_together(
                 end(process, f"{mark}-{number}")
                 taken = time.monotonic() - start
                 status = STOPPED if code is None else FAILED if code else PASSED
-                reason = f"exit code {code}" if code else ""
+                reason = "at its deadline" if code is None else f"exit code {code}" if code else ""
                 outcomes[number] = Outcome(status=status, seconds=taken, reason=reason)
             time.sleep(POLL_SECONDS)
     finally:
