@@ -2,8 +2,10 @@
 
 All entries of a table are measured in turn, round by round, in one process, and compared within a round: a ratio is the
 median over the rounds of the quotient of two times, so that load on the machine affects both equally. Forward is
-without gradients; backward is `y.backward(g)` alone. Copy (read 1, write 1) and add (read 2, write 1) are the lower
-bounds that memory bandwidth sets for forward and backward. ``--compiled`` adds versions by torch.compile.
+without gradients; backward is the backward pass alone. Copy (read 1, write 1) and add (read 2, write 1) are the lower
+bounds that memory bandwidth sets for forward and backward; GB/s counts these bytes. ``host`` is the time of a call on
+small tensors: on a GPU what Python and PyTorch take, since nothing waits for the GPU. ``--compiled`` adds versions by
+torch.compile, ``--passes`` the four parts of the fused batch norm and activation.
 """
 
 import argparse
@@ -12,21 +14,22 @@ import json
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ops.mish import Mish, mish
-from ops.norm_act import FUSED_TYPES, norm_act, prepare
+from ops.mish import mish
+from ops.norm_act import FUSED_TYPES, prepare
+from ops.norm_act_bench import fused_rows, fused_table, norm_inputs, pass_rows, pass_table
+from ops.timing import BATCH, TYPES, Case, Row, Run, gb_per_s, host_microseconds, measure, noise, ratio, rotated
 
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
-Run = Callable[[], object]
-Case = Callable[[], Run]  # does the untimed preparation, returns the timed part
+CHANNELS = 64
+SIDES = {"cpu": [20, 80], "cuda": [99, 312, 625]}  # 0.4 and 6.6 M elements; 1e7, 1e8 and 4e8
+FORWARD_BYTES, BACKWARD_BYTES = 2, 3  # reads and writes of each element, in elements
 
 
 def three_operations(x: Tensor) -> Tensor:
@@ -47,25 +50,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the tables, and write the requested files."""
     arguments = parse(argv)
     torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
+    device = torch.zeros(0, device=arguments.device).device  # with the GPU's number
+    sides = arguments.sides or SIDES.get(device.type, SIDES["cpu"])
     chosen = prepare(device)
     print(f"{machine(device)}; {torch.get_num_threads()} threads; {chosen.implementation} ({chosen.reason})\n")
-    rows = []
+    content = {"machine": machine(device), "threads": arguments.threads, "mish": vars(chosen)}
+    rows: list[Row] = []
+    pairs: list[Row] = []
+    passes: list[Row] = []
+
+    def write() -> None:  # after every table: a run that is stopped keeps what it has measured
+        if arguments.json:
+            text = json.dumps(content | {"rows": rows, "pairs": pairs, "passes": passes}, indent=1)
+            Path(arguments.json).write_text(text + "\n", encoding="utf-8")
+
     for name in arguments.types:
-        for side in arguments.sides:
-            x = torch.randn(16, 64, side, side, device=device).to(TYPES[name])
-            rows += operator_rows(x, name, arguments)
+        for side in sides:
+            rows += operator_rows(noise(name, CHANNELS, side, device=device), name, arguments)
+            write()
     print(operator_table(rows), flush=True)
-    pairs = []
-    for name in [key for key in arguments.types if TYPES[key] in FUSED_TYPES.get(device.type, ())]:
-        for layout in (torch.contiguous_format, torch.channels_last):
-            side = max(arguments.sides)
-            x = torch.randn(16, 64, side, side, device=device).to(TYPES[name]).to(memory_format=layout)
-            pairs += fused_rows(x, name, arguments.rounds)
+    fused = [name for name in arguments.types if TYPES[name] in FUSED_TYPES.get(device.type, ())]
+    for x, name in norm_inputs(fused, (CHANNELS, max(sides)), device=device):
+        pairs += fused_rows(x, name, arguments.rounds)
+        write()
     print("\n" + fused_table(pairs), flush=True)
-    if arguments.json:
-        content = {"machine": machine(device), "threads": arguments.threads, "mish": vars(chosen), "rows": rows}
-        Path(arguments.json).write_text(json.dumps(content | {"pairs": pairs}, indent=1) + "\n", encoding="utf-8")
+    if arguments.passes:
+        for x, name in norm_inputs(fused, (CHANNELS, max(sides)), device=device):
+            passes += pass_rows(x, name, arguments.rounds)
+            write()
+        print("\n" + pass_table(passes), flush=True)
     if arguments.picture:
         draw(rows, Path(arguments.picture), title=machine(device))
     return 0
@@ -84,11 +97,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--sides",
         nargs="+",
         type=int,
-        default=[20, 80],
-        help="sizes of the maps (16, 64, side, side); 80: 6.5 M elements",
+        help=f"sizes of the maps ({BATCH}, {CHANNELS}, side, side); default: 20 80 (6.5 M elements), on a GPU 99 312 "
+        "625 (10, 100, 400 M)",
     )
     add("--rounds", type=int, default=40, help="rounds that count, after a tenth as many for warm-up")
     add("--compiled", action="store_true", help="add versions by torch.compile; compiling takes minutes")
+    add("--passes", action="store_true", help="add the parts of the fused batch norm and activation")
     add("--json", metavar="FILE", help="write the numbers to this file")
     add("--picture", metavar="FILE.png", help="draw the ratios to this file")
     return parser.parse_args(argv)
@@ -106,152 +120,93 @@ def machine(device: torch.device) -> str:
     return f"{name}, PyTorch {torch.__version__}, {datetime.date.today()}"
 
 
-# ------------------------------------------------------------------------------------------------------------ measuring
+# --------------------------------------------------------------------------------------------------------------- cases
 
 
-def measure(cases: dict[str, Case], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Milliseconds of each case in each round, after a tenth as many warm-up rounds."""
-    milliseconds_of: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds + max(2, rounds // 10)):
-        for name, case in cases.items():
-            milliseconds_of[name].append(milliseconds(case(), device))
-    return {name: times[-rounds:] for name, times in milliseconds_of.items()}
-
-
-def milliseconds(run: Run, device: torch.device) -> float:
-    """Duration of a call, measured by events on a GPU."""
-    if device.type != "cuda":
-        start = time.perf_counter()
-        run()
-        return 1e3 * (time.perf_counter() - start)
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-    torch.cuda.synchronize(device)
-    events[0].record()
-    run()
-    events[1].record()
-    torch.cuda.synchronize(device)
-    return events[0].elapsed_time(events[1])
-
-
-def ratio(times: Sequence[float], others: Sequence[float]) -> float:
-    """The median of the quotients of the rounds."""
-    return statistics.median(a / b for a, b in zip(times, others, strict=True))
-
-
-def forward_case(function: Callable[[Tensor], Tensor], x: Tensor) -> Case:
+def forward_case(function: Callable[[Tensor], Tensor], xs: Sequence[Tensor]) -> Case:
     """The function without gradients."""
 
-    def run() -> None:
-        with torch.no_grad():
-            function(x)
+    def prepared(number: int) -> Run:
+        def run() -> Tensor:
+            with torch.no_grad():
+                return function(xs[number])
 
-    return lambda: run
-
-
-def backward_case(function: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) -> Case:
-    """The backward pass of the function alone."""
-
-    def prepared() -> Run:
-        y = function(x.detach().requires_grad_())
-        return lambda: y.backward(g)
+        return run
 
     return prepared
 
 
-def both_case(function: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) -> Case:
-    """Forward and backward pass of the function."""
+def backward_case(function: Callable[[Tensor], Tensor], xs: Sequence[Tensor], gs: Sequence[Tensor]) -> Case:
+    """The backward pass of the function alone."""
 
-    def run() -> None:
-        function(x.detach().requires_grad_()).backward(g)
+    def prepared(number: int) -> Run:
+        x = xs[number].detach().requires_grad_()
+        y = function(x)
+        # A graph reads the saved tensors at every replay.
+        return partial(torch.autograd.grad, y, x, gs[number], retain_graph=True)
 
-    return lambda: run
+    return prepared
 
 
 # --------------------------------------------------------------------------------------------------------- the operator
 
 
-def operator_rows(x: Tensor, name: str, arguments: argparse.Namespace) -> list[dict[str, float | str]]:
-    """Results for one type and size: milliseconds and ratios of each function, forward and backward."""
+def operator_rows(x: Tensor, name: str, arguments: argparse.Namespace) -> list[Row]:
+    """Results for one type and size: milliseconds, GB/s, ratios and host time of each function and direction."""
     functions = dict(FUNCTIONS)
     if arguments.compiled:
         # PyTorch's functions share one entry of the compiler's cache, which counts each type and each use of gradients.
         torch._dynamo.config.recompile_limit = 100
+        torch._functorch.config.donated_buffer = False  # it refuses retain_graph
         for key in ("ReLU", "SiLU", "F.mish", "ops.mish"):
             functions[f"{key}, compiled"] = torch.compile(FUNCTIONS[key], fullgraph=True, dynamic=False)
-    g, out = torch.randn_like(x), torch.empty_like(x)
-    forward: dict[str, Case] = {"copy": lambda: lambda: out.copy_(x)}
-    backward: dict[str, Case] = {"copy": lambda: lambda: torch.add(x, g, out=out)}
+    xs = rotated(x)
+    forward, backward = operator_cases(functions, xs)
+    fore, back = (measure(cases, arguments.rounds, x.device, sets=len(xs)) for cases in (forward, backward))
+    small = operator_cases(functions, [x.flatten()[:1024].clone()])
+    fore_host, back_host = ({key: host_microseconds(case, x.device) for key, case in cases.items()} for cases in small)
+    rows: list[Row] = []
+    for key in fore:
+        fore_ms, back_ms = statistics.median(fore[key]), statistics.median(back[key])
+        row: Row = {"type": name, "elements": x.numel(), "function": "copy / add" if key == "copy" else key}
+        row |= {"forward_ms": fore_ms, "forward_gb_per_s": gb_per_s(x, FORWARD_BYTES, fore_ms)}
+        row |= {"forward_by_copy": ratio(fore[key], fore["copy"]), "forward_gain": ratio(fore["F.mish"], fore[key])}
+        row |= {"forward_host_us": fore_host[key]}
+        row |= {"backward_ms": back_ms, "backward_gb_per_s": gb_per_s(x, BACKWARD_BYTES, back_ms)}
+        row |= {"backward_by_add": ratio(back[key], back["copy"]), "backward_gain": ratio(back["F.mish"], back[key])}
+        row |= {"backward_host_us": back_host[key]}
+        rows.append(row)
+    return rows
+
+
+def operator_cases(
+    functions: dict[str, Callable[[Tensor], Tensor]], xs: Sequence[Tensor]
+) -> tuple[dict[str, Case], dict[str, Case]]:
+    """The calls of a table, forward and backward, copy and add first."""
+    gs, outs = [torch.randn_like(x) for x in xs], [torch.empty_like(x) for x in xs]
+    forward: dict[str, Case] = {"copy": lambda number: partial(outs[number].copy_, xs[number])}
+    backward: dict[str, Case] = {"copy": lambda number: partial(torch.add, xs[number], gs[number], out=outs[number])}
     for key, function in functions.items():
-        forward[key] = forward_case(function, x)
-        backward[key] = backward_case(function, x, g)
-    fore, back = (measure(cases, arguments.rounds, x.device) for cases in (forward, backward))
-    return [
-        {
-            "type": name,
-            "elements": x.numel(),
-            "function": "copy / add" if key == "copy" else key,
-            "forward_ms": statistics.median(fore[key]),
-            "forward_by_copy": ratio(fore[key], fore["copy"]),
-            "forward_gain": ratio(fore["F.mish"], fore[key]),
-            "backward_ms": statistics.median(back[key]),
-            "backward_by_add": ratio(back[key], back["copy"]),
-            "backward_gain": ratio(back["F.mish"], back[key]),
-        }
-        for key in fore
-    ]
+        forward[key] = forward_case(function, xs)
+        backward[key] = backward_case(function, xs, gs)
+    return forward, backward
 
 
-def operator_table(rows: Sequence[dict[str, float | str]]) -> str:
-    """The results as a Markdown table."""
+def operator_table(rows: Sequence[Row]) -> str:
+    """The results as a Markdown table; in brackets the share of the bandwidth of copy or add."""
     lines = [
-        "| type | elements | function | forward, ms | by copy | F.mish takes | backward, ms | by add | F.mish takes |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| type | elements | function | forward, ms | by copy | GB/s | F.mish takes | host, us "
+        "| backward, ms | by add | GB/s | F.mish takes | host, us |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        fore = f"{row['forward_ms']:.3f} | {row['forward_by_copy']:.2f} | {row['forward_gain']:.2f}x"
-        back = f"{row['backward_ms']:.3f} | {row['backward_by_add']:.2f} | {row['backward_gain']:.2f}x"
-        lines.append(f"| {row['type']} | {row['elements']:,} | {row['function']} | {fore} | {back} |")
-    return "\n".join(lines)
-
-
-# -------------------------------------------------------------------------------------------- batch norm and activation
-
-
-def fused_rows(x: Tensor, name: str, rounds: int) -> list[dict[str, float | str]]:
-    """Batch norm and activation in training, forward and backward together, against PyTorch's batch norm and ReLU."""
-    norm, g = nn.BatchNorm2d(x.shape[1]).to(x.device), torch.randn_like(x)
-    functions: dict[str, Callable[[Tensor], Tensor]] = {
-        "BatchNorm2d, ReLU": lambda z: F.relu(norm(z)),
-        "BatchNorm2d, SiLU": lambda z: F.silu(norm(z)),
-        "BatchNorm2d, F.mish": lambda z: F.mish(norm(z)),
-        "BatchNorm2d, ops.mish": lambda z: mish(norm(z)),
-    }
-    for act in (nn.ReLU(), nn.SiLU(), nn.LeakyReLU(0.1), Mish()):
-        functions[f"norm_act, {type(act).__name__}"] = partial(norm_act, norm=norm, act=act)
-    taken = measure({key: both_case(function, x, g) for key, function in functions.items()}, rounds, x.device)
-    layout = "contiguous" if x.is_contiguous() else "channels_last"
-    return [
-        {
-            "type": name,
-            "layout": layout,
-            "pair": key,
-            "ms": statistics.median(times),
-            "by_relu": ratio(times, taken["BatchNorm2d, ReLU"]),
-            "by_fused_relu": ratio(times, taken["norm_act, ReLU"]),
-        }
-        for key, times in taken.items()
-    ]
-
-
-def fused_table(rows: Sequence[dict[str, float | str]]) -> str:
-    """The results of batch norm and activation as a Markdown table."""
-    lines = [
-        "| type | layout | modules | forward and backward, ms | by BatchNorm2d, ReLU | by norm_act, ReLU |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        values = f"{row['ms']:.2f} | {row['by_relu']:.2f} | {row['by_fused_relu']:.2f}"
-        lines.append(f"| {row['type']} | {row['layout']} | {row['pair']} | {values} |")
+        cells = [row["type"], f"{row['elements']:,}", row["function"]]
+        for way, bound in (("forward", "by_copy"), ("backward", "by_add")):
+            by_bound = float(row[f"{way}_{bound}"])
+            cells += [f"{row[f'{way}_ms']:.3f}", f"{by_bound:.2f}"]
+            cells += [f"{row[f'{way}_gb_per_s']:.0f} ({100 / by_bound:.0f} %)"]
+            cells += [f"{row[f'{way}_gain']:.2f}x", f"{row[f'{way}_host_us']:.1f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
