@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops.backend import TYPES, choose, dense, expect
+from ops.backend import choose, dense, expect
+from ops.kernels import TYPES
 
 # Above 20, tanh(softplus(x)) is 1 to within 2e-17, in fp32 and fp64; below -88, exp(x) underflows in fp32.
 UPPER, LOWER = 20.0, -88.0

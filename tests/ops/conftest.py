@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ops import backend, build, norm_act
+from ops import backend, build, cuda, norm_act
 
 
 @pytest.fixture
@@ -46,11 +46,12 @@ def instructions(request, monkeypatch):
     return request.param
 
 
-class EmulatedKernels(backend.CudaKernels):
+class EmulatedKernels(cuda.CudaKernels):
     """CudaKernels for tensors on the CPU: all but the queries for PyTorch's GPU."""
 
     def __init__(self, library: Path):
         super().__init__(library, 0, "nobody")
+        self.device = torch.device("cpu")
 
     def _is_current(self) -> bool:
         return True
@@ -76,10 +77,11 @@ def emulator(tmp_path_factory) -> Path:
 @pytest.fixture
 def emulated(emulator, monkeypatch) -> EmulatedKernels:
     """These kernels, loaded like those of a GPU and chosen for tensors on the CPU."""
-    driver = backend._driver
-    monkeypatch.setattr(backend, "_driver", lambda: driver(str(emulator)))
+    driver = cuda._driver
+    monkeypatch.setattr(cuda, "_driver", lambda: driver(str(emulator)))
     monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda index: None)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     kernels, cpu = EmulatedKernels(emulator), torch.device("cpu")
     monkeypatch.setattr(backend, "_chosen", {cpu: backend.Choice(kernels.name, kernels.origin, kernels)})
     monkeypatch.setattr(norm_act, "_wrong", {cpu: ""})
