@@ -7,11 +7,13 @@ reason. ``YOLO_MISH=eager|torch|cpu|cuda|nvrtc`` forces one of them and is an er
 
 import ctypes
 import os
+import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,7 +73,7 @@ def unsupported(kind: str) -> str:
     """Why there is no custom kernel for this kind of device on this machine, or an empty string."""
     if kind == "cuda" and torch.version.hip:
         return "the kernels are for NVIDIA GPUs, and this PyTorch is for AMD's (ROCm)"
-    if kind == "cpu" and sys.platform == "win32":
+    if kind == "cpu" and platform.system() == "Windows":
         return "the CPU kernel is not built on Windows"
     return "" if any(kind == device for device, _ in BACKENDS.values()) else f"no custom kernel for {kind}"
 
@@ -133,7 +135,7 @@ def dense(x: Tensor) -> tuple[Tensor, Tensor]:
 
 # ------------------------------------------------------------------------------------------------------------- the CPU
 
-_NUMBERS: dict[str, type[ctypes.c_float | ctypes.c_int | ctypes.c_int64]] = {
+_NUMBERS: dict[str, Any] = {
     **dict.fromkeys(("eps", "slope", "factor"), ctypes.c_float),
     **{"act": ctypes.c_int, "count": ctypes.c_int64},
 }
@@ -163,9 +165,7 @@ class CpuKernels(Kernels):
         if code != 0:
             raise RuntimeError(f"mish_map of the CPU library failed with code {code}")
 
-    def bind(
-        self, name: str, kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: float
-    ) -> Pass:
+    def bind(self, name: str, kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: Any) -> Pass:
         """As Kernels.bind; the alignment does not matter."""
         constants = {
             "type": ctypes.c_int(kind),

@@ -6,6 +6,7 @@ import sys
 import threading
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,9 +79,7 @@ class CudaKernels(Kernels):
         places = _four_addresses(first, first + 8, first + 16, first + 24)
         self._launch(places, (self.functions[name], -(-values[3] // per_block), 1))
 
-    def bind(
-        self, name: str, kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: float
-    ) -> Pass:
+    def bind(self, name: str, kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: Any) -> Pass:
         """As Kernels.bind; the pass runs in the current stream of the GPU."""
         sums, act = name in SUMS, f"_{numbers.pop('act')}" if "act" in numbers else ""
         width = ALIGNMENT // _itemsize(kind)

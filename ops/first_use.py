@@ -1,6 +1,7 @@
 """The comparison of the fused CUDA kernels with PyTorch's operators before their first use in a process."""
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
@@ -33,10 +34,15 @@ def difference(device: torch.device) -> str:
         return thread.submit(_difference, device).result()
 
 
-def _difference(device: torch.device) -> str:
+def cases() -> Iterator[tuple[torch.dtype, int, tuple[int, ...], torch.memory_format]]:
+    """Type, activation, shape and layout of each comparison."""
     layouts = (torch.contiguous_format, torch.channels_last)
-    cases = [*product(TOLERANCES, range(ACTS), SMALL, layouts), *product([torch.bfloat16], [0], [LARGE], layouts)]
-    for dtype, act, shape, layout in cases:
+    yield from product(TOLERANCES, range(ACTS), SMALL, layouts)
+    yield from product((torch.bfloat16,), (0,), (LARGE,), layouts)
+
+
+def _difference(device: torch.device) -> str:
+    for dtype, act, shape, layout in cases():
         numbers = torch.arange(2.0 * math.prod(shape), device="cpu").mul(1.7).sin().reshape(2, *shape)
         x, dy = (values.to(dtype).to(memory_format=layout) for values in numbers)
         expected = _by_pytorch(x.double(), dy.double(), act)
@@ -57,10 +63,10 @@ def _parameters(x: Tensor, dtype: torch.dtype) -> list[Tensor]:
 
 def _by_pytorch(x: Tensor, dy: Tensor, act: int) -> tuple[Tensor, ...]:
     """The RESULTS of one forward and backward pass by PyTorch's operators."""
-    weight, bias, *running = _parameters(x, x.dtype)
+    weight, bias, mean, variance = _parameters(x, x.dtype)
     leaves = [tensor.requires_grad_() for tensor in (x, weight, bias)]
-    y = activation(nn.functional.batch_norm(x, *running, weight, bias, True, FACTOR, EPS), act, SLOPE)
-    return (y.detach(), *torch.autograd.grad(y, leaves, dy), *running)
+    y = activation(nn.functional.batch_norm(x, mean, variance, weight, bias, True, FACTOR, EPS), act, SLOPE)
+    return (y.detach(), *torch.autograd.grad(y, leaves, dy), mean, variance)
 
 
 def _by_the_kernels(x: Tensor, dy: Tensor, act: int) -> tuple[Tensor, ...]:

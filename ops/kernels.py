@@ -5,9 +5,11 @@ takes addresses only: a small network calls hundreds a step, and the host must n
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from ops.grid import POINTERS
 
@@ -40,9 +42,7 @@ class Kernels:
         """Write mish(x), g mish'(x) or g mish''(x) to `out`; all dense and of the same layout and type."""
         raise NotImplementedError
 
-    def bind(
-        self, name: str, kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: float
-    ) -> Pass:
+    def bind(self, name: str, kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: Any) -> Pass:
         """A pass over x (outer, channels, inner), with inner = 1 for channels_last, of the type `kind` of TYPES.
 
         `aligned`: the arrays of x's shape begin at multiples of ALIGNMENT. `numbers`: those of ARGUMENTS[name].
@@ -53,7 +53,7 @@ class Kernels:
         self, name: str, kind: int, outer: int, channels: int, inner: int, *arguments: float | Tensor | None
     ) -> None:
         """Bind a pass and run it, for ARGUMENTS[name]: numbers, and tensors of this device or None."""
-        given = dict(zip(ARGUMENTS[name], arguments, strict=True))
+        given: dict[str, Any] = dict(zip(ARGUMENTS[name], arguments, strict=True))
         addresses = {key: address(given.pop(key)) for key in ARRAYS if key in given}
         large = (addresses.get(key, 0) for key in ("x", "dy", "out"))
         aligned = not any(each % ALIGNMENT for each in large)
@@ -64,3 +64,30 @@ class Kernels:
 def address(tensor: Tensor | None) -> int:
     """Where a tensor's values begin; 0 for None."""
     return 0 if tensor is None else tensor.data_ptr()
+
+
+PLAIN_TENSORS = (Tensor, nn.Parameter)
+
+
+def is_direct(x: Tensor) -> bool:
+    """Whether kernels may take the values of x without the dispatcher: x is an ordinary tensor, and no dispatch mode,
+    profiler, transform or forward derivative is on that would have to see an operator."""
+    return not (
+        type(x) not in PLAIN_TENSORS
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._autograd._profiler_enabled()
+        or x.is_neg()
+        or x._is_zerotensor()
+    )
+
+
+def is_like(grad: Tensor, x: Tensor) -> bool:
+    """Whether a gradient has the type, device and shape of x, which hooks of saved tensors might have changed."""
+    return grad.dtype is x.dtype and grad.get_device() == x.get_device() and grad.shape == x.shape
+
+
+def described(tensor: Tensor) -> str:
+    """Shape, type and device, for error messages."""
+    return f"{tuple(tensor.shape)} in {tensor.dtype} on {tensor.device}"

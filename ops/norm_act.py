@@ -23,14 +23,13 @@ from ops.backend import CpuKernels, choose, exact, expect
 from ops.build import Unavailable, say
 from ops.cuda import CudaKernels, refuse_in_capture
 from ops.first_use import activation, difference
-from ops.kernels import ALIGNMENT, TYPES, Kernels, Pass, address
+from ops.kernels import ALIGNMENT, PLAIN_TENSORS, TYPES, Kernels, Pass, address, is_direct, is_like
 from ops.mish import Dispatch, Mish
 from ops.mish import prepare as prepare_mish
 from ops.norm_act_operators import BACKWARD, FORWARD, REDUCE, STATISTICS
 
 ACTIVATIONS: dict[type[nn.Module], int] = {Mish: 0, nn.ReLU: 1, nn.SiLU: 2, nn.LeakyReLU: 3}  # csrc/norm_act_*
 FUSED_TYPES = {"cpu": CpuKernels.fused_types, "cuda": CudaKernels.fused_types}
-_PLAIN_TENSORS = (Tensor, nn.Parameter)
 
 
 def fusion(norm: nn.Module, act: nn.Module, device: torch.device | str, dtype: torch.dtype) -> Dispatch | None:
@@ -116,7 +115,7 @@ def _kernels_for(x: Tensor, norm: nn.BatchNorm2d, arrays: Arrays) -> Kernels | N
     for array in arrays:
         if array is not None and (
             array.dtype is not dtype
-            or type(array) not in _PLAIN_TENSORS
+            or type(array) not in PLAIN_TENSORS
             or array.get_device() != index
             or array.numel() != shape[1]
             or not array.is_contiguous()
@@ -156,7 +155,7 @@ def _plan(
         return None
     use_batch, factor, eps, act, slope = options
 
-    def bind(name: str, **numbers: float) -> Pass:
+    def bind(name: str, **numbers: Any) -> Pass:
         return kernels.bind(name, TYPES[dtype], *sizes, aligned, **numbers)
 
     return _Plan(
@@ -164,16 +163,6 @@ def _plan(
         bind("norm_act_forward", eps=eps, act=act, slope=slope),
         bind("norm_act_reduce", eps=eps, act=act, slope=slope),
         bind("norm_act_backward", eps=eps, count=batch * height * width if use_batch else 0),
-    )
-
-
-def _is_direct(x: Tensor) -> bool:
-    """Whether the kernels may be called without the dispatcher: nothing observes operators, x is an ordinary tensor."""
-    return not (
-        torch._C._len_torch_dispatch_stack()
-        or torch._C._autograd._profiler_enabled()
-        or x.is_neg()
-        or x._is_zerotensor()
     )
 
 
@@ -193,7 +182,7 @@ def _forward(x: Tensor, arrays: Arrays, kernels: Kernels, options: Options) -> t
     weight, bias, running_mean, running_var = arrays
     if not options.factor and options.use_batch:
         running_mean = running_var = None
-    if not _is_direct(x):
+    if not is_direct(x):
         return _forward_by_operators(x, (weight, bias, running_mean, running_var), options)
     y, at = torch.empty_like(x), x.data_ptr()
     out = y.data_ptr()
@@ -221,23 +210,22 @@ def _forward_by_operators(x: Tensor, arrays: Arrays, options: Options) -> tuple[
     return FORWARD(x, mean, variance, weight, bias, *options[2:]), statistics
 
 
+Saved = tuple[Tensor, Tensor, Tensor | None, Tensor | None]  # x, statistics (2, C), weight, bias
+
+
 def _gradients(
-    grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None,
-    kernels: Kernels, options: Options, needs_x: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    grad: Tensor, saved: Saved, kernels: Kernels, options: Options, *, needs_x: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x (unless `needs_x`: of the activation's input), weight and bias."""
-    direct = _is_direct(grad) and type(grad) is Tensor and not torch._C._are_functorch_transforms_active()
-    if not direct or grad.stride() != x.stride() or grad.dtype is not x.dtype:
-        return _gradients_by_operators(grad, x, statistics, weight, bias, options, needs_x)
+    x, statistics, weight, bias = saved
+    if not is_direct(grad) or grad.stride() != x.stride() or not is_like(grad, x):
+        return _gradients_by_operators(grad, saved, options, needs_x=needs_x)
     g, channels = torch.empty_like(x), x.shape[1]
-    if weight is not None:
-        by_weight, by_bias = torch.empty_like(weight), torch.empty_like(weight)
-    else:
-        by_weight, by_bias = torch.empty((2, channels), dtype=torch.float32, device=x.device)
     at, dy, out, mean = x.data_ptr(), grad.data_ptr(), g.data_ptr(), statistics.data_ptr()
     plan = _plan(kernels, x.shape, x.stride(), x.dtype, not (at | dy | out) % ALIGNMENT, options)
     if plan is None:  # hooks of saved tensors have changed the layout
-        return _gradients_by_operators(grad, x, statistics, weight, bias, options, needs_x)
+        return _gradients_by_operators(grad, saved, options, needs_x=needs_x)
+    by_weight, by_bias = (torch.empty(channels, dtype=torch.float32, device=x.device) for _ in range(2))
     norm = (mean, mean + 4 * channels, address(weight), address(bias))
     sums = (by_weight.data_ptr(), by_bias.data_ptr())
     plan.reduce(at, dy, out, *norm, 0, 0, *sums)
@@ -247,9 +235,9 @@ def _gradients(
 
 
 def _gradients_by_operators(
-    grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None,
-    options: Options, needs_x: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    grad: Tensor, saved: Saved, options: Options, *, needs_x: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, statistics, weight, bias = saved
     mean, variance = statistics.unbind()
     g, by_weight, by_bias = REDUCE(grad, x, mean, variance, weight, bias, *options[2:])
     if needs_x:
@@ -279,11 +267,11 @@ class _NormAct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        needed = ctx.needs_input_grad
-        saved = ctx.saved_tensors
+        needed: tuple[bool, ...] = ctx.needs_input_grad
+        saved: tuple[Any, ...] = ctx.saved_tensors
         if torch.is_grad_enabled():  # for higher derivatives use PyTorch's operators
             return *_plain_gradients(ctx, grad, *saved), None, None, None
-        by_x, by_weight, by_bias = _gradients(grad, *saved, ctx.kernels, ctx.options, needed[0])
+        by_x, by_weight, by_bias = _gradients(grad, saved, ctx.kernels, ctx.options, needs_x=needed[0])
         return (
             by_x if needed[0] else None,
             by_weight if needed[1] else None,

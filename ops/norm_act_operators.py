@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ops.backend import choose
-from ops.kernels import TYPES
+from ops.kernels import TYPES, described, is_like
 
 ACTS = 4  # activations, by number: Mish, ReLU, SiLU, LeakyReLU
 
@@ -90,25 +90,21 @@ def _check(name: str, x: Tensor, like: Tensor | None = None, **arrays: Tensor | 
     if kernels is None:
         raise RuntimeError(f"yolo::{name} has no kernel on {x.device}")
     fits = x.dim() == 4 and x.numel() > 0 and x.dtype in kernels.fused_types
-    _demand(fits, name, f"x (B, C, H, W) in {' or '.join(map(str, kernels.fused_types))}, not {_described(x)}")
-    if like is not None and (like.shape != x.shape or like.dtype != x.dtype or like.device != x.device):
-        _demand(False, name, f"a gradient like x, {_described(x)}, not {_described(like)}")
+    _demand(fits, name, f"x (B, C, H, W) in {' or '.join(map(str, kernels.fused_types))}, not {described(x)}")
+    if like is not None and not is_like(like, x):
+        _demand(False, name, f"a gradient like x, {described(x)}, not {described(like)}")
     for key, array in arrays.items():
         right = array is None or (
             array.shape == x.shape[1:2] and array.dtype == torch.float32 and array.device == x.device
         )
         if array is not None and not (right and array.is_contiguous()):
             wanted = f"{key} contiguous and on {x.device}, with {x.shape[1]} values in torch.float32"
-            _demand(False, name, f"{wanted}, not {_described(array)}")
+            _demand(False, name, f"{wanted}, not {described(array)}")
 
 
 def _demand(given: bool, name: str, expected: str) -> None:
     if not given:
         raise RuntimeError(f"yolo::{name} expects {expected}")
-
-
-def _described(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} in {tensor.dtype} on {tensor.device}"
 
 
 def _call(name: str, x: Tensor, shape: tuple[int, int, int], *arguments: Tensor | float | None) -> None:
