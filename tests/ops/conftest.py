@@ -1,6 +1,7 @@
 """Shared fixtures: CPU kernels, a build cache, and CUDA kernels emulated on the CPU."""
 
 import contextlib
+import ctypes
 import sys
 from pathlib import Path
 
@@ -52,6 +53,12 @@ class EmulatedKernels(cuda.CudaKernels):
     def __init__(self, library: Path):
         super().__init__(library, 0, "nobody")
         self.device = torch.device("cpu")
+        self.launched: set[str] = set()
+
+    def _launch(self, places: object, *launches: tuple[ctypes.c_void_p, int, int]) -> None:
+        names = {function.value: name for name, function in self.functions.items()}
+        self.launched |= {names[function.value] for function, *_ in launches}
+        super()._launch(places, *launches)
 
     def _is_current(self) -> bool:
         return True

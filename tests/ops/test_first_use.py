@@ -1,5 +1,5 @@
-"""The first use in a process: inside a user's contexts, during a capture, after a failure of another kernel, by any name
-of the device, and on systems without kernels. The CUDA driver is emulated."""
+"""The first use in a process: inside a user's contexts, during a capture, after another kernel's failure, by any name of
+the device, and on systems without kernels. The CUDA driver is emulated."""
 
 import platform
 
@@ -92,7 +92,7 @@ def test_a_failure_of_an_earlier_kernel_is_named_and_switches_nothing_off(untrie
     norm, x = block()
     with monkeypatch.context() as failing:
         failing.setattr(untried, "driver", Failing(untried.driver, code))
-        with pytest.raises(RuntimeError, match=f"a kernel launched earlier .* CUDA error {code}") as raised:
+        with pytest.raises(RuntimeError, match=rf"a kernel launched earlier .*\(CUDA error {code},") as raised:
             norm_act.norm_act(x, norm, Mish())
         assert not isinstance(raised.value, build.Unavailable) and norm_act._wrong == {}
         with pytest.raises(RuntimeError, match=f"CUDA error {code}"):
@@ -113,7 +113,8 @@ class Failing:
 def test_a_launch_with_too_many_resources_is_the_launchs_own_error(untried, monkeypatch, capsys):
     monkeypatch.setattr(untried, "driver", Failing(untried.driver, 701))
     norm, x = block()
-    assert norm_act.norm_act(x, norm, Mish()).grad_fn.name() == "MishBackward0" or norm_act._wrong[CPU]
+    assert norm_act.fusion(norm, nn.ReLU(), "cpu", x.dtype) is not None  # not known yet
+    assert norm_act.norm_act(x, norm, nn.ReLU()).grad_fn.name() == "ReluBackward0"
     assert "cuLaunchKernel failed" in capsys.readouterr().err
 
 
