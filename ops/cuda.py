@@ -68,16 +68,21 @@ class CudaKernels(Kernels):
                 self.functions = {name: self._function(name) for name in kernel_names()}
             finally:
                 self._leave(previous)
+        self._maps = {  # by order, type and alignment: the kernel, and how many elements a block of it writes
+            (order, dtype, aligned): (
+                self.functions[f"mish_{order}_{NAMES[TYPES[dtype]]}_{'vector' if aligned else 'scalar'}"],
+                THREADS * PIECES * ALIGNMENT // dtype.itemsize if aligned else THREADS,
+            )
+            for order, dtype, aligned in product(range(3), TYPES, (True, False))
+        }
 
     def map(self, order: int, x: Tensor, g: Tensor, out: Tensor) -> None:
         """As Kernels.map, in the current stream of the tensors' GPU."""
-        values = _Four(x.data_ptr(), g.data_ptr(), out.data_ptr(), x.numel())
-        aligned = not (values[0] | values[1] | values[2]) % ALIGNMENT
-        per_block = THREADS * PIECES * ALIGNMENT // x.element_size() if aligned else THREADS  # elements
-        name = f"mish_{order}_{NAMES[TYPES[x.dtype]]}_{'vector' if aligned else 'scalar'}"
-        first = ctypes.addressof(values)
-        places = _four_addresses(first, first + 8, first + 16, first + 24)
-        self._launch(places, (self.functions[name], -(-values[3] // per_block), 1))
+        first, second, third, count = x.data_ptr(), g.data_ptr(), out.data_ptr(), x.numel()
+        function, per_block = self._maps[order, x.dtype, not (first | second | third) % ALIGNMENT]
+        values = _Four(first, second, third, count)
+        at = ctypes.addressof(values)
+        self._launch(_four_addresses(at, at + 8, at + 16, at + 24), (function, -(-count // per_block), 1))
 
     def bind(self, name: str, kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: Any) -> Pass:
         """As Kernels.bind; the pass runs in the current stream of the GPU."""
