@@ -71,7 +71,7 @@ def exact(device: torch.device) -> torch.device:
 
 def unsupported(kind: str) -> str:
     """Why there is no custom kernel for this kind of device on this machine, or an empty string."""
-    if kind == "cuda" and torch.version.hip:
+    if kind == "cuda" and getattr(torch.version, "hip", None):
         return "the kernels are for NVIDIA GPUs, and this PyTorch is for AMD's (ROCm)"
     if kind == "cpu" and platform.system() == "Windows":
         return "the CPU kernel is not built on Windows"

@@ -1,4 +1,4 @@
-"""The first use in a process: in a context of the user, during a capture, after a failure of another kernel, by any name of
+"""The first use in a process: in a user's context, during a capture, after a failure of another kernel, by any name of
 the device, and on systems without kernels. The CUDA driver is emulated."""
 
 import platform
