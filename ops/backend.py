@@ -64,14 +64,14 @@ def choose(device: torch.device) -> Choice:
 
 def exact(device: torch.device) -> torch.device:
     """The device as tensors name theirs: `cuda` is the current GPU, by its index, and `cpu:0` is `cpu`."""
-    if device.type == "cuda" and device.index is None:
+    if device == torch.device("cuda"):  # without an index
         return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
     return torch.device("cpu") if device.type == "cpu" else device
 
 
 def unsupported(kind: str) -> str:
     """Why there is no custom kernel for this kind of device on this machine, or an empty string."""
-    if kind == "cuda" and getattr(torch.version, "hip", None):
+    if kind == "cuda" and torch.version.hip:
         return "the kernels are for NVIDIA GPUs, and this PyTorch is for AMD's (ROCm)"
     if kind == "cpu" and platform.system() == "Windows":
         return "the CPU kernel is not built on Windows"

@@ -69,6 +69,18 @@ def address(tensor: Tensor | None) -> int:
 PLAIN_TENSORS = (Tensor, nn.Parameter)
 
 
+def _other_dispatch_keys() -> int:
+    """The bits of all dispatch keys but those that ordinary tensors on the CPU and on CUDA have."""
+    names = ("CPU", "CUDA", "AutogradCPU", "AutogradCUDA", "AutocastCPU", "AutocastCUDA", "ADInplaceOrView")
+    ordinary = 0
+    for name in names:
+        ordinary |= torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, name)).raw_repr()
+    return ~ordinary
+
+
+_OTHERS = _other_dispatch_keys()
+
+
 def is_direct(x: Tensor) -> bool:
     """Whether kernels may take the values of x without the dispatcher: x is an ordinary tensor, and no dispatch mode,
     profiler, transform or forward derivative is on that would have to see an operator."""
@@ -78,8 +90,7 @@ def is_direct(x: Tensor) -> bool:
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or torch._C._autograd._profiler_enabled()
-        or x.is_neg()
-        or x._is_zerotensor()
+        or torch._C._dispatch_keys(x).raw_repr() & _OTHERS  # batched, negative, zero, wrapped by a transform
     )
 
 
