@@ -1,4 +1,4 @@
-"""Choice and invocation of compiled kernels: the only code that handles pointers, threads and streams.
+"""Choice of compiled kernels, and the library of CPU kernels.
 
 `choose(device)` decides once per process and device, in this order: the CPU library (ops/build.py); on a GPU the image
 built ahead of time, one built now by nvcc, one built now by NVRTC; else PyTorch's Mish, with a line that gives the
@@ -7,9 +7,11 @@ reason. ``YOLO_MISH=eager|torch|cpu|cuda|nvrtc`` forces one of them and is an er
 
 import ctypes
 import os
+import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,10 @@ from torch import Tensor
 from core.allocator import keep_freed_memory
 from ops import build
 from ops.build import Unavailable, say
-from ops.grid import THREADS, cut
+from ops.cuda import CudaKernels, refuse_in_capture
+from ops.kernels import ARGUMENTS, ARRAYS, TYPES, Kernels, Pass
 
-TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}  # same as in csrc/mish_cpu.cpp
-NAMES = {
-    number: str(dtype).removeprefix("torch.") for dtype, number in TYPES.items()
-}  # part of the names of the CUDA kernels
 FORCED = ("eager", "torch", "cpu", "cuda", "nvrtc")
-PIECES = 2  # same as in csrc/mish_cuda.cu
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Choice:
 
     implementation: str
     reason: str
-    kernels: "CpuKernels | CudaKernels | None" = None
+    kernels: Kernels | None = None
     eager: bool = False
 
 
@@ -51,11 +49,33 @@ _chosen: dict[torch.device, Choice] = {}  # once per process and device
 
 
 def choose(device: torch.device) -> Choice:
-    """What runs Mish on this device, built and loaded on first use. ValueError if a forced backend is unavailable."""
+    """What runs Mish on this device, built and loaded on first use.
+
+    ValueError if a forced backend is unavailable; RuntimeError on first use while a CUDA graph is captured.
+    """
     choice = _chosen.get(device)
+    if choice is None:
+        device = exact(device)
+        choice = _chosen.get(device)
     if choice is None:
         choice = _chosen[device] = _choose(device.type, device.index, forced())
     return choice
+
+
+def exact(device: torch.device) -> torch.device:
+    """The device as tensors name theirs: `cuda` is the current GPU, by its index, and `cpu:0` is `cpu`."""
+    if device == torch.device("cuda"):  # without an index
+        return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
+    return torch.device("cpu") if device.type == "cpu" else device
+
+
+def unsupported(kind: str) -> str:
+    """Why there is no custom kernel for this kind of device on this machine, or an empty string."""
+    if kind == "cuda" and torch.version.hip:
+        return "the kernels are for NVIDIA GPUs, and this PyTorch is for AMD's (ROCm)"
+    if kind == "cpu" and platform.system() == "Windows":
+        return "the CPU kernel is not built on Windows"
+    return "" if any(kind == device for device, _ in BACKENDS.values()) else f"no custom kernel for {kind}"
 
 
 def _choose(kind: str, index: int | None, requested: str) -> Choice:
@@ -66,8 +86,10 @@ def _choose(kind: str, index: int | None, requested: str) -> Choice:
     backends = [name for name, (device, _) in BACKENDS.items() if device == kind]
     if requested and requested not in backends:
         raise ValueError(f"YOLO_MISH={requested}: the tensor is on {kind}; expected {BACKENDS[requested][0]}")
-    reasons = []
-    for backend in (requested,) if requested else backends:
+    reasons = [unsupported(kind)] if unsupported(kind) else []
+    for backend in () if reasons else (requested,) if requested else backends:
+        if kind == "cuda":
+            refuse_in_capture(f"the Mish kernel of cuda:{index}", f'ops.mish.prepare("cuda:{index}")')
         try:
             kernels = BACKENDS[backend][1](index)
         except Unavailable as error:
@@ -76,17 +98,20 @@ def _choose(kind: str, index: int | None, requested: str) -> Choice:
             return Choice(kernels.name, f"YOLO_MISH={requested}" if requested else kernels.origin, kernels)
     if requested:
         raise ValueError(f"YOLO_MISH={requested}: {'; '.join(reasons)}")
-    reason = "; ".join(reasons) or f"no custom kernel for {kind}"
-    if backends:
+    reason = "; ".join(reasons)
+    if backends or kind == "mps":
         say(f"Mish runs as torch.nn.functional.mish on {kind}, slower: {reason}")
     return Choice("torch.nn.functional.mish", reason)
 
 
 def expect(device: torch.device) -> Choice:
     """What `choose` returns, or is expected to return; builds and loads nothing."""
+    device = exact(device)
     requested, chosen = forced(), _chosen.get(device)
     if chosen is not None:
         return chosen
+    if not requested and unsupported(device.type):
+        return Choice("torch.nn.functional.mish", unsupported(device.type))
     if device.type == "cuda" and requested in ("", "cuda", "nvrtc"):
         return Choice("ops.mish, CUDA kernel", "nvcc or NVRTC builds it on first use")
     if device.type != "cpu" or requested not in ("", "cpu"):
@@ -110,9 +135,16 @@ def dense(x: Tensor) -> tuple[Tensor, Tensor]:
 
 # ------------------------------------------------------------------------------------------------------------- the CPU
 
+_NUMBERS: dict[str, Any] = {
+    **dict.fromkeys(("eps", "slope", "factor"), ctypes.c_float),
+    **{"act": ctypes.c_int, "count": ctypes.c_int64},
+}
 
-class CpuKernels:
+
+class CpuKernels(Kernels):
     """The CPU library, called through ctypes, which releases the GIL during calls."""
+
+    fused_types = (torch.float32, torch.bfloat16)
 
     def __init__(self, path: Path, instructions: str):
         """Load the library; Unavailable on failure."""
@@ -120,32 +152,38 @@ class CpuKernels:
         self.origin = f"build {path.stem}"
         try:
             self.library = ctypes.CDLL(str(path))
-            self.parallel_for = _address_of_parallel_for()
+            self.parallel_for = ctypes.c_void_p(_address_of_parallel_for())
         except (OSError, AttributeError) as error:
             raise Unavailable(f"{path} cannot be loaded ({error})") from error
-        pointer, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-        kind, shape = ctypes.c_int, (number, number, number)
-        norm, act = (*[pointer] * 4, real), (ctypes.c_int, real)
-        for name, arguments in {
-            "mish_map": (kind, ctypes.c_int, number, *[pointer] * 3),
-            "norm_statistics": (kind, *shape, *[pointer] * 5, real),
-            "norm_act_forward": (kind, *shape, pointer, *norm, *act, pointer),
-            "norm_act_reduce": (kind, *shape, *[pointer] * 2, *norm, *act, *[pointer] * 3),
-            "norm_act_backward": (kind, *shape, *[pointer] * 6, real, number, pointer),
-        }.items():
-            getattr(self.library, name).argtypes = (*arguments, pointer)
-            getattr(self.library, name).restype = ctypes.c_int32
-
-    def call(self, name: str, *arguments: float | Tensor | None) -> None:
-        """Call a function of the library with numbers and dense CPU tensors; None is passed as null."""
-        plain = [value.data_ptr() if isinstance(value, Tensor) else value for value in arguments]
-        code = getattr(self.library, name)(*plain, self.parallel_for)
-        if code != 0:
-            raise RuntimeError(f"{name} of the CPU library failed with code {code}")
+        self._map = self.library.mish_map
+        self._map.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, *[ctypes.c_void_p] * 4)
 
     def map(self, order: int, x: Tensor, g: Tensor, out: Tensor) -> None:
-        """Write mish(x), g mish'(x) or g mish''(x) to `out`; all dense and of the same layout and type."""
-        self.call("mish_map", TYPES[x.dtype], order, x.numel(), x, g, out)
+        """As Kernels.map."""
+        values = (x.data_ptr(), g.data_ptr(), out.data_ptr())
+        code = self._map(TYPES[x.dtype], order, x.numel(), *values, self.parallel_for)
+        if code != 0:
+            raise RuntimeError(f"mish_map of the CPU library failed with code {code}")
+
+    def bind(self, name: str, kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: Any) -> Pass:
+        """As Kernels.bind; the alignment does not matter."""
+        constants = {
+            "type": ctypes.c_int(kind),
+            **{key: ctypes.c_int64(size) for key, size in (("outer", outer), ("channels", channels), ("inner", inner))},
+            **{key: _NUMBERS[key](value) for key, value in numbers.items()},
+            "threads": self.parallel_for,
+        }
+        given, expected = (*ARRAYS, *constants), ("type", "outer", "channels", "inner", *ARGUMENTS[name], "threads")
+        chosen, fixed = itemgetter(*map(given.index, expected)), tuple(constants.values())
+        function = self.library[name]  # not the attribute, which is one object for all bindings
+        function.argtypes = [type(constants[key]) if key in constants else ctypes.c_void_p for key in expected]
+
+        def run(*arrays: int) -> None:
+            code = function(*chosen(arrays + fixed))
+            if code != 0:
+                raise RuntimeError(f"{name} of the CPU library failed with code {code}")
+
+        return run
 
 
 def _address_of_parallel_for() -> int | None:
@@ -162,109 +200,6 @@ def _cpu(index: int | None) -> CpuKernels:
 
 
 # ----------------------------------------------------------------------------------------------------------- the GPUs
-
-
-_NORM_ACT = ("mean", "variance", "weight", "bias", "eps", "act", "slope")
-_ARGUMENTS = {  # of the functions of csrc/norm_act_cpu.cpp after type and shape, by their names in ops/grid.py
-    "norm_statistics": ("x", "mean", "variance", "running_mean", "running_var", "factor"),
-    "norm_act_forward": ("x", *_NORM_ACT, "out"),
-    "norm_act_reduce": ("x", "dy", *_NORM_ACT, "out", "by_weight", "by_bias"),
-    "norm_act_backward": ("x", "mean", "variance", "weight", "by_weight", "by_bias", "eps", "count", "out"),
-}
-_SUMS = ("norm_statistics", "norm_act_reduce")  # a second kernel completes their sums
-
-
-class CudaKernels:
-    """A GPU image, loaded and launched through the C interface of the CUDA driver, which every CUDA machine has."""
-
-    def __init__(self, image: Path, index: int, maker: str):
-        """Load the image into PyTorch's context on this GPU; Unavailable on failure."""
-        self.name = f"ops.mish, CUDA kernel by {maker}"
-        self.origin = f"build {image.stem}"
-        self.index = index
-        self.driver = _driver()
-        self.functions: dict[str, ctypes.c_void_p] = {}
-        self.context, self.module = ctypes.c_void_p(), ctypes.c_void_p()
-        device = ctypes.c_int()
-        with torch.cuda.device(index):
-            torch.cuda.current_stream(index)
-            self._call("cuDeviceGet", ctypes.byref(device), ctypes.c_int(index))
-            self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), device)
-            self._enter()
-            self._call("cuModuleLoadData", ctypes.byref(self.module), ctypes.c_char_p(image.read_bytes()))
-
-    def map(self, order: int, x: Tensor, g: Tensor, out: Tensor) -> None:
-        """As CpuKernels.map, in the current stream of the tensors' GPU."""
-        pointers, count = (x.data_ptr(), g.data_ptr(), out.data_ptr()), x.numel()
-        aligned = not any(pointer % 16 for pointer in pointers)
-        per_block = THREADS * PIECES * 16 // x.element_size() if aligned else THREADS  # elements
-        name = f"mish_{order}_{NAMES[TYPES[x.dtype]]}_{'vector' if aligned else 'scalar'}"
-        arguments = (*map(ctypes.c_void_p, pointers), ctypes.c_longlong(count))
-        addresses = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
-        self._launch(name, (-(-count // per_block), 1), addresses)
-
-    def call(
-        self, name: str, kind: int, outer: int, channels: int, inner: int, *arguments: float | Tensor | None
-    ) -> None:
-        """As CpuKernels.call, for the functions of csrc/norm_act_cpu.cpp, in the current stream of the tensors' GPU."""
-        given: dict[str, Any] = dict(zip(_ARGUMENTS[name], arguments, strict=True))
-        act = f"_{given.pop('act')}" if "act" in given else ""
-        large, sums = tuple(given[key] for key in ("x", "dy", "out") if key in given), name in _SUMS
-        grid = cut(outer, channels, inner, large, sums=sums)
-        if sums:  # two sums per split and channel, and the offset of the first per channel
-            size = (2 * grid.blocks[1] + 1) * channels
-            given["partial"] = torch.empty(size, dtype=torch.float32, device=large[0].device)
-            given.setdefault("count", outer * inner)
-        addresses = ctypes.byref(ctypes.c_char_p(grid.call(**given)))  # one argument, the struct Call
-        self._launch(f"{name}{act}_{NAMES[kind]}_{grid.variant}", grid.blocks, addresses)
-        if sums:
-            self._launch(f"{name}_end", (channels, 1), addresses)
-
-    def _launch(self, name: str, grid: tuple[int, int], addresses: object) -> None:
-        """Launch a kernel in the current stream; `addresses` is an array of the addresses of its arguments."""
-        if not self._is_current():
-            with torch.cuda.device(self.index):
-                return self._launch(name, grid, addresses)
-        self._enter()
-        function = self.functions.get(name)
-        if function is None:
-            function = ctypes.c_void_p()
-            self._call("cuModuleGetFunction", ctypes.byref(function), self.module, name.encode())
-            self.functions[name] = function
-        self._call("cuLaunchKernel", function, *grid, 1, THREADS, 1, 1, 0, self._stream(), addresses, None)
-
-    def _is_current(self) -> bool:
-        return torch.cuda.current_device() == self.index
-
-    def _stream(self) -> int:
-        return torch._C._cuda_getCurrentRawStream(
-            self.index
-        )  # torch.cuda.current_stream creates an object on each call
-
-    def _enter(self) -> None:
-        """Make PyTorch's context current: an autograd thread may not have one yet."""
-        current = ctypes.c_void_p()
-        self._call("cuCtxGetCurrent", ctypes.byref(current))
-        if current.value != self.context.value:
-            self._call("cuCtxSetCurrent", self.context)
-
-    def _call(self, name: str, *arguments: object) -> None:
-        code = getattr(self.driver, name)(*arguments)
-        if code != 0:
-            text = ctypes.c_char_p()
-            self.driver.cuGetErrorString(code, ctypes.byref(text))
-            raise Unavailable(f"{name} failed: {(text.value or b'error %d' % code).decode()}")
-
-
-def _driver(path: str = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1") -> ctypes.CDLL:
-    """The CUDA driver; Unavailable if it cannot be loaded."""
-    try:
-        driver = ctypes.CDLL(path)
-    except OSError as error:
-        raise Unavailable(f"the CUDA driver cannot be loaded ({error})") from error
-    pointer, number = ctypes.c_void_p, ctypes.c_uint
-    driver.cuLaunchKernel.argtypes = (pointer, *[number] * 7, pointer, pointer, pointer)
-    return driver
 
 
 def _cuda(index: int | None) -> CudaKernels:

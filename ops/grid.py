@@ -9,8 +9,6 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from torch import Tensor
-
 THREADS, BLOCKS = 256, 3  # of a block, and blocks that an SM runs at a time; as in csrc/cuda_pieces.h, norm_act_cuda.cu
 PIECES, ELEMENTS = 16, 64  # maximum width of a strip; csrc/norm_act_cuda.cu has room for 128 channels
 PER_PLANE = 4  # pieces of a plane that a thread processes at most, while there are planes enough for all threads
@@ -22,7 +20,7 @@ POINTERS = (
     *("x", "dy", "out", "mean", "variance", "weight", "bias", "running_mean", "running_var"),
     *("by_weight", "by_bias", "partial"),
 )
-CALL = struct.Struct(f"@{len(POINTERS)}P6q8i3f0q")  # the struct Call of csrc/norm_act_cuda.cu
+NUMBERS = struct.Struct("@6q8i3f0q")  # what follows the POINTERS in the struct Call of csrc/norm_act_cuda.cu
 
 
 class Grid(NamedTuple):
@@ -33,26 +31,20 @@ class Grid(NamedTuple):
     long: tuple[int, ...]
     short: tuple[int, ...]
 
-    def call(
-        self, *, count: int = 0, eps: float = 0.0, slope: float = 0.0, factor: float = 0.0, **tensors: Tensor | None
-    ) -> bytes:
-        """The Call of a kernel: tensors by their names in POINTERS, null for None and missing ones."""
-        pointers = [0 if tensor is None else tensor.data_ptr() for tensor in map(tensors.get, POINTERS)]
-        return CALL.pack(*pointers, *self.long, count, *self.short, eps, slope, factor)
+    def numbers(self, *, count: int = 0, eps: float = 0.0, slope: float = 0.0, factor: float = 0.0) -> bytes:
+        """The Call of a kernel after its pointers."""
+        return NUMBERS.pack(*self.long, count, *self.short, eps, slope, factor)
 
 
-def cut(
-    outer: int, channels: int, inner: int, large: tuple[Tensor, ...], *, sums: bool, sms: int | None = None
-) -> Grid:
-    """The grid for x (outer, channels, inner), with inner = 1 for channels_last; `large`: all tensors of x's shape.
+def cut(outer: int, channels: int, inner: int, *, width: int, sums: bool, sms: int) -> Grid:
+    """The grid for x (outer, channels, inner), with inner = 1 for channels_last, on a GPU with `sms` multiprocessors.
 
-    Memory is accessed in pieces of 16 bytes if all tensors are aligned and rows consist of whole pieces. `sms`: the
-    number of the GPU's multiprocessors, to which an elementwise pass (`sums` false) is fitted.
+    `width`: elements of a piece of 16 bytes, if all arrays of x's shape are aligned; memory is accessed in pieces if
+    rows consist of whole ones.
     """
-    width = 16 // large[0].element_size()
-    if (channels if inner == 1 else inner) % width or any(tensor.data_ptr() % 16 for tensor in large):
+    if (channels if inner == 1 else inner) % width:
         width = 1
-    return _cut(outer, channels, inner, width, SMS if sums or sms is None else (sms,))
+    return _cut(outer, channels, inner, width, SMS if sums else (sms,))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -94,15 +86,13 @@ def _split(planes: int, positions: int, strips: int, sms: tuple[int, ...]) -> tu
         blocks = strips * _up(planes, block[0]) * _up(positions, block[1])
         return max(_up(blocks, number * BLOCKS) * number * (block[0] * block[1] + START) for number in sms)
 
-    return min(
-        _candidates(planes, positions, strips, sms), key=cost
-    )  # the first, with the fewest blocks, of equal ones
+    candidates = _candidates(planes, positions, strips, sms)
+    return min(candidates, key=cost)  # of equal ones the first, with the fewest blocks
 
 
 def _candidates(planes: int, positions: int, strips: int, sms: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    for splits in sorted(
-        {max(1, rounds * number * BLOCKS // strips) for rounds in range(1, ROUNDS + 1) for number in sms}
-    ):
+    wholes = {max(1, rounds * number * BLOCKS // strips) for rounds in range(1, ROUNDS + 1) for number in sms}
+    for splits in sorted(wholes):
         block = _up(planes, splits)
         yield block, _up(positions, max(1, splits // _up(planes, block)))
 

@@ -5,8 +5,9 @@ derivatives in closed form, or PyTorch's operator if no kernel is available. tor
 algebraic form with one exponential and one division instead, which the compiler fuses with its neighbours: it cannot
 look into a kernel, and PyTorch's operator would be lowered to log1p and tanh. ONNX export emits ONNX's Mish operator.
 
-Call path: `mish` -> `_mish` (autograd, vmap, forward mode) -> yolo::mish (the dispatcher, so that fake tensors and
-dispatch modes work) -> `_run` -> the kernel.
+Call path of an ordinary tensor: `mish` -> `_Mish` if a gradient is recorded -> `_run` -> the kernel. Under a dispatch
+mode, a transform, a forward derivative or a profiler: `mish` -> `_mish` (autograd, vmap, forward mode) -> yolo::mish,
+through the dispatcher -> `_run`.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
-from ops.backend import TYPES, choose, dense, expect
+from ops.backend import choose, dense, expect
+from ops.kernels import TYPES, Kernels, described, is_direct, is_like
 
 # Above 20, tanh(softplus(x)) is 1 to within 2e-17, in fp32 and fp64; below -88, exp(x) underflows in fp32.
 UPPER, LOWER = 20.0, -88.0
@@ -53,12 +56,16 @@ def mish(x: Tensor, inplace: bool = False) -> Tensor:
         raise ValueError(NO_INPLACE)
     if torch.compiler.is_compiling():
         return _traced(x)
-    if x.dtype not in TYPES or type(x) not in (Tensor, nn.Parameter) or torch.jit.is_tracing():
+    if x.dtype not in TYPES or type(x) not in (Tensor, nn.Parameter) or torch._C._is_tracing():
         return F.mish(x)  # PyTorch's error for integers, the override of subclasses, one operator in traced graphs
     choice = choose(x.device)
     if choice.eager:
         return x * torch.tanh(F.softplus(x)).to(x.dtype)
-    return F.mish(x) if choice.kernels is None else _mish(x)
+    if choice.kernels is None:
+        return F.mish(x)
+    if not is_direct(x):
+        return _mish(x)
+    return _apply(x) if x.requires_grad and torch.is_grad_enabled() else _run(choice.kernels, 0, x)
 
 
 class Mish(nn.Module):
@@ -109,24 +116,38 @@ _LIBRARY.define("mish(Tensor x) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
 _LIBRARY.define("mish_backward(Tensor grad, Tensor x, int order) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
 
 
-def _run(order: int, x: Tensor, grad: Tensor | None = None) -> Tensor:
+def _run(kernels: Kernels, order: int, x: Tensor, grad: Tensor | None = None) -> Tensor:
     """Run the kernel: mish(x), grad mish'(x) or grad mish''(x) for `order` 0, 1 or 2, in the layout of x."""
-    x, out = dense(x)
+    if x.is_contiguous():
+        out = torch.empty_like(x)
+    else:
+        x, out = dense(x)
     if grad is None:
         grad = x
     elif grad.stride() != x.stride():
         grad = torch.empty_like(x).copy_(grad)
-    kernels = choose(x.device).kernels
-    if kernels is None:
-        raise RuntimeError(f"yolo::mish has no kernel on {x.device}; call ops.mish.mish, which falls back to PyTorch")
     if x.numel():
         kernels.map(order, x, grad, out)
     return out
 
 
+def _run_operator(name: str, order: int, x: Tensor, grad: Tensor | None = None) -> Tensor:
+    """`_run` for arguments from anywhere: RuntimeError unless they fit."""
+    kernels = choose(x.device).kernels
+    if kernels is None:
+        raise RuntimeError(f"yolo::{name} has no kernel on {x.device}; call ops.mish.mish, which falls back to PyTorch")
+    if x.dtype not in TYPES:
+        raise RuntimeError(f"yolo::{name} expects x in {', '.join(map(str, TYPES))}, not {x.dtype}")
+    if order not in (0, 1, 2):
+        raise RuntimeError(f"yolo::{name} expects order 0, 1 or 2, not {order}")
+    if grad is not None and not is_like(grad, x):
+        raise RuntimeError(f"yolo::{name} expects grad like x, {described(x)}, not {described(grad)}")
+    return _run(kernels, order, x, grad)
+
+
 for _key in ("CPU", "CUDA"):
-    _LIBRARY.impl("mish", lambda x: _run(0, x), _key)
-    _LIBRARY.impl("mish_backward", lambda grad, x, order: _run(order, x, grad), _key)
+    _LIBRARY.impl("mish", lambda x: _run_operator("mish", 0, x), _key)
+    _LIBRARY.impl("mish_backward", lambda grad, x, order: _run_operator("mish_backward", order, x, grad), _key)
 _MISH, _MISH_BACKWARD = torch.ops.yolo.mish.default, torch.ops.yolo.mish_backward.default
 torch.library.register_fake("yolo::mish", torch.empty_like, lib=_LIBRARY)
 torch.library.register_fake("yolo::mish_backward", lambda grad, x, order: torch.empty_like(x), lib=_LIBRARY)
@@ -149,6 +170,10 @@ def _mish(x: Tensor) -> Tensor:
 
 
 def _mish_backward(grad: Tensor, x: Tensor, order: int) -> Tensor:
+    if not torch.is_grad_enabled() and is_direct(grad) and is_direct(x) and is_like(grad, x):
+        kernels = choose(x.device).kernels
+        if kernels is not None:
+            return _run(kernels, order, x, grad)
     transformed = torch._C._are_functorch_transforms_active()
     return (_TransformedMishBackward if transformed else _MishBackward).apply(grad, x, order)
 
@@ -159,8 +184,10 @@ class _Mish(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.save_for_forward(x)
-        return _below(_MISH, x)
+        if forward_ad._current_level >= 0:
+            ctx.save_for_forward(x)
+        kernels = choose(x.device).kernels if is_direct(x) else None
+        return _below(_MISH, x) if kernels is None else _run(kernels, 0, x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -169,6 +196,10 @@ class _Mish(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
         return _mish_backward(tangent, ctx.saved_tensors[0], 1)
+
+
+# Without the Python half of `apply`, which serves transforms only: `mish` takes the other form under them.
+_apply = super(torch.autograd.Function, _Mish).apply
 
 
 class _TransformedMish(_Mish):

@@ -5,30 +5,31 @@ backward instead of 5 and 8 times, and only the input is saved for the backward 
 which modules are fused; all others run one after the other, with the same results. Parameters, buffers and state_dict
 remain those of the modules.
 
-Training consists of four operators, so that a SyncBatchNorm could exchange sums between them: `norm_statistics`,
-`norm_act_forward`; `norm_act_reduce`, `norm_act_backward`.
+Training consists of four passes, so that a SyncBatchNorm could exchange sums between them: `norm_statistics`,
+`norm_act_forward`; `norm_act_reduce`, `norm_act_backward`. Ordinary tensors that nothing observes go to the kernels
+directly, by a plan that is made once per shape, type and options; under a dispatch mode, a transform or a profiler the
+passes are operators (ops/norm_act_operators.py), which cost more time than a small map.
 """
 
-import math
-from collections.abc import Callable
-from itertools import product
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
-from ops.backend import TYPES, CudaKernels, choose, expect
-from ops.build import say
+from ops.backend import CpuKernels, choose, exact, expect
+from ops.build import Unavailable, say
+from ops.cuda import CudaKernels, refuse_in_capture
+from ops.first_use import activation, difference
+from ops.kernels import ALIGNMENT, PLAIN_TENSORS, TYPES, Kernels, Pass, address, is_direct, is_like
 from ops.mish import Dispatch, Mish
 from ops.mish import prepare as prepare_mish
+from ops.norm_act_operators import BACKWARD, FORWARD, REDUCE, STATISTICS
 
 ACTIVATIONS: dict[type[nn.Module], int] = {Mish: 0, nn.ReLU: 1, nn.SiLU: 2, nn.LeakyReLU: 3}  # csrc/norm_act_*
-FUSED_TYPES = {
-    "cpu": (torch.float32, torch.bfloat16),
-    "cuda": (torch.float32, torch.bfloat16, torch.float16),
-}
+FUSED_TYPES = {"cpu": CpuKernels.fused_types, "cuda": CudaKernels.fused_types}
 
 
 def fusion(norm: nn.Module, act: nn.Module, device: torch.device | str, dtype: torch.dtype) -> Dispatch | None:
@@ -41,7 +42,7 @@ def fusion(norm: nn.Module, act: nn.Module, device: torch.device | str, dtype: t
     if not _may_fuse(norm, act, device.type, dtype):
         return None
     choice = expect(device)
-    if not choice.implementation.startswith("ops.mish") or _wrong.get(device):
+    if not choice.implementation.startswith("ops.mish") or _wrong.get(exact(device)):
         return None
     return Dispatch(choice.implementation.replace("ops.mish", "ops.norm_act"), choice.reason)
 
@@ -52,153 +53,197 @@ def _may_fuse(norm: nn.Module, act: nn.Module, device: str, dtype: torch.dtype) 
     return all(value is None or value.dtype == torch.float32 for value in (norm.weight, norm.bias, norm.running_mean))
 
 
+class Options(NamedTuple):
+    """What a fused call computes: `use_batch` normalises by the statistics of x, and updates the running ones with
+    momentum `factor`; `act` is one of ACTIVATIONS."""
+
+    use_batch: bool
+    factor: float
+    eps: float
+    act: int
+    slope: float
+
+
 def norm_act(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     """act(norm(x)) for x (B, C, H, W), fused if `fusion` allows it and no hook or tracer observes the modules."""
-    if not isinstance(norm, nn.BatchNorm2d) or _is_plain(x, norm, act):
+    if torch.compiler.is_compiling() or not isinstance(norm, nn.BatchNorm2d) or _is_observed(x, norm, act):
         return act(norm(x))
-    use_batch = norm.training or norm.running_mean is None
-    factor = 0.0
-    if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-        factor = 1.0 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-    running = (norm.running_mean, norm.running_var)
-    slope = act.negative_slope if isinstance(act, nn.LeakyReLU) else 0.0
-    options = (use_batch, factor, norm.eps, ACTIVATIONS[type(act)], slope)
-    return _NormAct.apply(_layout(x)[0], norm.weight, norm.bias, *running, *options)
-
-
-def _is_plain(x: Tensor, norm: nn.Module, act: nn.Module) -> bool:
-    """Whether the two modules run one after the other: they cannot be fused, or are hooked or traced."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor or x.dim() != 4:
-        return True
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0 or _has_any_global_hook():
-        return True
-    if _is_hooked(norm) or _is_hooked(act) or not _may_fuse(norm, act, x.device.type, x.dtype):
-        return True
-    if x.numel() <= x.shape[1] or x.shape[1] != norm.num_features:
-        return True  # too few values or wrong channels: let PyTorch raise its error
-    return not _is_usable(x.device)
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(hooks)
-
-
-# ------------------------------------------------------------------------------------------------------------ operators
-
-_LIBRARY = torch.library.Library("yolo", "FRAGMENT")
-
-
-def _layout(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-    """x in a layout that the kernels support (x itself if possible), and its shape as (outer, channels, inner)."""
-    batch, channels, height, width = x.shape
-    if x.is_contiguous():
-        return x, (batch, channels, height * width)
-    if not x.is_contiguous(memory_format=torch.channels_last):
-        return x.contiguous(), (batch, channels, height * width)
-    return x, (batch * height * width, channels, 1)
-
-
-def _like(grad: Tensor, x: Tensor) -> Tensor:
-    """grad in the layout of x."""
-    return grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
-
-
-def _call(name: str, x: Tensor, shape: tuple[int, int, int], *arguments: Tensor | float | None) -> None:
-    kernels = choose(x.device).kernels
+    arrays = _arrays(norm)
+    kernels = _kernels_for(x, norm, arrays)
     if kernels is None:
-        raise RuntimeError(f"yolo::{name} has no kernel on {x.device}")
+        return act(norm(x))
+    use_batch, factor = norm.training or arrays[2] is None, 0.0
+    if norm.training and norm.track_running_stats:
+        tracked = norm.num_batches_tracked
+        if tracked is not None:
+            tracked.add_(1)
+            factor = 1.0 / float(tracked) if norm.momentum is None else norm.momentum
+    slope = act.negative_slope if isinstance(act, nn.LeakyReLU) else 0.0
+    return _run(x, arrays, kernels, Options(use_batch, factor, norm.eps, ACTIVATIONS[type(act)], slope))
+
+
+Arrays = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+
+
+def _arrays(norm: nn.BatchNorm2d) -> Arrays:
+    """Weight, bias, running mean and variance."""
+    try:  # a module's attributes take ten times as long
+        parameters, buffers = norm._parameters, norm._buffers
+        return parameters["weight"], parameters["bias"], buffers["running_mean"], buffers["running_var"]
+    except KeyError:  # a replica of DataParallel has them as plain attributes
+        return norm.weight, norm.bias, norm.running_mean, norm.running_var
+
+
+def _is_observed(x: Tensor, norm: nn.Module, act: nn.Module) -> bool:
+    """Whether a tracer, a transform or a hook must see the two modules, or their classes are not supported."""
+    if type(x) is not Tensor or type(norm) is not nn.BatchNorm2d or type(act) not in ACTIVATIONS:
+        return True
+    if torch._C._is_tracing() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return True
+    return bool(_has_any_global_hook() or _is_hooked(norm) or _is_hooked(act))
+
+
+def _is_hooked(module: nn.Module) -> Any:
+    return module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+
+
+def _kernels_for(x: Tensor, norm: nn.BatchNorm2d, arrays: Arrays) -> Kernels | None:
+    """The kernels for x and a norm's arrays; None where PyTorch's modules must run, or must raise their error."""
+    shape, dtype, index = x.shape, torch.float32, x.get_device()
+    if len(shape) != 4 or shape[1] != norm.num_features or x.numel() <= shape[1]:
+        return None  # too few values or wrong channels
+    for array in arrays:
+        if array is not None and (
+            array.dtype is not dtype
+            or type(array) not in PLAIN_TENSORS
+            or array.get_device() != index
+            or array.numel() != shape[1]
+            or not array.is_contiguous()
+        ):
+            return None
     device = x.device
-    for value in arguments:
-        if isinstance(value, Tensor) and (value.device != device or (value.dim() == 1 and not value.is_contiguous())):
-            raise RuntimeError(f"yolo::{name} expects contiguous norm parameters on {device}, the device of x")
-    kernels.call(name, TYPES[x.dtype], *shape, *arguments)
+    if x.dtype not in FUSED_TYPES.get(device.type, ()):
+        return None
+    kernels = choose(device).kernels
+    return kernels if kernels is not None and _is_usable(device, kernels) else None
 
 
-def _statistics(
-    x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, factor: float
-) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance per channel; the running statistics are updated with momentum `factor`."""
-    x, shape = _layout(x)
-    mean, variance = _channels(x), _channels(x)
-    _call("norm_statistics", x, shape, x, mean, variance, running_mean, running_var, factor)
-    return mean, variance
+# ------------------------------------------------------------------------------------------------- the plan of a call
 
 
-def _forward(x: Tensor, *parameters: Tensor | float | None) -> Tensor:
-    """act((x - mean) / sqrt(variance + eps) weight + bias); `parameters`: those of _NORM, act and slope."""
-    x, shape = _layout(x)
-    y = torch.empty_like(x)
-    _call("norm_act_forward", x, shape, x, *parameters, y)
-    return y
+class _Plan(NamedTuple):
+    """The four passes for one shape, type and options."""
+
+    statistics: Pass
+    forward: Pass
+    reduce: Pass
+    backward: Pass
 
 
-def _reduce(grad: Tensor, x: Tensor, *parameters: Tensor | float | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the activation's input, of weight and of bias; `parameters` as for `_forward`."""
-    x, shape = _layout(x)
-    g, by_weight, by_bias = torch.empty_like(x), _channels(x), _channels(x)
-    _call("norm_act_reduce", x, shape, x, _like(grad, x), *parameters, g, by_weight, by_bias)
+@functools.lru_cache(maxsize=4096)
+def _plan(
+    kernels: Kernels, shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype, aligned: bool, options: Options
+) -> _Plan | None:
+    """The plan for x of this shape and stride, None if it is neither contiguous nor channels_last."""
+    batch, channels, height, width = shape
+    like = torch.empty_strided(shape, stride, device="meta")
+    if like.is_contiguous():
+        sizes = (batch, channels, height * width)
+    elif like.is_contiguous(memory_format=torch.channels_last):
+        sizes = (batch * height * width, channels, 1)
+    else:
+        return None
+    use_batch, factor, eps, act, slope = options
+
+    def bind(name: str, **numbers: Any) -> Pass:
+        return kernels.bind(name, TYPES[dtype], *sizes, aligned, **numbers)
+
+    return _Plan(
+        bind("norm_statistics", factor=factor),
+        bind("norm_act_forward", eps=eps, act=act, slope=slope),
+        bind("norm_act_reduce", eps=eps, act=act, slope=slope),
+        bind("norm_act_backward", eps=eps, count=batch * height * width if use_batch else 0),
+    )
+
+
+def _run(x: Tensor, arrays: Arrays, kernels: Kernels, options: Options) -> Tensor:
+    weight, bias, *_ = arrays
+    if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
+        x = x.contiguous()
+    if torch.is_grad_enabled() and (
+        x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
+    ):
+        return _apply(x, weight, bias, arrays, kernels, options)
+    return _forward(x, arrays, kernels, options)[0]
+
+
+def _forward(x: Tensor, arrays: Arrays, kernels: Kernels, options: Options) -> tuple[Tensor, Tensor | None]:
+    """The output, and the mean and variance (2, C) of x if they were computed."""
+    weight, bias, running_mean, running_var = arrays
+    if not options.factor and options.use_batch:
+        running_mean = running_var = None
+    if not is_direct(x):
+        return _forward_by_operators(x, (weight, bias, running_mean, running_var), options)
+    y, at = torch.empty_like(x), x.data_ptr()
+    out = y.data_ptr()
+    plan = _plan(kernels, x.shape, x.stride(), x.dtype, not (at | out) % ALIGNMENT, options)
+    assert plan is not None  # x is in a supported layout
+    mean = 0 if running_mean is None else running_mean.data_ptr()
+    variance = 0 if running_var is None else running_var.data_ptr()
+    statistics = None
+    if options.use_batch:
+        channels = x.shape[1]
+        statistics = torch.empty((2, channels), dtype=torch.float32, device=x.device)
+        running, mean = (mean, variance), statistics.data_ptr()
+        variance = mean + 4 * channels
+        plan.statistics(at, 0, 0, mean, variance, 0, 0, *running, 0, 0)
+    plan.forward(at, 0, out, mean, variance, address(weight), address(bias), 0, 0, 0, 0)
+    return y, statistics
+
+
+def _forward_by_operators(x: Tensor, arrays: Arrays, options: Options) -> tuple[Tensor, Tensor | None]:
+    weight, bias, mean, variance = arrays
+    statistics = None
+    if options.use_batch:
+        mean, variance = STATISTICS(x, mean, variance, options.factor)
+        statistics = torch.stack((mean, variance))
+    return FORWARD(x, mean, variance, weight, bias, *options[2:]), statistics
+
+
+Saved = tuple[Tensor, Tensor, Tensor | None, Tensor | None]  # x, statistics (2, C), weight, bias
+
+
+def _gradients(
+    grad: Tensor, saved: Saved, kernels: Kernels, options: Options, *, needs_x: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x (unless `needs_x`: of the activation's input), weight and bias."""
+    x, statistics, weight, bias = saved
+    if not is_direct(grad) or grad.stride() != x.stride() or not is_like(grad, x):
+        return _gradients_by_operators(grad, saved, options, needs_x=needs_x)
+    g, channels = torch.empty_like(x), x.shape[1]
+    at, dy, out, mean = x.data_ptr(), grad.data_ptr(), g.data_ptr(), statistics.data_ptr()
+    plan = _plan(kernels, x.shape, x.stride(), x.dtype, not (at | dy | out) % ALIGNMENT, options)
+    if plan is None:  # hooks of saved tensors have changed the layout
+        return _gradients_by_operators(grad, saved, options, needs_x=needs_x)
+    by_weight, by_bias = (torch.empty(channels, dtype=torch.float32, device=x.device) for _ in range(2))
+    norm = (mean, mean + 4 * channels, address(weight), address(bias))
+    sums = (by_weight.data_ptr(), by_bias.data_ptr())
+    plan.reduce(at, dy, out, *norm, 0, 0, *sums)
+    if needs_x:
+        plan.backward(at, 0, out, *norm, 0, 0, *sums)
     return g, by_weight, by_bias
 
 
-def _backward(
-    g: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor | None,
-    by_weight: Tensor,
-    by_bias: Tensor,
-    eps: float,
-    count: int,
-) -> None:
-    """Turn g of `_reduce` into the gradient of x in place. `count`: values per channel, 0 for fixed statistics."""
-    x, shape = _layout(x)
-    _call("norm_act_backward", x, shape, x, mean, variance, weight, by_weight, by_bias, eps, count, g)
-
-
-def _fake_of(x: Tensor) -> Tensor:
-    return torch.empty_like(_layout(x)[0])
-
-
-def _channels(x: Tensor) -> Tensor:
-    return x.new_empty(x.shape[1], dtype=torch.float32)
-
-
-def _register(schema: str, kernel: Callable[..., object], fake: Callable[..., object]) -> torch._ops.OpOverload:
-    """Define an operator yolo::NAME with one kernel for CPU and CUDA; `fake` gives its results on fake tensors."""
-    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    name = schema.partition("(")[0]
-    for device in ("CPU", "CUDA"):
-        _LIBRARY.impl(name, kernel, device)
-    torch.library.register_fake(f"yolo::{name}", fake, lib=_LIBRARY)
-    operator: torch._ops.OpOverload = getattr(torch.ops.yolo, name).default
-    return operator
-
-
-_NORM = "Tensor mean, Tensor variance, Tensor? weight, Tensor? bias, float eps"
-_STATISTICS = _register(
-    "norm_statistics(Tensor x, Tensor(a!)? running_mean, Tensor(b!)? running_var, float factor) -> (Tensor, Tensor)",
-    _statistics,
-    lambda x, *_: (_channels(x), _channels(x)),
-)
-_FORWARD = _register(
-    f"norm_act_forward(Tensor x, {_NORM}, int act, float slope) -> Tensor",
-    _forward,
-    lambda x, *_: _fake_of(x),
-)
-_REDUCE = _register(
-    f"norm_act_reduce(Tensor grad, Tensor x, {_NORM}, int act, float slope) -> (Tensor, Tensor, Tensor)",
-    _reduce,
-    lambda grad, x, *_: (_fake_of(x), _channels(x), _channels(x)),
-)
-_BACKWARD = _register(
-    "norm_act_backward(Tensor(a!) g, Tensor x, Tensor mean, Tensor variance, Tensor? weight, Tensor by_weight, "
-    "Tensor by_bias, float eps, int count) -> ()",
-    _backward,
-    lambda *_: None,
-)
+def _gradients_by_operators(
+    grad: Tensor, saved: Saved, options: Options, *, needs_x: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, statistics, weight, bias = saved
+    mean, variance = statistics.unbind()
+    g, by_weight, by_bias = REDUCE(grad, x, mean, variance, weight, bias, *options[2:])
+    if needs_x:
+        count = x.numel() // x.shape[1] if options.use_batch else 0
+        BACKWARD(g, x, mean, variance, weight, by_weight, by_bias, options.eps, count)
+    return g, by_weight, by_bias
 
 
 # ------------------------------------------------------------------------------------------------------------- autograd
@@ -209,58 +254,44 @@ class _NormAct(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        use_batch: bool,
-        factor: float,
-        eps: float,
-        act: int,
-        slope: float,
-    ) -> Tensor:
-        """`use_batch`: normalise by the statistics of x and update the running ones with momentum `factor`."""
-        if use_batch or running_mean is None or running_var is None:
-            running = (running_mean, running_var) if factor else (None, None)
-            mean, variance = _STATISTICS(x, *running, factor)
-        else:
-            mean, variance = running_mean.clone(), running_var.clone()
-        ctx.save_for_backward(x, mean, variance, weight, bias)
-        ctx.options = (use_batch, eps, act, slope)
-        return _FORWARD(x, mean, variance, weight, bias, eps, act, slope)
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, arrays: Arrays, kernels: Kernels,
+        options: Options,
+    ) -> Tensor:  # fmt: skip
+        y, statistics = _forward(x, arrays, kernels, options)
+        if statistics is None:  # a copy: a later call may update the running statistics before this one's backward pass
+            assert arrays[2] is not None and arrays[3] is not None
+            statistics = torch.stack((arrays[2], arrays[3]))
+        ctx.save_for_backward(x, statistics, weight, bias)
+        ctx.kernels, ctx.options = kernels, options
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, mean, variance, weight, bias = ctx.saved_tensors
-        use_batch, eps, act, slope = ctx.options
+        needed: tuple[bool, ...] = ctx.needs_input_grad
+        saved: tuple[Any, ...] = ctx.saved_tensors
         if torch.is_grad_enabled():  # for higher derivatives use PyTorch's operators
-            return *_plain_gradients(ctx, grad, x, mean, variance, weight, bias), *[None] * 7
-        by_x, by_weight, by_bias = _REDUCE(grad, x, mean, variance, weight, bias, eps, act, slope)
-        if ctx.needs_input_grad[0]:
-            count = x.numel() // x.shape[1] if use_batch else 0
-            _BACKWARD(by_x, x, mean, variance, weight, by_weight, by_bias, eps, count)
-        gradients = zip((by_x, by_weight, by_bias), ctx.needs_input_grad, strict=False)
-        return *(gradient if needed else None for gradient, needed in gradients), *[None] * 7
+            return *_plain_gradients(ctx, grad, *saved), None, None, None
+        by_x, by_weight, by_bias = _gradients(grad, saved, ctx.kernels, ctx.options, needs_x=needed[0])
+        return (
+            by_x if needed[0] else None,
+            by_weight if needed[1] else None,
+            by_bias if needed[2] else None,
+            *(None, None, None),
+        )
 
 
-_PLAIN = {0: nn.functional.mish, 1: nn.functional.relu, 2: nn.functional.silu}
-
-
-def _activation(z: Tensor, act: int, slope: float) -> Tensor:
-    """The activation by PyTorch's operator."""
-    return nn.functional.leaky_relu(z, slope) if act == 3 else _PLAIN[act](z)
+# Without the Python half of `apply`, which serves transforms only: they run the modules (_is_observed).
+_apply = super(torch.autograd.Function, _NormAct).apply
 
 
 def _plain_gradients(
-    ctx: Any, grad: Tensor, x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None
+    ctx: Any, grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     """The gradients of x, weight and bias by PyTorch's operators, which are differentiable again."""
-    use_batch, eps, act, slope = ctx.options
-    running_mean, running_var = (None, None) if use_batch else (mean, variance)
+    use_batch, _, eps, act, slope = ctx.options
+    running_mean, running_var = (None, None) if use_batch else statistics.unbind()
     z = nn.functional.batch_norm(x, running_mean, running_var, weight, bias, use_batch, 0.0, eps)
-    y = _activation(z, act, slope)
+    y = activation(z, act, slope)
     inputs = zip((x, weight, bias), ctx.needs_input_grad, strict=False)
     inputs_with_grad = [tensor for tensor, needed in inputs if needed and tensor is not None]
     gradients = iter(torch.autograd.grad(y, inputs_with_grad, grad, create_graph=True))
@@ -269,65 +300,31 @@ def _plain_gradients(
 
 # ----------------------------------------------------------------------------------------------- check before first use
 
-_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}  # relative to an array's largest value
-_RESULTS = ("output", "gradient of x", "gradient of weight", "gradient of bias", "running mean", "running variance")
 _wrong: dict[torch.device, str] = {}  # GPU -> how its kernels differ from PyTorch, "" if they do not
 
 
 def prepare(device: torch.device | str) -> Dispatch:
     """As ops.mish.prepare; on a GPU, also compare the fused kernels with PyTorch's operators, which takes a moment."""
     prepared = prepare_mish(device)
-    _is_usable(torch.device(device))
+    device = exact(torch.device(device))
+    kernels = choose(device).kernels
+    if kernels is not None:
+        _is_usable(device, kernels)
     return prepared
 
 
-def _is_usable(device: torch.device) -> bool:
-    """Whether fused kernels are available and have passed their check."""
-    kernels = choose(device).kernels
+def _is_usable(device: torch.device, kernels: Kernels) -> bool:
+    """Whether the fused kernels have passed their check, which is made on first use.
+
+    RuntimeError, with nothing kept, while a CUDA graph is captured or if an earlier kernel has failed.
+    """
     if isinstance(kernels, CudaKernels) and device not in _wrong:
+        refuse_in_capture(f"the fused batch norm of {device}", f'ops.norm_act.prepare("{device}")')
         try:
-            _wrong[device] = _difference(device)
-        except RuntimeError as error:
+            _wrong[device] = difference(device)
+        except Unavailable as error:
             _wrong[device] = str(error)
         if _wrong[device]:
             effect = f"batch norm and activation run unfused on {device}, slower"
             say(f"{effect}: {_wrong[device]}; please report this line; model.norm_act=plain skips the check")
-    return kernels is not None and not _wrong.get(device)
-
-
-@torch.inference_mode(False)
-@torch.enable_grad()
-def _difference(device: torch.device) -> str:
-    """How the fused kernels differ from PyTorch in fp64 on the CPU, in words; empty if they do not."""
-    shapes = ((2, 24, 4, 6), (3, 5, 3, 3))  # with and without rows of whole 16-byte pieces
-    layouts = (torch.contiguous_format, torch.channels_last)
-    for dtype, act, shape, layout in product(_TOLERANCES, ACTIVATIONS.values(), shapes, layouts):
-        numbers = torch.arange(2.0 * math.prod(shape), device="cpu").mul(1.7).sin().reshape(2, *shape)
-        x, dy = (values.to(dtype).to(memory_format=layout) for values in numbers)
-        options = (True, 0.1, 1e-3, act, 0.1)
-        expected = _pass(_unfused, options, x.double(), dy.double())
-        computed = _pass(_NormAct.apply, options, x.to(device), dy.to(device))
-        for name, value, reference in zip(_RESULTS, computed, expected, strict=True):
-            error = ((value - reference).abs().max() / reference.abs().max()).item()
-            if not error <= _TOLERANCES[dtype]:  # also true for NaN
-                case = f"activation {act}, {dtype}, {shape}, {layout}"
-                return f"{name} differs from PyTorch's by {error:.2g} of its largest value ({case})"
-    return ""
-
-
-def _unfused(
-    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor,
-    use_batch: bool, factor: float, eps: float, act: int, slope: float,
-) -> Tensor:  # fmt: skip
-    """As _NormAct.apply, by PyTorch's operators."""
-    return _activation(nn.functional.batch_norm(x, mean, variance, weight, bias, use_batch, factor, eps), act, slope)
-
-
-def _pass(function: Callable[..., Tensor], options: tuple[bool | float, ...], x: Tensor, dy: Tensor) -> list[Tensor]:
-    """The _RESULTS of one forward and backward pass, in fp64 on the CPU."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    weight, bias = (torch.linspace(low, low + 1, x.shape[1], dtype=dtype, device=x.device) for low in (0.5, -0.5))
-    running = (torch.zeros_like(weight), torch.ones_like(weight))
-    leaves = [tensor.requires_grad_() for tensor in (x, weight, bias)]
-    y = function(*leaves, *running, *options)
-    return [tensor.detach().cpu().double() for tensor in (y, *torch.autograd.grad(y, leaves, dy), *running)]
+    return not _wrong.get(device)

@@ -1,6 +1,6 @@
 """What the study of the run time measures: one function, kernel or training step against another, in one process.
 
-All times are of one thread, in interleaved rounds (`ops.bench`, `comparison.step_timing`), with the load of other
+All times are of one thread, in interleaved rounds (`ops.timing`, `comparison.step_timing`), with the load of other
 processes during them.
 """
 
@@ -23,7 +23,7 @@ from configs.cli import overrides
 from core.allocator import keep_freed_memory
 from core.device import place
 from engine.contention import OtherProcesses
-from ops import bench
+from ops import bench, timing
 from ops.build import Unavailable
 from ops.mish import prepare
 from studies import branches
@@ -63,7 +63,7 @@ def compared(times: Sequence[float], others: Sequence[float], load: float | None
     return {
         "ms": float(np.median(times)),
         "base_ms": float(np.median(others)),
-        "ratio": bench.ratio(times, others),
+        "ratio": timing.ratio(times, others),
         "low": float(np.nan_to_num(interval.low, nan=ratios.min())),
         "high": float(np.nan_to_num(interval.high, nan=ratios.max())),
         "other_cores": load,
@@ -83,11 +83,11 @@ def operator(name: str, *, elements: int, way: str, rounds: int) -> Row:
     except TorchDynamoException as error:  # there is no C++ compiler, for example
         return {"note": f"torch.compile does not work here: {type(error).__name__}"}
     cases = {
-        key: bench.forward_case(each, x) if way == "forward" else bench.backward_case(each, x, g)
+        key: bench.forward_case(each, [x]) if way == "forward" else bench.backward_case(each, [x], [g])
         for key, each in (("base", F.relu), ("function", function))
     }
     others = OtherProcesses()
-    times = bench.measure(cases, rounds, CPU)
+    times = timing.measure(cases, rounds, CPU)
     return compared(times["function"], times["base"], others.cores())
 
 
@@ -104,12 +104,12 @@ def branch(name: str, form: str, *, signs: str, vectorised: bool, rounds: int) -
         return {"note": f"not measured: {error}"}
     x = branches.inputs(name, signs, ELEMENTS, seed=0)
     y = torch.empty_like(x)
-    cases: dict[str, bench.Case] = {
-        key: lambda kernel=kernels[name, key]: partial(kernel, x, y, REPEATS)  # type: ignore[misc]
+    cases: dict[str, timing.Case] = {
+        key: lambda _, kernel=kernels[name, key]: partial(kernel, x, y, REPEATS)  # type: ignore[misc]
         for key in ("free", form)
     }
     others = OtherProcesses()
-    times = bench.measure(cases, rounds, CPU)
+    times = timing.measure(cases, rounds, CPU)
     row = compared(times[form], times["free"], others.cores())
     return {**row, "ns": 1e6 * float(np.median(times[form])) / ELEMENTS / REPEATS}
 

@@ -1,13 +1,15 @@
 """Shared fixtures: CPU kernels, a build cache, and CUDA kernels emulated on the CPU."""
 
 import contextlib
+import ctypes
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from ops import backend, build, norm_act
+from ops import backend, build, cuda, norm_act
 
 
 @pytest.fixture
@@ -46,11 +48,18 @@ def instructions(request, monkeypatch):
     return request.param
 
 
-class EmulatedKernels(backend.CudaKernels):
+class EmulatedKernels(cuda.CudaKernels):
     """CudaKernels for tensors on the CPU: all but the queries for PyTorch's GPU."""
 
     def __init__(self, library: Path):
         super().__init__(library, 0, "nobody")
+        self.device = torch.device("cpu")
+        self.launched: set[str] = set()
+
+    def _launch(self, places: object, *launches: tuple[ctypes.c_void_p, int, int]) -> None:
+        names = {function.value: name for name, function in self.functions.items()}
+        self.launched |= {names[function.value] for function, *_ in launches}
+        super()._launch(places, *launches)
 
     def _is_current(self) -> bool:
         return True
@@ -74,12 +83,19 @@ def emulator(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def emulated(emulator, monkeypatch) -> EmulatedKernels:
-    """These kernels, loaded like those of a GPU and chosen for tensors on the CPU."""
-    driver = backend._driver
-    monkeypatch.setattr(backend, "_driver", lambda: driver(str(emulator)))
+def pretended_gpu(monkeypatch) -> None:
+    """What ops/cuda.py asks PyTorch about a GPU, answered without one."""
     monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda index: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(multi_processor_count=132))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+
+
+@pytest.fixture
+def emulated(pretended_gpu, emulator, monkeypatch) -> EmulatedKernels:
+    """These kernels, loaded like those of a GPU and chosen for tensors on the CPU."""
+    driver = cuda._driver
+    monkeypatch.setattr(cuda, "_driver", lambda: driver(str(emulator)))
     kernels, cpu = EmulatedKernels(emulator), torch.device("cpu")
     monkeypatch.setattr(backend, "_chosen", {cpu: backend.Choice(kernels.name, kernels.origin, kernels)})
     monkeypatch.setattr(norm_act, "_wrong", {cpu: ""})

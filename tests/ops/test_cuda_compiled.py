@@ -11,7 +11,8 @@ import subprocess
 import pytest
 import torch
 
-from ops import backend, build
+from ops import build
+from ops.kernels import NAMES
 from ops.mish import reference
 from tests.ops.test_build import TOLERANCES
 from tests.ops.test_mish import derivative, second_derivative
@@ -38,12 +39,7 @@ def kernel_sizes(image: bytes) -> dict[str, int]:
 
 
 SOME = ("75", "90", "120")
-MISH = [
-    f"mish_{order}_{name}_{way}"
-    for order in range(3)
-    for name in backend.NAMES.values()
-    for way in ("vector", "scalar")
-]
+MISH = [f"mish_{order}_{name}_{way}" for order in range(3) for name in NAMES.values() for way in ("vector", "scalar")]
 VARIANTS, FUSED_TYPES = ("along", "across", "scalar"), ("float32", "float16", "bfloat16")
 PASSES = [
     "norm_statistics",

@@ -3,7 +3,6 @@
 import itertools
 
 import pytest
-import torch
 
 from ops import grid
 from tests.ops.device_code import compiled, registers
@@ -17,7 +16,7 @@ def cut(shape: tuple[int, int, int], *, last: bool, sums: bool, sms: int) -> gri
     """The grid of a 16-bit tensor (B, C, side, side)."""
     batch, channels, side = shape
     sizes = (batch * side * side, channels, 1) if last else (batch, channels, side * side)
-    return grid.cut(*sizes, (torch.empty(0, dtype=torch.bfloat16),), sums=sums, sms=sms)
+    return grid.cut(*sizes, width=8, sums=sums, sms=sms)
 
 
 def rounds_and_share(found: grid.Grid, sms: int) -> tuple[float, float]:

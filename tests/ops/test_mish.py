@@ -338,3 +338,18 @@ def test_every_16_bit_nan_is_preserved(kernels):
         x = x[x.isnan()]
         assert mish(x).isnan().all() and first(x).isnan().all()
         assert torch.ops.yolo.mish_backward(x, torch.ones_like(x), 1).isnan().all()
+
+
+@pytest.mark.parametrize("grad", [torch.ones(2, 4), torch.ones(4, 4).bfloat16()], ids=["shape", "type"])
+def test_the_operator_refuses_a_gradient_unlike_its_input(kernels, grad):
+    with pytest.raises(RuntimeError, match="grad like x"):
+        torch.ops.yolo.mish_backward(grad, torch.ones(4, 4), 1)
+    with pytest.raises(RuntimeError, match="order 0, 1 or 2"):
+        torch.ops.yolo.mish_backward(torch.ones(4, 4), torch.ones(4, 4), 3)
+
+
+def test_values_behind_a_negative_bit():
+    x = torch.linspace(-3, 3, 9)
+    negated = torch.complex(torch.zeros_like(x), x).conj().imag
+    assert negated.is_neg()
+    torch.testing.assert_close(mish(negated), F.mish(-x), rtol=1e-5, atol=1e-6)

@@ -210,7 +210,7 @@ def test_one_large_tensor_is_saved():
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda each: sizes.append(each.numel()) or each, lambda each: each)
     with hooks:
         norm_act.norm_act(images(2, 4, 8, 8).requires_grad_(), norm_of(4), Mish())
-    assert sorted(sizes)[-2:] == [4, 2 * 4 * 8 * 8]
+    assert sum(sizes) == 2 * 4 * 8 * 8 + 4 * 4 and max(sizes) == 2 * 4 * 8 * 8
 
 
 def test_saved_bytes_equal_those_with_inplace_relu():
@@ -277,3 +277,67 @@ def test_opcheck():
         torch.library.opcheck(
             ops.norm_act_backward.default, (each.clone(), each, mean, variance, None, mean, mean, 1e-5, 50)
         )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mean": torch.ones(3)}, "mean contiguous and on cpu, with 4 values"),
+        ({"weight": torch.ones(4).double()}, "weight .* in torch.float32"),
+        ({"bias": torch.ones(8)[::2]}, "bias contiguous"),
+        ({"x": torch.ones(4, 5, 5)}, r"x \(B, C, H, W\)"),
+        ({"x": torch.ones(2, 4, 5, 5).double()}, r"x \(B, C, H, W\) in torch.float32"),
+        ({"grad": torch.ones(1, 4, 5, 5)}, "a gradient like x"),
+        ({"grad": torch.ones(2, 4, 5, 5).bfloat16()}, "a gradient like x"),
+        ({"act": 4}, "an activation from 0 to 3"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_operators_refuse_what_does_not_fit(change, said):
+    one, x = torch.ones(4), torch.ones(2, 4, 5, 5)
+    given = {"grad": x, "x": x, "mean": one, "variance": one, "weight": one, "bias": one, "eps": 1e-3, "act": 0}
+    given |= {"slope": 0.0} | change
+    with pytest.raises(RuntimeError, match=said) as raised:
+        torch.ops.yolo.norm_act_reduce(**given)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(RuntimeError, match="memory layout"):
+        g = x.clone(memory_format=torch.channels_last)
+        torch.ops.yolo.norm_act_backward(g, x, one, one, None, one, one, 1e-3, 50)
+
+
+def test_a_later_training_call_does_not_change_the_gradient_of_an_evaluation():
+    x, norm = images(2, 4, 5, 5), norm_of(4).eval()
+    leaf = x.clone().requires_grad_()
+    y = fused(leaf, norm, Mish())
+    twin = copy.deepcopy(norm)
+    norm_act.norm_act(x, norm.train(), Mish())
+    (found,) = torch.autograd.grad(y.sum(), leaf)
+    (expected,) = torch.autograd.grad(plain(leaf, twin, Mish()).sum(), leaf)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_saved_tensors_in_another_layout_give_the_same_gradients():
+    x = images(2, 4, 6, 5, channels_last=True)
+    results = []
+    for restore in (lambda each: each, lambda each: each.contiguous()):
+        with torch.autograd.graph.saved_tensors_hooks(lambda each: each, restore):
+            results.append(run(fused, x, norm_of(4), Mish()))
+    for name, value in results[0].items():
+        torch.testing.assert_close(value, results[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_profiler_sees_the_operators():
+    with torch.profiler.profile() as profile:
+        fused(images(2, 4, 5, 5).requires_grad_(), norm_of(4), Mish()).sum().backward()
+    names = {event.key for event in profile.key_averages()}
+    assert {"yolo::norm_statistics", "yolo::norm_act_forward", "yolo::norm_act_reduce"} <= names
+
+
+def test_values_behind_a_negative_bit():
+    """The imaginary part of a conjugate, whose memory holds the negated values."""
+    real = images(2, 4, 5, 5)
+    x = torch.complex(torch.zeros_like(real), real).conj().imag
+    assert x.is_neg()
+    with torch.no_grad():
+        found = norm_act.norm_act(x, norm_of(4).eval(), Mish())
+    torch.testing.assert_close(found, plain(-real, norm_of(4).eval(), Mish()).detach(), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,80 @@
+"""The comparison of the fused CUDA kernels with PyTorch's operators before their first use in a process."""
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from ops.norm_act_operators import ACTS, BACKWARD, FORWARD, REDUCE, STATISTICS
+
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}  # relative to an array's largest value
+RESULTS = ("output", "gradient of x", "gradient of weight", "gradient of bias", "running mean", "running variance")
+SMALL = ((2, 24, 4, 6), (3, 5, 3, 3))  # with and without rows of whole 16-byte pieces
+LARGE = (4, 136, 40, 40)  # several strips of channels and splits of their values
+FACTOR, EPS, SLOPE = 0.1, 1e-3, 0.1
+
+_PLAIN = {0: nn.functional.mish, 1: nn.functional.relu, 2: nn.functional.silu}
+
+
+def activation(z: Tensor, act: int, slope: float) -> Tensor:
+    """The activation by PyTorch's operator."""
+    return nn.functional.leaky_relu(z, slope) if act == 3 else _PLAIN[act](z)
+
+
+def difference(device: torch.device) -> str:
+    """How the fused kernels differ from PyTorch in fp64 on the CPU, in words; empty if they do not.
+
+    In a thread of its own: modes, autocast, hooks of saved tensors (as of torch.utils.checkpoint), transforms and
+    whether gradients are recorded belong to a thread, and none of the caller's may see or change the comparison.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_difference, device).result()
+
+
+def cases() -> Iterator[tuple[torch.dtype, int, tuple[int, ...], torch.memory_format]]:
+    """Type, activation, shape and layout of each comparison."""
+    layouts = (torch.contiguous_format, torch.channels_last)
+    yield from product(TOLERANCES, range(ACTS), SMALL, layouts)
+    yield from product((torch.bfloat16,), (0,), (LARGE,), layouts)
+
+
+def _difference(device: torch.device) -> str:
+    for dtype, act, shape, layout in cases():
+        numbers = torch.arange(2.0 * math.prod(shape), device="cpu").mul(1.7).sin().reshape(2, *shape)
+        x, dy = (values.to(dtype).to(memory_format=layout) for values in numbers)
+        expected = _by_pytorch(x.double(), dy.double(), act)
+        computed = _by_the_kernels(x.to(device), dy.to(device), act)
+        for name, value, reference in zip(RESULTS, computed, expected, strict=True):
+            error = ((value.cpu().double() - reference).abs().max() / reference.abs().max()).item()
+            if not error <= TOLERANCES[dtype]:  # also true for NaN
+                case = f"activation {act}, {dtype}, {shape}, {layout}"
+                return f"{name} differs from PyTorch's by {error:.2g} of its largest value ({case})"
+    return ""
+
+
+def _parameters(x: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """Weight, bias, running mean and variance."""
+    weight, bias = (torch.linspace(low, low + 1, x.shape[1], dtype=dtype, device=x.device) for low in (0.5, -0.5))
+    return [weight, bias, torch.zeros_like(weight), torch.ones_like(weight)]
+
+
+def _by_pytorch(x: Tensor, dy: Tensor, act: int) -> tuple[Tensor, ...]:
+    """The RESULTS of one forward and backward pass by PyTorch's operators."""
+    weight, bias, mean, variance = _parameters(x, x.dtype)
+    leaves = [tensor.requires_grad_() for tensor in (x, weight, bias)]
+    y = activation(nn.functional.batch_norm(x, mean, variance, weight, bias, True, FACTOR, EPS), act, SLOPE)
+    return (y.detach(), *torch.autograd.grad(y, leaves, dy), mean, variance)
+
+
+def _by_the_kernels(x: Tensor, dy: Tensor, act: int) -> tuple[Tensor, ...]:
+    """The same by the operators, without autograd: its thread for this GPU may be the one that waits for this check."""
+    weight, bias, *running = _parameters(x, torch.float32)
+    mean, variance = STATISTICS(x, *running, FACTOR)
+    parameters = (mean, variance, weight, bias, EPS, act, SLOPE)
+    y = FORWARD(x, *parameters)
+    g, by_weight, by_bias = REDUCE(dy, x, *parameters)
+    BACKWARD(g, x, mean, variance, weight, by_weight, by_bias, EPS, x.numel() // x.shape[1])
+    return (y, g, by_weight, by_bias, *running)

@@ -1,0 +1,136 @@
+"""What ops/cuda.py asks of the CUDA driver: contexts, threads and handles, with a driver that only keeps account."""
+
+import threading
+
+import pytest
+import torch
+
+from ops import build, cuda
+
+PRIMARY, GREEN = 11, 22
+
+
+class Driver:
+    """A context for each thread; a launch needs the primary one."""
+
+    def __init__(self):
+        self.thread, self.calls = threading.local(), []
+
+    @property
+    def current(self) -> int | None:
+        return getattr(self.thread, "current", None)
+
+    def cuDeviceGet(self, device, index) -> int:
+        return 0
+
+    def cuDevicePrimaryCtxRetain(self, context, device) -> int:
+        context._obj.value = PRIMARY
+        return 0
+
+    def cuCtxGetCurrent(self, context) -> int:
+        self.calls.append("get")
+        context._obj.value = self.current
+        return 0
+
+    def cuCtxSetCurrent(self, context) -> int:
+        self.calls.append("set")
+        self.thread.current = context.value
+        return 0
+
+    def cuModuleLoadData(self, module, image) -> int:
+        assert self.current == PRIMARY
+        return 0
+
+    def cuModuleGetFunction(self, function, module, name) -> int:
+        function._obj.value = hash(name) & 0xFFFF
+        return 0
+
+    def cuLaunchKernel(self, *arguments) -> int:
+        self.calls.append("launch")
+        return 0 if self.current == PRIMARY else 201 if self.current is None else 400
+
+    def cuGetErrorString(self, code, text) -> int:
+        return 0
+
+
+class Kernels(cuda.CudaKernels):
+    def _is_current(self) -> bool:
+        return True
+
+    def _stream(self) -> int:
+        return 9
+
+
+@pytest.fixture
+def driver(pretended_gpu, monkeypatch) -> Driver:
+    driver = Driver()
+    monkeypatch.setattr(cuda, "_driver", lambda: driver)
+    return driver
+
+
+@pytest.fixture
+def kernels(driver, tmp_path) -> Kernels:
+    (tmp_path / "image").write_bytes(b"image")
+    return Kernels(tmp_path / "image", 0, "nobody")
+
+
+def launch(kernels: Kernels) -> None:
+    x = torch.ones(8)
+    kernels.map(0, x, x, x)
+
+
+def test_all_handles_are_fetched_at_load(kernels):
+    assert set(kernels.functions) == set(cuda.kernel_names())
+    text = build.source_text(build.CUDA_SOURCES)
+    assert len(cuda.kernel_names()) == len(set(cuda.kernel_names())) and "KERNELS(float64, double)" in text
+
+
+def test_a_thread_is_looked_at_once(kernels, driver):
+    launch(kernels)
+    driver.calls.clear()
+    launch(kernels)
+    assert driver.calls == ["launch"]
+
+
+def test_a_thread_without_a_context_gets_the_primary_one(kernels, driver):
+    found = []
+    thread = threading.Thread(target=lambda: (launch(kernels), found.append(driver.current)))
+    thread.start()
+    thread.join()
+    assert found == [PRIMARY]
+
+
+def test_a_green_context_is_restored(kernels, driver):
+    for _ in range(2):
+        driver.thread.current = GREEN
+        kernels._thread.entered = False
+        launch(kernels)
+        assert driver.current == GREEN
+    launch(kernels)
+    assert driver.current == GREEN
+
+
+def test_a_context_that_was_changed_later_is_noticed_and_restored(kernels, driver):
+    launch(kernels)
+    driver.thread.current = GREEN
+    launch(kernels)
+    assert driver.current == GREEN
+    driver.thread.current = None
+    launch(kernels)
+    assert driver.current == PRIMARY
+
+
+def test_loading_restores_a_green_context(driver, tmp_path):
+    (tmp_path / "image").write_bytes(b"image")
+    driver.thread.current = GREEN
+    Kernels(tmp_path / "image", 0, "nobody")
+    assert driver.current == GREEN
+
+
+def test_errors_are_named(kernels):
+    with pytest.raises(build.Unavailable, match="cuLaunchKernel failed: error 701"):
+        kernels._check("cuLaunchKernel", 701)
+    for code in (700, 702, 716, 719):
+        with pytest.raises(RuntimeError, match="launched earlier") as raised:
+            kernels._check("cuLaunchKernel", code)
+        assert not isinstance(raised.value, build.Unavailable)

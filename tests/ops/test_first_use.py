@@ -1,0 +1,150 @@
+"""The first use in a process: in a user's context, during a capture, after a failure of another kernel, by any name of
+the device, and on systems without kernels. The CUDA driver is emulated."""
+
+import platform
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ops import backend, build, first_use, grid, norm_act
+from ops.mish import Mish, mish, prepare
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def untried(emulated, monkeypatch) -> backend.CudaKernels:
+    """The emulated kernels as on a GPU in a new process, compared on one small shape."""
+    monkeypatch.setattr(norm_act, "_wrong", {})
+    for name, value in {"SMALL": ((2, 8, 2, 2),), "LARGE": (2, 8, 2, 2)}.items():
+        monkeypatch.setattr(first_use, name, value)
+    return emulated
+
+
+def block() -> tuple[nn.BatchNorm2d, torch.Tensor]:
+    return nn.BatchNorm2d(8), torch.randn(2, 8, 4, 4, requires_grad=True)
+
+
+def test_first_use_inside_a_checkpoint(untried, capsys):
+    norm, x = block()
+    checkpoint(lambda x: norm_act.norm_act(x, norm, Mish()), x, use_reentrant=False).sum().backward()
+    assert norm_act._wrong == {CPU: ""} and x.grad is not None and capsys.readouterr().err == ""
+
+
+def test_first_use_under_hooks_of_saved_tensors(untried):
+    norm, x = block()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each.shape) or each, lambda each: each):
+        norm_act.norm_act(x, norm, Mish())
+    assert norm_act._wrong == {CPU: ""} and max(shape.numel() for shape in kept) == x.numel() and len(kept) == 4
+
+
+@pytest.mark.parametrize(
+    "context", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)]
+)
+def test_first_use_in_other_contexts(untried, context):
+    norm, x = block()
+    with context():
+        norm_act.norm_act(x, norm, Mish())
+    assert norm_act._wrong == {CPU: ""}
+
+
+def test_first_use_during_a_capture_is_refused_and_nothing_is_kept(untried, monkeypatch):
+    norm, x = block()
+    with monkeypatch.context() as capturing:
+        capturing.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        with pytest.raises(RuntimeError, match=r'call ops.norm_act.prepare\("cpu"\) before the capture'):
+            norm_act.norm_act(x, norm, Mish())
+        assert norm_act._wrong == {}
+        capturing.setattr(backend, "_chosen", {})
+        with pytest.raises(RuntimeError, match=r'call ops.mish.prepare\("cuda:0"\) before the capture'):
+            prepare("cuda:0")
+        assert backend._chosen == {}
+    y = norm_act.norm_act(x, norm, Mish())
+    assert y.grad_fn.name() == "_NormActBackward"
+
+
+def test_prepared_kernels_ask_the_driver_for_nothing_but_launches(emulated, monkeypatch):
+    norm, x = block()
+    prepared = norm_act.norm_act(x, norm, Mish())  # this thread's context is known from here on
+    monkeypatch.setattr(emulated, "_call", lambda name, *arguments: pytest.fail(f"{name} while a graph is captured"))
+    for act in (nn.SiLU(), nn.ReLU(), nn.LeakyReLU(), Mish()):
+        y = norm_act.norm_act(x, norm, act)
+        y.sum().backward()
+    mish(x.double()).sum().backward()
+    torch.testing.assert_close(y, prepared)
+
+
+def test_the_comparison_has_several_strips_and_splits():
+    batch, channels, height, width = first_use.LARGE
+    for outer, inner, sums in ((batch * height * width, 1, True), (batch, height * width, True)):
+        strips, splits = grid.cut(outer, channels, inner, width=8, sums=sums, sms=132).blocks
+        assert strips > 1 and splits > 1
+    cases = list(first_use.cases())
+    assert sum(shape == first_use.LARGE for _, _, shape, _ in cases) == 2  # in both layouts
+
+
+@pytest.mark.parametrize("code", [700, 719])
+def test_a_failure_of_an_earlier_kernel_is_named_and_switches_nothing_off(untried, monkeypatch, code, capsys):
+    norm, x = block()
+    with monkeypatch.context() as failing:
+        failing.setattr(untried, "driver", Failing(untried.driver, code))
+        with pytest.raises(RuntimeError, match=rf"a kernel launched earlier .*\(CUDA error {code},") as raised:
+            norm_act.norm_act(x, norm, Mish())
+        assert not isinstance(raised.value, build.Unavailable) and norm_act._wrong == {}
+        with pytest.raises(RuntimeError, match=f"CUDA error {code}"):
+            mish(x)
+    assert norm_act.norm_act(x, norm, Mish()).grad_fn.name() == "_NormActBackward" and capsys.readouterr().err == ""
+
+
+class Failing:
+    """A driver whose launches fail with a code."""
+
+    def __init__(self, driver, code: int):
+        self.driver, self.code = driver, code
+
+    def __getattr__(self, name: str):
+        return (lambda *arguments: self.code) if name == "cuLaunchKernel" else getattr(self.driver, name)
+
+
+def test_a_launch_with_too_many_resources_is_the_launchs_own_error(untried, monkeypatch, capsys):
+    monkeypatch.setattr(untried, "driver", Failing(untried.driver, 701))
+    norm, x = block()
+    assert norm_act.fusion(norm, nn.ReLU(), "cpu", x.dtype) is not None  # not known yet
+    assert norm_act.norm_act(x, norm, nn.ReLU()).grad_fn.name() == "ReluBackward0"
+    assert "cuLaunchKernel failed" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------- names and systems
+
+
+def test_a_gpu_has_one_key(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(backend, "_chosen", {})
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(backend, "_choose", lambda *device: loaded.append(device) or backend.Choice("some", "reason"))
+    for name in ("cuda", "cuda:1", "cuda"):
+        assert backend.choose(torch.device(name)).implementation == "some"
+        assert backend.expect(torch.device(name)).reason == "reason"
+    assert [each[:2] for each in loaded] == [("cuda", 1)] and list(backend._chosen) == [torch.device("cuda:1")]
+    assert backend.exact(torch.device("cpu:0")) == CPU
+    monkeypatch.setattr(norm_act, "_wrong", {torch.device("cuda:1"): "wrong"})
+    assert norm_act.fusion(nn.BatchNorm2d(2), Mish(), "cuda", torch.float32) is None
+
+
+def test_rocm_and_windows_say_at_once_what_they_get(monkeypatch, capsys):
+    monkeypatch.setattr(backend, "_chosen", {})
+    monkeypatch.setattr(torch.version, "hip", "7.1")
+    monkeypatch.setattr(platform, "system", lambda: "Windows")
+    norm = nn.BatchNorm2d(2)
+    for kind, reason in (("cuda:0", "ROCm"), ("cpu", "Windows")):
+        device = torch.device(kind)
+        expected = backend.expect(device)
+        assert expected.implementation == "torch.nn.functional.mish" and reason in expected.reason
+        assert norm_act.fusion(norm, Mish(), device, torch.float32) is None
+        assert backend.choose(device) == expected
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and reason in said

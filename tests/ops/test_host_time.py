@@ -1,0 +1,84 @@
+"""Host time of the fast paths beside that of PyTorch's own operators, as ratios in one process, with a CUDA driver that
+launches nothing and tensors of 64 values. The best of many short runs: other programs can only make a run longer."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ops import backend, build, cuda, norm_act
+from ops.mish import Mish, mish
+
+REPEATS, CALLS = 120, 5
+FUNCTIONS = ("DeviceGet", "DevicePrimaryCtxRetain", "CtxGetCurrent", "CtxSetCurrent", "ModuleLoadData")
+FUNCTIONS += ("ModuleGetFunction", "LaunchKernel")
+
+
+class IdleKernels(cuda.CudaKernels):
+    """CudaKernels for tensors on the CPU, by a driver whose functions return at once."""
+
+    def __init__(self, library):
+        super().__init__(library, 0, "nobody")
+        self.device = torch.device("cpu")
+
+    def _is_current(self) -> bool:
+        return True
+
+    def _stream(self) -> int:
+        return 9
+
+
+@pytest.fixture
+def idle(pretended_gpu, tmp_path, monkeypatch) -> None:
+    """Kernels that compute nothing, chosen for tensors on the CPU."""
+    compiler = build.cpp_compiler()
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    source, library = tmp_path / "idle.cpp", tmp_path / "idle.so"
+    source.write_text("\n".join(f'extern "C" int cu{name}() {{ return 0; }}' for name in FUNCTIONS))
+    build.compile_with([compiler, "-shared", "-fPIC", str(source), "-o", str(library)])
+    driver = cuda._driver
+    monkeypatch.setattr(cuda, "_driver", lambda: driver(str(library)))
+    kernels, cpu = IdleKernels(library), torch.device("cpu")
+    monkeypatch.setattr(backend, "_chosen", {cpu: backend.Choice(kernels.name, kernels.origin, kernels)})
+    monkeypatch.setattr(norm_act, "_wrong", {cpu: ""})
+
+
+def ratio(ours: Callable[[], object], theirs: Callable[[], object]) -> float:
+    """The least time of ours by the least of theirs, measured in turns."""
+    best = [float("inf")] * 2
+    for _ in range(REPEATS):
+        for index, function in enumerate((ours, theirs)):
+            begin = time.perf_counter()
+            for _ in range(CALLS):
+                function()
+            best[index] = min(best[index], time.perf_counter() - begin)
+    return best[0] / best[1]
+
+
+def both_ways(function: Callable[[], torch.Tensor], grad: torch.Tensor) -> Callable[[], None]:
+    return lambda: function().backward(grad)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("pair both ways", 1.8), ("pair in evaluation", 1.4), ("Mish both ways", 2.3), ("Mish", 4.2)],
+)
+def test_host_time(idle, name, limit):
+    x = torch.randn(1, 16, 2, 2)
+    leaf, grad = x.clone().requires_grad_(), torch.ones_like(x)
+    norm, fixed, relu, act = nn.BatchNorm2d(16), nn.BatchNorm2d(16).eval(), nn.ReLU(), Mish()
+    ours, theirs = {
+        "pair both ways": (
+            both_ways(lambda: norm_act.norm_act(leaf, norm, act), grad),
+            both_ways(lambda: relu(norm(leaf)), grad),
+        ),
+        "pair in evaluation": (lambda: norm_act.norm_act(x, fixed, act), lambda: relu(fixed(x))),
+        "Mish both ways": (both_ways(lambda: mish(leaf), grad), both_ways(lambda: F.mish(leaf), grad)),
+        "Mish": (lambda: mish(x), lambda: F.mish(x)),
+    }[name]
+    with torch.set_grad_enabled("both" in name):
+        assert ratio(ours, theirs) <= limit
