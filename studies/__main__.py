@@ -26,10 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--quick", action="store_true", help="a few small cells, in seconds, which conclude nothing")
     add("--jobs", type=int, metavar="N", help="cells at a time, with a thread each; default: one per core")
     add("--project", default="runs/studies", metavar="DIR", help="folder of the results")
+    add("--page", metavar="PAPER.MD", help="then write the page of all studies, with pictures and cells beside it")
     options = parser.parse_args(argv)
     if options.jobs is not None and options.jobs < 1:
         raise ValueError(f"--jobs {options.jobs}: expected 1 or more")
-    if not options.names:
+    if options.page and options.quick:
+        raise ValueError("--page with --quick: a quick study concludes nothing; leave out one of them")
+    if not options.names and not options.page:
         print(listing())
         return 0
     names = NAMES if options.names == ["all"] else tuple(dict.fromkeys(options.names))
@@ -38,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in names:
         folder = Path(options.project) / (f"{name}-quick" if options.quick else name)
         print(run(name, folder, quick=options.quick, jobs=options.jobs), flush=True)
+    if options.page:
+        from studies.page import write_page
+
+        write_page(Path(options.project), Path(options.page))
+        print(f"written: {options.page}")
     return 0
 
 
@@ -53,12 +61,16 @@ def listing() -> str:
 
 def run(name: str, folder: Path, *, quick: bool, jobs: int | None) -> str:
     """Run a study; returns its findings as text."""
-    from engine.pictures.figures import new_figure, write_figure  # matplotlib is slow to import
+    import torch
+
+    from engine.pictures.figures import new_figure, write_figure
+    from ops.bench import machine
 
     study = load_study(name)
     rows = measure_all(name, folder, quick=quick, jobs=jobs)
     findings = study.conclude(rows)
-    write_text(folder / "findings.json", json.dumps([asdict(each) for each in findings], indent=2) + "\n")
+    content = {"machine": machine(torch.device("cpu")), "findings": [asdict(each) for each in findings]}
+    write_text(folder / "findings.json", json.dumps(content, indent=2) + "\n")
     figure = new_figure(*study.PICTURE)
     study.draw(rows, figure)
     write_figure(figure, folder / f"{name}.png")

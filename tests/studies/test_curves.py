@@ -91,7 +91,7 @@ def test_jumps_of_the_derivatives(name: str, at_zero: float, first: float, secon
 def test_the_quick_study(tmp_path: Path) -> None:
     assert run_studies(["curves", "--quick", "--jobs", "1", "--project", str(tmp_path)]) == 0
     folder = tmp_path / "curves-quick"
-    findings = json.loads((folder / "findings.json").read_text())
+    findings = json.loads((folder / "findings.json").read_text())["findings"]
     assert [each["verdict"] for each in findings] == ["supported", "contradicted"]
     assert "At 1 it is 0.972, Mish's derivative is 1.049" in findings[1]["found"]
     assert len((folder / "cells.csv").read_text().splitlines()) == 1 + len(study.cells(quick=True))

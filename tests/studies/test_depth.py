@@ -99,6 +99,6 @@ def test_no_depth_at_which_all_trained():
 def test_the_quick_run_writes_its_files(tmp_path, capsys):
     text = run("depth", tmp_path, quick=True, jobs=1)
     assert "quick, no verdict" in text
-    assert len(json.loads((tmp_path / "findings.json").read_text())) == 4
+    assert len(json.loads((tmp_path / "findings.json").read_text())["findings"]) == 4
     assert len((tmp_path / "cells.csv").read_text().splitlines()) == 1 + len(depth.cells(quick=True))
     assert (tmp_path / "depth.png").stat().st_size > 20_000

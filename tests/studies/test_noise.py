@@ -86,6 +86,6 @@ def test_findings_by_hand():
 def test_the_quick_run_writes_its_files(tmp_path):
     text = run("noise", tmp_path, quick=True, jobs=1)
     assert "quick, no verdict" in text
-    assert len(json.loads((tmp_path / "findings.json").read_text())) == 3
+    assert len(json.loads((tmp_path / "findings.json").read_text())["findings"]) == 3
     assert len((tmp_path / "cells.csv").read_text().splitlines()) == 1 + len(noise.cells(quick=True))
     assert (tmp_path / "noise.png").stat().st_size > 20_000

@@ -67,5 +67,5 @@ def test_a_claim_of_each_activation_needs_all() -> None:
 def test_quick(tmp_path) -> None:
     assert main(["published", "--quick", "--jobs", "1", "--project", str(tmp_path)]) == 0
     folder = tmp_path / "published-quick"
-    assert len(json.loads((folder / "findings.json").read_text())) == 3
+    assert len(json.loads((folder / "findings.json").read_text())["findings"]) == 3
     assert (folder / "cells.csv").is_file() and (folder / "published.png").stat().st_size > 20_000

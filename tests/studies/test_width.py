@@ -70,5 +70,5 @@ def test_digits_are_learned() -> None:
 def test_quick(tmp_path) -> None:
     assert main(["width", "--quick", "--project", str(tmp_path)]) == 0
     folder = tmp_path / "width-quick"
-    assert len(json.loads((folder / "findings.json").read_text())) == 1
+    assert len(json.loads((folder / "findings.json").read_text())["findings"]) == 1
     assert (folder / "cells.csv").is_file() and (folder / "width.png").stat().st_size > 20_000
