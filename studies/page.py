@@ -18,8 +18,8 @@ HEAD = """\
 The claims of Misra, arXiv 1908.08681, each with what was published and what was found here. What decides a claim, the
 margins and the numbers of seeds were written down before the runs ([paper/plan.md](paper/plan.md)). A verdict is
 *supported*, *contradicted* or *inconclusive*; p-values are corrected by Holm's method over the primary figures of all
-claims. Intervals are 95 % intervals. This page is written by `python -m studies all --page docs/results/paper.md`; the raw
-cells are in [paper/](paper/).
+claims. Intervals are 95 % intervals. This page is written by `python -m studies all --page docs/results/paper.md`; the
+raw cells are in [paper/](paper/).
 """
 
 
