@@ -88,7 +88,7 @@ class Comparison:
 
     def run(self, arms: Sequence["Arm"], common: dict[str, "JsonValue"], notes: Sequence[str]) -> int:
         """Run what is left of it; returns the number of runs that were stopped from outside."""
-        from comparison import timing_probe, tuning
+        from comparison import runner, timing_probe, tuning
         from comparison.cli_spec import plan_from
         from comparison.integrity import check_runs
         from comparison.plan import read_plan
@@ -117,7 +117,8 @@ class Comparison:
         plan.write(folder)
         print(f"{describe(plan)}\n{'folder':<20}{folder}", flush=True)
         if arguments.timing and not (folder / TIMING).is_file():
-            print(timing_probe.measure(plan, folder, rounds=TIMING_ROUNDS), flush=True)
+            cores = runner.share_of_cores(arguments.jobs)  # as the runs
+            print(timing_probe.measure(plan, folder, rounds=TIMING_ROUNDS, environment=cores), flush=True)
         plans = [(plan, folder)]
         if (at_common := tuning.common_folder(plan, folder)) is not None:
             plans.append((tuning.common_plan(plan, arms, read_plan(at_common)), at_common))

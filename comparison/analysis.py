@@ -12,7 +12,7 @@ from functools import partial
 from comparison import checks, wording
 from comparison.all_pairs import PairDifference, all_pairs
 from comparison.plan import Plan
-from comparison.run_metrics import all_metrics, exclusion_reason, learning_curve
+from comparison.run_metrics import ISOLATED_TIME, all_metrics, exclusion_reason, learning_curve, make_metric
 from comparison.runs import Run, by_key
 from comparison.statistics import compare, interim_alpha
 from comparison.summary import (
@@ -22,6 +22,7 @@ from comparison.summary import (
     Metric,
     Outcome,
     RunKey,
+    Timing,
     Verdict,
 )
 
@@ -70,6 +71,24 @@ def analyse(
         return outcome, None
     reason = wording.reasons.beyond_plan(reached[-1], beyond)
     return outcome, _outcome(keyed, baseline, [*plan.acts, *acts], plan.alpha, margin, reason)
+
+
+def with_isolated_time(outcome: Outcome, timing: Timing) -> Outcome:
+    """The outcome, with the isolated timing of a training step as the cost if no training time can be compared."""
+    timed = outcome.time.comparison is not None and outcome.time.comparison.differences
+    if timed or not set(outcome.acts) <= set(timing.rounds):
+        return outcome
+    values = {(act, number): ms for act in outcome.acts for number, ms in enumerate(timing.rounds[act])}
+    metric = make_metric(ISOLATED_TIME, values, outcome.acts, outcome.alpha)
+    arms = {act: replace(each, values={}) for act, each in metric.arms.items()}  # rounds are no seeds
+    assert metric.comparison is not None
+    verdicts = {
+        act: wording.verdicts.time_verdict(
+            difference, metric.comparison, exploratory=bool(outcome.exploratory), sample="round"
+        )
+        for act, difference in metric.comparison.differences.items()
+    }
+    return replace(outcome, isolated_time=replace(metric, arms=arms), time_verdicts=verdicts)
 
 
 def _pairs(metric: Metric, baseline: str, alpha: float) -> tuple[PairDifference, ...]:

@@ -32,7 +32,7 @@ from comparison.summary import PRIMARY, Metric, Outcome, Summary, TimingRow, Tun
 def draw(summary: Summary, palette: Palette) -> dict[str, Figure]:
     """All figures by name, without those that would be empty."""
     outcome, drawn = summary.planned, {}
-    metrics = [each for each in (outcome.primary, outcome.time) if each.comparison and each.comparison.differences]
+    metrics = [each for each in (outcome.primary, outcome.cost) if each.comparison and each.comparison.differences]
     if metrics:
         drawn["answer"] = plot_effects(metrics, outcome, palette)
         if len(metrics) > 1:
@@ -85,7 +85,7 @@ def _effects(axis: Axes, metric: Metric, outcome: Outcome, palette: Palette) -> 
     ratio, margin = metric.comparison.ratio, outcome.margin
     as_rows(axis, len(differences))
     if ratio:
-        title, xlabel = f"cost: training time relative to {base}", f"× the training time of {plain(base)}"
+        title, xlabel = f"cost: {metric.title} relative to {base}", f"× that of {plain(base)}"
     else:
         title, xlabel = f"gain: mAP relative to {base}", f"difference from {plain(base)}, mAP points"
         axis.axvspan(-margin, margin, color=MUTED, alpha=0.16, lw=0)
@@ -136,7 +136,7 @@ def plot_tradeoff(summary: Summary, palette: Palette) -> Figure:
     The baseline is at ×1 and 0. A thin line extends the interval of the gain to new validation images.
     """
     outcome = summary.planned
-    gains, costs, margin = outcome.primary.comparison, outcome.time.comparison, outcome.margin
+    gains, costs, margin = outcome.primary.comparison, outcome.cost.comparison, outcome.margin
     assert gains is not None and costs is not None
     shown = [act for act in gains.differences if act in costs.differences]
     figure = new_figure(3.9 + 0.22 * math.ceil((len(shown) + 3) / 2))
@@ -166,7 +166,7 @@ def plot_tradeoff(summary: Summary, palette: Palette) -> Figure:
     axis.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
     base = plain(outcome.baseline, 24)
-    axis.set(xlabel=f"cost: training time, × that of {base}", ylabel=f"gain: mAP points above {base}")
+    axis.set(xlabel=f"cost: {outcome.cost.title}, × that of {base}", ylabel=f"gain: mAP points above {base}")
     axis.grid()
     add_title(figure, wording.titles.tradeoff_title(outcome))
     add_legend(figure, _tradeoff_keys(summary, shown, palette), 2)

@@ -118,7 +118,7 @@ def _svg(figure: Figure, name: str, *, paired: bool) -> Markup:
 def verdict_lines(outcome: Outcome) -> list[str]:
     """The verdicts with the names of the candidates: first mAP, then training time."""
     lines = [f"{act}: {verdict.text}" for act, verdict in outcome.verdicts.items()]
-    return lines + [f"{act}: training time {verdict.text}" for act, verdict in outcome.time_verdicts.items()]
+    return lines + [f"{act}: {outcome.cost.title} {verdict.text}" for act, verdict in outcome.time_verdicts.items()]
 
 
 def terminal(summary: Summary, path: Path) -> str:

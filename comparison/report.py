@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comparison import wording
-from comparison.analysis import analyse, concluded
+from comparison.analysis import analyse, concluded, with_isolated_time
 from comparison.causes import find_causes
 from comparison.evaluation import evaluate_all
 from comparison.fingerprint import deviations, pairing, run_settings, unpaired
@@ -92,8 +92,9 @@ def write_report(
     elif plan is not None and (extra := not_in_plan(runs, folder)):
         remarks.append(wording.reasons.not_in_plan(extra))
     planned, larger = analyse(runs, plan, baseline=baseline, doubts=doubts(runs, plan))
-    tuning = None if plan is None else _tuning(plan, runs, folder)
-    summary = summarise(planned, larger, runs, plan, timing=read_timing(folder / TIMING, runs), tuning=tuning)
+    tuning, timing = None if plan is None else _tuning(plan, runs, folder), read_timing(folder / TIMING, runs)
+    planned = with_isolated_time(planned, timing)
+    summary = summarise(planned, larger, runs, plan, timing=timing, tuning=tuning)
 
     # matplotlib and jinja2 are slow to import, and refusals do without them
     from comparison import figures, render

@@ -165,6 +165,11 @@ METRICS = (
 )
 
 
+ISOLATED_TIME = MetricSpec(
+    key="step", title="training step, isolated timing", unit="ms", value=lambda _: None, compared="ratio"
+)
+
+
 def all_metrics(runs: Sequence[Run], acts: Sequence[str], alpha: float) -> tuple[dict[str, Metric], dict[int, float]]:
     """All metrics of finished runs, and the training time by seed at which the metric "until" is read."""
     timed = [run for run in runs if not exclusion_reason(run)]

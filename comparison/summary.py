@@ -6,7 +6,7 @@ Detection metrics are in mAP points (100 x the fraction in the files), times in 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple
 
 from comparison.all_pairs import PairDifference
@@ -127,9 +127,10 @@ class Outcome:
     excluded: tuple[Excluded, ...]
     exploratory: tuple[str, ...]  # reasons; empty if the verdict is the planned one
     verdicts: Mapping[str, Verdict]  # candidate -> conclusion on the primary metric
-    time_verdicts: Mapping[str, Verdict]  # candidate -> conclusion on training time
+    time_verdicts: Mapping[str, Verdict]  # candidate -> conclusion on the cost
     headline: str  # the largest observed mAP
     pairs: tuple[PairDifference, ...] = ()  # candidates against each other, if the plan declares it
+    isolated_time: Metric | None = None  # of a training step, where the training times of the runs do not count
 
     @property
     def primary(self) -> Metric:
@@ -140,6 +141,11 @@ class Outcome:
     def time(self) -> Metric:
         """Training time, compared as ratios."""
         return self.metrics["time"]
+
+    @property
+    def cost(self) -> Metric:
+        """Training time or, where it cannot be compared, the isolated timing of a training step; as ratios."""
+        return self.isolated_time or self.time
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -248,6 +254,8 @@ class Timing:
     load: str = ""  # the load by other processes, in words
     excluded: bool = False  # it was too high
     rows: tuple[TimingRow, ...] = ()
+    # Milliseconds of a step by activation and round; empty unless the times count and are those of the comparison.
+    rounds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,9 +77,10 @@ def steps_differ(plan: Plan) -> tuple[str, ...]:
     return tuple(key for key in plan.varies if key.startswith(BATCHES))
 
 
-def measure(plan: Plan, folder: Path, *, rounds: int) -> str:
+def measure(plan: Plan, folder: Path, *, rounds: int, environment: Mapping[str, str] | None = None) -> str:
     """Time the plan's arms, write timing.json and timing.csv into a folder, and return the table.
 
+    `environment`: variables that the runs have besides those of this process.
     ValueError with the last line of the process if it fails.
     """
     if keys := steps_differ(plan):
@@ -95,8 +96,8 @@ def measure(plan: Plan, folder: Path, *, rounds: int) -> str:
     if plan.overrides:
         command += ["--set", *(f"{key}={json.dumps(value)}" for key, value in plan.overrides.items())]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": paths}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    variables = {**os.environ, "PYTHONPATH": paths, **(environment or {})}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
         raise ValueError(f"a training step cannot be timed: {lines[-1].partition('error: ')[2] or lines[-1]}")

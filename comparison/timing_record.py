@@ -41,16 +41,14 @@ def read_timing(path: Path, runs: Sequence[Run] = ()) -> Timing:
         if SEAL in content and content[SEAL] != seal_of(content, b""):
             raise ValueError("changed after it was written (the seal does not match)")
         cores = None if content.get("other_cores") is None else float(content["other_cores"])
+        doubts = wording.captions.timing_doubts(sealed=SEAL in content, unlike=_unlike(content, runs))
+        counts = cores is not None and cores <= MAX_OTHER_CORES and not doubts
         return Timing(
             words=wording.captions.timing_setting(content),
-            load=" ".join(
-                [
-                    wording.captions.timing_load(cores),
-                    *wording.captions.timing_doubts(sealed=SEAL in content, unlike=_unlike(content, runs)),
-                ]
-            ),
+            load=" ".join([wording.captions.timing_load(cores), *doubts]),
             excluded=cores is not None and cores > MAX_OTHER_CORES,
             rows=rows,
+            rounds=_rounds(content) if counts else {},
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -58,6 +56,12 @@ def read_timing(path: Path, runs: Sequence[Run] = ()) -> Timing:
             if isinstance(error, ValueError)
             else f"{path}: expected rows of act, norm_act, median_ms, ratio, low, high: {error}"
         ) from error
+
+
+def _rounds(content: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    """The times of the activations that were timed in one form."""
+    times = content.get("times_ms") or {}
+    return {row["act"]: tuple(map(float, times[row["act"]])) for row in content["rows"] if row["act"] in times}
 
 
 def _unlike(content: Mapping[str, Any], runs: Sequence[Run]) -> list[str]:

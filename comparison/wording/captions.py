@@ -118,7 +118,7 @@ def method(outcome: Outcome, setting: Setting) -> list[str]:
     """The statistical method of mAP and of time, and what was checked."""
     lines = [
         f"{outcome.primary.title}: {_estimation(outcome.primary)}",
-        f"Training time, as a ratio of geometric means: {_estimation(outcome.time)}",
+        f"{outcome.cost.title.capitalize()}, as a ratio of geometric means: {_estimation(outcome.cost)}",
         f"Equivalence within ±{outcome.margin:g} points: the {level(2 * outcome.alpha)} interval lies within the "
         "margin (two one-sided tests). mAP and training time are two families of tests, each with its own error rate; "
         "all other metrics are descriptive. The last epoch is compared, not the best one, and no outlier is removed.",
@@ -136,7 +136,7 @@ def paired(unpaired: Mapping[str, Sequence[str]]) -> str:
 
 
 def _estimation(metric: Metric) -> str:
-    comparison = metric.comparison
+    comparison, sample = metric.comparison, "round" if metric.key == "step" else "seed"
     if comparison is None:
         return f"{metric.note}."
     if comparison.critical is None or comparison.sigma is None:
@@ -147,7 +147,7 @@ def _estimation(metric: Metric) -> str:
     name = "paired t interval" if candidates == 1 else f"Dunnett's two-sided intervals for {candidates} candidates"
     fit = "all runs complete" if comparison.complete else "least squares of activation + seed, some runs missing"
     return (
-        f"{name}, simultaneous {level(alpha)}, {count(len(comparison.seeds), 'seed')} ({fit}): estimate ± "
+        f"{name}, simultaneous {level(alpha)}, {count(len(comparison.seeds), sample)} ({fit}): estimate ± "
         f"{comparison.critical:.3f} standard errors, {comparison.degrees} degrees of freedom, residual standard "
         f"deviation {comparison.sigma:.4g} (conservative: the larger of the two-way residual and of that implied by "
         "the paired differences). A candidate whose own paired differences scatter more gets its own, larger standard "

@@ -133,7 +133,7 @@ def _use(outcome: Outcome, higher: Sequence[str]) -> list[str]:
     price = {}
     for act in higher:
         if difference := metric.difference(act):
-            gain = f"mAP {signed(difference.estimate)} points, training time {outcome.time_verdicts[act].text}"
+            gain = f"mAP {signed(difference.estimate)} points, {outcome.cost.title} {outcome.time_verdicts[act].text}"
             price[act] = ", ".join(filter(None, (gain, _equal_time(outcome, act))))
     first = f"Use {join(higher, 'or')} for data and a schedule like these: significantly higher mAP than {base}"
     if len(higher) == 1:

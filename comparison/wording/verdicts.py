@@ -121,14 +121,14 @@ def map_verdict(
     return Verdict(kind=kind, text=f"{first}{text}{few}")
 
 
-def time_verdict(difference: Difference, comparison: Comparison, *, exploratory: bool) -> Verdict:
+def time_verdict(difference: Difference, comparison: Comparison, *, exploratory: bool, sample: str = "pair") -> Verdict:
     """The verdict on a candidate's training time; it has no margin. Without significance, it is a bound."""
     size = f"{percent(difference.estimate)} vs {comparison.baseline}"
     if difference.interval is None:
         return Verdict(kind="none", text=f"{size}, no interval ({_why_no_interval(comparison)})")
     low, high = difference.interval
     kind: Kind = "higher" if low > 1 else "lower" if high < 1 else "inconclusive"
-    sure = f"{ratio_interval(difference.interval, comparison.alpha)}, {count(difference.pairs, 'pair')}"
+    sure = f"{ratio_interval(difference.interval, comparison.alpha)}, {count(difference.pairs, sample)}"
     if exploratory:
         return Verdict(kind="exploratory", text=f"{size} ({sure}, exploratory)")
     if kind == "inconclusive" and math.isfinite(high):

@@ -18,6 +18,7 @@ from comparison import figure_style, figures, run_figures, wording
 from comparison.analysis import analyse
 from comparison.report import summarise
 from comparison.runs import read_runs
+from comparison.statistics import compare_ratio
 from comparison.summary import Timing
 from core.seal import seal_of
 from tests.comparison.made_detections import KEY, add_detections, edit_rows
@@ -610,6 +611,69 @@ def timing_of(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
     content |= changes
     return {**content, "seal": seal_of(content, b"")}
+
+
+def disturbed_comparison(folder: Path) -> None:
+    """Three seeds of relu and mish whose training times do not count, as other processes ran."""
+    for seed in range(3):
+        for act, last in (("relu", 0.50), ("mish", 0.60)):
+            write_run(
+                folder / f"{act}-s{seed}",
+                act=act,
+                seed=seed,
+                last=last + 0.004 * seed ** (1 + (act == "mish")),
+                others=0.9,
+            )
+
+
+def rounds(ratio: float) -> dict[str, list[float]]:
+    """Times of 30 rounds; the ratio varies by a tenth of a percent."""
+    base = [20 + number % 7 for number in range(30)]
+    return {"relu": base, "mish": [ms * ratio * (1 + (-1) ** number / 1000) for number, ms in enumerate(base)]}
+
+
+def test_an_isolated_timing_is_the_cost_where_no_training_time_counts(tmp_path: Path, undrawn: None) -> None:
+    disturbed_comparison(tmp_path)
+    (tmp_path / "timing.json").write_text(json.dumps(timing_of(times_ms=rounds(1.07))))
+    text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(3)))
+    assert text.startswith("Use mish") and "training step, isolated timing +7.0 % vs relu" in text
+    difference = numbers["isolated_time"]["comparison"]["differences"]["mish"]
+    low, high = difference["interval"]
+    expected = compare_ratio({act: dict(enumerate(each)) for act, each in rounds(1.07).items()}, baseline="relu")
+    assert (difference["estimate"], low, high) == pytest.approx(
+        (expected.differences["mish"].estimate, *expected.differences["mish"].interval)
+    )
+    assert (
+        numbers["time_verdicts"]["mish"]["kind"] == "higher" and "30 rounds" in numbers["time_verdicts"]["mish"]["text"]
+    )
+    page = Page(tmp_path / "report.html").text
+    assert "Training step, isolated timing" in page and "30 rounds (all runs complete)" in page
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"other_cores": 0.5}, {"other_cores": None}, {"device": "a GPU"}, {"times_ms": {}}, {"times_ms": {"relu": [1.0]}}],
+)
+def test_a_timing_that_does_not_count_is_no_cost(tmp_path: Path, undrawn: None, change: dict[str, Any]) -> None:
+    disturbed_comparison(tmp_path)
+    (tmp_path / "timing.json").write_text(json.dumps(timing_of(**{"times_ms": rounds(1.07), **change})))
+    text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(3)))
+    assert numbers["isolated_time"] is None and "training time not compared" in text
+
+
+def test_training_times_that_count_are_the_cost(tmp_path: Path, undrawn: None) -> None:
+    write_comparison(tmp_path, gains={"relu": 0.0, "mish": 1.0}, seeds=range(3))
+    (tmp_path / "timing.json").write_text(json.dumps(timing_of(times_ms=rounds(1.5))))
+    text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(3)))
+    assert numbers["isolated_time"] is None and "mish: training time" in text
+
+
+@pytest.mark.slow
+def test_the_pictures_show_the_isolated_timing(tmp_path: Path) -> None:
+    disturbed_comparison(tmp_path)
+    (tmp_path / "timing.json").write_text(json.dumps(timing_of(times_ms=rounds(1.07))))
+    report_of(tmp_path, plan_of(("relu", "mish"), range(3)))
+    assert {"tradeoff.png", "answer_wide.png"} <= {file.name for file in (tmp_path / "pictures").iterdir()}
 
 
 def test_a_timing_that_was_changed_or_is_of_another_machine_is_found(tmp_path: Path, undrawn: None) -> None:
