@@ -16,11 +16,11 @@ pytestmark = pytest.mark.slow
 
 SOURCES = [str(build.SOURCES / name) for name in build.CPU_SOURCES]
 FUNCTIONS = ("mish_map", "norm_statistics", "norm_act_forward", "norm_act_reduce", "norm_act_backward")
-# The first bytes of a library: ELF for processor 183, Mach-O for processors 0x0100000c and 0x01000007.
+# How an object file begins: ELF for processor 183, Mach-O for processors 0x0100000c and 0x01000007.
 TARGETS = {
-    "aarch64-linux-gnu": (rb"\x7fELF.{14}\xb7\x00", "aarch64"),
-    "aarch64-macos": (rb"\xcf\xfa\xed\xfe\x0c\x00\x00\x01", "aarch64"),
-    "x86_64-macos": (rb"\xcf\xfa\xed\xfe\x07\x00\x00\x01", "x86"),
+    "aarch64-linux-gnu": rb"\x7fELF.{14}\xb7\x00",
+    "aarch64-macos": rb"\xcf\xfa\xed\xfe\x0c\x00\x00\x01",
+    "x86_64-macos": rb"\xcf\xfa\xed\xfe\x07\x00\x00\x01",
 }
 
 
@@ -28,15 +28,17 @@ TARGETS = {
 def test_clang_builds_the_baseline_for_other_systems(tmp_path, target):
     if importlib.util.find_spec("ziglang") is None:
         pytest.skip("no package ziglang")
-    library = tmp_path / "library"
-    command = [sys.executable, "-m", "ziglang", "c++", "-target", target, *build.CPU_FLAGS, "-Rpass=loop-vectorize"]
-    done = subprocess.run([*command, *SOURCES, "-o", str(library)], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
-    content, (head, _) = library.read_bytes(), TARGETS[target]
-    assert re.match(head, content, re.S)
+    flags = [*(flag for flag in build.CPU_FLAGS if flag != "-shared"), "-Rpass=loop-vectorize", "-c"]  # nothing linked
+    content, said = b"", ""
+    for source in SOURCES:
+        object_file = tmp_path / "kernels.o"
+        command = [sys.executable, "-m", "ziglang", "c++", "-target", target, *flags, source, "-o", str(object_file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-2000:]
+        content, said = content + object_file.read_bytes(), said + done.stderr
+        assert re.match(TARGETS[target], object_file.read_bytes(), re.S)
     assert all(name.encode() in content for name in FUNCTIONS)
-    vectorized = re.findall(r"(\w+\.cpp|\w+\.h):\d+:\d+: remark: vectorized loop", done.stderr)
-    assert len(vectorized) >= 40, done.stderr[-2000:]  # by NEON or SSE2
+    assert len(re.findall(r"remark: vectorized loop", said)) >= 40, said[-2000:]  # by NEON or SSE2
 
 
 def test_the_baseline_uses_no_instructions_of_one_processor():
