@@ -324,8 +324,8 @@ def prepare(
 ) -> Dispatch:
     """As ops.mish.prepare; on a GPU, also build, load and compare the fused kernels with PyTorch's operators.
 
-    By default all of them, which takes many seconds once per machine; for one type of x, one memory format and some
-    classes of activations a second or two. Kernels that turn out to be missing are added when a call needs them.
+    By default all of them, once per machine, which takes as long as twenty groups; `dtype` of x, `memory_format` and
+    classes of `activations` restrict them. Kernels that turn out to be missing are added when a call needs them.
     """
     prepared = prepare_mish(device)
     device = exact(torch.device(device))
