@@ -25,10 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Detect as the command line says; returns the exit code."""
     arguments = parse(argv)
 
+    from core.allocator import MODERATE, keep_freed_memory
     from data.sources import open_source
     from engine.detection_files import DetectionFiles
     from yolo import YOLO
 
+    keep_freed_memory(MODERATE)
     source = open_source(arguments.source, vid_stride=arguments.vid_stride)
     model = YOLO(
         arguments.weights, cfg=arguments.cfg, names=arguments.names, device=arguments.device, half=arguments.half

@@ -28,12 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; returns the exit code."""
     arguments = parse(argv)
 
+    from core.allocator import MODERATE, keep_freed_memory
     from core.files import check_run_name, increment_path, write_text
     from data.issues import list_issues, summarize_issues, write_issues
     from engine.evaluation.coco import write_predictions
     from engine.pictures.evaluation_plots import plot_evaluation
     from yolo import YOLO
 
+    keep_freed_memory(MODERATE)
     check_run_name(arguments.name)  # before the evaluation
     model = YOLO(
         arguments.weights, cfg=arguments.cfg, names=arguments.names, device=arguments.device, half=arguments.half

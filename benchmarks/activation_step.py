@@ -25,6 +25,7 @@ from torch import Tensor
 from benchmarks.step import our_step, random_batch
 from comparison.statistics import compare_ratio
 from configs.cli import run_script
+from core.allocator import MODERATE, keep_freed_memory
 from core.device import synchronize
 from core.types import Targets
 from ops.norm_act import prepare
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the tables, and write the file if requested."""
     arguments = parse(argv)
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory(MODERATE)
     chosen = prepare(arguments.device)
     device = torch.device(arguments.device)
     options = {"amp": arguments.amp, "channels_last": arguments.channels_last, "compiled": arguments.compiled}

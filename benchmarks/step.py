@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from configs.cli import run_script
 from configs.schema import load
+from core.allocator import MODERATE, keep_freed_memory
 from core.device import place
 from core.types import Targets
 from engine.machine import PeakMemory
@@ -159,6 +160,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", help="device")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory(MODERATE)
     steps = {
         (act, layout): our_step(act, arguments, amp=amp, channels_last=channels_last)
         for act in arguments.acts

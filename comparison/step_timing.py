@@ -113,7 +113,7 @@ def measure(arguments: Namespace) -> tuple[dict[str, Any], list[Row]]:
     train = config.train
     device = place(train.device, amp=train.amp, channels_last=train.channels_last)
     set_deterministic(train.deterministic)
-    prepare(device.device)
+    prepare(device.device, dtype=device.amp_dtype or torch.float32, memory_format=device.memory_format)
     keep_freed_memory()  # as train.py does
     batches, counts, names = preload(config, device.device)
     torch.manual_seed(train.seed)

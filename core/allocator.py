@@ -1,4 +1,4 @@
-"""What the C library does with freed memory."""
+"""What the C library does with freed memory: a policy of the whole process, so that programs set it, not libraries."""
 
 import ctypes
 import os
@@ -6,6 +6,7 @@ import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 ALL = 2**31 - 1  # bytes
+MODERATE = 256 << 20  # bytes: the results of a large layer, for programs that do not train
 _kept = 0  # the limit currently set in glibc
 
 

@@ -155,7 +155,12 @@ def prepare_operator(config: Config, model: models.Detector | models.Darknet, de
     """Compile the kernels before any clock starts; return which Mish implementation runs, and why."""
     used = any(spec.name == "mish" for spec in model.activations.values())
     if config.model.norm_act == "fused":
-        norm_act.prepare(device.device)
+        norm_act.prepare(
+            device.device,
+            dtype=device.amp_dtype or torch.float32,
+            memory_format=device.memory_format,
+            activations={type(module) for module in model.modules()},
+        )
     elif used:
         mish.prepare(device.device)
     if not used:

@@ -1,11 +1,12 @@
 """Choice of compiled kernels, and the library of CPU kernels.
 
-`choose(device)` decides once per process and device, in this order: the CPU library (ops/build.py); on a GPU the image
-built ahead of time, one built now by nvcc, one built now by NVRTC; else PyTorch's Mish, with a line that gives the
-reason. ``YOLO_MISH=eager|torch|cpu|cuda|nvrtc`` forces one of them and is an error if it is unavailable.
+`choose(device)` decides once per process and device: the CPU library or the CUDA kernels (ops/build.py), else PyTorch's
+Mish, with a line that gives the reason. ``YOLO_MISH=eager|torch|cpu|cuda`` forces one of them and is an error if it is
+unavailable.
 """
 
 import ctypes
+import functools
 import os
 import platform
 import sys
@@ -18,13 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.allocator import keep_freed_memory
 from ops import build
 from ops.build import Unavailable, say
 from ops.cuda import CudaKernels, refuse_in_capture
 from ops.kernels import ARGUMENTS, ARRAYS, TYPES, Kernels, Pass
 
-FORCED = ("eager", "torch", "cpu", "cuda", "nvrtc")
+FORCED = ("eager", "torch", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def unsupported(kind: str) -> str:
         return "the kernels are for NVIDIA GPUs, and this PyTorch is for AMD's (ROCm)"
     if kind == "cpu" and platform.system() == "Windows":
         return "the CPU kernel is not built on Windows"
-    return "" if any(kind == device for device, _ in BACKENDS.values()) else f"no custom kernel for {kind}"
+    return "" if kind in BACKENDS else f"no custom kernel for {kind}"
 
 
 def _choose(kind: str, index: int | None, requested: str) -> Choice:
@@ -83,23 +83,21 @@ def _choose(kind: str, index: int | None, requested: str) -> Choice:
         return Choice("x tanh(softplus(x))", "YOLO_MISH=eager", eager=True)
     if requested == "torch":
         return Choice("torch.nn.functional.mish", "YOLO_MISH=torch")
-    backends = [name for name, (device, _) in BACKENDS.items() if device == kind]
-    if requested and requested not in backends:
-        raise ValueError(f"YOLO_MISH={requested}: the tensor is on {kind}; expected {BACKENDS[requested][0]}")
-    reasons = [unsupported(kind)] if unsupported(kind) else []
-    for backend in () if reasons else (requested,) if requested else backends:
+    if requested and requested != kind:
+        raise ValueError(f"YOLO_MISH={requested}: the tensor is on {kind}; expected {requested}")
+    reason = unsupported(kind)
+    if not reason:
         if kind == "cuda":
             refuse_in_capture(f"the Mish kernel of cuda:{index}", f'ops.mish.prepare("cuda:{index}")')
         try:
-            kernels = BACKENDS[backend][1](index)
+            kernels = BACKENDS[kind](index)
         except Unavailable as error:
-            reasons.append(str(error))
+            reason = str(error)
         else:
             return Choice(kernels.name, f"YOLO_MISH={requested}" if requested else kernels.origin, kernels)
     if requested:
-        raise ValueError(f"YOLO_MISH={requested}: {'; '.join(reasons)}")
-    reason = "; ".join(reasons)
-    if backends or kind == "mps":
+        raise ValueError(f"YOLO_MISH={requested}: {reason}")
+    if kind in (*BACKENDS, "mps"):
         say(f"Mish runs as torch.nn.functional.mish on {kind}, slower: {reason}")
     return Choice("torch.nn.functional.mish", reason)
 
@@ -112,8 +110,8 @@ def expect(device: torch.device) -> Choice:
         return chosen
     if not requested and unsupported(device.type):
         return Choice("torch.nn.functional.mish", unsupported(device.type))
-    if device.type == "cuda" and requested in ("", "cuda", "nvrtc"):
-        return Choice("ops.mish, CUDA kernel", "nvcc or NVRTC builds it on first use")
+    if device.type == "cuda" and requested in ("", "cuda"):
+        return Choice("ops.mish, CUDA kernel", "NVRTC builds it on first use")
     if device.type != "cpu" or requested not in ("", "cpu"):
         return _choose(device.type, device.index, requested)
     name = f"ops.mish, CPU kernel, {build.instruction_set()}"
@@ -194,29 +192,15 @@ def _address_of_parallel_for() -> int | None:
 
 
 def _cpu(index: int | None) -> CpuKernels:
-    kernels = CpuKernels(build.cpu_library(), build.instruction_set())
-    keep_freed_memory(256 << 20)  # otherwise new memory pages for results cost as much as the kernels
-    return kernels
+    return CpuKernels(build.cpu_library(), build.instruction_set())
 
 
 # ----------------------------------------------------------------------------------------------------------- the GPUs
 
 
 def _cuda(index: int | None) -> CudaKernels:
-    """Kernels by nvcc: from the image built ahead of time, or from one built now for this GPU."""
     index = torch.cuda.current_device() if index is None else index
-    ahead = build.find_ahead()
-    if ahead is not None:
-        try:
-            return CudaKernels(ahead, index, "nvcc, ahead of time")
-        except Unavailable as error:
-            say(f"{ahead} does not support this GPU ({error})")
-    return CudaKernels(build.nvcc_image([_architecture(index)]), index, "nvcc")
-
-
-def _nvrtc(index: int | None) -> CudaKernels:
-    index = torch.cuda.current_device() if index is None else index
-    return CudaKernels(build.nvrtc_image(_architecture(index)), index, "NVRTC")
+    return CudaKernels(functools.partial(build.cuda_image, _architecture(index)), index)
 
 
 def _architecture(index: int) -> str:
@@ -225,5 +209,4 @@ def _architecture(index: int) -> str:
 
 
 Loader = Callable[[int | None], "CpuKernels | CudaKernels"]
-# Device type and loader, in the order of preference.
-BACKENDS: dict[str, tuple[str, Loader]] = {"cpu": ("cpu", _cpu), "cuda": ("cuda", _cuda), "nvrtc": ("cuda", _nvrtc)}
+BACKENDS: dict[str, Loader] = {"cpu": _cpu, "cuda": _cuda}  # by device type

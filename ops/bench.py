@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.allocator import MODERATE, keep_freed_memory
 from ops.mish import mish
 from ops.norm_act import FUSED_TYPES, prepare
 from ops.norm_act_bench import fused_rows, fused_table, norm_inputs, pass_rows, pass_table
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the tables, and write the requested files."""
     arguments = parse(argv)
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory(MODERATE)  # as val.py and detect.py
     device = torch.zeros(0, device=arguments.device).device  # with the GPU's number
     sides = arguments.sides or SIDES.get(device.type, SIDES["cpu"])
     chosen = prepare(device)

@@ -16,13 +16,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import torch
+from filelock import FileLock
 
 from core.files import user_cache_folder
+from ops import nvrtc
+from ops.groups import EVERYTHING, Group
 
 SOURCES = Path(__file__).parent / "csrc"
 CPU_SOURCES = ("mish_cpu.cpp", "norm_act_cpu.cpp")
@@ -44,6 +46,7 @@ INSTRUCTION_SETS = {
 # Without errno and floating-point traps, which prevent vectorised loops. NaN and infinity are handled correctly.
 CPU_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")  # compute capabilities built ahead of time
+BASE = "80"  # that of the PTX for all others: the newest one that the sources tell from older ones
 COMPILE_TIMEOUT = 300  # seconds
 
 
@@ -105,7 +108,7 @@ def build(stem: str, key: str, compiler: str, suffix: str, make: Callable[[Path]
             for left in folder.glob(f"{path.name}.*.part"):  # of killed processes, as this one holds the lock
                 left.unlink(missing_ok=True)
             try:
-                say(f"building {stem} with {compiler} into {folder}, once; this takes a few seconds")
+                say(f"building {stem} with {compiler} into {folder}, once; this takes seconds")
                 make(part)
                 os.replace(part, path)
             finally:
@@ -120,13 +123,8 @@ def build(stem: str, key: str, compiler: str, suffix: str, make: Callable[[Path]
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Wait for the lock of a file and hold it; the system releases it when the process ends."""
-    try:
-        import fcntl
-    except ImportError as error:
-        raise Unavailable(f"building is not supported on {sys.platform}") from error
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Wait for the lock of a file and hold it; the system releases it when the process ends, also on Windows."""
+    with FileLock(path):
         yield
 
 
@@ -151,8 +149,7 @@ def version_of(program: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     lines = [line for line in done.stdout.splitlines() if line.strip()]
-    version = lines[0] if "nvcc" not in program else " ".join(lines[-2:])
-    return f"{path} ({version.strip()})" if done.returncode == 0 and lines else None
+    return f"{path} ({lines[0].strip()})" if done.returncode == 0 and lines else None
 
 
 def cpp_compiler() -> str | None:
@@ -195,82 +192,68 @@ def cpu_library(instructions: str | None = None, *, may_build: bool = True) -> P
 # ------------------------------------------------------------------------------------------------------------ the GPUs
 
 
-def cuda_key(architecture: str) -> str:
-    """The hash of the inputs of a GPU image; `architecture` is a compute capability such as 90, or "all"."""
-    return fingerprint("cuda", source_text(CUDA_SOURCES), architecture)
+def cuda_key(target: str, group: Group = EVERYTHING) -> str:
+    """The hash of the inputs of a GPU image; `target`: sm_90 for machine code, compute_90 for PTX."""
+    return fingerprint("cuda", source_text(CUDA_SOURCES), target, *group.macros)
 
 
-def find_ahead() -> Path | None:
-    """The image for all architectures, built ahead of time by `python -m ops.build`, or None."""
-    return find("cuda-all", cuda_key("all"), version_of("nvcc"), ".fatbin")
+def cuda_image(architecture: str, group: Group) -> Path:
+    """The image with a group's kernels for a compute capability such as 90, built if it does not exist.
 
+    In this order: machine code of all kernels, made ahead of time; of the group; a build of the group by NVRTC; and for
+    a GPU that NVRTC does not know, or without NVRTC, PTX, which the driver compiles.
 
-def nvcc_image(architectures: Sequence[str]) -> Path:
-    """The image by nvcc for these compute capabilities, built if it does not exist; Unavailable on failure."""
-    identity = version_of("nvcc")
-    if identity is None:
-        raise Unavailable("no nvcc")
-    name = architectures[0] if len(architectures) == 1 else "all"
-    targets = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures]
-    command = ["nvcc", "-std=c++17", "-O3", "-fatbin", *targets, str(SOURCES / CUDA_SOURCES[0])]
-    return build(
-        f"cuda-{name}", cuda_key(name), identity, ".fatbin", lambda path: compile_with([*command, "-o", str(path)])
-    )
-
-
-def known_to_nvcc() -> list[str]:
-    """The ARCHITECTURES that the installed nvcc supports."""
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        return []
-    done = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, timeout=60, check=False)
-    return [number for number in ARCHITECTURES if f"compute_{number}" in done.stdout.split()]
-
-
-def nvrtc_image(architecture: str) -> Path:
-    """The image by NVRTC for this compute capability, through cuda.bindings; PyTorch's CUDA wheels depend on both."""
+    Raises Unavailable if it can be neither found nor built.
+    """
     try:
-        from cuda.bindings import nvrtc
+        compiler, known = nvrtc.version(), nvrtc.architectures()
+    except nvrtc.NvrtcError as error:
+        compiler, known, missing = None, (), str(error)
+    else:
+        missing = f"{compiler} does not support compute capability {architecture}"
+    own, exact = f"sm_{architecture}", int(architecture) in known
+    older = [f"compute_{each}" for each in known if each < int(architecture)][-1:]
+    base = [f"compute_{BASE}"] if int(architecture) >= int(BASE) else []
+    for target, kind in product([own] if exact else [own, *older, *base], (EVERYTHING, group)):
+        found = _find_image(target, kind, compiler if exact else None)
+        if found is not None:
+            return found
+    if not exact and not older:
+        raise Unavailable(f"{missing}, and no earlier build in {cache_folder()}")
+    return nvrtc_image(own if exact else older[0], group)
 
-        code, major, minor = nvrtc.nvrtcVersion()
-    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: the library behind the binding is missing
-        raise Unavailable(f"NVRTC through cuda.bindings is unavailable ({error})") from error
-    if code != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        raise Unavailable(f"NVRTC does not start ({code})")
-    identity = f"NVRTC {major}.{minor}"
-    return build(
-        f"cuda-{architecture}", cuda_key(architecture), identity, ".cubin",
-        lambda path: _compile_with_nvrtc(nvrtc, architecture, path),
-    )  # fmt: skip
+
+def _find_image(target: str, group: Group, compiler: str | None) -> Path | None:
+    return find(f"cuda-{target}-{group.name}", cuda_key(target, group), compiler, _image_suffix(target))
 
 
-def _compile_with_nvrtc(nvrtc: ModuleType, architecture: str, path: Path) -> None:
-    source, *included = (source_text([name]).encode() for name in CUDA_SOURCES)
-    name, *names = (name.encode() for name in CUDA_SOURCES)
+def _image_suffix(target: str) -> str:
+    return ".cubin" if target.startswith("sm_") else ".ptx"
 
-    def check(result: tuple[Any, ...]) -> Any:
-        if result[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            raise Unavailable(f"NVRTC failed for sm_{architecture} ({result[0]})")
-        return result[1] if len(result) == 2 else None
 
-    program = check(nvrtc.nvrtcCreateProgram(source, name, len(names), included, names))
-    options = [f"--gpu-architecture=sm_{architecture}".encode(), b"--std=c++17"]
-    (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
-    if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        log = b" " * check(nvrtc.nvrtcGetProgramLogSize(program))
-        check(nvrtc.nvrtcGetProgramLog(program, log))
-        raise Unavailable(f"NVRTC failed for sm_{architecture}: {' '.join(log.decode(errors='replace').split())[:400]}")
-    image = b" " * check(nvrtc.nvrtcGetCUBINSize(program))
-    check(nvrtc.nvrtcGetCUBIN(program, image))
-    check(nvrtc.nvrtcDestroyProgram(program))
-    path.write_bytes(image)
+def nvrtc_image(target: str, group: Group) -> Path:
+    """The image of a group by NVRTC, built if it does not exist; `target` as in cuda_key. Unavailable on failure."""
+    suffix = _image_suffix(target)
+    options = ["--std=c++17", f"--gpu-architecture={target}", *group.macros]
+
+    def make(path: Path) -> None:
+        sources = {name: source_text([name]) for name in CUDA_SOURCES}
+        path.write_bytes(nvrtc.compile_source(sources, options, ptx=suffix == ".ptx"))
+
+    try:
+        return build(f"cuda-{target}-{group.name}", cuda_key(target, group), nvrtc.version(), suffix, make)
+    except nvrtc.NvrtcError as error:
+        raise Unavailable(f"{error} ({target}, {group.name})") from error
 
 
 # ------------------------------------------------------------------------------------------------------- ahead of time
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build all kernels that the compilers of this machine can, for all CPUs of its architecture and all GPUs."""
+    """Build all kernels that the compilers of this machine can, for all CPUs of its architecture and all GPUs.
+
+    For GPUs, machine code for ARCHITECTURES, and PTX for those that are newer or rarer.
+    """
     parser = argparse.ArgumentParser(prog="python -m ops.build", description=__doc__.splitlines()[0])
     parser.add_argument("--cpu-only", action="store_true", help="do not build GPU kernels")
     arguments = parser.parse_args(argv)
@@ -280,7 +263,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         (f"CPU, {name}", functools.partial(cpu_library, name)) for name in INSTRUCTION_SETS if x86 or name == "baseline"
     ]
     if not arguments.cpu_only:
-        steps.append(("CUDA", lambda: nvcc_image(known_to_nvcc())))
+        targets = [*(f"sm_{number}" for number in ARCHITECTURES), f"compute_{BASE}"]
+        steps += [(f"CUDA, {target}", functools.partial(nvrtc_image, target, EVERYTHING)) for target in targets]
     for name, step in steps:
         try:
             built.append(f"{name}: {step()}")

@@ -1,9 +1,13 @@
-"""The CUDA kernels, loaded and launched through the C interface of the CUDA driver, which every CUDA machine has."""
+"""The CUDA kernels, loaded and launched through the C interface of the CUDA driver, which every CUDA machine has.
+
+They are loaded by groups (ops/groups.py): Mish at once, those of the fused pair when they are first asked for.
+"""
 
 import ctypes
 import struct
 import sys
 import threading
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,11 +16,11 @@ import torch
 from torch import Tensor
 
 from ops.build import Unavailable
-from ops.grid import POINTERS, THREADS, cut
+from ops.grid import POINTERS, THREADS, cut, variant_of
+from ops.groups import MISH, SUMS, Group
 from ops.kernels import ALIGNMENT, NAMES, TYPES, Kernels, Pass
 
 PIECES = 2  # same as in csrc/mish_cuda.cu
-SUMS = ("norm_statistics", "norm_act_reduce")  # a second kernel completes their sums
 # Errors of a kernel that ran before, of whatever library, after which nothing runs in the process any more
 # (cuda.h; 701, too few resources for a launch, is among their numbers but is the launch's own).
 LOST = (214, 700, 702, 709, 710, *range(714, 720))
@@ -27,48 +31,37 @@ _four_addresses = struct.Struct("@4P").pack
 _Four = ctypes.c_int64 * 4  # the arguments of a kernel mish_*: three addresses and a number
 
 
-def kernel_names() -> list[str]:
-    """The names of all kernels in an image."""
-    maps = [
-        f"mish_{order}_{name}_{way}" for order, name, way in product(range(3), NAMES.values(), ("vector", "scalar"))
-    ]
-    passes = ["norm_statistics", "norm_act_backward"]
-    passes += [f"{name}_{act}" for name, act in product(("norm_act_forward", "norm_act_reduce"), range(4))]
-    types = [NAMES[TYPES[dtype]] for dtype in CudaKernels.fused_types]
-    ways = ("along", "across", "scalar")
-    return [*maps, *map("_".join, product(passes, types, ways)), *(f"{name}_end" for name in SUMS)]
-
-
 class _Thread(threading.local):
     entered = False  # whether this thread has been seen with PyTorch's context
 
 
 class CudaKernels(Kernels):
-    """A GPU image, loaded for one GPU."""
+    """The kernels of one GPU."""
 
     fused_types = (torch.float32, torch.bfloat16, torch.float16)
 
-    def __init__(self, image: Path, index: int, maker: str):
-        """Load the image into PyTorch's context on this GPU; Unavailable on failure."""
-        self.name = f"ops.mish, CUDA kernel by {maker}"
-        self.origin = f"build {image.stem}"
+    def __init__(self, image_of: Callable[[Group], Path], index: int):
+        """Load the kernels of Mish into PyTorch's context on this GPU; Unavailable on failure.
+
+        `image_of` gives the image of a group for this GPU, or raises Unavailable.
+        """
+        self.name = "ops.mish, CUDA kernel by NVRTC"
         self.index, self.device = index, torch.device("cuda", index)
         self.sms = torch.cuda.get_device_properties(index).multi_processor_count
         self.driver = _driver()
-        self.context, self.module = ctypes.c_void_p(), ctypes.c_void_p()
+        self.context = ctypes.c_void_p()
+        self.functions: dict[str, ctypes.c_void_p] = {}
+        self._image_of = image_of
+        self._modules: dict[Path, ctypes.c_void_p] = {}
+        self._groups: set[Group] = set()
         self._thread = _Thread()
         device = ctypes.c_int()
         with torch.cuda.device(index):
             torch.cuda.current_stream(index)
             self._call("cuDeviceGet", ctypes.byref(device), ctypes.c_int(index))
             self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), device)
-            previous = self._enter()
-            try:
-                self._call("cuModuleLoadData", ctypes.byref(self.module), ctypes.c_char_p(image.read_bytes()))
-                # All of them now: the driver may load a kernel when it is asked for, which a capture forbids.
-                self.functions = {name: self._function(name) for name in kernel_names()}
-            finally:
-                self._leave(previous)
+        self.load(MISH)
+        self.origin = f"build {next(iter(self._modules)).stem}"
         self._maps = {  # by order, type and alignment: the kernel, and how many elements a block of it writes
             (order, dtype, aligned): (
                 self.functions[f"mish_{order}_{NAMES[TYPES[dtype]]}_{'vector' if aligned else 'scalar'}"],
@@ -76,6 +69,33 @@ class CudaKernels(Kernels):
             )
             for order, dtype, aligned in product(range(3), TYPES, (True, False))
         }
+
+    def load(self, group: Group) -> None:
+        """Build a group of kernels if necessary and load it, once; Unavailable on failure.
+
+        RuntimeError while a CUDA graph is captured, which forbids it.
+        """
+        if group in self._groups:
+            return
+        refuse_in_capture(f"the kernels {group.name} of {self.device}", f'ops.norm_act.prepare("{self.device}")')
+        path = self._image_of(group)
+        with torch.cuda.device(self.index):
+            previous = self._enter()
+            try:
+                if path not in self._modules:
+                    module, image = ctypes.c_void_p(), path.read_bytes()  # with a zero at the end, which PTX needs
+                    self._call("cuModuleLoadData", ctypes.byref(module), ctypes.c_char_p(image))
+                    self._modules[path] = module
+                # All of them now: the driver may load a kernel when it is asked for, which a capture forbids.
+                functions = {name: self._function(self._modules[path], name) for name in group.kernels}
+                self.functions.update(functions)
+            finally:
+                self._leave(previous)
+        self._groups.add(group)
+
+    def group(self, kind: int, channels: int, inner: int, aligned: bool, act: int) -> Group:
+        """The group that `bind` takes for these arguments."""
+        return Group(NAMES[kind], variant_of(channels, inner, _width(kind, aligned)), act)
 
     def map(self, order: int, x: Tensor, g: Tensor, out: Tensor) -> None:
         """As Kernels.map, in the current stream of the tensors' GPU."""
@@ -87,13 +107,15 @@ class CudaKernels(Kernels):
 
     def bind(self, name: str, kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: Any) -> Pass:
         """As Kernels.bind; the pass runs in the current stream of the GPU."""
-        sums, act = name in SUMS, f"_{numbers.pop('act')}" if "act" in numbers else ""
-        width = ALIGNMENT // _itemsize(kind) if aligned else 1
-        grid = cut(outer, channels, inner, width=width, sums=sums, sms=self.sms)
+        sums, act = name in SUMS, numbers.pop("act", None)
+        grid = cut(outer, channels, inner, width=_width(kind, aligned), sums=sums, sms=self.sms)
         if sums:
             numbers.setdefault("count", outer * inner)
         constants = grid.numbers(**numbers)
-        launches = [(self.functions[f"{name}{act}_{NAMES[kind]}_{grid.variant}"], *grid.blocks)]
+        kernel = f"{name if act is None else f'{name}_{act}'}_{NAMES[kind]}_{grid.variant}"
+        if kernel not in self.functions:  # those without an activation are in the groups of all activations
+            self.load(self.group(kind, channels, inner, aligned, act or 0))
+        launches = [(self.functions[kernel], *grid.blocks)]
         if not sums:
 
             def run(*arrays: int) -> None:
@@ -160,9 +182,9 @@ class CudaKernels(Kernels):
         if previous is not None:
             self._call("cuCtxSetCurrent", previous)
 
-    def _function(self, name: str) -> ctypes.c_void_p:
+    def _function(self, module: ctypes.c_void_p, name: str) -> ctypes.c_void_p:
         function = ctypes.c_void_p()
-        self._call("cuModuleGetFunction", ctypes.byref(function), self.module, name.encode())
+        self._call("cuModuleGetFunction", ctypes.byref(function), module, name.encode())
         return function
 
     def _call(self, name: str, *arguments: object) -> None:
@@ -183,8 +205,10 @@ class CudaKernels(Kernels):
         raise Unavailable(f"{name} failed: {said}")
 
 
-def _itemsize(kind: int) -> int:
-    return next(dtype.itemsize for dtype, number in TYPES.items() if number == kind)
+def _width(kind: int, aligned: bool) -> int:
+    """Elements of a piece."""
+    itemsize = next(dtype.itemsize for dtype, number in TYPES.items() if number == kind)
+    return ALIGNMENT // itemsize if aligned else 1
 
 
 def _driver(path: str = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1") -> ctypes.CDLL:

@@ -1,19 +1,28 @@
 """The comparison of the fused CUDA kernels with PyTorch's operators before their first use in a process."""
 
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import torch
 from torch import Tensor, nn
 
-from ops.norm_act_operators import ACTS, BACKWARD, FORWARD, REDUCE, STATISTICS
+from ops.build import Unavailable, say
+from ops.cuda import CudaKernels, refuse_in_capture
+from ops.groups import Group
+from ops.norm_act_operators import BACKWARD, FORWARD, REDUCE, STATISTICS
 
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}  # relative to an array's largest value
 RESULTS = ("output", "gradient of x", "gradient of weight", "gradient of bias", "running mean", "running variance")
-SMALL = ((2, 24, 4, 6), (3, 5, 3, 3))  # with and without rows of whole 16-byte pieces
-LARGE = (4, 136, 40, 40)  # several strips of channels and splits of their values
+# By access variant: one block or few, and several strips of channels and splits of their values. Those of the first two
+# consist of whole 16-byte pieces, in both layouts.
+VECTOR, SINGLE = ((2, 24, 4, 6), (3, 136, 16, 16)), ((3, 5, 3, 3), (3, 135, 15, 17))
+SHAPES = {"along": VECTOR, "across": VECTOR, "scalar": SINGLE}
+LAYOUTS = {
+    "along": (torch.contiguous_format,),
+    "across": (torch.channels_last,),
+    "scalar": (torch.contiguous_format, torch.channels_last),
+}
 FACTOR, EPS, SLOPE = 0.1, 1e-3, 0.1
 
 _PLAIN = {0: nn.functional.mish, 1: nn.functional.relu, 2: nn.functional.silu}
@@ -24,25 +33,43 @@ def activation(z: Tensor, act: int, slope: float) -> Tensor:
     return nn.functional.leaky_relu(z, slope) if act == 3 else _PLAIN[act](z)
 
 
-def difference(device: torch.device) -> str:
-    """How the fused kernels differ from PyTorch in fp64 on the CPU, in words; empty if they do not.
+_tried: set[tuple[torch.device, Group]] = set()
+wrong: dict[torch.device, str] = {}  # GPU -> how one of its kernels differs from PyTorch
+
+
+def check(kernels: CudaKernels, device: torch.device, group: Group) -> None:
+    """Load a group of fused kernels and compare it with PyTorch, once; a difference is reported and kept in `wrong`.
+
+    RuntimeError, with nothing kept, while a CUDA graph is captured or if an earlier kernel has failed.
+    """
+    if (device, group) in _tried or device in wrong:
+        return
+    refuse_in_capture(f"the fused batch norm of {device}", f'ops.norm_act.prepare("{device}")')
+    try:
+        kernels.load(group)
+        found = difference(device, group)
+    except Unavailable as error:
+        found = str(error)
+    if found:
+        wrong[device] = found
+        effect = f"batch norm and activation run unfused on {device}, slower"
+        say(f"{effect}: {found}; please report this line; model.norm_act=plain skips the check")
+    _tried.add((device, group))
+
+
+def difference(device: torch.device, group: Group) -> str:
+    """How a group of fused kernels differs from PyTorch in fp64 on the CPU, in words; empty if it does not.
 
     In a thread of its own: modes, autocast, hooks of saved tensors (as of torch.utils.checkpoint), transforms and
     whether gradients are recorded belong to a thread, and none of the caller's may see or change the comparison.
     """
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_difference, device).result()
+        return thread.submit(_difference, device, group).result()
 
 
-def cases() -> Iterator[tuple[torch.dtype, int, tuple[int, ...], torch.memory_format]]:
-    """Type, activation, shape and layout of each comparison."""
-    layouts = (torch.contiguous_format, torch.channels_last)
-    yield from product(TOLERANCES, range(ACTS), SMALL, layouts)
-    yield from product((torch.bfloat16,), (0,), (LARGE,), layouts)
-
-
-def _difference(device: torch.device) -> str:
-    for dtype, act, shape, layout in cases():
+def _difference(device: torch.device, group: Group) -> str:
+    dtype, act = getattr(torch, group.type), group.act
+    for shape, layout in product(SHAPES[group.variant], LAYOUTS[group.variant]):
         numbers = torch.arange(2.0 * math.prod(shape), device="cpu").mul(1.7).sin().reshape(2, *shape)
         x, dy = (values.to(dtype).to(memory_format=layout) for values in numbers)
         expected = _by_pytorch(x.double(), dy.double(), act)

@@ -42,9 +42,16 @@ def cut(outer: int, channels: int, inner: int, *, width: int, sums: bool, sms: i
     `width`: elements of a piece of 16 bytes, if all arrays of x's shape are aligned; memory is accessed in pieces if
     rows consist of whole ones.
     """
-    if (channels if inner == 1 else inner) % width:
+    if variant_of(channels, inner, width) == "scalar":
         width = 1
     return _cut(outer, channels, inner, width, SMS if sums else (sms,))
+
+
+def variant_of(channels: int, inner: int, width: int) -> str:
+    """The variant of a kernel's memory access; arguments as for `cut`."""
+    if width == 1 or (channels if inner == 1 else inner) % width:
+        return "scalar"
+    return "across" if inner == 1 else "along"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -68,7 +75,7 @@ def _cut(outer: int, channels: int, inner: int, width: int, sms: tuple[int, ...]
     parts = _up(positions, span)
     splits = parts * _up(planes, plane_span)
     return Grid(
-        "scalar" if width == 1 else "across" if inner == 1 else "along",
+        variant_of(channels, inner, width),
         (strips, splits),
         (planes, plane_span, plane_step, positions, channel_step),
         (channels, step, columns, lanes, rows, parts, span, splits),

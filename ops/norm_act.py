@@ -11,7 +11,10 @@ directly, by a plan that is made once per shape, type and options; under a dispa
 passes are operators (ops/norm_act_operators.py), which cost more time than a small map.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterable
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -19,11 +22,13 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
+from ops import first_use
 from ops.backend import CpuKernels, choose, exact, expect
-from ops.build import Unavailable, say
-from ops.cuda import CudaKernels, refuse_in_capture
-from ops.first_use import activation, difference
-from ops.kernels import ALIGNMENT, PLAIN_TENSORS, TYPES, Kernels, Pass, address, is_direct, is_like
+from ops.build import Unavailable
+from ops.cuda import CudaKernels
+from ops.first_use import activation
+from ops.groups import EVERYTHING, Group
+from ops.kernels import ALIGNMENT, NAMES, PLAIN_TENSORS, TYPES, Kernels, Pass, address, is_direct, is_like
 from ops.mish import Dispatch, Mish
 from ops.mish import prepare as prepare_mish
 from ops.norm_act_operators import BACKWARD, FORWARD, REDUCE, STATISTICS
@@ -42,7 +47,7 @@ def fusion(norm: nn.Module, act: nn.Module, device: torch.device | str, dtype: t
     if not _may_fuse(norm, act, device.type, dtype):
         return None
     choice = expect(device)
-    if not choice.implementation.startswith("ops.mish") or _wrong.get(exact(device)):
+    if not choice.implementation.startswith("ops.mish") or exact(device) in first_use.wrong:
         return None
     return Dispatch(choice.implementation.replace("ops.mish", "ops.norm_act"), choice.reason)
 
@@ -69,7 +74,7 @@ def norm_act(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     if torch.compiler.is_compiling() or not isinstance(norm, nn.BatchNorm2d) or _is_observed(x, norm, act):
         return act(norm(x))
     arrays = _arrays(norm)
-    kernels = _kernels_for(x, norm, arrays)
+    kernels = _kernels_for(x, norm, act, arrays)
     if kernels is None:
         return act(norm(x))
     use_batch, factor = norm.training or arrays[2] is None, 0.0
@@ -107,7 +112,7 @@ def _is_hooked(module: nn.Module) -> Any:
     return module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
 
 
-def _kernels_for(x: Tensor, norm: nn.BatchNorm2d, arrays: Arrays) -> Kernels | None:
+def _kernels_for(x: Tensor, norm: nn.BatchNorm2d, act: nn.Module, arrays: Arrays) -> Kernels | None:
     """The kernels for x and a norm's arrays; None where PyTorch's modules must run, or must raise their error."""
     shape, dtype, index = x.shape, torch.float32, x.get_device()
     if len(shape) != 4 or shape[1] != norm.num_features or x.numel() <= shape[1]:
@@ -125,7 +130,10 @@ def _kernels_for(x: Tensor, norm: nn.BatchNorm2d, arrays: Arrays) -> Kernels | N
     if x.dtype not in FUSED_TYPES.get(device.type, ()):
         return None
     kernels = choose(device).kernels
-    return kernels if kernels is not None and _is_usable(device, kernels) else None
+    if isinstance(kernels, CudaKernels):
+        _check_for(kernels, device, x.shape, x.stride(), x.dtype, not x.data_ptr() % ALIGNMENT, ACTIVATIONS[type(act)])
+        return None if device in first_use.wrong else kernels
+    return kernels
 
 
 # ------------------------------------------------------------------------------------------------- the plan of a call
@@ -145,25 +153,31 @@ def _plan(
     kernels: Kernels, shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype, aligned: bool, options: Options
 ) -> _Plan | None:
     """The plan for x of this shape and stride, None if it is neither contiguous nor channels_last."""
-    batch, channels, height, width = shape
-    like = torch.empty_strided(shape, stride, device="meta")
-    if like.is_contiguous():
-        sizes = (batch, channels, height * width)
-    elif like.is_contiguous(memory_format=torch.channels_last):
-        sizes = (batch * height * width, channels, 1)
-    else:
+    sizes = _sizes(shape, stride)
+    if sizes is None:
         return None
     use_batch, factor, eps, act, slope = options
 
     def bind(name: str, **numbers: Any) -> Pass:
         return kernels.bind(name, TYPES[dtype], *sizes, aligned, **numbers)
 
+    forward = bind("norm_act_forward", eps=eps, act=act, slope=slope)  # first: it names the group to load
+    outer, _, inner = sizes
     return _Plan(
         bind("norm_statistics", factor=factor),
-        bind("norm_act_forward", eps=eps, act=act, slope=slope),
+        forward,
         bind("norm_act_reduce", eps=eps, act=act, slope=slope),
-        bind("norm_act_backward", eps=eps, count=batch * height * width if use_batch else 0),
+        bind("norm_act_backward", eps=eps, count=outer * inner if use_batch else 0),
     )
+
+
+def _sizes(shape: torch.Size, stride: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """(outer, channels, inner) for the kernels, None if x is neither contiguous nor channels_last."""
+    batch, channels, height, width = shape
+    like = torch.empty_strided(shape, stride, device="meta")
+    if like.is_contiguous():
+        return batch, channels, height * width
+    return (batch * height * width, channels, 1) if like.is_contiguous(memory_format=torch.channels_last) else None
 
 
 def _run(x: Tensor, arrays: Arrays, kernels: Kernels, options: Options) -> Tensor:
@@ -300,31 +314,43 @@ def _plain_gradients(
 
 # ----------------------------------------------------------------------------------------------- check before first use
 
-_wrong: dict[torch.device, str] = {}  # GPU -> how its kernels differ from PyTorch, "" if they do not
 
+def prepare(
+    device: torch.device | str,
+    *,
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format | None = None,
+    activations: Iterable[type[nn.Module]] | None = None,
+) -> Dispatch:
+    """As ops.mish.prepare; on a GPU, also build, load and compare the fused kernels with PyTorch's operators.
 
-def prepare(device: torch.device | str) -> Dispatch:
-    """As ops.mish.prepare; on a GPU, also compare the fused kernels with PyTorch's operators, which takes a moment."""
+    By default all of them, once per machine, which takes as long as twenty groups; `dtype` of x, `memory_format` and
+    classes of `activations` restrict them. Kernels that turn out to be missing are added when a call needs them.
+    """
     prepared = prepare_mish(device)
     device = exact(torch.device(device))
     kernels = choose(device).kernels
-    if kernels is not None:
-        _is_usable(device, kernels)
+    if not isinstance(kernels, CudaKernels):
+        return prepared
+    if dtype is None and memory_format is None and activations is None:
+        with contextlib.suppress(Unavailable):  # `check` reports it
+            kernels.load(EVERYTHING)  # sooner compiled than all groups one by one
+    types = [each for each in kernels.fused_types if dtype in (None, each)]
+    # Channels are mostly multiples of a piece, the sizes of planes (40x40, 10x10) are not.
+    variants = [name for name, layouts in first_use.LAYOUTS.items() if memory_format in (None, layouts[0])]
+    classes = ACTIVATIONS.keys() & set(ACTIVATIONS if activations is None else activations)
+    for kind, variant, act in product(types, variants, sorted(ACTIVATIONS[each] for each in classes)):
+        first_use.check(kernels, device, Group(NAMES[TYPES[kind]], variant, act))
     return prepared
 
 
-def _is_usable(device: torch.device, kernels: Kernels) -> bool:
-    """Whether the fused kernels have passed their check, which is made on first use.
-
-    RuntimeError, with nothing kept, while a CUDA graph is captured or if an earlier kernel has failed.
-    """
-    if isinstance(kernels, CudaKernels) and device not in _wrong:
-        refuse_in_capture(f"the fused batch norm of {device}", f'ops.norm_act.prepare("{device}")')
-        try:
-            _wrong[device] = difference(device)
-        except Unavailable as error:
-            _wrong[device] = str(error)
-        if _wrong[device]:
-            effect = f"batch norm and activation run unfused on {device}, slower"
-            say(f"{effect}: {_wrong[device]}; please report this line; model.norm_act=plain skips the check")
-    return not _wrong.get(device)
+@functools.lru_cache(maxsize=4096)
+def _check_for(
+    kernels: CudaKernels, device: torch.device, shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype,
+    aligned: bool, act: int,
+) -> None:  # fmt: skip
+    """Check the group of kernels for x of this shape and stride."""
+    sizes = _sizes(shape, stride)
+    if sizes is None:  # copied first
+        sizes, aligned = (shape[0], shape[1], shape[2] * shape[3]), True
+    first_use.check(kernels, device, kernels.group(TYPES[dtype], *sizes[1:], aligned, act))

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from ops.backend import choose
+from ops.groups import ACTS
 from ops.kernels import TYPES, described, is_like
-
-ACTS = 4  # activations, by number: Mish, ReLU, SiLU, LeakyReLU
 
 _LIBRARY = torch.library.Library("yolo", "FRAGMENT")
 

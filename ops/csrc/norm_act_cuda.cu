@@ -343,21 +343,30 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_act_reduce_end(const 
     __shared__ Shared shared;                                                  \
     BODY(a, shared);                                                           \
   }
-#define OF_ACT(ACT, TYPE, WAY, ...)                                            \
-  PASS(norm_act_forward_##ACT##_##TYPE##_##WAY, (forward<ACT, __VA_ARGS__>)) \
-  PASS(norm_act_reduce_##ACT##_##TYPE##_##WAY, (reduce<ACT, __VA_ARGS__>))
-#define OF_WAY(TYPE, WAY, ...)                                                 \
-  PASS(norm_statistics_##TYPE##_##WAY, (statistics<__VA_ARGS__>))            \
-  PASS(norm_act_backward_##TYPE##_##WAY, (backward<__VA_ARGS__>))            \
-  OF_ACT(0, TYPE, WAY, __VA_ARGS__)                                            \
-  OF_ACT(1, TYPE, WAY, __VA_ARGS__)                                            \
-  OF_ACT(2, TYPE, WAY, __VA_ARGS__)                                            \
-  OF_ACT(3, TYPE, WAY, __VA_ARGS__)
-#define OF_TYPE(TYPE, S)                                                       \
-  OF_WAY(TYPE, along, Along<S>)                                                \
-  OF_WAY(TYPE, across, Across<S>)                                              \
-  OF_WAY(TYPE, scalar, Scalar<S>)
+#define OF_ACT(ACT, TYPE, VARIANT, ...)                                            \
+  PASS(norm_act_forward_##ACT##_##TYPE##_##VARIANT, (forward<ACT, __VA_ARGS__>)) \
+  PASS(norm_act_reduce_##ACT##_##TYPE##_##VARIANT, (reduce<ACT, __VA_ARGS__>))
+#define OF_EVERY(TYPE, VARIANT, ...)                                               \
+  PASS(norm_statistics_##TYPE##_##VARIANT, (statistics<__VA_ARGS__>))            \
+  PASS(norm_act_backward_##TYPE##_##VARIANT, (backward<__VA_ARGS__>))
+
+#if defined(ONLY_TYPE)
+#define EXPANDED(MACRO, ...) MACRO(__VA_ARGS__)
+EXPANDED(OF_EVERY, ONLY_TYPE, ONLY_VARIANT, ONLY_WAY)
+EXPANDED(OF_ACT, ONLY_ACT, ONLY_TYPE, ONLY_VARIANT, ONLY_WAY)
+#else
+#define OF_VARIANT(TYPE, VARIANT, ...)                                             \
+  OF_EVERY(TYPE, VARIANT, __VA_ARGS__)                                               \
+  OF_ACT(0, TYPE, VARIANT, __VA_ARGS__)                                            \
+  OF_ACT(1, TYPE, VARIANT, __VA_ARGS__)                                            \
+  OF_ACT(2, TYPE, VARIANT, __VA_ARGS__)                                            \
+  OF_ACT(3, TYPE, VARIANT, __VA_ARGS__)
+#define OF_TYPE(TYPE, S)                                                           \
+  OF_VARIANT(TYPE, along, Along<S>)                                                \
+  OF_VARIANT(TYPE, across, Across<S>)                                              \
+  OF_VARIANT(TYPE, scalar, Scalar<S>)
 
 OF_TYPE(float32, float)
 OF_TYPE(float16, f16)
 OF_TYPE(bfloat16, bf16)
+#endif

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ops import backend, build, cuda, norm_act
+from ops import backend, build, cuda, first_use
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ class EmulatedKernels(cuda.CudaKernels):
     """CudaKernels for tensors on the CPU: all but the queries for PyTorch's GPU."""
 
     def __init__(self, library: Path):
-        super().__init__(library, 0, "nobody")
+        super().__init__(lambda group: library, 0)
         self.device = torch.device("cpu")
         self.launched: set[str] = set()
 
@@ -98,17 +98,18 @@ def emulated(pretended_gpu, emulator, monkeypatch) -> EmulatedKernels:
     monkeypatch.setattr(cuda, "_driver", lambda: driver(str(emulator)))
     kernels, cpu = EmulatedKernels(emulator), torch.device("cpu")
     monkeypatch.setattr(backend, "_chosen", {cpu: backend.Choice(kernels.name, kernels.origin, kernels)})
-    monkeypatch.setattr(norm_act, "_wrong", {cpu: ""})
+    monkeypatch.setattr(first_use, "difference", lambda device, group: "")
+    monkeypatch.setattr(first_use, "wrong", {})
+    monkeypatch.setattr(first_use, "_tried", set())
     return kernels
 
 
-@pytest.fixture(params=["cuda", "nvrtc"])
-def maker(request, monkeypatch) -> str:
-    """Force kernels by nvcc or NVRTC on the GPU; skip the test, with the reason, if they are unavailable."""
+@pytest.fixture
+def gpu_kernels(monkeypatch) -> None:
+    """Force the CUDA kernels on the GPU; skip the test, with the reason, if they are unavailable."""
     monkeypatch.setattr(backend, "_chosen", {})
-    monkeypatch.setenv("YOLO_MISH", request.param)
+    monkeypatch.setenv("YOLO_MISH", "cuda")
     try:
         backend.choose(torch.device("cuda:0"))
     except ValueError as error:
         pytest.skip(str(error))
-    return request.param

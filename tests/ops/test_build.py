@@ -51,6 +51,12 @@ def test_concurrent_first_uses_build_once(cache, compiler):
     assert log.read_text() == "call\n" and len(paths) == 1 and paths.pop().read_text() == "1.0\n"
 
 
+def test_a_system_without_fcntl_builds_too(cache, compiler, monkeypatch):
+    compiler("1.0")
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    assert build.cpu_library().read_text() == "1.0\n"
+
+
 def test_a_killed_build_blocks_nothing(cache, compiler):
     compiler(seconds=60)
     child = os.fork()

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from ops import build, cuda
+from ops import build, cuda, groups
 
 PRIMARY, GREEN = 11, 22
 
@@ -71,7 +71,7 @@ def driver(pretended_gpu, monkeypatch) -> Driver:
 @pytest.fixture
 def kernels(driver, tmp_path) -> Kernels:
     (tmp_path / "image").write_bytes(b"image")
-    return Kernels(tmp_path / "image", 0, "nobody")
+    return Kernels(lambda group: tmp_path / "image", 0)
 
 
 def launch(kernels: Kernels) -> None:
@@ -79,10 +79,11 @@ def launch(kernels: Kernels) -> None:
     kernels.map(0, x, x, x)
 
 
-def test_all_handles_are_fetched_at_load(kernels):
-    assert set(kernels.functions) == set(cuda.kernel_names())
-    text = build.source_text(build.CUDA_SOURCES)
-    assert len(cuda.kernel_names()) == len(set(cuda.kernel_names())) and "KERNELS(float64, double)" in text
+def test_the_handles_of_a_group_are_fetched_when_it_is_loaded(kernels):
+    assert set(kernels.functions) == set(groups.MISH.kernels) and len(kernels.functions) == 24
+    for group in groups.pairs():
+        kernels.load(group)
+    assert set(kernels.functions) == set(groups.EVERYTHING.kernels) and len(kernels.functions) == 116
 
 
 def test_a_thread_is_looked_at_once(kernels, driver):
@@ -123,7 +124,7 @@ def test_a_context_that_was_changed_later_is_noticed_and_restored(kernels, drive
 def test_loading_restores_a_green_context(driver, tmp_path):
     (tmp_path / "image").write_bytes(b"image")
     driver.thread.current = GREEN
-    Kernels(tmp_path / "image", 0, "nobody")
+    Kernels(lambda group: tmp_path / "image", 0)
     assert driver.current == GREEN
 
 

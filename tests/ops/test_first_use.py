@@ -9,17 +9,20 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ops import backend, build, first_use, grid, norm_act
+from ops.groups import EVERYTHING, MISH, Group, pairs
+from ops.kernels import NAMES, TYPES
 from ops.mish import Mish, mish, prepare
 
 CPU = torch.device("cpu")
+DIFFERENCE = first_use.difference
+RELU = {"dtype": torch.float32, "memory_format": torch.channels_last, "activations": [nn.ReLU]}
 
 
 @pytest.fixture
 def untried(emulated, monkeypatch) -> backend.CudaKernels:
     """The emulated kernels as on a GPU in a new process, compared on one small shape."""
-    monkeypatch.setattr(norm_act, "_wrong", {})
-    for name, value in {"SMALL": ((2, 8, 2, 2),), "LARGE": (2, 8, 2, 2)}.items():
-        monkeypatch.setattr(first_use, name, value)
+    monkeypatch.setattr(first_use, "difference", DIFFERENCE)
+    monkeypatch.setattr(first_use, "SHAPES", dict.fromkeys(first_use.SHAPES, ((2, 8, 2, 4),)))
     return emulated
 
 
@@ -30,7 +33,7 @@ def block() -> tuple[nn.BatchNorm2d, torch.Tensor]:
 def test_first_use_inside_a_checkpoint(untried, capsys):
     norm, x = block()
     checkpoint(lambda x: norm_act.norm_act(x, norm, Mish()), x, use_reentrant=False).sum().backward()
-    assert norm_act._wrong == {CPU: ""} and x.grad is not None and capsys.readouterr().err == ""
+    assert first_use._tried and x.grad is not None and capsys.readouterr().err == ""
 
 
 def test_first_use_under_hooks_of_saved_tensors(untried):
@@ -38,7 +41,7 @@ def test_first_use_under_hooks_of_saved_tensors(untried):
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each.shape) or each, lambda each: each):
         norm_act.norm_act(x, norm, Mish())
-    assert norm_act._wrong == {CPU: ""} and max(shape.numel() for shape in kept) == x.numel() and len(kept) == 4
+    assert first_use._tried and max(shape.numel() for shape in kept) == x.numel() and len(kept) == 4
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,7 @@ def test_first_use_in_other_contexts(untried, context):
     norm, x = block()
     with context():
         norm_act.norm_act(x, norm, Mish())
-    assert norm_act._wrong == {CPU: ""}
+    assert first_use._tried and not first_use.wrong
 
 
 def test_first_use_during_a_capture_is_refused_and_nothing_is_kept(untried, monkeypatch):
@@ -57,7 +60,7 @@ def test_first_use_during_a_capture_is_refused_and_nothing_is_kept(untried, monk
         capturing.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
         with pytest.raises(RuntimeError, match=r'call ops.norm_act.prepare\("cpu"\) before the capture'):
             norm_act.norm_act(x, norm, Mish())
-        assert norm_act._wrong == {}
+        assert not first_use._tried
         capturing.setattr(backend, "_chosen", {})
         with pytest.raises(RuntimeError, match=r'call ops.mish.prepare\("cuda:0"\) before the capture'):
             prepare("cuda:0")
@@ -68,6 +71,7 @@ def test_first_use_during_a_capture_is_refused_and_nothing_is_kept(untried, monk
 
 def test_prepared_kernels_ask_the_driver_for_nothing_but_launches(emulated, monkeypatch):
     norm, x = block()
+    norm_act.prepare("cpu")
     prepared = norm_act.norm_act(x, norm, Mish())  # this thread's context is known from here on
     monkeypatch.setattr(emulated, "_call", lambda name, *arguments: pytest.fail(f"{name} while a graph is captured"))
     for act in (nn.SiLU(), nn.ReLU(), nn.LeakyReLU(), Mish()):
@@ -77,13 +81,57 @@ def test_prepared_kernels_ask_the_driver_for_nothing_but_launches(emulated, monk
     torch.testing.assert_close(y, prepared)
 
 
-def test_the_comparison_has_several_strips_and_splits():
-    batch, channels, height, width = first_use.LARGE
-    for outer, inner, sums in ((batch * height * width, 1, True), (batch, height * width, True)):
-        strips, splits = grid.cut(outer, channels, inner, width=8, sums=sums, sms=132).blocks
-        assert strips > 1 and splits > 1
-    cases = list(first_use.cases())
-    assert sum(shape == first_use.LARGE for _, _, shape, _ in cases) == 2  # in both layouts
+def test_each_group_is_compared_on_several_strips_and_splits():
+    for group in pairs():
+        number = next(kind for kind, name in NAMES.items() if name == group.type)
+        width = 16 // next(dtype.itemsize for dtype, kind in TYPES.items() if kind == number)
+        for layout in first_use.LAYOUTS[group.variant]:
+            divided = False
+            for batch, channels, height, planes in first_use.SHAPES[group.variant]:
+                sizes = (batch, channels, height * planes)
+                if layout == torch.channels_last:
+                    sizes = (batch * height * planes, channels, 1)
+                found = grid.cut(*sizes, width=width, sums=True, sms=132)
+                assert found.variant == group.variant
+                divided = divided or min(found.blocks) > 1
+            assert divided
+
+
+def test_a_call_loads_and_compares_its_own_group_once(untried, monkeypatch):
+    compared = []
+    monkeypatch.setattr(first_use, "difference", lambda device, group: compared.append(group) or "")
+    norm, x = block()
+    for act in (nn.ReLU(), nn.ReLU(), nn.SiLU()):
+        norm_act.norm_act(x, norm, act).sum().backward()
+    norm_act.norm_act(x.to(memory_format=torch.channels_last), norm, nn.ReLU())
+    norm_act.norm_act(torch.randn(2, 8, 3, 3), norm, nn.ReLU())
+    used = [("along", 1), ("along", 2), ("across", 1), ("scalar", 1)]
+    assert compared == [Group("float32", *each) for each in used]
+    assert untried._groups == {MISH, *compared}
+
+
+def test_prepare_loads_what_a_run_needs_and_everything_by_default(untried, monkeypatch):
+    monkeypatch.setattr(first_use, "difference", lambda device, group: "")
+    norm_act.prepare("cpu", **RELU)
+    assert untried._groups == {MISH, Group("float32", "across", 1)}
+    norm_act.prepare("cpu", **{**RELU, "memory_format": torch.contiguous_format, "activations": [nn.GELU, Mish]})
+    assert untried._groups == {MISH} | {
+        Group("float32", *each) for each in (("across", 1), ("along", 0), ("scalar", 0))
+    }
+    norm_act.prepare("cpu")
+    assert untried._groups == {MISH, EVERYTHING, *pairs()}
+
+
+def test_a_group_cannot_be_loaded_during_a_capture(emulated, monkeypatch):
+    norm, x = block()
+    norm_act.norm_act(x, norm, nn.ReLU())
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    norm_act.norm_act(x, norm, nn.ReLU())
+    with pytest.raises(RuntimeError, match=r'call ops.norm_act.prepare\("cpu"\) before the capture'):
+        norm_act.norm_act(x, norm, nn.SiLU())
+    with pytest.raises(RuntimeError, match=r"float32-along-2 of cpu cannot be loaded while a CUDA graph is captured"):
+        torch.ops.yolo.norm_act_forward(x.detach(), *[torch.ones(8)] * 4, 1e-3, 2, 0.0)
+    assert emulated._groups == {MISH, Group("float32", "along", 1)}
 
 
 @pytest.mark.parametrize("code", [700, 719])
@@ -93,7 +141,7 @@ def test_a_failure_of_an_earlier_kernel_is_named_and_switches_nothing_off(untrie
         failing.setattr(untried, "driver", Failing(untried.driver, code))
         with pytest.raises(RuntimeError, match=rf"a kernel launched earlier .*\(CUDA error {code},") as raised:
             norm_act.norm_act(x, norm, Mish())
-        assert not isinstance(raised.value, build.Unavailable) and norm_act._wrong == {}
+        assert not isinstance(raised.value, build.Unavailable) and not first_use._tried
         with pytest.raises(RuntimeError, match=f"CUDA error {code}"):
             mish(x)
     assert norm_act.norm_act(x, norm, Mish()).grad_fn.name() == "_NormActBackward" and capsys.readouterr().err == ""
@@ -131,7 +179,7 @@ def test_a_gpu_has_one_key(monkeypatch):
         assert backend.expect(torch.device(name)).reason == "reason"
     assert [each[:2] for each in loaded] == [("cuda", 1)] and list(backend._chosen) == [torch.device("cuda:1")]
     assert backend.exact(torch.device("cpu:0")) == CPU
-    monkeypatch.setattr(norm_act, "_wrong", {torch.device("cuda:1"): "wrong"})
+    monkeypatch.setattr(first_use, "wrong", {torch.device("cuda:1"): "wrong"})
     assert norm_act.fusion(nn.BatchNorm2d(2), Mish(), "cuda", torch.float32) is None
 
 
@@ -148,3 +196,11 @@ def test_rocm_and_windows_say_at_once_what_they_get(monkeypatch, capsys):
         assert backend.choose(device) == expected
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and reason in said
+
+
+def test_mps_gets_a_line_once(monkeypatch, capsys):
+    monkeypatch.setattr(backend, "_chosen", {})
+    for _ in range(2):
+        assert backend.choose(torch.device("mps")).implementation == "torch.nn.functional.mish"
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "on mps, slower: no custom kernel for mps" in said

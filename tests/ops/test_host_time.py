@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ops import backend, build, cuda, norm_act
+from ops import backend, build, cuda, first_use, norm_act
 from ops.mish import Mish, mish
 
 REPEATS, CALLS = 120, 5
@@ -21,7 +21,7 @@ class IdleKernels(cuda.CudaKernels):
     """CudaKernels for tensors on the CPU, by a driver whose functions return at once."""
 
     def __init__(self, library):
-        super().__init__(library, 0, "nobody")
+        super().__init__(lambda group: library, 0)
         self.device = torch.device("cpu")
 
     def _is_current(self) -> bool:
@@ -44,7 +44,9 @@ def idle(pretended_gpu, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(cuda, "_driver", lambda: driver(str(library)))
     kernels, cpu = IdleKernels(library), torch.device("cpu")
     monkeypatch.setattr(backend, "_chosen", {cpu: backend.Choice(kernels.name, kernels.origin, kernels)})
-    monkeypatch.setattr(norm_act, "_wrong", {cpu: ""})
+    monkeypatch.setattr(first_use, "difference", lambda device, group: "")
+    monkeypatch.setattr(first_use, "wrong", {})
+    monkeypatch.setattr(first_use, "_tried", set())
 
 
 def ratio(ours: Callable[[], object], theirs: Callable[[], object]) -> float:

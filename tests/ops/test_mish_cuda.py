@@ -1,4 +1,4 @@
-"""Mish on a GPU, with kernels by both compilers; skipped without a GPU."""
+"""Mish on a GPU; skipped without one."""
 
 import os
 import threading
@@ -17,7 +17,7 @@ DERIVATIVE_ERROR = 1.2e-7
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use"),
-    pytest.mark.usefixtures("maker"),
+    pytest.mark.usefixtures("gpu_kernels"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Fused norm and activation on a GPU, by both compilers, against PyTorch's modules; skipped without a GPU."""
+"""Fused norm and activation on a GPU, against PyTorch's modules; skipped without a GPU."""
 
 import copy
 import os
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from models.activations import parse_activation
 from models.blocks import ConvNormAct
-from ops import norm_act
+from ops import first_use
+from ops.first_use import difference
+from ops.groups import pairs
 from ops.mish import Mish, reference
 from tests.ops.test_mish import derivative
 from tests.ops.test_norm_act import (
@@ -33,9 +35,11 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU th
 
 
 @pytest.fixture(autouse=True)
-def tried(maker, monkeypatch):
+def tried(gpu_kernels, monkeypatch):
     """Skip the check before first use."""
-    monkeypatch.setattr(norm_act, "_wrong", {DEVICE: ""})
+    monkeypatch.setattr(first_use, "difference", lambda device, group: "")
+    monkeypatch.setattr(first_use, "_tried", set())
+    monkeypatch.setattr(first_use, "wrong", {})
 
 
 def on_gpu(*shape: int, **options) -> Tensor:
@@ -50,10 +54,9 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_the_check_before_first_use_passes(monkeypatch, capsys):
-    monkeypatch.setattr(norm_act, "_wrong", {})
-    norm_act.prepare(DEVICE)
-    assert norm_act._wrong == {DEVICE: ""}, capsys.readouterr().err
+def test_the_check_before_first_use_passes(gpu_kernels, capsys):
+    for group in pairs():
+        assert difference(DEVICE, group) == ""
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ops import backend, cuda, norm_act
+from ops import backend, first_use, norm_act
+from ops.groups import Group
 from ops.mish import Mish, reference
 from tests.ops.test_mish import derivative
 
@@ -177,7 +178,7 @@ def test_launches_use_the_stream_and_report_errors(emulated):
     call(emulated, "norm_statistics", x, False, torch.empty(1), torch.empty(1), None, None, 0.0)
     assert emulated.driver.launched_in(9) == before + 2
     with pytest.raises(backend.Unavailable, match="cuModuleGetFunction failed: named symbol not found"):
-        emulated._function("no_such_kernel")
+        emulated._function(next(iter(emulated._modules.values())), "no_such_kernel")
     with pytest.raises(backend.Unavailable, match="cuLaunchKernel failed: refused"):
         emulated._launch(None, (emulated.functions["norm_statistics_end"], 0, 1))
 
@@ -185,18 +186,21 @@ def test_launches_use_the_stream_and_report_errors(emulated):
 # ---------------------------------------------------------------------------------------------- tried before it is used
 
 
+DIFFERENCE = first_use.difference
+
+
 @pytest.fixture
 def untried(emulated, monkeypatch) -> backend.CudaKernels:
     """The emulated kernels as on a GPU in a new process."""
-    monkeypatch.setattr(norm_act, "_wrong", {})
+    monkeypatch.setattr(first_use, "difference", DIFFERENCE)
     return emulated
 
 
 def test_correct_kernels_are_used(untried, capsys):
     norm, x = nn.BatchNorm2d(8), torch.randn(2, 8, 4, 4, requires_grad=True)
     y = norm_act.norm_act(x, norm, Mish())
-    assert y.grad_fn.name() == "_NormActBackward" and norm_act._wrong == {torch.device("cpu"): ""}
-    assert untried.launched == {name for name in cuda.kernel_names() if name.startswith("norm_")}  # all were tried
+    assert y.grad_fn.name() == "_NormActBackward" and first_use.wrong == {}
+    assert untried.launched == set(Group("float32", "along", 0).kernels)  # all that can be needed were tried, no others
     assert norm_act.fusion(norm, Mish(), "cpu", torch.float32).implementation.startswith("ops.norm_act, CUDA kernel")
     assert capsys.readouterr().err == ""
 
@@ -221,7 +225,7 @@ def test_a_wrong_kernel_is_rejected(untried, monkeypatch, capsys, name, argument
 
     monkeypatch.setattr(untried, "call", broken)
     norm, x = nn.BatchNorm2d(8), torch.randn(2, 8, 4, 4, requires_grad=True)
-    norm_act.prepare("cpu")
+    norm_act.prepare("cpu", dtype=torch.float32, memory_format=torch.contiguous_format, activations=[nn.ReLU])
     found = capsys.readouterr().err
     assert found.count("\n") == 1 and said in found and "please report" in found and "unfused" in found
     y = norm_act.norm_act(x, norm, nn.ReLU())
@@ -234,6 +238,6 @@ def test_a_kernel_that_cannot_be_launched_is_rejected(untried, monkeypatch, caps
         raise backend.Unavailable("cuLaunchKernel failed: out of resources")
 
     monkeypatch.setattr(untried, "call", failing)
-    norm_act.prepare("cpu")
+    norm_act.prepare("cpu", dtype=torch.float32, memory_format=torch.contiguous_format, activations=[nn.ReLU])
     assert "out of resources" in capsys.readouterr().err
     assert norm_act.fusion(nn.BatchNorm2d(2), Mish(), "cpu", torch.float32) is None
