@@ -1,6 +1,7 @@
 """The CUDA kernels, loaded and launched through the C interface of the CUDA driver, which every CUDA machine has."""
 
 import ctypes
+import functools
 import struct
 import sys
 import threading
@@ -24,6 +25,7 @@ OTHER_CONTEXT = (201, 400)  # what a launch returns if the thread's context is n
 
 _addresses = struct.Struct(f"@{len(POINTERS)}P").pack
 _four_addresses = struct.Struct("@4P").pack
+_pointer = functools.lru_cache(maxsize=256)(ctypes.c_void_p)  # of a stream, of which there are few
 _Four = ctypes.c_int64 * 4  # the arguments of a kernel mish_*: three addresses and a number
 
 
@@ -94,24 +96,28 @@ class CudaKernels(Kernels):
             numbers.setdefault("count", outer * inner)
         constants = grid.numbers(**numbers)
         launches = [(self.functions[f"{name}{act}_{NAMES[kind]}_{grid.variant}"], *grid.blocks)]
+        launch = self._launch
         if not sums:
 
             def run(*arrays: int) -> None:
                 call = ctypes.c_char_p(_addresses(*arrays, 0) + constants)
                 launch(ctypes.byref(call), *launches)  # one argument, the struct Call
 
-        else:
-            launches.append((self.functions[f"{name}_end"], channels, 1))
-            size, device = (2 * grid.blocks[1] + 1) * channels, self.device
+            return run
+        launches.append((self.functions[f"{name}_end"], channels, 1))
+        # Two sums per split and channel, and the offset of the first per channel.
+        size, new = (2 * grid.blocks[1] + 1) * channels, torch.empty(0, dtype=torch.float32, device=self.device).new_empty
+        fits = name == "norm_statistics" and 4 * size <= outer * channels * inner * _itemsize(kind)
 
-            def run(*arrays: int) -> None:
-                # Two sums per split and channel, and the offset of the first per channel.
-                partial = torch.empty(size, dtype=torch.float32, device=device)
-                call = ctypes.c_char_p(_addresses(*arrays, partial.data_ptr()) + constants)
-                launch(ctypes.byref(call), *launches)
+        def run_sums(*arrays: int) -> None:
+            if fits and arrays[2]:  # `out`, which the statistics do not write
+                call = ctypes.c_char_p(_addresses(*arrays, arrays[2]) + constants)
+                return launch(ctypes.byref(call), *launches)
+            partial = new(size)
+            call = ctypes.c_char_p(_addresses(*arrays, partial.data_ptr()) + constants)
+            launch(ctypes.byref(call), *launches)
 
-        launch = self._launch
-        return run
+        return run_sums
 
     def _launch(self, places: object, *launches: tuple[ctypes.c_void_p, int, int]) -> None:
         """Launch kernels (function, grid x, grid y) one after the other in the current stream.
@@ -123,13 +129,13 @@ class CudaKernels(Kernels):
                 return self._launch(places, *launches)
         previous = None if self._thread.entered else self._enter()
         try:
-            stream, launch = ctypes.c_void_p(self._stream()), self.driver.cuLaunchKernel
+            stream, launch = _pointer(self._stream()), self.driver.cuLaunchKernel
             for function, x, y in launches:  # Python's int is passed as int: only addresses need a type
                 code = launch(function, x, y, 1, THREADS, 1, 1, 0, stream, places, None)
-                if code in OTHER_CONTEXT and previous is None:  # it was changed after the thread was first seen
-                    previous = self._enter()
-                    code = launch(function, x, y, 1, THREADS, 1, 1, 0, stream, places, None)
                 if code:
+                    if code in OTHER_CONTEXT and previous is None:  # it was changed after the thread was first seen
+                        previous = self._enter()
+                        code = launch(function, x, y, 1, THREADS, 1, 1, 0, stream, places, None)
                     self._check("cuLaunchKernel", code)
         finally:
             if previous is not None:
