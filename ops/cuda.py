@@ -106,7 +106,10 @@ class CudaKernels(Kernels):
             return run
         launches.append((self.functions[f"{name}_end"], channels, 1))
         # Two sums per split and channel, and the offset of the first per channel.
-        size, new = (2 * grid.blocks[1] + 1) * channels, torch.empty(0, dtype=torch.float32, device=self.device).new_empty
+        size, new = (
+            (2 * grid.blocks[1] + 1) * channels,
+            torch.empty(0, dtype=torch.float32, device=self.device).new_empty,
+        )
         fits = name == "norm_statistics" and 4 * size <= outer * channels * inner * _itemsize(kind)
 
         def run_sums(*arrays: int) -> None:

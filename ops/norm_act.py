@@ -222,9 +222,7 @@ class _NormAct(torch.autograd.Function):
     """Fused norm and activation; saves x and four arrays of one value per channel."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, arrays: Arrays, plan: Plan
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, arrays: Arrays, plan: Plan) -> Tensor:
         y, statistics = _forward(x, arrays, plan)
         if statistics is None:  # a copy: a later call may update the running statistics before this one's backward pass
             assert arrays[2] is not None and arrays[3] is not None
