@@ -1,4 +1,4 @@
-"""How calls of ops.norm_act run for one shape, layout, type and options: the passes, bound to everything but addresses."""
+"""How calls of ops.norm_act run for one shape, layout, type and options: passes bound to all but addresses."""
 
 import functools
 from collections.abc import Callable
