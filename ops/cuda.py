@@ -4,6 +4,7 @@ They are loaded by groups (ops/groups.py): Mish at once, those of the fused pair
 """
 
 import ctypes
+import functools
 import struct
 import sys
 import threading
@@ -28,6 +29,7 @@ OTHER_CONTEXT = (201, 400)  # what a launch returns if the thread's context is n
 
 _addresses = struct.Struct(f"@{len(POINTERS)}P").pack
 _four_addresses = struct.Struct("@4P").pack
+_pointer = functools.lru_cache(maxsize=256)(ctypes.c_void_p)  # of a stream, of which there are few
 _Four = ctypes.c_int64 * 4  # the arguments of a kernel mish_*: three addresses and a number
 
 
@@ -116,24 +118,24 @@ class CudaKernels(Kernels):
         if kernel not in self.functions:  # those without an activation are in the groups of all activations
             self.load(self.group(kind, channels, inner, aligned, act or 0))
         launches = [(self.functions[kernel], *grid.blocks)]
+        launch = self._launch
         if not sums:
 
             def run(*arrays: int) -> None:
                 call = ctypes.c_char_p(_addresses(*arrays, 0) + constants)
                 launch(ctypes.byref(call), *launches)  # one argument, the struct Call
 
-        else:
-            launches.append((self.functions[f"{name}_end"], channels, 1))
-            size, device = (2 * grid.blocks[1] + 1) * channels, self.device
+            return run
+        launches.append((self.functions[f"{name}_end"], channels, 1))
+        size = (2 * grid.blocks[1] + 1) * channels  # two sums per split and channel, and the offset of the first
+        new = torch.empty(0, dtype=torch.float32, device=self.device).new_empty
 
-            def run(*arrays: int) -> None:
-                # Two sums per split and channel, and the offset of the first per channel.
-                partial = torch.empty(size, dtype=torch.float32, device=device)
-                call = ctypes.c_char_p(_addresses(*arrays, partial.data_ptr()) + constants)
-                launch(ctypes.byref(call), *launches)
+        def run_sums(*arrays: int) -> None:
+            partial = new(size)
+            call = ctypes.c_char_p(_addresses(*arrays, partial.data_ptr()) + constants)
+            launch(ctypes.byref(call), *launches)
 
-        launch = self._launch
-        return run
+        return run_sums
 
     def _launch(self, places: object, *launches: tuple[ctypes.c_void_p, int, int]) -> None:
         """Launch kernels (function, grid x, grid y) one after the other in the current stream.
@@ -145,13 +147,13 @@ class CudaKernels(Kernels):
                 return self._launch(places, *launches)
         previous = None if self._thread.entered else self._enter()
         try:
-            stream, launch = ctypes.c_void_p(self._stream()), self.driver.cuLaunchKernel
+            stream, launch = _pointer(self._stream()), self.driver.cuLaunchKernel
             for function, x, y in launches:  # Python's int is passed as int: only addresses need a type
                 code = launch(function, x, y, 1, THREADS, 1, 1, 0, stream, places, None)
-                if code in OTHER_CONTEXT and previous is None:  # it was changed after the thread was first seen
-                    previous = self._enter()
-                    code = launch(function, x, y, 1, THREADS, 1, 1, 0, stream, places, None)
                 if code:
+                    if code in OTHER_CONTEXT and previous is None:  # it was changed after the thread was first seen
+                        previous = self._enter()
+                        code = launch(function, x, y, 1, THREADS, 1, 1, 0, stream, places, None)
                     self._check("cuLaunchKernel", code)
         finally:
             if previous is not None:

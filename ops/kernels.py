@@ -28,7 +28,8 @@ ARGUMENTS = {  # of the functions of csrc/norm_act_cpu.cpp after type and shape,
     "norm_act_backward": ("x", "mean", "variance", "weight", "by_weight", "by_bias", "eps", "count", "out"),
 }
 
-Pass = Callable[..., None]  # takes the addresses of ARRAYS in this order, 0 for those that are missing or unused
+Pass = Callable[..., None]  # takes the addresses of ARRAYS in this order, 0 for those that are missing or unused;
+# norm_statistics may use `out` as scratch memory
 
 
 class Kernels:
@@ -81,16 +82,20 @@ def _other_dispatch_keys() -> int:
 _OTHERS = _other_dispatch_keys()
 
 
+_dispatch_modes, _are_transforms_active = torch._C._len_torch_dispatch_stack, torch._C._are_functorch_transforms_active
+_is_profiled, _keys = torch._C._autograd._profiler_enabled, torch._C._dispatch_keys
+
+
 def is_direct(x: Tensor) -> bool:
     """Whether kernels may take the values of x without the dispatcher: x is an ordinary tensor, and no dispatch mode,
     profiler, transform or forward derivative is on that would have to see an operator."""
     return not (
         type(x) not in PLAIN_TENSORS
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
+        or _dispatch_modes()
+        or _are_transforms_active()
         or forward_ad._current_level >= 0
-        or torch._C._autograd._profiler_enabled()
-        or torch._C._dispatch_keys(x).raw_repr() & _OTHERS  # batched, negative, zero, wrapped by a transform
+        or _is_profiled()
+        or _keys(x).raw_repr() & _OTHERS  # batched, negative, zero, wrapped by a transform
     )
 
 

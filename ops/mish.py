@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from ops.backend import choose, dense, expect
-from ops.kernels import TYPES, Kernels, described, is_direct, is_like
+from ops.kernels import PLAIN_TENSORS, TYPES, Kernels, described, is_direct, is_like
 
 # Above 20, tanh(softplus(x)) is 1 to within 2e-17, in fp32 and fp64; below -88, exp(x) underflows in fp32.
 UPPER, LOWER = 20.0, -88.0
@@ -56,16 +56,15 @@ def mish(x: Tensor, inplace: bool = False) -> Tensor:
         raise ValueError(NO_INPLACE)
     if torch.compiler.is_compiling():
         return _traced(x)
-    if x.dtype not in TYPES or type(x) not in (Tensor, nn.Parameter) or torch._C._is_tracing():
+    if x.dtype not in TYPES or type(x) not in PLAIN_TENSORS or _is_tracing():
         return F.mish(x)  # PyTorch's error for integers, the override of subclasses, one operator in traced graphs
     choice = choose(x.device)
-    if choice.eager:
-        return x * torch.tanh(F.softplus(x)).to(x.dtype)
-    if choice.kernels is None:
-        return F.mish(x)
+    kernels = choice.kernels
+    if kernels is None:
+        return x * torch.tanh(F.softplus(x)).to(x.dtype) if choice.eager else F.mish(x)
     if not is_direct(x):
         return _mish(x)
-    return _apply(x) if x.requires_grad and torch.is_grad_enabled() else _run(choice.kernels, 0, x)
+    return _apply(x) if x.requires_grad and torch.is_grad_enabled() else _run(kernels, 0, x)
 
 
 class Mish(nn.Module):
@@ -111,6 +110,7 @@ def _traced(x: Tensor) -> Tensor:
 
 # ---------------------------------------------------------------------------------------------- the operator's schema
 
+_is_tracing = torch._C._is_tracing
 _LIBRARY = torch.library.Library("yolo", "FRAGMENT")
 _LIBRARY.define("mish(Tensor x) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
 _LIBRARY.define("mish_backward(Tensor grad, Tensor x, int order) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
@@ -186,8 +186,7 @@ class _Mish(torch.autograd.Function):
         ctx.save_for_backward(x)
         if forward_ad._current_level >= 0:
             ctx.save_for_forward(x)
-        kernels = choose(x.device).kernels if is_direct(x) else None
-        return _below(_MISH, x) if kernels is None else _run(kernels, 0, x)
+        return _below(_MISH, x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -198,8 +197,23 @@ class _Mish(torch.autograd.Function):
         return _mish_backward(tangent, ctx.saved_tensors[0], 1)
 
 
+class _DirectMish(_Mish):
+    """For tensors that kernels may take without the dispatcher."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        kernels = choose(x.device).kernels
+        assert kernels is not None  # `mish` has looked
+        return _run(kernels, 0, x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _mish_backward(grad, ctx.saved_tensors[0], 1)
+
+
 # Without the Python half of `apply`, which serves transforms only: `mish` takes the other form under them.
-_apply = super(torch.autograd.Function, _Mish).apply
+_apply = super(torch.autograd.Function, _DirectMish).apply
 
 
 class _TransformedMish(_Mish):

@@ -15,7 +15,7 @@ import contextlib
 import functools
 from collections.abc import Iterable
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,14 @@ from ops.build import Unavailable
 from ops.cuda import CudaKernels
 from ops.first_use import activation
 from ops.groups import EVERYTHING, Group
-from ops.kernels import ALIGNMENT, NAMES, PLAIN_TENSORS, TYPES, Kernels, Pass, address, is_direct, is_like
+from ops.kernels import ALIGNMENT, NAMES, PLAIN_TENSORS, TYPES, Kernels, is_direct, is_like
 from ops.mish import Dispatch, Mish
 from ops.mish import prepare as prepare_mish
 from ops.norm_act_operators import BACKWARD, FORWARD, REDUCE, STATISTICS
+from ops.norm_act_plan import Options, Plan
 
 ACTIVATIONS: dict[type[nn.Module], int] = {Mish: 0, nn.ReLU: 1, nn.SiLU: 2, nn.LeakyReLU: 3}  # csrc/norm_act_*
+_is_tracing, _are_transforms_active = torch._C._is_tracing, torch._C._are_functorch_transforms_active
 FUSED_TYPES = {"cpu": CpuKernels.fused_types, "cuda": CudaKernels.fused_types}
 
 
@@ -58,33 +60,37 @@ def _may_fuse(norm: nn.Module, act: nn.Module, device: str, dtype: torch.dtype) 
     return all(value is None or value.dtype == torch.float32 for value in (norm.weight, norm.bias, norm.running_mean))
 
 
-class Options(NamedTuple):
-    """What a fused call computes: `use_batch` normalises by the statistics of x, and updates the running ones with
-    momentum `factor`; `act` is one of ACTIVATIONS."""
-
-    use_batch: bool
-    factor: float
-    eps: float
-    act: int
-    slope: float
-
-
 def norm_act(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     """act(norm(x)) for x (B, C, H, W), fused if `fusion` allows it and no hook or tracer observes the modules."""
     if torch.compiler.is_compiling() or not isinstance(norm, nn.BatchNorm2d) or _is_observed(x, norm, act):
         return act(norm(x))
     arrays = _arrays(norm)
-    kernels = _kernels_for(x, norm, act, arrays)
-    if kernels is None:
+    device, dtype, tracked = x.device, x.dtype, None
+    if dtype not in FUSED_TYPES.get(device.type, ()) or not _fit(arrays, norm.num_features, x.get_device()):
         return act(norm(x))
     use_batch, factor = norm.training or arrays[2] is None, 0.0
     if norm.training and norm.track_running_stats:
         tracked = norm.num_batches_tracked
         if tracked is not None:
-            tracked.add_(1)
-            factor = 1.0 / float(tracked) if norm.momentum is None else norm.momentum
+            factor = 1.0 / (float(tracked) + 1.0) if norm.momentum is None else norm.momentum
+    if last := not x.is_contiguous():
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        if not last:
+            x = x.contiguous()
     slope = act.negative_slope if isinstance(act, nn.LeakyReLU) else 0.0
-    return _run(x, arrays, kernels, Options(use_batch, factor, norm.eps, ACTIVATIONS[type(act)], slope))
+    shape, kernels, aligned = x.shape, choose(device).kernels, not x.data_ptr() % ALIGNMENT
+    options = (use_batch, factor, norm.eps, ACTIVATIONS[type(act)], slope)
+    plan = _plan(kernels, device, dtype, shape, last, aligned, *options)
+    if plan is None or shape[1] != norm.num_features or device in first_use.wrong:
+        return act(norm(x))
+    if tracked is not None:
+        tracked.add_(1)
+    weight, bias, *_ = arrays
+    if torch.is_grad_enabled() and (
+        x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
+    ):
+        return _apply(x, weight, bias, arrays, plan)
+    return _forward(x, arrays, plan)[0]
 
 
 Arrays = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -103,115 +109,73 @@ def _is_observed(x: Tensor, norm: nn.Module, act: nn.Module) -> bool:
     """Whether a tracer, a transform or a hook must see the two modules, or their classes are not supported."""
     if type(x) is not Tensor or type(norm) is not nn.BatchNorm2d or type(act) not in ACTIVATIONS:
         return True
-    if torch._C._is_tracing() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if _is_tracing() or _are_transforms_active() or forward_ad._current_level >= 0:
         return True
-    return bool(_has_any_global_hook() or _is_hooked(norm) or _is_hooked(act))
+    return bool(
+        _has_any_global_hook()
+        or (norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks)
+        or (act._forward_hooks or act._forward_pre_hooks or act._backward_hooks or act._backward_pre_hooks)
+    )
 
 
-def _is_hooked(module: nn.Module) -> Any:
-    return module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+def _fit(arrays: Arrays, channels: int, index: int) -> bool:
+    """Whether a norm's arrays are ordinary ones; else PyTorch's modules must run, or must raise their error.
 
-
-def _kernels_for(x: Tensor, norm: nn.BatchNorm2d, act: nn.Module, arrays: Arrays) -> Kernels | None:
-    """The kernels for x and a norm's arrays; None where PyTorch's modules must run, or must raise their error."""
-    shape, dtype, index = x.shape, torch.float32, x.get_device()
-    if len(shape) != 4 or shape[1] != norm.num_features or x.numel() <= shape[1]:
-        return None  # too few values or wrong channels
+    Looked at in each call: `norm.to(...)` leaves the same objects with other values behind them.
+    """
     for array in arrays:
         if array is not None and (
-            array.dtype is not dtype
+            array.dtype is not torch.float32
             or type(array) not in PLAIN_TENSORS
             or array.get_device() != index
-            or array.numel() != shape[1]
+            or array.numel() != channels
             or not array.is_contiguous()
         ):
-            return None
-    device = x.device
-    if x.dtype not in FUSED_TYPES.get(device.type, ()):
-        return None
-    kernels = choose(device).kernels
-    if isinstance(kernels, CudaKernels):
-        _check_for(kernels, device, x.shape, x.stride(), x.dtype, not x.data_ptr() % ALIGNMENT, ACTIVATIONS[type(act)])
-        return None if device in first_use.wrong else kernels
-    return kernels
+            return False
+    return True
 
 
 # ------------------------------------------------------------------------------------------------- the plan of a call
 
 
-class _Plan(NamedTuple):
-    """The four passes for one shape, type and options."""
-
-    statistics: Pass
-    forward: Pass
-    reduce: Pass
-    backward: Pass
-
-
 @functools.lru_cache(maxsize=4096)
 def _plan(
-    kernels: Kernels, shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype, aligned: bool, options: Options
-) -> _Plan | None:
-    """The plan for x of this shape and stride, None if it is neither contiguous nor channels_last."""
-    sizes = _sizes(shape, stride)
-    if sizes is None:
-        return None
-    use_batch, factor, eps, act, slope = options
+    kernels: Kernels | None, device: torch.device, dtype: torch.dtype, shape: torch.Size, last: bool, aligned: bool,
+    *options: Any,
+) -> Plan | None:  # fmt: skip
+    """The plan for x of this shape, in channels_last (`last`) or contiguous; None where the modules must run.
 
-    def bind(name: str, **numbers: Any) -> Pass:
-        return kernels.bind(name, TYPES[dtype], *sizes, aligned, **numbers)
-
-    forward = bind("norm_act_forward", eps=eps, act=act, slope=slope)  # first: it names the group to load
-    outer, _, inner = sizes
-    return _Plan(
-        bind("norm_statistics", factor=factor),
-        forward,
-        bind("norm_act_reduce", eps=eps, act=act, slope=slope),
-        bind("norm_act_backward", eps=eps, count=outer * inner if use_batch else 0),
-    )
+    On a GPU, the kernels are loaded and compared with PyTorch's operators before the first plan that uses them.
+    """
+    if kernels is None or len(shape) != 4 or shape.numel() <= shape[1]:
+        return None  # no kernels, or too few values
+    plan = Plan(kernels, device, dtype, shape, last, Options(*options))
+    if isinstance(kernels, CudaKernels):
+        first_use.check(kernels, device, kernels.group(TYPES[dtype], *plan.sizes[1:], aligned, plan.options.act))
+    return plan
 
 
-def _sizes(shape: torch.Size, stride: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """(outer, channels, inner) for the kernels, None if x is neither contiguous nor channels_last."""
-    batch, channels, height, width = shape
-    like = torch.empty_strided(shape, stride, device="meta")
-    if like.is_contiguous():
-        return batch, channels, height * width
-    return (batch * height * width, channels, 1) if like.is_contiguous(memory_format=torch.channels_last) else None
-
-
-def _run(x: Tensor, arrays: Arrays, kernels: Kernels, options: Options) -> Tensor:
-    weight, bias, *_ = arrays
-    if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
-        x = x.contiguous()
-    if torch.is_grad_enabled() and (
-        x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
-    ):
-        return _apply(x, weight, bias, arrays, kernels, options)
-    return _forward(x, arrays, kernels, options)[0]
-
-
-def _forward(x: Tensor, arrays: Arrays, kernels: Kernels, options: Options) -> tuple[Tensor, Tensor | None]:
+def _forward(x: Tensor, arrays: Arrays, plan: Plan) -> tuple[Tensor, Tensor | None]:
     """The output, and the mean and variance (2, C) of x if they were computed."""
     weight, bias, running_mean, running_var = arrays
-    if not options.factor and options.use_batch:
+    if not plan.updates:
         running_mean = running_var = None
     if not is_direct(x):
-        return _forward_by_operators(x, (weight, bias, running_mean, running_var), options)
+        return _forward_by_operators(x, (weight, bias, running_mean, running_var), plan.options)
     y, at = torch.empty_like(x), x.data_ptr()
     out = y.data_ptr()
-    plan = _plan(kernels, x.shape, x.stride(), x.dtype, not (at | out) % ALIGNMENT, options)
-    assert plan is not None  # x is in a supported layout
+    statistics_of, run, *_ = plan.unaligned if (at | out) % ALIGNMENT else plan.aligned
     mean = 0 if running_mean is None else running_mean.data_ptr()
     variance = 0 if running_var is None else running_var.data_ptr()
     statistics = None
-    if options.use_batch:
-        channels = x.shape[1]
-        statistics = torch.empty((2, channels), dtype=torch.float32, device=x.device)
+    if plan.use_batch:
+        channels = plan.channels
+        statistics = plan.new((2, channels))
         running, mean = (mean, variance), statistics.data_ptr()
         variance = mean + 4 * channels
-        plan.statistics(at, 0, 0, mean, variance, 0, 0, *running, 0, 0)
-    plan.forward(at, 0, out, mean, variance, address(weight), address(bias), 0, 0, 0, 0)
+        statistics_of(at, 0, 0, mean, variance, 0, 0, *running, 0, 0)
+    by = 0 if weight is None else weight.data_ptr()
+    run(at, 0, out, mean, variance, by, 0 if bias is None else bias.data_ptr(), 0, 0, 0, 0)
     return y, statistics
 
 
@@ -227,24 +191,28 @@ def _forward_by_operators(x: Tensor, arrays: Arrays, options: Options) -> tuple[
 Saved = tuple[Tensor, Tensor, Tensor | None, Tensor | None]  # x, statistics (2, C), weight, bias
 
 
-def _gradients(
-    grad: Tensor, saved: Saved, kernels: Kernels, options: Options, *, needs_x: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(grad: Tensor, saved: Saved, plan: Plan, *, needs_x: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x (unless `needs_x`: of the activation's input), weight and bias."""
     x, statistics, weight, bias = saved
-    if not is_direct(grad) or grad.stride() != x.stride() or not is_like(grad, x):
-        return _gradients_by_operators(grad, saved, options, needs_x=needs_x)
-    g, channels = torch.empty_like(x), x.shape[1]
+    if (
+        not is_direct(grad)
+        or not is_like(grad, x)
+        or not x.is_contiguous(memory_format=plan.format)  # hooks of saved tensors may have changed it
+        or x.shape != plan.shape
+        or x.dtype is not plan.dtype
+    ):
+        return _gradients_by_operators(grad, saved, plan.options, needs_x=needs_x)
+    if grad.stride() != x.stride():  # expanded, as that of a sum, or in the other layout
+        grad = torch.empty_like(x).copy_(grad)
+    g, new, channels = torch.empty_like(x), plan.new, plan.channels
     at, dy, out, mean = x.data_ptr(), grad.data_ptr(), g.data_ptr(), statistics.data_ptr()
-    plan = _plan(kernels, x.shape, x.stride(), x.dtype, not (at | dy | out) % ALIGNMENT, options)
-    if plan is None:  # hooks of saved tensors have changed the layout
-        return _gradients_by_operators(grad, saved, options, needs_x=needs_x)
-    by_weight, by_bias = (torch.empty(channels, dtype=torch.float32, device=x.device) for _ in range(2))
-    norm = (mean, mean + 4 * channels, address(weight), address(bias))
-    sums = (by_weight.data_ptr(), by_bias.data_ptr())
-    plan.reduce(at, dy, out, *norm, 0, 0, *sums)
+    _, _, reduce, backward = plan.unaligned if (at | dy | out) % ALIGNMENT else plan.aligned
+    by_weight, by_bias = new(channels), new(channels)
+    variance, first, second = mean + 4 * channels, by_weight.data_ptr(), by_bias.data_ptr()
+    by = 0 if weight is None else weight.data_ptr()
+    reduce(at, dy, out, mean, variance, by, 0 if bias is None else bias.data_ptr(), 0, 0, first, second)
     if needs_x:
-        plan.backward(at, 0, out, *norm, 0, 0, *sums)
+        backward(at, 0, out, mean, variance, by, 0, 0, 0, first, second)
     return g, by_weight, by_bias
 
 
@@ -267,16 +235,13 @@ class _NormAct(torch.autograd.Function):
     """Fused norm and activation; saves x and four arrays of one value per channel."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, arrays: Arrays, kernels: Kernels,
-        options: Options,
-    ) -> Tensor:  # fmt: skip
-        y, statistics = _forward(x, arrays, kernels, options)
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, arrays: Arrays, plan: Plan) -> Tensor:
+        y, statistics = _forward(x, arrays, plan)
         if statistics is None:  # a copy: a later call may update the running statistics before this one's backward pass
             assert arrays[2] is not None and arrays[3] is not None
             statistics = torch.stack((arrays[2], arrays[3]))
         ctx.save_for_backward(x, statistics, weight, bias)
-        ctx.kernels, ctx.options = kernels, options
+        ctx.plan = plan
         return y
 
     @staticmethod
@@ -284,13 +249,13 @@ class _NormAct(torch.autograd.Function):
         needed: tuple[bool, ...] = ctx.needs_input_grad
         saved: tuple[Any, ...] = ctx.saved_tensors
         if torch.is_grad_enabled():  # for higher derivatives use PyTorch's operators
-            return *_plain_gradients(ctx, grad, *saved), None, None, None
-        by_x, by_weight, by_bias = _gradients(grad, saved, ctx.kernels, ctx.options, needs_x=needed[0])
+            return *_plain_gradients(ctx, grad, *saved), None, None
+        by_x, by_weight, by_bias = _gradients(grad, saved, ctx.plan, needs_x=needed[0])
         return (
             by_x if needed[0] else None,
             by_weight if needed[1] else None,
             by_bias if needed[2] else None,
-            *(None, None, None),
+            *(None, None),
         )
 
 
@@ -302,7 +267,7 @@ def _plain_gradients(
     ctx: Any, grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     """The gradients of x, weight and bias by PyTorch's operators, which are differentiable again."""
-    use_batch, _, eps, act, slope = ctx.options
+    use_batch, _, eps, act, slope = ctx.plan.options
     running_mean, running_var = (None, None) if use_batch else statistics.unbind()
     z = nn.functional.batch_norm(x, running_mean, running_var, weight, bias, use_batch, 0.0, eps)
     y = activation(z, act, slope)
@@ -342,15 +307,3 @@ def prepare(
     for kind, variant, act in product(types, variants, sorted(ACTIVATIONS[each] for each in classes)):
         first_use.check(kernels, device, Group(NAMES[TYPES[kind]], variant, act))
     return prepared
-
-
-@functools.lru_cache(maxsize=4096)
-def _check_for(
-    kernels: CudaKernels, device: torch.device, shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype,
-    aligned: bool, act: int,
-) -> None:  # fmt: skip
-    """Check the group of kernels for x of this shape and stride."""
-    sizes = _sizes(shape, stride)
-    if sizes is None:  # copied first
-        sizes, aligned = (shape[0], shape[1], shape[2] * shape[3]), True
-    first_use.check(kernels, device, kernels.group(TYPES[dtype], *sizes[1:], aligned, act))

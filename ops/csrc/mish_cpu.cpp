@@ -2,13 +2,45 @@
 // works with all versions of both. Threads are PyTorch's, through the C function torch_parallel_for of its stable
 // interface, whose address the caller passes.
 //
-// The loops are plain ones, vectorised by the compiler, except for bf16 with AVX-512; this file is compiled once per
+// The loops are plain ones, vectorised by the compiler, except for bf16 with AVX2 or AVX-512 and fp16's conversions; this file is compiled once per
 // instruction set.
 #include <cstdint>
 #include <type_traits>
 
 #include "bf16_avx512.h"
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
 #include "parallel.h"
+
+#if defined(__F16C__)
+// Converted by the CPU's instructions, which compilers do not find in the conversions of mish_math.h, through buffers.
+FN void widen_all(int64_t count, const f16* from, float* to) {
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8)
+    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
+  for (; i < count; i++) to[i] = widen(from[i]);
+}
+
+template <int Order>
+static void map_fp16(int64_t count, const f16* __restrict x, const f16* __restrict g, f16* __restrict out) {
+  constexpr int64_t PIECE = 256;
+  constexpr int D = Digits<f16>::value;
+  float from[PIECE], by[PIECE];
+  in_pieces<PIECE>(count, [&](int64_t start, int64_t length) __attribute__((always_inline)) {
+    widen_all(length, x + start, from);
+    if (Order) widen_all(length, g + start, by);
+    for (int64_t i = 0; i < length; i++)
+      from[i] = Order == 0 ? mish<D>(from[i])
+              : Order == 1 ? by[i] * mish_first<D>(from[i]) : by[i] * mish_second<D>(from[i]);
+    int64_t i = 0;
+    for (; i + 8 <= length; i += 8)
+      _mm_storeu_si128(
+          reinterpret_cast<__m128i*>(out + start + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
+    for (; i < length; i++) store(out[start + i], from[i]);
+  });
+}
+#endif
 
 template <int Order, typename S>
 static void map(int64_t count, const S* __restrict x, const S* __restrict g, S* __restrict out) {
@@ -21,6 +53,9 @@ static void map(int64_t count, const S* __restrict x, const S* __restrict g, S* 
         values.half[h] = Order ? by.half[h] * mish_first<false>(values.half[h]) : mish<false>(values.half[h]);
       store(out + i, values, length);
     });
+#endif
+#if defined(__F16C__)
+  if constexpr (std::is_same_v<S, f16>) return map_fp16<Order>(count, x, g, out);
 #endif
   for (int64_t i = 0; i < count; i++) out[i] = mish_element<Order>(x[i], Order ? g[i] : x[i]);
 }

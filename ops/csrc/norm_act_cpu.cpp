@@ -31,14 +31,14 @@ struct Same {  // used in place of an array whose values are all equal
 };
 
 #if BF16_IN_GROUPS
-FN V at(const float* values, int64_t i) { return _mm512_loadu_ps(values + i); }
+using ::at;
 FN V at(Same values, int64_t) { return all(values.value); }
 #endif
 
 // Index of element i of an array in the arrays that are read along with it.
 template <typename S> int64_t place(int64_t i) {
 #if BF16_IN_GROUPS
-  if constexpr (std::is_same_v<S, bf16>) return i / 32 * 32 + i % 2 * 16 + i % 32 / 2;
+  if constexpr (std::is_same_v<S, bf16>) return i / (2 * LANES_OF_V) * (2 * LANES_OF_V) + i % 2 * LANES_OF_V + i % (2 * LANES_OF_V) / 2;
 #endif
   return i;
 }
@@ -114,7 +114,7 @@ FN void forward_piece(int64_t length, const S* __restrict x, const Values& value
     return in_groups(length, [&](int64_t i, int count) {
       Group z = load(x + i, count);
       for (int h = 0; h < 2; h++) {
-        const int64_t j = i + 16 * h;
+        const int64_t j = i + LANES_OF_V * h;
         z.half[h] = activate<Act, 8>((z.half[h] - at(mean, j)) * at(scale, j) + at(shift, j), slope);
       }
       store(y + i, z, count);
@@ -148,7 +148,7 @@ FN void backward_piece(int64_t length, const S* __restrict x, const Values& valu
       const Group from = load(x + i, count);
       Group to = load(g + i, count);
       for (int h = 0; h < 2; h++) {
-        const int64_t j = i + 16 * h;
+        const int64_t j = i + LANES_OF_V * h;
         to.half[h] = input_gradient(to.half[h], from.half[h], at(mean, j), at(scale, j), at(k1, j), at(k2, j));
       }
       store(g + i, to, count);
@@ -204,11 +204,11 @@ void add(
       const Group from = load(x + i, count), by = Term::keeps ? load(dy + i, count) : from;
       Group keep;
       for (int h = 0; h < 2; h++) {
-        const int64_t j = i + 16 * h;
-        const __mmask16 there = (1u << (count + 1 - h) / 2) - 1;
+        const int64_t j = i + LANES_OF_V * h;
+        const int there = (count + 1 - h) / 2;
         const auto pair = Term::of(from.half[h], by.half[h], at(mean, j), at(scale, j), at(shift, j), slope);
-        _mm512_storeu_ps(p + j, _mm512_mask_add_ps(at(p, j), there, at(p, j), pair.first));
-        _mm512_storeu_ps(q + j, _mm512_mask_add_ps(at(q, j), there, at(q, j), pair.second));
+        add_to(p + j, pair.first, there);
+        add_to(q + j, pair.second, there);
         keep.half[h] = pair.kept;
       }
       if constexpr (Term::keeps) store(kept + i, keep, count);
@@ -222,25 +222,29 @@ void add(
   }
 }
 
-// Planes: one thread per channel; blocks of 4096 or slightly more elements are summed by lane in fp32, blocks in fp64.
+// Planes: each channel in parts of whole planes, of a length set by the shape, so that few channels occupy all threads.
+// Within a part, blocks of 4096 or slightly more elements are summed by lane in fp32; blocks and parts in fp64, in order.
 template <typename Term, typename S>
 int32_t sum_planes(
     Shape shape, const S* x, const S* dy, Affine a, float slope, S* kept, double* sums, ParallelFor parallel_for) {
   constexpr int64_t LANES = 128;
-  const int64_t grain = std::max<int64_t>(1, GRAIN / (shape.outer * shape.inner));
-  return in_parallel(parallel_for, shape.channels, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; c++) {
+  const int64_t in_part = std::max<int64_t>(1, GRAIN / shape.inner), parts = (shape.outer + in_part - 1) / in_part;
+  std::vector<Pair<double>> partial(parts * shape.channels);
+  const int64_t grain = std::max<int64_t>(1, GRAIN / (in_part * shape.inner));
+  const int32_t failed = in_parallel(parallel_for, parts * shape.channels, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; task++) {
+      const int64_t c = task / parts, start = task % parts * in_part, stop = std::min(shape.outer, start + in_part);
       const Same mean{a.mean[c]}, scale{a.scale[c]}, shift{a.shift[c]};
       double first = 0, second = 0;
       float p[LANES] = {}, q[LANES] = {};
       int64_t in_lanes = 0;
-      for (int64_t o = 0; o < shape.outer; o++) {
+      for (int64_t o = start; o < stop; o++) {
         const int64_t plane = (o * shape.channels + c) * shape.inner;
         for (int64_t i = 0; i < shape.inner; i += LANES) {
           const int64_t at = plane + i, length = std::min(LANES, shape.inner - i);
           add<Term>(length, x + at, dy + at, mean, scale, shift, slope, kept + at, p, q);
           in_lanes += length;
-          if (in_lanes < 4096 && (o + 1 < shape.outer || i + LANES < shape.inner)) continue;
+          if (in_lanes < 4096 && (o + 1 < stop || i + LANES < shape.inner)) continue;
           for (int64_t lane = 0; lane < LANES; lane++) first += p[lane];
           for (int64_t lane = 0; lane < LANES; lane++) second += q[lane];
           std::fill_n(p, LANES, 0.0f);
@@ -248,10 +252,19 @@ int32_t sum_planes(
           in_lanes = 0;
         }
       }
-      sums[c] = first;
-      sums[shape.channels + c] = second;
+      partial[task] = {first, second, 0};
     }
   });
+  for (int64_t c = 0; c < shape.channels; c++) {
+    Pair<double> total{};
+    for (int64_t part = 0; part < parts; part++) {
+      total.first += partial[c * parts + part].first;
+      total.second += partial[c * parts + part].second;
+    }
+    sums[c] = total.first;
+    sums[shape.channels + c] = total.second;
+  }
+  return failed;
 }
 
 // Rows: blocks of rows are summed by lane in fp32, then reduced to channels and added in fp64, in order.

@@ -176,6 +176,22 @@ def test_results_do_not_depend_on_threads(channels_last, dtype):
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
+@pytest.mark.parametrize("dtype", norm_act.FUSED_TYPES["cpu"], ids=str)
+def test_sums_of_few_channels_do_not_depend_on_threads(dtype):
+    """Parts of a channel that end within the planes of a thread."""
+    x, threads = images(7, 3, 130, 131, dtype=dtype), torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append(torch.ops.yolo.norm_statistics(x, None, None, 0.0))
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(results[0][0].double(), x.double().mean((0, 2, 3)), rtol=1e-6, atol=0)
+    for result in results[1:]:
+        assert all(map(torch.equal, result, results[0]))
+
+
 def test_other_layouts_are_accepted():
     x = images(2, 6, 8, 10)[:, :, ::2, 1:]
     found, expected = (run(each, x, norm_of(6), Mish()) for each in (fused, plain))
