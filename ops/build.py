@@ -28,7 +28,7 @@ from ops.groups import EVERYTHING, Group
 
 SOURCES = Path(__file__).parent / "csrc"
 CPU_SOURCES = ("mish_cpu.cpp", "norm_act_cpu.cpp")
-CPU_HEADERS = ("activations.h", "bf16_avx512.h", "mish_math.h", "parallel.h")
+CPU_HEADERS = ("activations.h", "x86_16bit.h", "mish_math.h", "parallel.h")
 CUDA_SOURCES = (  # the first one is compiled, it includes the others
     *("kernels.cu", "mish_cuda.cu", "norm_act_cuda.cu"),
     *("activations.h", "cuda_pieces.h", "mish_math.h"),

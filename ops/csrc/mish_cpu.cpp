@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "bf16_avx512.h"
+#include "x86_16bit.h"
 #if defined(__F16C__)
 #include <immintrin.h>
 #endif

@@ -16,7 +16,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "bf16_avx512.h"
+#include "x86_16bit.h"
 #include "parallel.h"
 
 namespace {

@@ -33,6 +33,7 @@ def test_lines_end_on_the_border() -> None:
         assert float(distance.max()) < 1e-9
 
 
+@pytest.mark.slow
 def test_roughness_of_one_corner() -> None:
     """A line at an angle has the jump |cos| where it crosses x = 5, and right of it the slope |cos|."""
     starts, ends = (each[:, 0].numpy() for each in random_lines(0, 20))
@@ -53,6 +54,7 @@ def test_the_scale_of_the_output_does_not_matter(act: str) -> None:
     assert roughness(lambda x: 7 - 3 * network(x), seed=2, points=1001) == pytest.approx(found, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_half_the_step_changes_roughness_by_less_than_2_percent() -> None:
     for shape in landscape.SHAPES.values():
         network = random_network("relu", shape, seed=0)  # whose slope jumps
