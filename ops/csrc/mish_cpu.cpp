@@ -2,16 +2,17 @@
 // works with all versions of both. Threads are PyTorch's, through the C function torch_parallel_for of its stable
 // interface, whose address the caller passes.
 //
-// The loops are plain ones, vectorised by the compiler, except for bf16 with AVX2 or AVX-512 and fp16's conversions; this file is compiled once per
-// instruction set.
+// The loops are plain ones, vectorised by the compiler, except for bf16 with AVX2 or AVX-512 and fp16's conversions; this
+// file is compiled once per instruction set.
 #include <cstdint>
 #include <type_traits>
 
-#include "x86_16bit.h"
 #if defined(__F16C__)
 #include <immintrin.h>
 #endif
+
 #include "parallel.h"
+#include "x86_16bit.h"
 
 #if defined(__F16C__)
 // Converted by the CPU's instructions, which compilers do not find in the conversions of mish_math.h, through buffers.

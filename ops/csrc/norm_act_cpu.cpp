@@ -38,7 +38,8 @@ FN V at(Same values, int64_t) { return all(values.value); }
 // Index of element i of an array in the arrays that are read along with it.
 template <typename S> int64_t place(int64_t i) {
 #if BF16_IN_GROUPS
-  if constexpr (std::is_same_v<S, bf16>) return i / (2 * LANES_OF_V) * (2 * LANES_OF_V) + i % 2 * LANES_OF_V + i % (2 * LANES_OF_V) / 2;
+  constexpr int64_t group = 2 * LANES_OF_V;
+  if constexpr (std::is_same_v<S, bf16>) return i / group * group + i % 2 * LANES_OF_V + i % group / 2;
 #endif
   return i;
 }
