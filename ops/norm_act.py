@@ -202,8 +202,7 @@ def _gradients(grad: Tensor, saved: Saved, plan: Plan, *, needs_x: bool) -> tupl
         or x.dtype is not plan.dtype
     ):
         return _gradients_by_operators(grad, saved, plan.options, needs_x=needs_x)
-    if grad.stride() != x.stride():  # expanded, as that of a sum, or in the other layout
-        grad = torch.empty_like(x).copy_(grad)
+    grad = grad.contiguous(memory_format=plan.format)  # that of a sum is expanded; or it has the other layout
     g, new, channels = torch.empty_like(x), plan.new, plan.channels
     at, dy, out, mean = x.data_ptr(), grad.data_ptr(), g.data_ptr(), statistics.data_ptr()
     _, _, reduce, backward = plan.unaligned if (at | dy | out) % ALIGNMENT else plan.aligned

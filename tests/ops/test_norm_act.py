@@ -332,6 +332,22 @@ def test_a_later_training_call_does_not_change_the_gradient_of_an_evaluation():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
+@pytest.mark.parametrize("kind", ["of a sum", "other layout"])
+def test_gradients_in_any_layout_need_no_operator(kind, channels_last, monkeypatch):
+    """That of a sum is one value, expanded: the most common one in timings and in losses of means."""
+    monkeypatch.setattr(norm_act, "_gradients_by_operators", lambda *_, **__: pytest.fail("not direct"))
+    x = images(2, 8, 4, 4, channels_last=channels_last)
+    grad = torch.ones(()).expand(x.shape) if kind == "of a sum" else images(2, 8, 4, 4, channels_last=not channels_last)
+    results = []
+    for function in (plain, fused):
+        leaf, norm = x.detach().clone().requires_grad_(), norm_of(8)
+        function(leaf, norm, Mish()).backward(grad)
+        results.append((leaf.grad, norm.weight.grad, norm.bias.grad))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_saved_tensors_in_another_layout_give_the_same_gradients():
     x = images(2, 4, 6, 5, channels_last=True)
     results = []
