@@ -26,7 +26,7 @@ ABOUT = (PLAN, JOURNAL, TIMING, "timing.csv")  # of a comparison
 TABLES = ("table.csv", "runs.csv")
 PICTURES = ("answer_wide.png", "curves_wide.png", "runs.png", "times.png", "tuning.png")
 VERDICT = ("verdicts", "time_verdicts", "recommendation", "tuning")  # keys of report.json
-PARTS = (TUNING, COMMON)  # folders of a comparison with runs of their own
+PARTS = (TUNING, COMMON)  # subfolders of a comparison that hold runs
 
 
 def publish(folder: Path, target: Path) -> int:

@@ -22,6 +22,7 @@ from configs.schema import load
 from core.allocator import MODERATE, keep_freed_memory
 from core.device import place
 from core.types import Targets
+from engine.forward import training_forward
 from engine.machine import PeakMemory
 from engine.optim import build_optimizer
 from models import build_model
@@ -42,22 +43,17 @@ def our_step(
 ) -> Callable[[Tensor, Targets], None]:
     """A function that runs one training step of our network on images (B, 3, H, W) uint8.
 
-    `compiled`: forward and backward by torch.compile. `graphed`: by CUDA graphs, for the batch size and image size of
-    the arguments only. Loss, gradient clipping and optimiser are eager in all cases.
+    `compiled`: forward and backward by torch.compile. `graphed`: by CUDA graphs. Both are those of train.py, for the
+    batch size and image size of the arguments. Loss, gradient clipping and optimiser are eager in all cases.
     """
     placement = place(arguments.device, amp=amp, channels_last=channels_last)
     overrides = [f"model.act={act}", f"model.norm_act={norm_act}", f"model.size={arguments.size}"]
     config = load("yolo.yaml", overrides)
     model = build_model(config.model, num_classes=CLASSES, seed=0)
     placement.move(model.train())
-    forward = torch.compile(model) if compiled else model
-    if graphed:
-        images = random_batch(arguments)[0].to(placement.device)
-        images = images.to(torch.float32, memory_format=placement.memory_format).div_(255)
-        # A graph must not read weights that autocast converted outside it.
-        dtype = placement.amp_dtype
-        with torch.autocast(placement.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
-            forward = torch.cuda.make_graphed_callables(model, (images,))
+    shape = (arguments.batch, 3, arguments.imgsz, arguments.imgsz)
+    graphs = "on" if graphed else "off"
+    forward, _ = training_forward(model, placement, shape=shape, compiled=compiled, graphs=graphs)
     optimizer = adamw(model)
     scaler = torch.amp.GradScaler(placement.device.type, enabled=placement.needs_scaler)
 

@@ -83,8 +83,8 @@ def _projected_rise(curve: LearningCurve) -> float:
 def collapsed(values: Mapping[str, Mapping[int, float]], *, margin: float) -> dict[str, int]:
     """The seed of a run that lies far below the other runs of its activation, by activation; for a remark only.
 
-    Far: the margin and `COLLAPSED` times the standard deviation of the other runs, pooled over the activations or, if
-    larger, of its own activation.
+    Far: more than the margin and than `COLLAPSED` times the standard deviation of the other runs, pooled over the
+    activations or within its activation, whichever is larger.
     """
     found = {}
     for act, own in values.items():

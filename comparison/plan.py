@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from comparison.power import minimal_detectable
 from comparison.runs import Run, run_name, slug
 from configs.errors import explain
-from configs.schema import Seed
+from configs.fields import Seed
 from core.files import write_text
 
 PLAN = "plan.json"

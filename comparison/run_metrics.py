@@ -15,6 +15,7 @@ from comparison.statistics import compare, compare_ratio, value_at
 from comparison.summary import (
     POINTS,
     PRIMARY,
+    STEP,
     LearningCurve,
     Metric,
     RunKey,
@@ -166,8 +167,8 @@ METRICS = (
 
 
 ISOLATED_TIME = MetricSpec(
-    key="step", title="training step, isolated timing", unit="ms", value=lambda _: None, compared="ratio"
-)
+    key=STEP, title="training step, isolated timing", unit="ms", value=lambda _: None, compared="ratio"
+)  # of no run: its values are those of timing.json
 
 
 def all_metrics(runs: Sequence[Run], acts: Sequence[str], alpha: float) -> tuple[dict[str, Metric], dict[int, float]]:

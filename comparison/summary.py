@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from comparison.all_pairs import PairDifference
 from comparison.statistics import Comparison, Difference
 
+STEP = "step"  # key of the metric of an isolated timing
 FORMAT = 2
 PRIMARY = "metrics/mAP50-95"
 POINTS = "mAP points"

@@ -1,194 +1,33 @@
 """The typed, frozen configuration: ``load(path, overrides)`` reads a YAML file into a ``Config``.
 
-``configs/yolo.yaml`` states every value once, with a comment; this file states their types and ranges.
+``configs/yolo.yaml`` states every value once, with a comment; this file states types and ranges, with ``fields.py`` and
+``model_schema.py``.
 An unknown key or an invalid value is a ``ValueError`` with the key, where it was set, and the nearest valid key.
 """
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationError,
     model_validator,
 )
 
 from configs.cli import parse_setting
 from configs.errors import explain
+from configs.fields import AtLeastOne, Count, Frozen, Length, NonNegative, PathText, Positive, Seed, Unit, finite
 from configs.loading import CONFIGS, Tree, absolute, embed_cfg, find, flatten, load_data, read_chain, set_value
-from core.text import did_you_mean
+from configs.model_schema import DarknetModel, Model, YoloModel, kind_of
 
-Unit = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-MAX_COUNT = 10**9  # no sensible count is larger, and errors of libraries about integers beyond 64 bits are unclear
-Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-AtLeastOne = Annotated[int, Field(ge=1, le=MAX_COUNT)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Length = Annotated[float, Field(ge=0, le=MAX_COUNT)]  # part of the schedule: a fraction of the run, or epochs
 EmbeddedImages = Annotated[int, Field(ge=1, le=100_000)]
-DEFAULT_GAINS: dict[str, float] = yaml.safe_load((CONFIGS / "yolo.yaml").read_text(encoding="utf-8"))["model"]["loss"]
 MIN_STRIDE = 32  # image sizes are multiples of it whatever the model
 MIN_IMGSZ, MAX_IMGSZ = 64, 4096
 HOLD_OUT = "expected images to validate on, or --set train.holdout=0.1 for train.py to hold out a tenth of train"
-
-
-def _activation(value: object) -> dict[str, object]:
-    """Convert an activation, a name or a mapping with a name, to the form ``{"name": ..., **parameters}``."""
-    if isinstance(value, str):
-        return {"name": value}
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise ValueError("expected an activation: a name (mish) or a mapping with a name ({name: swish, beta: 1.0})")
-    return dict(value)
-
-
-def _finite(value: object) -> object:
-    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
-        _finite(item)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("expected a finite number")
-    return value
-
-
-def _printable(value: str) -> str:
-    if not value.isprintable():
-        raise ValueError("expected a path of printable characters")
-    return value
-
-
-def _consecutive(levels: list[int]) -> list[int]:
-    if len(levels) < 2 or levels != list(range(levels[0], levels[0] + len(levels))):
-        raise ValueError("expected two or more consecutive levels from 2 to 7, such as [3, 4, 5]")
-    return levels
-
-
-def _gains(value: object) -> object:
-    """Complete the gains of the loss terms by those of yolo.yaml; ValueError for a term that is not there."""
-    if not isinstance(value, Mapping):
-        raise ValueError(f"expected the gain of each loss term, as in {DEFAULT_GAINS}")
-    for name in value:
-        if name not in DEFAULT_GAINS:
-            hint = did_you_mean(str(name), DEFAULT_GAINS)
-            raise ValueError(f"unknown key {str(name)[:100]!r}{hint}; the loss terms are {', '.join(DEFAULT_GAINS)}")
-    return {**DEFAULT_GAINS, **value}
-
-
-PathText = Annotated[str, AfterValidator(_printable)]
-# Level i has stride 2**i; models/backbone.py has widths for levels up to 7.
-Levels = Annotated[list[Annotated[int, Field(ge=2, le=7)]], AfterValidator(_consecutive)]
-LossGains = Annotated[dict[str, NonNegative], BeforeValidator(_gains)]  # by loss term
-# The names and parameters that exist are in models/activations.py, which checks them when the model is built.
-Activation = Annotated[dict[str, str | bool | int | float], BeforeValidator(_activation)]
-
-
-class Frozen(BaseModel):
-    """A section of the configuration: immutable, no key beyond its fields, no number read from a string."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
-
-
-class Stage(Frozen):
-    """One stage of a part."""
-
-    act: Activation | None = None  # None: that of the part
-
-
-class Part(Frozen):
-    """Settings of a part and its stages by name; models/ checks that these stages exist."""
-
-    act: Activation | None = None  # None: that of the model
-    stages: dict[str, Stage] = {}
-
-
-class BackbonePart(Part):
-    """The backbone. Stages are named by the level of their output: P1 has stride 2, P5 has stride 32."""
-
-    name: str = "csp"
-
-
-class NeckPart(Part):
-    """The neck. Stages: N and the level of an output; except in an FPN, T and the level of a top-down result."""
-
-    name: str = "pan"
-
-
-class HeadPart(Part):
-    """The head. Stages: P and the level."""
-
-    name: str = "decoupled"
-
-
-class Assignment(Frozen):
-    """Task-aligned assignment (TOOD): the k anchors per box with the largest score^alpha * IoU^beta are positive."""
-
-    topk: AtLeastOne = 10
-    alpha: NonNegative = 0.5
-    beta: NonNegative = 6.0
-
-
-class YoloModel(Frozen):
-    """The anchor-free detector of this project."""
-
-    nms_iou: ClassVar[float] = 0.7  # default NMS IoU threshold
-
-    kind: Literal["yolo"] = "yolo"
-    size: Literal["n", "s", "m", "l", "x"] = "n"
-    levels: Levels = [3, 4, 5]
-    act: Activation = {"name": "silu"}
-    backbone: BackbonePart = BackbonePart()
-    neck: NeckPart = NeckPart()
-    head: HeadPart = HeadPart()
-    norm_act: Literal["fused", "plain"] = "fused"
-    reg_max: Annotated[int, Field(ge=2, le=256)] = 16
-    loss: LossGains = dict(DEFAULT_GAINS)
-    assign: Assignment = Assignment()
-
-
-class DarknetLoss(Frozen):
-    """Weights of the loss terms, multiplied by the normalizers of the cfg, and label smoothing."""
-
-    box: NonNegative = 50.0
-    obj: NonNegative = 1.0
-    cls: NonNegative = 1.0
-    label_smoothing: Unit | None = None  # None: label_smooth_eps of the cfg, 0 if it has none
-
-
-class DarknetModel(Frozen):
-    """The network of a Darknet `.cfg`, with the activations of the cfg unless they are set here."""
-
-    nms_iou: ClassVar[float] = 0.45  # default NMS IoU threshold, as in Darknet
-
-    kind: Literal["darknet"]
-    cfg: str
-    text: str | None = None  # of the cfg, kept with the config so that a checkpoint needs no other file
-    act: Activation | None = None
-    replace: dict[str, Activation | None] = {}  # by name in the cfg, as in {mish: relu}
-    backbone: Part = Part()
-    neck: Part = Part()
-    head: Part = Part()
-    norm_act: Literal["fused", "plain"] = "fused"
-    loss: DarknetLoss = DarknetLoss()
-
-
-def _kind(value: object) -> str | None:
-    kind = value.get("kind", "yolo") if isinstance(value, Mapping) else getattr(value, "kind", None)
-    return kind if isinstance(kind, str) else None
-
-
-Model = Annotated[
-    Annotated[YoloModel, Tag("yolo")] | Annotated[DarknetModel, Tag("darknet")],
-    Discriminator(_kind, custom_error_type="kind", custom_error_message="expected yolo or darknet"),
-]
 
 
 class Split(Frozen):
@@ -248,7 +87,7 @@ class Augment(Frozen):
     blur: Unit = 0.01
     gray: Unit = 0.01
     clahe: Unit = 0.01
-    extra: Annotated[list[dict[str, Any]], AfterValidator(_finite)] = []
+    extra: Annotated[list[dict[str, Any]], AfterValidator(finite)] = []
 
 
 class Train(Frozen):
@@ -362,7 +201,7 @@ def load(path: str | Path, overrides: Iterable[str] | Mapping[str, object] = ())
     tree, origins = read_chain(file)
     command = overrides if isinstance(overrides, Mapping) else dict(parse_setting(text) for text in overrides)
     _refuse_hidden(tree, command, origins)
-    if "model.kind" in command and command["model.kind"] != _kind(tree.get("model", {})):
+    if "model.kind" in command and command["model.kind"] != kind_of(tree.get("model", {})):
         tree["model"] = {}  # the keys of one kind do not apply to the other
     for key, value in command.items():
         set_value(tree, key.split("."), value)

@@ -11,6 +11,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -173,11 +174,12 @@ def _checked(batches: DataLoader[Sample | Failure], on_wait: Callable[[], None])
             if batches.num_workers == 0:
                 raise
             if is_timeout(error) and time.monotonic() - since < WAIT_SECONDS and has_pin_thread(iterator):
-                try:
+                with ExitStack() as stack:
+                    stack.callback(
+                        end_workers
+                    )  # whatever ends the wait, Ctrl-C too: PyTorch would wait for busy workers
                     on_wait()
-                except BaseException:  # whatever ends the wait, Ctrl-C too: PyTorch would wait for busy workers
-                    end_workers()
-                    raise
+                    stack.pop_all()
                 continue
             end_workers()
             raise worker_error(error, waited=time.monotonic() - since) from error

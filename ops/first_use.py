@@ -60,8 +60,8 @@ def check(kernels: CudaKernels, device: torch.device, group: Group) -> None:
 def difference(device: torch.device, group: Group) -> str:
     """How a group of fused kernels differs from PyTorch in fp64 on the CPU, in words; empty if it does not.
 
-    In a thread of its own: modes, autocast, hooks of saved tensors (as of torch.utils.checkpoint), transforms and
-    whether gradients are recorded belong to a thread, and none of the caller's may see or change the comparison.
+    It runs in another thread, because dispatch modes, autocast, saved-tensor hooks (as in torch.utils.checkpoint),
+    transforms and the grad mode are thread-local: those of the caller must neither see nor change the comparison.
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(_difference, device, group).result()

@@ -4,6 +4,7 @@ A pass is bound once to everything that stays the same from call to call (shape,
 takes addresses only: a small network calls hundreds a step, and the host must not take longer than the device.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -28,27 +29,26 @@ ARGUMENTS = {  # of the functions of csrc/norm_act_cpu.cpp after type and shape,
     "norm_act_backward": ("x", "mean", "variance", "weight", "by_weight", "by_bias", "eps", "count", "out"),
 }
 
-Pass = Callable[..., None]  # takes the addresses of ARRAYS in this order, 0 for those that are missing or unused;
-# norm_statistics may use `out` as scratch memory
+Pass = Callable[..., None]  # takes the addresses of ARRAYS in this order, 0 for those that are missing or unused
 
 
-class Kernels:
+class Kernels(ABC):
     """Compiled kernels of one device; `name` and `origin` are for the user."""
 
     name: str
     origin: str
     fused_types: tuple[torch.dtype, ...]  # of x in the passes of the batch norm
 
+    @abstractmethod
     def map(self, order: int, x: Tensor, g: Tensor, out: Tensor) -> None:
         """Write mish(x), g mish'(x) or g mish''(x) to `out`; all dense and of the same layout and type."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bind(self, name: str, kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: Any) -> Pass:
         """A pass over x (outer, channels, inner), with inner = 1 for channels_last, of the type `kind` of TYPES.
 
         `aligned`: the arrays of x's shape begin at multiples of ALIGNMENT. `numbers`: those of ARGUMENTS[name].
         """
-        raise NotImplementedError
 
     def call(
         self, name: str, kind: int, outer: int, channels: int, inner: int, *arguments: float | Tensor | None

@@ -207,10 +207,6 @@ class _DirectMish(_Mish):
         assert kernels is not None  # `mish` has looked
         return _run(kernels, 0, x)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _mish_backward(grad, ctx.saved_tensors[0], 1)
-
 
 # Without the Python half of `apply`, which serves transforms only: `mish` takes the other form under them.
 _apply = super(torch.autograd.Function, _DirectMish).apply

@@ -85,7 +85,7 @@ def _graph(case: Case, stream: torch.cuda.Stream, pool: Any, sets: int) -> Calla
         runs = [case(number) for number in range(sets)]
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool, stream=stream):
-        results = [run() for run in runs]  # all alive at once: each call writes to memory of its own
+        results = [run() for run in runs]  # all alive at once, so that no two calls write to the same memory
     del results
     before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 

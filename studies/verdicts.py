@@ -37,7 +37,10 @@ class Finding:
 
 
 def finding(*, claim: str, published: str, found: str, judged: Judged | None, primary: bool = True) -> Finding:
-    """A finding with the verdict on its figure, inconclusive where there is none; only a primary figure is kept."""
+    """A finding with the verdict on its figure, inconclusive without one.
+
+    Only a claim's primary figure is kept, as Holm's correction covers those alone.
+    """
     verdict = judged.verdict if judged else "inconclusive"
     kept = judged if primary else None
     return Finding(claim=claim, published=published, found=found, verdict=verdict, judged=kept)

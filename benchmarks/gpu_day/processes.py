@@ -1,4 +1,4 @@
-"""Jobs of a stage as processes: each in a group of its own, ended with everything that it started."""
+"""Jobs of a stage as processes: each in a separate process group, killed with everything that it started."""
 
 import contextlib
 import os

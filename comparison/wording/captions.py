@@ -8,6 +8,7 @@ from comparison.checks import MAX_OTHER_CORES
 from comparison.plan import Tuning
 from comparison.summary import (
     POINTS,
+    STEP,
     ImageSampling,
     Kind,
     Metric,
@@ -136,7 +137,7 @@ def paired(unpaired: Mapping[str, Sequence[str]]) -> str:
 
 
 def _estimation(metric: Metric) -> str:
-    comparison, sample = metric.comparison, "round" if metric.key == "step" else "seed"
+    comparison, sample = metric.comparison, "round" if metric.key == STEP else "seed"
     if comparison is None:
         return f"{metric.note}."
     if comparison.critical is None or comparison.sigma is None:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.gpu_day.processes import FAILED, PASSED, STOPPED, Job, lacks, run_together
 
-# Starts a child in its group and one in a session of its own, as compare.py does, then waits or ends.
+# Starts one child in its process group and one in a new session, as compare.py does, then waits or exits.
 PARENT = """
 import subprocess, sys, time
 for session in (False, True):

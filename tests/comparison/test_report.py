@@ -279,17 +279,22 @@ def test_a_report_is_written_if_all_candidates_failed(tmp_path: Path) -> None:
     assert not (tmp_path / "pictures" / "answer.png").exists() and (tmp_path / "pictures" / "runs.png").exists()
 
 
-@pytest.mark.slow
-def test_the_cost_is_unknown_if_all_runs_are_excluded_from_timing(tmp_path: Path) -> None:
+def disturbed_comparison(folder: Path) -> None:
+    """Three seeds of relu and mish whose training times do not count, as other processes ran."""
     for seed in range(3):
         for act, last in (("relu", 0.50), ("mish", 0.60)):
             write_run(
-                tmp_path / f"{act}-s{seed}",
+                folder / f"{act}-s{seed}",
                 act=act,
                 seed=seed,
-                last=last + (seed * (3 + (act == "mish"))) ** 2 / 1000,
+                last=last + 0.004 * seed ** (1 + (act == "mish")),
                 others=0.9,
             )
+
+
+@pytest.mark.slow
+def test_the_cost_is_unknown_if_all_runs_are_excluded_from_timing(tmp_path: Path) -> None:
+    disturbed_comparison(tmp_path)
     text, numbers = report_of(tmp_path, plan_of(("relu", "mish"), range(3)))
     assert numbers["metrics"]["time"]["comparison"] is None and len(numbers["excluded"]) == 6
     assert "Equal time is unavailable" in Page(tmp_path / "report.html").text
@@ -611,19 +616,6 @@ def timing_of(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
     content |= changes
     return {**content, "seal": seal_of(content, b"")}
-
-
-def disturbed_comparison(folder: Path) -> None:
-    """Three seeds of relu and mish whose training times do not count, as other processes ran."""
-    for seed in range(3):
-        for act, last in (("relu", 0.50), ("mish", 0.60)):
-            write_run(
-                folder / f"{act}-s{seed}",
-                act=act,
-                seed=seed,
-                last=last + 0.004 * seed ** (1 + (act == "mish")),
-                others=0.9,
-            )
 
 
 def rounds(ratio: float) -> dict[str, list[float]]:

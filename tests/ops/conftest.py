@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ops import backend, build, cuda, first_use
+from ops import backend, build
+from tests.ops.cpu_stand_in import StandIn, choose_on_the_cpu, load_driver
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -56,24 +57,17 @@ def instructions(request, monkeypatch):
     return request.param
 
 
-class EmulatedKernels(cuda.CudaKernels):
-    """CudaKernels for tensors on the CPU: all but the queries for PyTorch's GPU."""
+class EmulatedKernels(StandIn):
+    """The emulated kernels, with the names of those that were launched."""
 
     def __init__(self, library: Path):
-        super().__init__(lambda group: library, 0)
-        self.device = torch.device("cpu")
+        super().__init__(library)
         self.launched: set[str] = set()
 
     def _launch(self, places: object, *launches: tuple[ctypes.c_void_p, int, int]) -> None:
         names = {function.value: name for name, function in self.functions.items()}
         self.launched |= {names[function.value] for function, *_ in launches}
         super()._launch(places, *launches)
-
-    def _is_current(self) -> bool:
-        return True
-
-    def _stream(self) -> int:
-        return 9
 
 
 @pytest.fixture(scope="session")
@@ -102,13 +96,9 @@ def pretended_gpu(monkeypatch) -> None:
 @pytest.fixture
 def emulated(pretended_gpu, emulator, monkeypatch) -> EmulatedKernels:
     """These kernels, loaded like those of a GPU and chosen for tensors on the CPU."""
-    driver = cuda._driver
-    monkeypatch.setattr(cuda, "_driver", lambda: driver(str(emulator)))
-    kernels, cpu = EmulatedKernels(emulator), torch.device("cpu")
-    monkeypatch.setattr(backend, "_chosen", {cpu: backend.Choice(kernels.name, kernels.origin, kernels)})
-    monkeypatch.setattr(first_use, "difference", lambda device, group: "")
-    monkeypatch.setattr(first_use, "wrong", {})
-    monkeypatch.setattr(first_use, "_tried", set())
+    load_driver(emulator, monkeypatch)
+    kernels = EmulatedKernels(emulator)
+    choose_on_the_cpu(kernels, monkeypatch)
     return kernels
 
 

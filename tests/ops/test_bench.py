@@ -112,7 +112,7 @@ def test_one_replay_of_a_graph_with_a_call_for_each_set_is_timed(monkeypatch):
     timer = timing._graph(case, "stream", "pool", 3)
     prepared = [("prepare", 0, 0), ("run", 0, 0), *(("prepare", number, 0) for number in range(3))]
     assert log == [*prepared, *(("run", number, 1) for number in range(3))]
-    assert len(set(alive[1:])) == 3  # each call writes to memory of its own
+    assert len(set(alive[1:])) == 3  # no two calls write to the same memory
     before = Graph.replays
     assert timer() == 2.0 and Graph.replays == before + 2
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ops import build, cuda, groups
+from tests.ops.cpu_stand_in import StandIn
 
 PRIMARY, GREEN = 11, 22
 
@@ -53,14 +54,6 @@ class Driver:
         return 0
 
 
-class Kernels(cuda.CudaKernels):
-    def _is_current(self) -> bool:
-        return True
-
-    def _stream(self) -> int:
-        return 9
-
-
 @pytest.fixture
 def driver(pretended_gpu, monkeypatch) -> Driver:
     driver = Driver()
@@ -69,12 +62,12 @@ def driver(pretended_gpu, monkeypatch) -> Driver:
 
 
 @pytest.fixture
-def kernels(driver, tmp_path) -> Kernels:
+def kernels(driver, tmp_path) -> StandIn:
     (tmp_path / "image").write_bytes(b"image")
-    return Kernels(lambda group: tmp_path / "image", 0)
+    return StandIn(tmp_path / "image")
 
 
-def launch(kernels: Kernels) -> None:
+def launch(kernels: StandIn) -> None:
     x = torch.ones(8)
     kernels.map(0, x, x, x)
 
@@ -124,7 +117,7 @@ def test_a_context_that_was_changed_later_is_noticed_and_restored(kernels, drive
 def test_loading_restores_a_green_context(driver, tmp_path):
     (tmp_path / "image").write_bytes(b"image")
     driver.thread.current = GREEN
-    Kernels(lambda group: tmp_path / "image", 0)
+    StandIn(tmp_path / "image")
     assert driver.current == GREEN
 
 

@@ -9,44 +9,26 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ops import backend, build, cuda, first_use, norm_act
+from ops import build, norm_act
 from ops.mish import Mish, mish
+from tests.ops.cpu_stand_in import StandIn, choose_on_the_cpu, load_driver
 
 REPEATS, CALLS = 120, 5
 FUNCTIONS = ("DeviceGet", "DevicePrimaryCtxRetain", "CtxGetCurrent", "CtxSetCurrent", "ModuleLoadData")
 FUNCTIONS += ("ModuleGetFunction", "LaunchKernel")
 
 
-class IdleKernels(cuda.CudaKernels):
-    """CudaKernels for tensors on the CPU, by a driver whose functions return at once."""
-
-    def __init__(self, library):
-        super().__init__(lambda group: library, 0)
-        self.device = torch.device("cpu")
-
-    def _is_current(self) -> bool:
-        return True
-
-    def _stream(self) -> int:
-        return 9
-
-
 @pytest.fixture
 def idle(pretended_gpu, tmp_path, monkeypatch) -> None:
-    """Kernels that compute nothing, chosen for tensors on the CPU."""
+    """Kernels that compute nothing, of a driver whose functions return at once, chosen for tensors on the CPU."""
     compiler = build.cpp_compiler()
     if compiler is None:
         pytest.skip("no C++ compiler")
     source, library = tmp_path / "idle.cpp", tmp_path / "idle.so"
     source.write_text("\n".join(f'extern "C" int cu{name}() {{ return 0; }}' for name in FUNCTIONS))
     build.compile_with([compiler, "-shared", "-fPIC", str(source), "-o", str(library)])
-    driver = cuda._driver
-    monkeypatch.setattr(cuda, "_driver", lambda: driver(str(library)))
-    kernels, cpu = IdleKernels(library), torch.device("cpu")
-    monkeypatch.setattr(backend, "_chosen", {cpu: backend.Choice(kernels.name, kernels.origin, kernels)})
-    monkeypatch.setattr(first_use, "difference", lambda device, group: "")
-    monkeypatch.setattr(first_use, "wrong", {})
-    monkeypatch.setattr(first_use, "_tried", set())
+    load_driver(library, monkeypatch)
+    choose_on_the_cpu(StandIn(library), monkeypatch)
 
 
 def ratio(ours: Callable[[], object], theirs: Callable[[], object]) -> float:

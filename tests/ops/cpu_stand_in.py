@@ -1,0 +1,37 @@
+"""CudaKernels for tensors on the CPU, whose driver and images are a library."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ops import backend, cuda, first_use
+
+
+class StandIn(cuda.CudaKernels):
+    """The kernels of a library, without the queries for PyTorch's GPU."""
+
+    def __init__(self, library: Path):
+        super().__init__(lambda group: library, 0)
+        self.device = torch.device("cpu")
+
+    def _is_current(self) -> bool:
+        return True
+
+    def _stream(self) -> int:
+        return 9
+
+
+def load_driver(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ops/cuda.py take a library for the CUDA driver."""
+    driver = cuda._driver
+    monkeypatch.setattr(cuda, "_driver", lambda: driver(str(library)))
+
+
+def choose_on_the_cpu(kernels: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choose kernels for tensors on the CPU, as if all groups had passed their comparison."""
+    choice = backend.Choice(kernels.name, kernels.origin, kernels)
+    monkeypatch.setattr(backend, "_chosen", {torch.device("cpu"): choice})
+    monkeypatch.setattr(first_use, "difference", lambda device, group: "")
+    monkeypatch.setattr(first_use, "wrong", {})
+    monkeypatch.setattr(first_use, "_tried", set())
