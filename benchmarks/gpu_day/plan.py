@@ -57,35 +57,22 @@ def stages(setting: Setting) -> list[Stage]:
     ]
 
 
+def _python(*words: str) -> tuple[str, ...]:
+    return (sys.executable, *words)
+
+
 def _own(name: str, setting: Setting, module: str, *more: str) -> Job:
-    words: tuple[str, ...] = (
-        sys.executable,
-        "-m",
-        f"{PACKAGE}.{module}",
-        "--device",
-        setting.device,
-        "--json",
-        setting.figures(name),
-    )
-    words = (*words, "--out", str(setting.out), *more, *(("--dry",) if setting.dry else ()))
-    return Job(name=name, command=words, digest="own")
+    words = _python("-m", f"{PACKAGE}.{module}", "--device", setting.device, "--json", setting.figures(name))
+    dry = ("--dry",) if setting.dry else ()
+    return Job(name=name, command=(*words, "--out", str(setting.out), *more, *dry), digest="own")
 
 
 def _correct(setting: Setting) -> tuple[Job, ...]:
-    tests: tuple[str, ...] = (
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-o",
-        "addopts=--import-mode=importlib",
-    )
-    tests = (*tests, "-n", "0" if setting.dry else "4")
+    tests = _python("-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib")
+    tests = (*tests, "-n", "0" if setting.dry else "4", "--maxfail=20")
     files = ("tests/ops/test_mish_cuda.py", "tests/ops/test_norm_act_cuda.py")
-    jobs = [Job(name="tests", command=(*tests, "--maxfail=20", *files), digest="last")]
-    script = (sys.executable, "-m", f"{PACKAGE}.sanitize", "--device", setting.device)
+    jobs = [Job(name="tests", command=(*tests, *files), digest="last")]
+    script = _python("-m", f"{PACKAGE}.sanitize", "--device", setting.device)
     for tool in ("memcheck", "racecheck", "synccheck"):
         jobs.append(
             Job(
@@ -102,45 +89,27 @@ def _correct(setting: Setting) -> tuple[Job, ...]:
 
 
 def _kernels(setting: Setting) -> Job:
-    words: tuple[str, ...] = (sys.executable, "-m", "ops.bench", "--device", setting.device, "--passes")
-    sizes: tuple[str, ...] = ("--types", "bf16", "fp32", "--rounds", "10")
-    if setting.dry:
-        sizes = ("--types", "bf16", "--sides", "4", "--rounds", "2", "--threads", "1")
-    return Job(name="kernels", command=(*words, *sizes, "--json", setting.figures("kernels")), digest="kernels")
+    words = _python("-m", "ops.bench", "--device", setting.device, "--passes", "--json", setting.figures("kernels"))
+    tiny = ("--types", "bf16", "--sides", "4", "--rounds", "2", "--threads", "1")
+    sizes = tiny if setting.dry else ("--types", "bf16", "fp32", "--rounds", "10")
+    return Job(name="kernels", command=(*words, *sizes), digest="kernels")
 
 
 def _step(setting: Setting, size: str, batch: int, rounds: int) -> tuple[str, ...]:
-    words: tuple[str, ...] = (
-        sys.executable,
-        "-m",
-        "benchmarks.activation_step",
-        "--device",
-        setting.device,
-        "--size",
-        size,
-    )
-    threads, side = ("1", "64") if setting.dry else ("8", "640")
-    words = (*words, "--amp", "off" if setting.dry else "bf16", "--threads", threads, "--imgsz", side)
+    words = _python("-m", "benchmarks.activation_step", "--device", setting.device, "--size", size)
+    threads, side, amp = ("1", "64", "off") if setting.dry else ("8", "640", "bf16")
+    words = (*words, "--amp", amp, "--threads", threads, "--imgsz", side)
     return (*words, "--batch", str(batch), "--rounds", str(rounds))
 
 
 def _steps(setting: Setting) -> tuple[Job, ...]:
-    networks: tuple[str, ...] = (
-        "--networks",
-        "mish, fused",
-        "relu, fused",
-        "relu, plain",
-        "silu, plain",
-        "F.mish, plain",
-    )
+    networks = ("mish, fused", "relu, fused", "relu, plain", "silu, plain", "F.mish, plain")
     graphed = () if setting.device == "cpu" else ("--graphed", "mish, fused", "relu, plain")
     jobs = []
     for size, batch, rounds, weight in (("n", 1, 2, 1.0),) if setting.dry else SIZES:
         name = f"step-{size}-{batch}"
-        if setting.dry:
-            networks = networks[:2]
-        words = (*_step(setting, size, batch, rounds), *networks, *graphed, "--json", setting.figures(name))
-        jobs.append(Job(name=name, command=words, weight=weight, digest="step"))
+        words = (*_step(setting, size, batch, rounds), "--networks", *networks[: 2 if setting.dry else None], *graphed)
+        jobs.append(Job(name=name, command=(*words, "--json", setting.figures(name)), weight=weight, digest="step"))
     return tuple(jobs)
 
 
@@ -148,19 +117,12 @@ def _compiled(setting: Setting, networks: tuple[str, ...], rounds: int) -> Job:
     """Compiled steps. With one network: the same configuration, which fills the compiler's cache."""
     name = "compiled" if len(networks) > 1 else f"compile-{networks[0].split(',')[0]}"
     batch, rounds = (1, 2) if setting.dry else (16, rounds)
-    words: tuple[str, ...] = (
-        *_step(setting, "n", batch, rounds),
-        "--networks",
-        *networks,
-        "--json",
-        setting.figures(name),
-    )
+    words = (*_step(setting, "n", batch, rounds), "--networks", *networks, "--json", setting.figures(name))
     if not setting.dry:  # on a CPU compiling takes minutes
         words = (*words, "--compiled")
     after = ("compile-mish", "compile-relu") if len(networks) > 1 and not setting.dry else ()
-    return Job(
-        name=name, command=words, needs=C_COMPILERS, after=after, digest="step" if after or setting.dry else "last"
-    )
+    digest = "step" if after or setting.dry else "last"
+    return Job(name=name, command=words, needs=C_COMPILERS, after=after, digest=digest)
 
 
 def train_device(device: str) -> str:
@@ -169,16 +131,7 @@ def train_device(device: str) -> str:
 
 
 def _comparison(setting: Setting) -> Job:
-    words: tuple[str, ...] = (
-        sys.executable,
-        "compare.py",
-        "--cfg",
-        "yolo-mish.yaml",
-        "--data",
-        str(setting.data),
-        "--seeds",
-        "1",
-    )
+    words = _python("compare.py", "--cfg", "yolo-mish.yaml", "--data", str(setting.data), "--seeds", "1")
     words = (*words, "--acts", "relu", "mish", "--device", train_device(setting.device))
     words = (*words, "--project", str(setting.out / "compare"), "--name", "day", "--probe", "0")
     epochs = ("--epochs", "1", *TINY) if setting.dry else ("--epochs", "6")
@@ -190,6 +143,7 @@ TINY = ("--imgsz", "64", "--batch", "2", "--workers", "0", "--set", "model.level
 
 def write_data(setting: Setting) -> None:
     """Write the data YAML: the embedded set, drawn into the folder of the results."""
+    # As configs/data/shapes.yaml, which a machine without PyYAML could not read.
     counts = {"train": 600, "val": 150, "test": 100, "side": 160, "seed": 0, "epochs": 22}
     if setting.dry:
         counts |= {"train": 4, "val": 2, "test": 1, "side": 64, "epochs": 2}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from benchmarks.gpu_day import __main__ as day
 from benchmarks.gpu_day import digest, plan, start
@@ -193,6 +194,13 @@ def test_stages_take_the_default_budget_and_name_existing_files():
     cached, timed = jobs["compile-mish"].command, jobs["compiled"].command
     same = {"--size", "--imgsz", "--batch", "--amp", "--threads"}
     assert all(cached[cached.index(flag) + 1] == timed[timed.index(flag) + 1] for flag in same)
+
+
+def test_the_data_are_those_of_the_embedded_set(tmp_path):
+    setting = plan.Setting("cuda", False, tmp_path)
+    plan.write_data(setting)
+    embedded = yaml.safe_load((ROOT / "configs" / "data" / "shapes.yaml").read_text())["embedded"]
+    assert json.loads(setting.data.read_text())["embedded"] == embedded
 
 
 def test_why_our_kernels_would_not_run(monkeypatch):
