@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = {"train", "val", "detect", "compare"}
+SCRIPTS = {"train", "val", "detect", "compare", "__main__"}
 PARTS = {"core", "ops", "models", "data", "engine"}
 MAY_IMPORT = {
     "core": set(),
