@@ -1,4 +1,4 @@
-"""The command of an installed package, `yolo-mish train --cfg yolo-mish.yaml`; from a clone, `python . train ...`.
+"""The command of an installed package: `yolo-mish train --cfg yolo-mish.yaml`.
 
 Python puts the folder that it starts first on its module path, so the scripts find their packages as in a clone, and
 an installation adds no top-level name but `yolo_mish` to an environment.
@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": "compare",
     "check": "data.tools.check",
     "convert": "data.tools.convert",
+    "download": "data.tools.download",
 }
 USAGE = f"""usage: yolo-mish {{{",".join(COMMANDS)}}} ...
 
@@ -27,6 +28,7 @@ USAGE = f"""usage: yolo-mish {{{",".join(COMMANDS)}}} ...
   compare   measure what activations, or any other settings, gain and cost
   check     look for errors in a data set
   convert   convert YOLO, VOC and CVAT labels to COCO
+  download  download a public data set
 
 "yolo-mish COMMAND --help" shows the flags of a command.
 """

@@ -27,7 +27,7 @@ MAY_IMPORT = {
 COMMANDS = {"models/darknet/__main__.py", "comparison/step_timing.py"} | {
     path.relative_to(ROOT).as_posix() for path in (ROOT / "data" / "tools").glob("*.py")
 }
-SHORT_NAMES = {"data/check.py", "data/convert.py"}
+SHORT_NAMES = {"data/check.py", "data/convert.py", "data/download.py"}
 TIMED = {"studies/timings.py"}  # times steps by the functions of comparison/step_timing.py
 OURS = set(MAY_IMPORT) - {"scripts"} | SCRIPTS
 
