@@ -18,13 +18,14 @@ MAY_IMPORT = {
     "engine": {"core", "configs", "ops", "models", "data"},
     "comparison": {"core", "configs"},
     "yolo": PARTS | {"configs"},
+    "weights": set(),
     "scripts": PARTS | {"configs", "comparison", "yolo"},
     "studies": PARTS | {"configs", "comparison", "yolo"},
     "benchmarks": PARTS | {"configs", "comparison", "yolo", *SCRIPTS},
 }
 # Entry scripts in all but their place: run as python -m, they may import what scripts may, and no module outside their
 # folder may import them, but for the short names kept in data/.
-COMMANDS = {"models/darknet/__main__.py", "comparison/step_timing.py"} | {
+COMMANDS = {"models/darknet/__main__.py", "comparison/step_timing.py", "weights/publish.py"} | {
     path.relative_to(ROOT).as_posix() for path in (ROOT / "data" / "tools").glob("*.py")
 }
 SHORT_NAMES = {"data/check.py", "data/convert.py", "data/download.py"}

@@ -25,6 +25,7 @@ from engine.run import TrainingRun
 from tests.comparison.made_runs import write_run
 from tests.support.scripts import run
 from tests.test_imports import modules
+from weights import publish
 
 PARSERS: dict[str, Callable[[Sequence[str]], object]] = {
     "train.py": train.parse,
@@ -36,6 +37,7 @@ PARSERS: dict[str, Callable[[Sequence[str]], object]] = {
 MAKERS = {"train.py", "compare.py", "configs/cli.py", "comparison/report.py", "engine/run.py"} | {
     "data/tools/convert.py",
     "data/tools/download.py",
+    "weights/publish.py",
 }
 WRITTEN_OUT = re.compile(r"\bpython3? (-m |\S*\.py\b)|\b(train|val|detect|compare)\.py -|\b-m (data|models|ops)\.")
 
@@ -176,6 +178,13 @@ def test_after_a_download(
     assert download.main(["coco2017", "--splits", split, "--to", str(folder)]) == 0
     arguments = check(capsys.readouterr().out.partition(" with: ")[2].strip(), program)
     assert leads_to(arguments[arguments.index("--data") + 1]) == folder
+
+
+def test_after_publishing(folder: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--to", str(folder / "net"), "--license", "mit", "--data-license", "drawn"]
+    assert publish.main([str(place / "best.pt"), *words]) == 0
+    arguments = check(capsys.readouterr().out.partition("try it with: ")[2].strip(), "detect.py")
+    assert leads_to(arguments[arguments.index("--weights") + 1]) == folder / "net"
 
 
 def test_the_shortest_form_is_printed_in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
