@@ -55,8 +55,11 @@ def load_dataset(
     single_cls: bool = False,
     allow_skipped: bool = False,
     verify: bool = True,
+    decode: bool = False,
 ) -> Annotations:
-    """The annotations of a split, with every image decoded once for verification; the embedded set is drawn first.
+    """The annotations of a split, its images verified; the embedded set is drawn first.
+
+    `decode`: verify by decoding every image completely, also in large data sets (see data.verify).
 
     What cannot be used is skipped and listed in `.issues`, or raised as ValueError if `strict`; so is a split of which
     more than half was skipped, unless `allow_skipped`.
@@ -86,7 +89,7 @@ def load_dataset(
         same = {part: each for part, each in sections.items() if each is not None and each.format == name}
         annotations = read_converted(same, split, strict=strict, progress=progress)
     if verify:
-        annotations = verify_images(annotations, strict=strict, progress=progress)
+        annotations = verify_images(annotations, strict=strict, decode=decode, progress=progress)
     annotations = examine(annotations, allow_skipped=allow_skipped)
     return annotations.as_single_class() if single_cls else annotations
 

@@ -127,7 +127,7 @@ def load_splits(
 ) -> dict[str, Annotations]:
     """The images to train on and to validate on, with the same classes; with `train.holdout`, both are of train.
 
-    `verify`: the splits of the data set whose images are all decoded once, to exclude damaged ones.
+    `verify`: the splits of the data set whose images are all examined, to exclude damaged ones.
     """
     train = config.train
     splits = {
