@@ -26,6 +26,7 @@ from data.plausibility import examine
 from data.samples import EvalSamples, ResizeMode, TrainSamples, base_image
 from data.synthetic import draw
 from data.verify import verify_images
+from data.workers import default_workers
 
 __all__ = [
     "READERS",
@@ -132,14 +133,19 @@ def build_eval_loader(
     imgsz: ImageSize,
     batch: int,
     preprocess: Callable[..., tuple[np.ndarray, Geometry]],
-    workers: int = 0,
+    workers: int | None = None,
     cache: str | None = "off",
     rect: bool = True,
     progress: bool = True,
     pin_memory: bool = False,
 ) -> EvalLoader:
-    """The evaluation loader, used for validation during training and by val.py; `preprocess` is the detector's."""
+    """The evaluation loader, used for validation during training and by val.py; `preprocess` is the detector's.
+
+    `workers`: processes that load ahead, None for `default_workers`.
+    """
     samples = EvalSamples(annotations, imgsz=imgsz, preprocess=partial(preprocess, rect=rect))
+    if workers is None:
+        workers = default_workers(-(-len(samples) // batch))
     nbytes = sum(height * width * 3 for height, width in samples.shapes)
     if choose_cache(cache, nbytes) == "ram":  # a cache on disk would hardly be faster than reading the files once
         store = ImageStore(samples.shapes)
