@@ -180,6 +180,13 @@ TRAIN = (
     ),
     Flag(("--no-amp",), "train.amp", "disable mixed precision", None, const="off"),
     Flag(("--compile",), "train.compile", "train the network by torch.compile", None, const=True),
+    Flag(
+        ("--grad-checkpointing",),
+        "train.grad_checkpointing",
+        "compute each block again in the backward pass: less memory, more time",
+        None,
+        const=True,
+    ),
     Flag(("--single-cls",), "train.single_cls", "treat all classes as one class", None, const=True),
     Flag(("--strict-data",), "train.strict_data", "stop at the first damaged image or annotation", None, const=True),
     Flag(

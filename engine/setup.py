@@ -85,6 +85,7 @@ def build_trainer(setup: TrainSetup) -> Trainer:
         graphs=train.graphs,
         accumulate=setup.accumulate,
         multi_scale=train.multi_scale,
+        checkpointing=train.grad_checkpointing,
     )
     steps_per_epoch = -(-len(setup.train_loader) // setup.accumulate)
     total_steps = (setup.epochs - 1) * steps_per_epoch + -(-setup.batches(setup.epochs - 1) // setup.accumulate)
