@@ -64,7 +64,9 @@ def training_forward(
         raise ValueError(f"train.graphs=on: {why_not}")
     if checkpointing:
         if compiled or graphs == "on":
-            raise ValueError("train.grad_checkpointing: not with train.compile or train.graphs=on; leave one of them out")
+            raise ValueError(
+                "train.grad_checkpointing: not with train.compile or train.graphs=on; leave one of them out"
+            )
         return checkpointed(model), "gradient checkpointing"
     graphed = graphs == "on" or (graphs == "auto" and not compiled and not why_not)
     if not compiled and not graphed:

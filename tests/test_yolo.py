@@ -202,7 +202,6 @@ def test_workers_change_no_number_and_are_gone_afterwards(model: YOLO, monkeypat
     assert not [child for child in multiprocessing.active_children() if isinstance(child, DataWorker)]
 
 
-
 def test_val_and_predict_agree(model: YOLO, images: list[Path]) -> None:
     result = model.val(conf=0.9, progress=False)
     best: dict[int, float] = {}
