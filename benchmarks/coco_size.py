@@ -1,8 +1,8 @@
 """Loading a data set of COCO's size: ``python -m benchmarks.coco_size FOLDER --images 118287``.
 
-Draws the data set in FOLDER unless it is there: as many images as COCO's train2017 by default, hard links of a few JPEGs,
-and 7.27 boxes an image with polygons of about 23 points, in records with all fields of COCO's. Then loads it in two
-processes, the first without caches. Prints wall-clock time, processor time (all threads) and the memory of the
+Draws the data set in FOLDER unless it is there: as many images as COCO's train2017 by default, hard links of a few
+JPEGs, and 7.27 boxes an image with polygons of about 23 points, in records with all fields of COCO's. Then loads it in
+two processes, the first without caches. Prints wall-clock time, processor time (all threads) and the memory of the
 annotations, which all workers share.
 """
 
