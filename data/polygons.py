@@ -32,7 +32,10 @@ def pack_polygons(polygons: Iterable[Sequence[FlatPolygon]], boxes: np.ndarray) 
     Polygons that disagree with their box are dropped: the box is what is evaluated, a polygon may only tighten it.
     """
     listed, first = iter(polygons), 0
-    counts, sizes, points, exact = [], [], [], []
+    counts: list[np.ndarray] = []
+    sizes: list[np.ndarray] = []
+    points: list[np.ndarray] = []
+    exact: list[np.ndarray] = []
     while chunk := list(islice(listed, CHUNK)):
         packed = _pack_chunk(chunk, boxes[first : first + len(chunk)])
         first += len(chunk)
