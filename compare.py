@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comparison.flags import add_comparison_flags
-from configs.cli import Parser, add_config_flags, overrides, run_script
+from configs.cli import AUTO, Parser, add_config_flags, overrides, run_script
 from core.commands import command
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a comparison; returns the exit code."""
     arguments = parse(argv)
     given = overrides(arguments)
+    if given.get("train.batch") == AUTO:
+        raise ValueError(
+            "--batch auto: all runs of a comparison need the same batch size; let train.py --batch auto choose it for "
+            "the largest arm, and give that number"
+        )
     if arguments.verify:
         return verify_runs([Path(each) for each in arguments.verify])
 

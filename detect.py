@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch=1 if source.is_live else arguments.batch,
         rect=arguments.rect,
         agnostic=arguments.agnostic_nms,
+        workers=arguments.workers,
     )
     print(model.describe(), flush=True)
     speeds: list[dict[str, float]] = []
@@ -91,6 +92,12 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     )
     add("--device", default="auto", help="auto, cpu, cuda, or a GPU number")
     add("--half", action="store_true", help="compute in fp16, on a GPU only")
+    add(
+        "--workers",
+        type=int,
+        default=PredictOptions.workers,
+        help="number of threads that read images ahead; 0: none; default: one per core, at most 8",
+    )
     add("--vid-stride", type=int, default=1, help="use every N-th frame of a video")
     add("--nosave", action="store_true", help="do not save annotated images or videos")
     add("--save-txt", action="store_true", help="write labels/NAME.txt: class, center x, y, width, height, normalized")

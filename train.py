@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.cli import Parser, add_config_flags, overrides, run_script
+from configs.cli import AUTO, Parser, add_config_flags, overrides, run_script
 from core.commands import command, near
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from engine.trainer import Stopped
 
     given, resumed = overrides(arguments), None
+    if given.get("train.batch") == AUTO:
+        given["train.batch"] = auto_batch(arguments, given)
     if arguments.resume is not None:
         resumed = resume(arguments.resume, cfg=arguments.cfg, overrides=given)
     config = resumed.config if resumed is not None else load(arguments.cfg, given)
@@ -89,6 +91,18 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     if arguments.cfg is None and arguments.resume is None:
         parser.error("--cfg is required, as in --cfg yolo-mish.yaml (or --resume to continue a run)")
     return arguments
+
+
+def auto_batch(arguments: Namespace, given: Mapping[str, object]) -> int:
+    """Choose the batch size of a new run, which is recorded as if it had been given, and say so."""
+    from configs.schema import load
+    from engine.batch_size import choose_batch
+
+    if arguments.resume is not None:
+        raise ValueError("--batch auto: a resumed run keeps its batch size; leave it out")
+    batch, what = choose_batch(load(arguments.cfg, {**given, "train.batch": 1}))
+    print(what, flush=True)
+    return batch
 
 
 def build(config: Config) -> TrainSetup:

@@ -109,7 +109,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         "--workers",
         type=int,
         default=EvalOptions.workers,
-        help="number of data loader processes; 0: load in the main process",
+        help="number of processes that load ahead; 0: load in the main process; default: one per core, at most 8",
     )
     add("--errors", action="store_true", help="also write errors.html: error kinds, the worst images, doubtful labels")
     add("--verbose", action="store_true", help=f"list all classes even if there are more than {SHOWN_CLASSES}")

@@ -143,6 +143,7 @@ class YOLO:
         - ``imgsz``: long side of the network input in pixels, or (height, width); by default that of training
         - ``rect``: pad images to a multiple of the stride instead of a square
         - ``batch``: batch size; does not change the results
+        - ``workers``: threads that read image files ahead, by default one per core, at most 8
         - ``bgr``: arrays are in OpenCV's channel order
 
         None stands for the default of each. Raises ValueError for a value of another type or out of range.
@@ -154,7 +155,7 @@ class YOLO:
         return list(self.stream(frames, **options))
 
     def stream(self, source: Any, *, bgr: bool = False, **options: Unpack[PredictKeywords]) -> Iterator[Result]:
-        """Yield the results of ``predict`` one by one, with at most ``batch`` images in memory."""
+        """Yield the results of ``predict`` one by one, with at most ``batch`` and ``workers`` images in memory."""
         chosen = PredictOptions(**given("predict", options, PredictKeywords.__annotations__))
         predictor = Predictor(
             self.model,
@@ -166,7 +167,8 @@ class YOLO:
             batch=chosen.batch,
             classes=self.labels(chosen.classes),
         )
-        return predictor.run(source if isinstance(source, Source) else open_source(source, bgr=bgr))
+        frames = source if isinstance(source, Source) else open_source(source, bgr=bgr)
+        return predictor.run(frames, workers=chosen.workers)
 
     def val(
         self, data: str | os.PathLike | None = None, *, progress: bool = True, **options: Unpack[EvalKeywords]
@@ -180,7 +182,8 @@ class YOLO:
         - ``conf``: confidence threshold; ``iou``: NMS IoU threshold; ``max_det``: maximum detections per image
         - ``imgsz``: long side of the network input in pixels, or (height, width); by default that of training
         - ``rect``: pad images to a multiple of the stride instead of a square
-        - ``batch``: batch size; does not change the numbers; ``workers``: data loader processes
+        - ``batch``: batch size; does not change the numbers; ``workers``: processes that load ahead, by
+          default one per core and per two batches, at most 8
         - ``single_cls``: treat all classes as one, by default as in training
         - ``strict_data``: raise ValueError for damaged data, which are otherwise skipped and listed in
           ``result.truth.issues``; ``allow_skipped``: even if they are more than half

@@ -234,7 +234,14 @@ def build_step(config: Config, device: DeviceConfig, names: list[str]) -> tuple[
         model, name=train.optimizer, lr=LEARNING_RATE, momentum=train.momentum, weight_decay=train.weight_decay
     )
     shape = (train.batch, 3, train.imgsz, train.imgsz)
-    forward, how = training_forward(model, device, shape=shape, compiled=train.compile, graphs=train.graphs)
+    forward, how = training_forward(
+        model,
+        device,
+        shape=shape,
+        compiled=train.compile,
+        graphs=train.graphs,
+        checkpointing=train.grad_checkpointing,
+    )
     trainer = Trainer(
         model=model,
         forward=forward,

@@ -94,6 +94,9 @@ def _print_error(error: Exception) -> None:
     print(f"{Path(sys.argv[0]).name}: error: {one_line(error) or type(error).__name__}", file=sys.stderr)
 
 
+AUTO = "auto"  # as a batch size: chosen by train.py
+
+
 @dataclass(frozen=True)
 class Flag:
     """A command-line flag and the configuration key it sets."""
@@ -111,6 +114,12 @@ def _names(text: str) -> list[str]:
     return [part for part in text.replace(",", " ").split() if part]
 
 
+def _batch(text: str) -> int | str:
+    return text if text == AUTO else int(text)
+
+
+_batch.__name__ = "int"  # argparse names it in its errors
+
 TRAIN = (
     Flag(
         ("--data",),
@@ -124,7 +133,12 @@ TRAIN = (
         "number of epochs; default: 100, or that recommended for the embedded data set",
         int,
     ),
-    Flag(("--batch", "--batch-size"), "train.batch", "batch size", int),
+    Flag(
+        ("--batch", "--batch-size"),
+        "train.batch",
+        f"batch size; {AUTO}: as many images as fit into memory, at most 16 on a CPU and 64 on a GPU",
+        _batch,
+    ),
     Flag(
         ("--img", "--imgsz", "--img-size"),
         "train.imgsz",
@@ -180,6 +194,13 @@ TRAIN = (
     ),
     Flag(("--no-amp",), "train.amp", "disable mixed precision", None, const="off"),
     Flag(("--compile",), "train.compile", "train the network by torch.compile", None, const=True),
+    Flag(
+        ("--grad-checkpointing",),
+        "train.grad_checkpointing",
+        "compute each block again in the backward pass: less memory, more time",
+        None,
+        const=True,
+    ),
     Flag(("--single-cls",), "train.single_cls", "treat all classes as one class", None, const=True),
     Flag(("--strict-data",), "train.strict_data", "stop at the first damaged image or annotation", None, const=True),
     Flag(

@@ -113,6 +113,7 @@ class Train(Frozen):
     channels_last: Literal["auto", "on", "off"] = "auto"
     compile: bool = False
     graphs: Literal["auto", "on", "off"] = "auto"
+    grad_checkpointing: bool = False
     patience: Count = 0
     freeze: list[str] = []
     single_cls: bool = False

@@ -45,10 +45,12 @@ class PredictOptions:
     batch: int = 1
     rect: bool = True
     agnostic: bool = False
+    workers: int | None = None  # threads that read images ahead; None: one per core, at most 8
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value of another type or out of range."""
-        _convert(self, imgsz=image_size, batch=partial(whole, low=1), rect=switch, agnostic=switch)
+        _convert(self, imgsz=image_size, batch=partial(whole, low=1), workers=partial(whole, low=0, high=MAX_WORKERS))
+        _convert(self, rect=switch, agnostic=switch)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class EvalOptions:
     iou: float | None = None  # None: the usual value for this kind of network
     max_det: int = 300
     rect: bool = True
-    workers: int = 0
+    workers: int | None = None  # processes that load ahead; None: data.workers.default_workers
     single_cls: bool | None = None  # None: as in training
     strict_data: bool = False
     allow_skipped: bool = False  # or as in training
@@ -84,6 +86,7 @@ class PredictKeywords(TypedDict, total=False):
     batch: int
     rect: bool
     agnostic: bool
+    workers: int | None
 
 
 class EvalKeywords(TypedDict, total=False):
@@ -96,7 +99,7 @@ class EvalKeywords(TypedDict, total=False):
     iou: float | None
     max_det: int
     rect: bool
-    workers: int
+    workers: int | None
     single_cls: bool | None
     strict_data: bool
     allow_skipped: bool

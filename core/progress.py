@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from types import TracebackType
 from typing import TypeVar
 
@@ -70,10 +71,20 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def map_in_threads(function: Callable[[int], T], count: int, title: str, *, show: bool = True) -> Iterator[T]:
-    """Yield function(0), ..., function(count - 1) in this order, computed in threads; an exception cancels the rest."""
+def map_in_threads(
+    function: Callable[[int], T], count: int, title: str, *, show: bool = True, chunk: int = 1
+) -> Iterator[T]:
+    """Yield function(0), ..., function(count - 1) in this order, computed in threads; an exception cancels the rest.
+
+    `chunk`: calls that a thread makes before it takes the next ones; more for functions that take microseconds.
+    """
     pool = ThreadPoolExecutor(min(usable_cores(), MAX_THREADS))
+
+    def calls(first: int) -> list[T]:
+        return [function(index) for index in range(first, min(first + chunk, count))]
+
     try:
-        yield from progress_bar(pool.map(function, range(count)), title, total=count, show=show)
+        results = chain.from_iterable(pool.map(calls, range(0, count, chunk)))
+        yield from progress_bar(results, title, total=count, show=show)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -26,6 +26,7 @@ from data.plausibility import examine
 from data.samples import EvalSamples, ResizeMode, TrainSamples, base_image
 from data.synthetic import draw
 from data.verify import verify_images
+from data.workers import default_workers
 
 __all__ = [
     "READERS",
@@ -55,8 +56,11 @@ def load_dataset(
     single_cls: bool = False,
     allow_skipped: bool = False,
     verify: bool = True,
+    decode: bool = False,
 ) -> Annotations:
-    """The annotations of a split, with every image decoded once for verification; the embedded set is drawn first.
+    """The annotations of a split, its images verified; the embedded set is drawn first.
+
+    `decode`: verify by decoding every image completely, also in large data sets (see data.verify).
 
     What cannot be used is skipped and listed in `.issues`, or raised as ValueError if `strict`; so is a split of which
     more than half was skipped, unless `allow_skipped`.
@@ -86,7 +90,7 @@ def load_dataset(
         same = {part: each for part, each in sections.items() if each is not None and each.format == name}
         annotations = read_converted(same, split, strict=strict, progress=progress)
     if verify:
-        annotations = verify_images(annotations, strict=strict, progress=progress)
+        annotations = verify_images(annotations, strict=strict, decode=decode, progress=progress)
     annotations = examine(annotations, allow_skipped=allow_skipped)
     return annotations.as_single_class() if single_cls else annotations
 
@@ -129,14 +133,19 @@ def build_eval_loader(
     imgsz: ImageSize,
     batch: int,
     preprocess: Callable[..., tuple[np.ndarray, Geometry]],
-    workers: int = 0,
+    workers: int | None = None,
     cache: str | None = "off",
     rect: bool = True,
     progress: bool = True,
     pin_memory: bool = False,
 ) -> EvalLoader:
-    """The evaluation loader, used for validation during training and by val.py; `preprocess` is the detector's."""
+    """The evaluation loader, used for validation during training and by val.py; `preprocess` is the detector's.
+
+    `workers`: processes that load ahead, None for `default_workers`.
+    """
     samples = EvalSamples(annotations, imgsz=imgsz, preprocess=partial(preprocess, rect=rect))
+    if workers is None:
+        workers = default_workers(-(-len(samples) // batch))
     nbytes = sum(height * width * 3 for height, width in samples.shapes)
     if choose_cache(cache, nbytes) == "ram":  # a cache on disk would hardly be faster than reading the files once
         store = ImageStore(samples.shapes)

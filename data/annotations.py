@@ -14,7 +14,7 @@ import torch
 
 from core.limits import MAX_CLASSES
 from data.issues import Issue
-from data.polygons import FlatPolygon, pack_polygons, span_rows, starts_of
+from data.polygons import FlatPolygon, pack_polygons, starts_of, unpacked
 from data.record_checks import box_fault, is_encodable, stays_inside
 
 
@@ -22,7 +22,7 @@ class TextColumn(Sequence[str]):
     """Strings in one buffer: unlike with a list of str, reading them in a forked worker copies no memory page."""
 
     def __init__(self, buffer: np.ndarray, starts: np.ndarray):
-        """`buffer` uint8 UTF-8, `starts` (n + 1,) int64 offsets into it."""
+        """`buffer` uint8 UTF-8, `starts` (n + 1,) offsets into it."""
         self.buffer, self.starts = buffer, starts
 
     @staticmethod
@@ -75,14 +75,15 @@ class Annotations:
     image_id_numbers: np.ndarray  # (N,) int64; empty if ids are text
     image_id_texts: TextColumn  # N texts; empty if ids are numbers
     sizes: np.ndarray  # (N, 2) int32 width, height; 0 if not known yet
-    starts: np.ndarray  # (N + 1,) int64: annotations of image i are starts[i]:starts[i + 1]
+    starts: np.ndarray  # (N + 1,): annotations of image i are starts[i]:starts[i + 1]
     boxes: np.ndarray  # (A, 4) float64
     labels: np.ndarray  # (A,) int64
     areas: np.ndarray  # (A,) float64
     crowd: np.ndarray  # (A,) bool
-    polygon_starts: np.ndarray  # (A + 1,) int64: polygons of annotation a are polygon_starts[a]:polygon_starts[a + 1]
-    point_starts: np.ndarray  # (P + 1,) int64: points of polygon p are point_starts[p]:point_starts[p + 1]
-    points: np.ndarray  # (Q, 2) float32
+    polygon_starts: np.ndarray  # this and the next three: see data.polygons.PackedPolygons
+    point_starts: np.ndarray
+    points: np.ndarray
+    in_hundredths: np.ndarray
     issues: list[Issue] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # to tell once: what was derived, what looks wrong as a whole
     listed: tuple[int, int] = (0, 0)  # images and annotations in the file, with those that were skipped
@@ -207,7 +208,8 @@ class Annotations:
     def polygons(self, row: int) -> list[np.ndarray]:
         """Polygons (n, 2) float32 of one annotation in image pixels; empty if it has none that fit its box."""
         span = range(self.polygon_starts[row], self.polygon_starts[row + 1])
-        return [self.points[self.point_starts[p] : self.point_starts[p + 1]] for p in span]
+        starts, exact = self.point_starts, self.in_hundredths
+        return [unpacked(self.points[starts[p] : starts[p + 1]], in_hundredths=exact[p]) for p in span]
 
     def class_counts(self) -> np.ndarray:
         """Number of annotations of each class (C,), without crowds."""
@@ -217,24 +219,24 @@ class Annotations:
         """A copy without some images (positions)."""
         keep = np.ones(len(self), bool)
         keep[np.asarray(images, np.int64)] = False
-        return self._select(np.flatnonzero(keep), np.flatnonzero(np.repeat(keep, np.diff(self.starts))))
+        return self._select(keep, np.repeat(keep, np.diff(self.starts)))
 
     def without_boxes(self, rows: Sequence[int] | np.ndarray) -> Annotations:
         """A copy without some annotations (rows of `boxes`)."""
         keep = np.ones(len(self.boxes), bool)
         keep[np.asarray(rows, np.int64)] = False
-        return self._select(np.arange(len(self)), np.flatnonzero(keep))
+        return self._select(np.ones(len(self), bool), keep)
 
     def _select(self, kept: np.ndarray, rows: np.ndarray) -> Annotations:
-        """A copy with some images (positions) and some of their annotations (rows)."""
+        """A copy with some images and some of their annotations, given as masks (N,) and (A,)."""
         counts = np.bincount(self.image_of[rows], minlength=len(self))
-        polygons = span_rows(self.polygon_starts, rows)
-        points = span_rows(self.point_starts, polygons)
+        polygons = np.repeat(rows, np.diff(self.polygon_starts))
+        images = np.flatnonzero(kept).tolist()
         return replace(
             self,
-            file_names=TextColumn.of([self.file_names[i] for i in kept]),
+            file_names=TextColumn.of([self.file_names[i] for i in images]),
             image_id_numbers=self.image_id_numbers[kept] if len(self.image_id_numbers) else self.image_id_numbers,
-            image_id_texts=TextColumn.of([self.image_id_texts[i] for i in kept] if len(self.image_id_texts) else []),
+            image_id_texts=TextColumn.of([self.image_id_texts[i] for i in images] if len(self.image_id_texts) else []),
             sizes=self.sizes[kept],
             starts=starts_of(counts[kept]),
             boxes=self.boxes[rows],
@@ -243,7 +245,8 @@ class Annotations:
             crowd=self.crowd[rows],
             polygon_starts=starts_of(np.diff(self.polygon_starts)[rows]),
             point_starts=starts_of(np.diff(self.point_starts)[polygons]),
-            points=self.points[points],
+            points=self.points[np.repeat(polygons, np.diff(self.point_starts))],
+            in_hundredths=self.in_hundredths[polygons],
         )
 
     def as_single_class(self) -> Annotations:
@@ -307,7 +310,7 @@ def _pack(
 ) -> Annotations:
     """Images (file name, width, height) and objects in the order of their images as arrays, numbered from 1."""
     boxes = np.array([each.box for each in objects], np.float64).reshape(-1, 4)
-    polygon_starts, point_starts, points = pack_polygons([each.polygons for each in objects], boxes)
+    packed = pack_polygons([each.polygons for each in objects], boxes)
     owners = np.array([each.image for each in objects], np.int64)
     return Annotations(
         source=source,
@@ -324,26 +327,38 @@ def _pack(
         labels=np.array([each.label for each in objects], np.int64),
         areas=boxes[:, 2] * boxes[:, 3],
         crowd=np.array([each.crowd for each in objects], bool),
-        polygon_starts=polygon_starts,
-        point_starts=point_starts,
-        points=points,
+        **packed._asdict(),
     )
 
 
 def _shared(value: object) -> object:
     if isinstance(value, TextColumn):
-        return _SharedText(*(torch.from_numpy(part.copy()).share_memory_() for part in (value.buffer, value.starts)))
-    return torch.from_numpy(value.copy()).share_memory_() if isinstance(value, np.ndarray) else value
+        return _SharedText(_in_shared_memory(value.buffer), _in_shared_memory(value.starts))
+    return _in_shared_memory(value) if isinstance(value, np.ndarray) else value
 
 
 def _unshared(value: object) -> object:
     if isinstance(value, _SharedText):
-        return TextColumn(value.buffer.numpy(), value.starts.numpy())
-    return value.numpy() if isinstance(value, torch.Tensor) else value
+        return TextColumn(value.buffer.array(), value.starts.array())
+    return value.array() if isinstance(value, _SharedArray) else value
+
+
+class _SharedArray(NamedTuple):
+    """An array in shared memory, as its bytes: torch cannot pass on every type."""
+
+    memory: torch.Tensor
+    dtype: np.dtype
+
+    def array(self) -> np.ndarray:
+        return self.memory.numpy().view(self.dtype)
 
 
 class _SharedText(NamedTuple):
     """A TextColumn in shared memory."""
 
-    buffer: torch.Tensor
-    starts: torch.Tensor
+    buffer: _SharedArray
+    starts: _SharedArray
+
+
+def _in_shared_memory(array: np.ndarray) -> _SharedArray:
+    return _SharedArray(torch.from_numpy(array.copy().view(np.uint8)).share_memory_(), array.dtype)

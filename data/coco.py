@@ -6,9 +6,11 @@ What cannot be used is listed in `issues`, and what was derived, as it was missi
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,10 +25,10 @@ from data.file_names import find_images
 from data.issues import Issue, refuse
 from data.limits import ID_LIMIT, MAX_ANNOTATION_BYTES, MAX_LISTED_SIZE
 from data.polygons import pack_polygons, starts_of
-from data.record_checks import Fault, box_fault, is_encodable
+from data.record_checks import Fault, are_sound, box_fault, is_encodable
 from data.segments import Polygons, area_of, box_of, read_polygons
 
-FORMAT = 5  # raise it when the arrays or the checks change: caches of another format are ignored
+FORMAT = 6  # raise it when the arrays or the checks change: caches of another format are ignored
 MIN_CACHED_BYTES = 2 << 20  # smaller files are read faster than a cache is looked up
 LONG_WORK = 200_000  # annotations from which progress is shown
 MAX_AREA = 1e10  # square pixels; COCO's evaluation ignores larger objects
@@ -80,8 +82,17 @@ def _with_files(annotations: Annotations, strict: bool) -> Annotations:
     return annotations
 
 
+class _Table(NamedTuple):
+    """The usable annotations, sorted by image."""
+
+    positions: np.ndarray  # (A,) in the file
+    images: np.ndarray  # (A,) positions of their images
+    labels: np.ndarray  # (A,)
+    boxes: np.ndarray  # (A, 4) left, top, width, height
+
+
 class _Builder:
-    """Checks records one by one and packs the valid ones into arrays."""
+    """Checks records and packs the valid ones into arrays."""
 
     def __init__(self, path: Path, folder: Path, content: CocoFile, issues: list[Issue], *, progress: bool):
         self.path, self.folder, self.content, self.issues, self.progress = path, folder, content, issues, progress
@@ -90,15 +101,14 @@ class _Builder:
     def build(self, sha256: str, listed: tuple[int, int], *, polygons: bool) -> Annotations:
         classes, category_ids, label_of = self._categories()
         images, position_of = self._images()
-        kept = self._annotations(images, position_of, label_of)
-        kept.sort(key=lambda pair: pair[0])  # stable: keeps the file's order within an image
-        records = [record for _, record in kept]
-        boxes = np.array([record.bbox for record in records], np.float64).reshape(-1, 4)
-        areas = self._areas(records, boxes)
+        sizes = np.array([_size(image) for image in images], np.int32).reshape(-1, 2)
+        table = self._annotations(images, sizes, position_of, label_of)
+        records = [self.content.annotations[position] for position in table.positions.tolist()]
+        areas = self._areas(records, table.boxes)
         self._note_ids(records)
         show = self.progress and len(records) >= LONG_WORK
         decoded = _decode_polygons(records, show=show) if polygons else iter(())
-        polygon_starts, point_starts, points = pack_polygons(decoded, boxes)
+        packed = pack_polygons(decoded, table.boxes)
         ids = [image.id for image in images]
         numeric = all(isinstance(identity, int) for identity in ids)
         return Annotations(
@@ -110,15 +120,13 @@ class _Builder:
             file_names=TextColumn.of([image.file_name for image in images]),
             image_id_numbers=np.array(ids if numeric else [], np.int64),
             image_id_texts=TextColumn.of([] if numeric else [str(identity) for identity in ids]),
-            sizes=np.array([_size(image) for image in images], np.int32).reshape(-1, 2),
-            starts=starts_of(np.bincount([position for position, _ in kept], minlength=len(images))),
-            boxes=boxes,
-            labels=np.array([label_of[meaning(record.category_id)] for record in records], np.int64),
+            sizes=sizes,
+            starts=starts_of(np.bincount(table.images, minlength=len(images))),
+            boxes=table.boxes,
+            labels=table.labels,
             areas=areas,
             crowd=np.array([bool(record.iscrowd) for record in records], bool),
-            polygon_starts=polygon_starts,
-            point_starts=point_starts,
-            points=points,
+            **packed._asdict(),
             issues=self.issues,
             notes=self.notes,
             listed=listed,
@@ -180,43 +188,58 @@ class _Builder:
         return images, position_of
 
     def _annotations(
-        self, images: list[ImageRecord], position_of: dict[Identity, int], label_of: dict[Identity, int]
-    ) -> list[tuple[int, AnnotationRecord]]:
-        """The usable annotations with the positions of their images; a missing box is that of the segmentation."""
-        kept = []
+        self,
+        images: list[ImageRecord],
+        sizes: np.ndarray,
+        position_of: dict[Identity, int],
+        label_of: dict[Identity, int],
+    ) -> _Table:
+        """The usable annotations, sorted by image; a missing box is that of the segmentation.
+
+        Sound records, which nearly all are, are checked together, the others one by one. `sizes`: those of `_size`.
+        """
+        records = self.content.annotations
+        # A text that means a number, such as "7", is not among the keys (see `meaning`) and is looked up below.
+        image = np.array([position_of.get(record.image_id, -1) for record in records], np.int64)
+        label = np.array([label_of.get(record.category_id, -1) for record in records], np.int64)
+        nothing = [math.nan] * 4
+        given = [record.bbox if record.bbox is not None and len(record.bbox) == 4 else nothing for record in records]
+        boxes = np.array(given, np.float64).reshape(-1, 4)
+        sound = (image >= 0) & (label >= 0) & are_sound(boxes, sizes[image])
         made = 0
         padded: dict[int | None, int] | None = None
-        records = self.content.annotations
-        show = self.progress and len(records) >= LONG_WORK
-        for position, record in enumerate(progress_bar(records, f"checking {self.path.name}", unit="box", show=show)):
-            image = position_of.get(meaning(record.image_id))
-            if image is None:
+        for position in np.flatnonzero(~sound).tolist():
+            record = records[position]
+            where = position_of.get(meaning(record.image_id))
+            if where is None:
                 padded = _padded_ids(images) if padded is None else padded
-                image = padded.get(unpadded(record.image_id))
+                where = padded.get(unpadded(record.image_id))
             without_box = not record.bbox or not any(record.bbox)
             if without_box:
                 record.bbox = box_of(record.segmentation)
-            fault = _fault(record, None if image is None else images[image], label_of)
-            if fault is None and image is not None:
-                kept.append((image, record))
+            fault = _fault(record, None if where is None else images[where], label_of)
+            if fault is None and where is not None:
+                sound[position], image[position], boxes[position] = True, where, record.bbox
+                label[position] = label_of[meaning(record.category_id)]
                 made += without_box
             elif fault is not None:
-                file = self.path.name if image is None else images[image].file_name
+                file = self.path.name if where is None else images[where].file_name
                 self._skip(file, *fault, f"annotations[{position}], id {record.id}")
         if made:
             self.notes.append(f"{made} of {len(records)} annotations have no bbox; that of their segmentation is used")
-        return kept
+        kept = np.flatnonzero(sound)
+        kept = kept[np.argsort(image[kept], kind="stable")]  # keeps the file's order within an image
+        return _Table(kept, image[kept], label[kept], boxes[kept])
 
     def _areas(self, records: Sequence[AnnotationRecord], boxes: np.ndarray) -> np.ndarray:
         """Areas (A,): as given, or of the segmentation, or of the box if the given one is impossible or missing."""
-        areas = boxes[:, 2] * boxes[:, 3]
+        given = np.array([math.nan if record.area is None else record.area for record in records], np.float64)
+        possible = (given > 0) & (given <= MAX_AREA)
+        areas = np.where(possible, given, boxes[:, 2] * boxes[:, 3])
         impossible = 0
-        for row, record in enumerate(records):
-            if record.area is not None and 0 < record.area <= MAX_AREA:
-                areas[row] = record.area
-                continue
-            impossible += record.area is not None
-            measured = area_of(record.segmentation)
+        for row in np.flatnonzero(~possible).tolist():
+            impossible += records[row].area is not None
+            measured = area_of(records[row].segmentation)
             if 0 < measured <= AREA_TOLERANCE * areas[row]:
                 areas[row] = measured
         if impossible:

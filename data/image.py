@@ -59,11 +59,11 @@ def decode_image(data: bytes) -> np.ndarray:
 
 def decode_what_is_there(data: bytes) -> tuple[np.ndarray, str | None]:
     """`decode_image`, and the fault of a picture of which a part is missing."""
-    header = _open(data)
+    header = open_header(data)
     deep = _is_deep(header)
     # OpenCV is faster, and correct for these. In other formats and damaged PNGs it trusts the lengths in the file.
     plain = header.mode in ("L", "RGB") and header.format in OPENCV_FORMATS and "transparency" not in header.info
-    if plain and not deep and BGR555 not in _raw_modes(header) and _chunks_hold(data):
+    if plain and not deep and BGR555 not in _raw_modes(header) and chunks_hold(data):
         turned = orientation(header)
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if decoded is not None and decoded.shape[1::-1] == header.size:
@@ -98,7 +98,7 @@ def verify_image(path: str | os.PathLike[str]) -> Verified:
     ImageError if it cannot be used; for training and evaluation, neither can a JPEG of which over a tenth is missing.
     """
     data = read_bytes(path)
-    picture, truncated = _load(data, _open(data))
+    picture, truncated = _load(data, open_header(data))
     missing = _missing_rows(picture) if truncated else 0.0
     if missing > MAX_MISSING:
         raise ImageError("damaged", f"ends early, the lower {missing:.0%} of the picture are missing")
@@ -122,8 +122,8 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise ImageError("missing", f"cannot be read: {error.strerror}") from error
 
 
-def _open(data: bytes) -> Image.Image:
-    """The header of an image, before any pixel is decoded."""
+def open_header(data: bytes, *, size: int | None = None) -> Image.Image:
+    """The header of an image, before any pixel is decoded; `size`: bytes of the file, if `data` are its first ones."""
     if not data:
         raise ImageError("empty", "is empty")
     try:
@@ -138,10 +138,11 @@ def _open(data: bytes) -> Image.Image:
     except DAMAGE as error:
         raise ImageError("damaged", f"has a damaged header: {_reason(error)}") from error
     width, height = header.size
+    size = len(data) if size is None else size
     if width * height > MAX_PIXELS:
         raise ImageError("too-large", f"has {width} x {height} pixels, at most {MAX_PIXELS} are read")
-    if width * height > max(MAX_PIXELS_UNCHECKED, MAX_PIXELS_PER_BYTE * len(data)):
-        raise ImageError("damaged", f"claims {width} x {height} pixels in {len(data)} bytes")
+    if width * height > max(MAX_PIXELS_UNCHECKED, MAX_PIXELS_PER_BYTE * size):
+        raise ImageError("damaged", f"claims {width} x {height} pixels in {size} bytes")
     return header
 
 
@@ -156,7 +157,7 @@ def _is_cut_tiff(data: bytes) -> bool:
     return start + count + entries * entry > len(data)
 
 
-def _chunks_hold(data: bytes) -> bool:
+def chunks_hold(data: bytes) -> bool:
     """Whether each chunk of a PNG is there and has its checksum.
 
     Of others, OpenCV allocates the memory that they claim, and leaves what it cannot decode black.
@@ -184,7 +185,7 @@ def _load(data: bytes, header: Image.Image) -> tuple[Image.Image, bool]:
     except DAMAGE as error:
         if header.format in ("JPEG", "MPO"):
             with contextlib.suppress(*DAMAGE):
-                completed = _open(data + JPEG_END)  # then libjpeg fills the rest
+                completed = open_header(data + JPEG_END)  # then libjpeg fills the rest
                 completed.load()
                 return completed, True
         raise ImageError("damaged", f"cannot be decoded: {_reason(error)}") from error
@@ -222,7 +223,7 @@ def _raw_mode(tile: ImageFile._Tile) -> str:
 
 def _brightened(image: np.ndarray, data: bytes) -> np.ndarray:
     """A picture whose colours have 16 bits, of which none of the upper 4 is used, with its full range of values."""
-    header = _open(data)
+    header = open_header(data)
     assert isinstance(header, ImageFile.ImageFile)
     tiles = []
     for tile in header.tile:  # with the bytes swapped, Pillow gives the lower 8 bits
@@ -242,7 +243,7 @@ def _unread_bytes(picture: Image.Image) -> bytes | None:
         picture.fp.seek(0)
         data = picture.fp.read(MAX_IMAGE_BYTES)
         picture.fp.seek(place)
-        header = _open(data)
+        header = open_header(data)
         same = (header.mode, header.size, 0) == (picture.mode, picture.size, picture.tell())
         return data if same else None
     return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
+import numpy as np
+
 from data.limits import MAX_COORDINATE
 
 Fault = tuple[str, str]
@@ -23,6 +25,14 @@ def box_fault(box: Sequence[float], size: tuple[int, int]) -> Fault | None:
     if beside or (image_height and (top >= image_height or top + height <= 0)):
         return "outside", f"box {list(box)} does not overlap its image of {image_width} x {image_height} pixels"
     return None
+
+
+def are_sound(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(n,) whether `box_fault` finds nothing in boxes (n, 4) of images of `sizes` (n, 2)."""
+    low, sides, most = boxes[:, :2], boxes[:, 2:], MAX_COORDINATE
+    finite = (np.abs(low) <= most) & (sides > 0) & (sides <= most)
+    beside = (sizes > 0) & ((low >= sizes) | (low + sides <= 0))
+    return (finite & ~beside).all(axis=1)
 
 
 def is_encodable(text: str) -> bool:

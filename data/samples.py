@@ -60,9 +60,19 @@ class ResizeMode:
         return (imgsz, imgsz) if self.stretch else fit(width, height, imgsz)
 
 
+def read_listed(annotations: Annotations, index: int) -> np.ndarray:
+    """An image of a data set, whose structure was sound at the start; ImageError with its path and what to do."""
+    path = annotations.path(index)
+    try:
+        return read_image(path)
+    except ImageError as error:
+        what = f"{path} {error.what}; python -m data.check finds all such images, and training then skips them"
+        raise ImageError(error.kind, what) from error
+
+
 def base_image(annotations: Annotations, index: int, imgsz: int, resize_mode: ResizeMode = ResizeMode()) -> np.ndarray:  # noqa: B008
     """An image resized to `imgsz`: what caches store and augmentation starts from."""
-    image = read_image(annotations.path(index))
+    image = read_listed(annotations, index)
     width, height = resize_mode.size(image.shape[1], image.shape[0], imgsz)
     return resize(image, width, height, smooth=resize_mode.smooth)
 
@@ -94,7 +104,7 @@ class TrainSamples(Dataset):
         try:
             return self.sample(epoch, index)
         except ImageError as error:
-            return Failure(f"an image became unusable during training: {error.what}")
+            return Failure(f"an image cannot be used: {error.what}")
 
     def sample(self, epoch: int, index: int) -> Sample:
         """One augmented sample."""
@@ -126,10 +136,7 @@ class TrainSamples(Dataset):
         if self.store is not None:
             image = self.store[index]
         else:
-            try:
-                image = base_image(self.annotations, index, self.imgsz, self.resize_mode)
-            except ImageError as error:
-                raise ImageError(error.kind, f"{self.annotations.path(index)} {error.what}") from error
+            image = base_image(self.annotations, index, self.imgsz, self.resize_mode)
         boxes, labels, rows = self.annotations.training_boxes(index)
         width, height = self.annotations.sizes[index]
         scale = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
@@ -163,7 +170,7 @@ class EvalSamples(Dataset):
 
     def image(self, index: int) -> np.ndarray:
         """One preprocessed image (H, W, 3)."""
-        return self.preprocess(read_image(self.annotations.path(index)), self.imgsz)[0]
+        return self.preprocess(read_listed(self.annotations, index), self.imgsz)[0]
 
     def __getitem__(self, index: int) -> Sample | Failure:
         preprocess_ms = math.nan
@@ -171,12 +178,12 @@ class EvalSamples(Dataset):
             if self.store is not None:
                 image = self.store[index]
             else:
-                decoded = read_image(self.annotations.path(index))
+                decoded = read_listed(self.annotations, index)
                 start = time.perf_counter()
                 image = self.preprocess(decoded, self.imgsz)[0]
                 preprocess_ms = (time.perf_counter() - start) * 1e3
         except ImageError as error:
-            return Failure(f"{self.annotations.path(index)} became unusable after the start: {error.what}")
+            return Failure(f"an image cannot be used: {error.what}")
         boxes, labels, _ = self.annotations.training_boxes(index)
         geometry = self.geometries[index]
         return Sample(image, geometry.to_network(boxes), labels, index, geometry, preprocess_ms)

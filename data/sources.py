@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from data.image import ImageError, decode_what_is_there, read_bytes
 from data.source_items import ImageLike, Item, array_item, element_item, find_items, unique_name
 from data.video import UnreadableError, open_camera, open_file, open_stream, read_pictures
 from data.web import fetch_image
+
+Decoded = tuple[np.ndarray, str | None]  # as data.image.decode_what_is_there gives it
 
 
 @dataclass(frozen=True)
@@ -62,29 +65,30 @@ class Source:
         return any(item.kind in ("camera", "stream") for item in self.items)
 
     def __iter__(self) -> Iterator[Frame]:
+        return self.iterate()
+
+    def iterate(self, workers: int = 0) -> Iterator[Frame]:
+        """The frames; `workers`: threads that read as many image files ahead, none for videos and other items."""
         self.skipped.clear()
         taken: set[str] = set()
-        for number, item in enumerate(self.items):
-            name = unique_name(item, taken)
-            try:
-                yield from self._frames(item, number, name)
-            except UnreadableError as error:
-                if len(self.items) == 1:
-                    raise ValueError(f"source {item.path}: {error}") from error
-                self.skipped.append((item.path, str(error)))
-                print(printable(f"{item.path}: {error}; skipped"), file=sys.stderr)
+        with _ReadAhead(self.items, workers) as pictures:
+            for number, item in enumerate(self.items):
+                name = unique_name(item, taken)
+                try:
+                    yield from self._frames(item, number, name, pictures)
+                except UnreadableError as error:
+                    if len(self.items) == 1:
+                        raise ValueError(f"source {item.path}: {error}") from error
+                    self.skipped.append((item.path, str(error)))
+                    print(printable(f"{item.path}: {error}; skipped"), file=sys.stderr)
         if self.items and len(self.skipped) == len(self.items):
             raise ValueError(f"source {self.description}: none of its {len(self.items)} files could be read")
 
-    def _frames(self, item: Item, number: int, name: str) -> Iterator[Frame]:
+    def _frames(self, item: Item, number: int, name: str, pictures: _ReadAhead) -> Iterator[Frame]:
         if item.array is not None:
             yield Frame(item.array, name, item.path, number)
         elif item.kind in ("image", "download"):
-            try:
-                data = read_bytes(item.path) if item.kind == "image" else _downloaded(item)
-                image, fault = decode_what_is_there(data)
-            except ImageError as error:
-                raise UnreadableError(error.what) from error
+            image, fault = pictures.take(number)
             if fault:
                 print(printable(f"{item.path}: {fault}"), file=sys.stderr)
             yield Frame(image, name, item.path, number)
@@ -120,6 +124,41 @@ def open_source(source: ImageLike | int | Sequence[ImageLike], *, bgr: bool = Fa
     items = find_items(str(source) if isinstance(source, int) else os.fspath(source))
     description = items[0].path if len(items) == 1 else str(source)
     return Source(description, items, vid_stride=vid_stride)
+
+
+class _ReadAhead:
+    """Reads the image files among items in threads, some items ahead of the one that is taken."""
+
+    def __init__(self, items: Sequence[Item], workers: int) -> None:
+        self.items, self.workers = items, min(workers, len(items) - 1)
+        self.pool = ThreadPoolExecutor(self.workers) if self.workers > 0 else None
+        self.reads: dict[int, Future[Decoded]] = {}
+        self.next = 0  # item to be read
+
+    def take(self, number: int) -> Decoded:
+        """The pixels of an image and their fault, if any; UnreadableError."""
+        if self.pool is not None:
+            self.next = max(self.next, number)
+            while self.next < min(number + 1 + self.workers, len(self.items)):
+                if self.items[self.next].kind == "image":
+                    self.reads[self.next] = self.pool.submit(_read, self.items[self.next])
+                self.next += 1
+        read = self.reads.pop(number, None)
+        return _read(self.items[number]) if read is None else read.result()
+
+    def __enter__(self) -> _ReadAhead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(item: Item) -> Decoded:
+    try:
+        return decode_what_is_there(read_bytes(item.path) if item.kind == "image" else _downloaded(item))
+    except ImageError as error:
+        raise UnreadableError(error.what) from error
 
 
 def _downloaded(item: Item) -> bytes:

@@ -21,10 +21,12 @@ import cv2
 import numpy as np
 import torch
 
+from core.progress import usable_cores
 from core.text import format_duration, one_line
 from core.types import Batch, Targets
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - of the system, not written to by name
+MAX_DEFAULT_WORKERS = 8
 RESERVE = 1 << 20  # bytes that batches leave free there: semaphores need some
 MORE_SHARED_MEMORY = "docker run --shm-size=2g (or --ipc=host) gives a container more"
 WORDS_BYTES = 512
@@ -97,6 +99,14 @@ class WorkerContext(type(_context)):  # type: ignore[misc]
     """How workers are started: forked ones share the memory of the main process, spawned ones get handles to it."""
 
     Process = DataWorker
+
+
+def default_workers(batches: int) -> int:
+    """How many worker processes load so many batches of an evaluation: one per core and per two batches, at most 8.
+
+    None where workers are spawned: a program that calls the Python API at its top level would be started again by them.
+    """
+    return min(usable_cores(), MAX_DEFAULT_WORKERS, batches // 2) if sys.platform == "linux" else 0
 
 
 def start_worker(_: int) -> None:

@@ -16,8 +16,9 @@ from core.text_files import read_text_file
 from core.yaml_text import ABSENT, parse_text_yaml
 from data.converted import MANY_IMAGES, Converted, Sections, source_of
 from data.file_names import FileFinder
-from data.image import ImageError, Verified, verify_image
+from data.image import ImageError, Verified
 from data.image_files import list_images, passed_over
+from data.image_structure import inspect_image
 from data.issues import Issue
 from data.limits import MAX_LABEL_BYTES, MAX_LIST_BYTES, MAX_YAML_BYTES
 from data.names import read_names
@@ -208,7 +209,7 @@ def _convert_split(
 
     def examine(index: int) -> Verified | ImageError:
         try:
-            return verify_image(found.paths[index])
+            return inspect_image(found.paths[index])
         except ImageError as error:
             return error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.device import out_of_memory
 from core.text import one_line
 from data.workers import LoaderError, as_loader_error
+from engine.batch_size import fitting_batch
 from engine.setup import TrainSetup
 from engine.trainer import State
 
@@ -17,10 +18,12 @@ def failure_reason(error: Exception, setup: TrainSetup, state: State) -> str | N
     error = as_loader_error(error)
     train = setup.config.train
     if out_of_memory(error):
+        fits = fitting_batch(setup.config, setup.device)
+        batch = f"--batch {max(1, train.batch // 2) if fits is None else fits}{', which fits' if fits else ''}"
         return (
             f"out of memory at epoch {state.epoch + 1}, batch {state.batch + 1} of {len(setup.train_loader)}, with "
-            f"{train.batch} images of {train.imgsz} pixels: try --batch {max(1, train.batch // 2)} (with --nbs "
-            f"{train.nominal_batch} to keep the size of the steps), a smaller --imgsz or model.size, or --cache off"
+            f"{train.batch} images of {train.imgsz} pixels: try {batch} (with --nbs {train.nominal_batch} to keep "
+            "the size of the steps), --grad-checkpointing, a smaller --imgsz or model.size, or --cache off"
         )
     if isinstance(error, OSError | FloatingPointError | LoaderError):
         return one_line(error)

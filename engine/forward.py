@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from core.device import DeviceConfig, out_of_memory
 from core.text import one_line
 from core.types import DetectorModel, Outputs
+from engine.grad_checkpointing import checkpointed
 from engine.optim import hold_frozen
 
 TOLERANCE = 0.02  # relative difference of outputs and gradients from those of the eager pass, in bf16
@@ -47,8 +48,10 @@ def training_forward(
     graphs: str = "auto",
     accumulate: int = 1,
     multi_scale: float = 0.0,
+    checkpointing: bool = False,
 ) -> tuple[Forward, str]:
-    """The forward pass of `train.compile` and `train.graphs`, ready to run, and its name, empty for the eager pass.
+    """The forward pass of `train.compile`, `train.graphs` and `train.grad_checkpointing`, ready to run, and its name,
+    empty for the eager pass.
 
     With `graphs` "auto", a capture that fails or computes something else is reported in the name, and the pass is not
     captured. ValueError if what is requested is impossible.
@@ -59,6 +62,12 @@ def training_forward(
     why_not = varying or _no_graphs(device, accumulate)
     if graphs == "on" and why_not:
         raise ValueError(f"train.graphs=on: {why_not}")
+    if checkpointing:
+        if compiled or graphs == "on":
+            raise ValueError(
+                "train.grad_checkpointing: not with train.compile or train.graphs=on; leave one of them out"
+            )
+        return checkpointed(model), "gradient checkpointing"
     graphed = graphs == "on" or (graphs == "auto" and not compiled and not why_not)
     if not compiled and not graphed:
         return model, ""

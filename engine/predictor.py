@@ -13,9 +13,12 @@ from core.arguments import ImageSize
 from core.device import synchronize
 from core.geometry import Geometry
 from core.options import NmsOptions
+from core.progress import usable_cores
 from core.types import Detections, DetectorModel
 from data.sources import Frame, Source
 from engine.detections import Result
+
+MAX_THREADS = 8  # that read images ahead, by default
 
 
 class Predictor:
@@ -37,10 +40,10 @@ class Predictor:
         self.model, self.names, self.device = model, names, device
         self.nms, self.imgsz, self.rect, self.batch, self.classes = nms, imgsz, rect, batch, classes
 
-    def run(self, frames: Source) -> Iterator[Result]:
-        """Yield the results in the order of the frames."""
+    def run(self, frames: Source, *, workers: int | None = None) -> Iterator[Result]:
+        """Yield the results in the order of the frames; `workers` as in core.options.PredictOptions."""
         waiting: list[Frame] = []
-        for frame in frames:
+        for frame in frames.iterate(min(usable_cores(), MAX_THREADS) if workers is None else workers):
             waiting.append(frame)
             if len(waiting) == self.batch:
                 yield from self._detect_batch(waiting)

@@ -18,7 +18,12 @@ from engine.run_record import read_record
 from engine.setup import adapt_config
 
 NEWEST = "newest"
-MAY_CHANGE = ("train.device", "train.workers", "train.save_minutes")  # do not change the result
+MAY_CHANGE = (
+    "train.device",
+    "train.workers",
+    "train.save_minutes",
+    "train.grad_checkpointing",
+)  # do not change the result
 RUN_FOLDER = ("run.project", "run.name", "run.exist_ok")  # a resumed run stays in its folder
 
 

@@ -85,6 +85,7 @@ def build_trainer(setup: TrainSetup) -> Trainer:
         graphs=train.graphs,
         accumulate=setup.accumulate,
         multi_scale=train.multi_scale,
+        checkpointing=train.grad_checkpointing,
     )
     steps_per_epoch = -(-len(setup.train_loader) // setup.accumulate)
     total_steps = (setup.epochs - 1) * steps_per_epoch + -(-setup.batches(setup.epochs - 1) // setup.accumulate)
@@ -127,7 +128,7 @@ def load_splits(
 ) -> dict[str, Annotations]:
     """The images to train on and to validate on, with the same classes; with `train.holdout`, both are of train.
 
-    `verify`: the splits of the data set whose images are all decoded once, to exclude damaged ones.
+    `verify`: the splits of the data set whose images are all examined, to exclude damaged ones.
     """
     train = config.train
     splits = {

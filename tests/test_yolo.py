@@ -1,6 +1,7 @@
 """The Python API: the same results for every kind of input, and clear errors."""
 
 import json
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from torchvision.ops import box_iou
 
 from data.image import read_image
+from data.workers import DataWorker
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.predictor import keep_classes
 from models.decode import nms
@@ -189,6 +191,15 @@ def test_val_does_not_depend_on_the_batch(model: YOLO) -> None:
     assert first.stats.numbers == second.stats.numbers and first.stats.backend == "pycocotools"
     assert first.predictions.shape == second.predictions.shape and len(first.predictions) > 100
     assert set(first.speed) == {"preprocess", "inference", "nms"} and all(v > 0 for v in first.speed.values())
+
+
+@pytest.mark.slow
+def test_workers_change_no_number_and_are_gone_afterwards(model: YOLO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.workers.usable_cores", lambda: 2)
+    alone, ahead = (model.val(batch=1, workers=workers, conf=0.1, progress=False) for workers in (0, None))
+    np.testing.assert_array_equal(ahead.predictions, alone.predictions)
+    assert ahead.stats.numbers == alone.stats.numbers and ahead.batches_crc32 == alone.batches_crc32
+    assert not [child for child in multiprocessing.active_children() if isinstance(child, DataWorker)]
 
 
 def test_val_and_predict_agree(model: YOLO, images: list[Path]) -> None:

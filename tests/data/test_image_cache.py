@@ -71,18 +71,21 @@ def test_available_memory_is_plausible():
     assert store.available_memory() >= 0
 
 
-def test_verified_images_are_not_decoded_again_until_they_change(tmp_path, monkeypatch):
+@pytest.mark.parametrize("decode", [False, True])
+def test_verified_images_are_not_read_again_until_they_change(decode, tmp_path, monkeypatch):
     from tests.support.small_sets import box, write_coco
 
-    monkeypatch.setattr(verify, "MIN_CACHED_IMAGES", 0)
+    monkeypatch.setattr(verify, "MANY_IMAGES", 0)
     path = write_coco(tmp_path, {"a.png": (40, 30), "b.png": (30, 30)}, [box(1, 1, [1, 1, 5, 5])])
     found = read_coco(path, tmp_path / "images", progress=False)
-    decoded = []
-    original = verify.verify_image
-    monkeypatch.setattr(verify, "verify_image", lambda file: decoded.append(file) or original(file))
-    assert verify.verify_images(found, progress=False).sizes.tolist() == [[40, 30], [30, 30]]
-    assert verify.verify_images(found, progress=False).sizes.tolist() == [[40, 30], [30, 30]]
-    assert len(decoded) == 2
+    seen = []
+    name = "verify_image" if decode else "inspect_image"
+    original = getattr(verify, name)
+    monkeypatch.setattr(verify, name, lambda file: seen.append(file) or original(file))
+    for _ in range(2):
+        usable = verify.verify_images(found, decode=decode, progress=False)
+        assert usable.sizes.tolist() == [[40, 30], [30, 30]]
+    assert len(seen) == 2
     (tmp_path / "images" / "a.png").write_bytes(b"damaged since")
-    assert [issue.file for issue in verify.verify_images(found, progress=False).issues] == ["a.png"]
-    assert len(decoded) == 3
+    usable = verify.verify_images(found, decode=decode, progress=False)
+    assert [issue.file for issue in usable.issues] == ["a.png"] and len(seen) == 3

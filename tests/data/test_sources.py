@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data import sources
 from data.sources import Frame, Source, open_source
 
 ROOT = Path(__file__).parents[2]
@@ -196,6 +198,38 @@ def test_a_damaged_image_is_reported_once_and_skipped(folder: Path, capsys: pyte
     assert [Path(path).name for path, _ in source.skipped] == ["b.png", "clip.mp4"]
     said = [line.split(":")[0] for line in capsys.readouterr().err.splitlines()]
     assert said == [str(folder), *(path for path, _ in source.skipped)]  # the first one counts notes.md
+
+
+@pytest.mark.parametrize("workers", [1, 3, 20])
+def test_reading_ahead_changes_nothing(workers: int, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The order, also around a video, the frames, and what is said of damaged files and when."""
+    write_video(folder / "b2.mp4", 3)
+    (folder / "a2.jpg").write_bytes(b"")
+    (folder / "z.png").write_bytes((folder / "b.png").read_bytes()[:60])
+
+    def seen(ahead: int) -> list[object]:
+        source, told = open_source(str(folder)), []
+        for frame in source.iterate(ahead):
+            told.append((frame.path, frame.name, frame.item, frame.frame_index, frame.image.tobytes()))
+            told.append(capsys.readouterr().err)
+        return [*told, capsys.readouterr().err, source.skipped]
+
+    expected = seen(0)
+    assert len(expected) == 2 * 6 + 2 and len(expected[-1]) == 2
+    assert seen(workers) == expected
+
+
+def test_images_are_read_at_the_same_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two by two: each waits for another."""
+    together, read = threading.Barrier(2, timeout=20), sources._read
+    Image.fromarray(picture(50)).save(folder / "d.png")
+
+    def meet(item: object) -> object:
+        together.wait()
+        return read(item)
+
+    monkeypatch.setattr(sources, "_read", meet)
+    assert len(list(open_source(str(folder)).iterate(2))) == 4
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:

@@ -157,3 +157,13 @@ def test_a_system_without_semaphores_is_one_line(section: SimpleNamespace, monke
 def test_a_connection_that_ends_without_a_message_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_free_shared_memory", lambda: float("inf"))
     assert str(worker_error(EOFError(), waited=1.0)) == "data workers cannot be used: EOFError; try --workers 0"
+
+
+@pytest.mark.parametrize(("cores", "batches", "expected"), [(2, 100, 2), (64, 100, 8), (8, 5, 2), (8, 1, 0)])
+def test_the_default_number_of_evaluation_workers(
+    cores: int, batches: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "usable_cores", lambda: cores)
+    assert workers.default_workers(batches) == expected
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert workers.default_workers(batches) == 0
