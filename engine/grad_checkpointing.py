@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from core.types import DetectorModel, Outputs
 from models.blocks import CSP, SPPF, ConvNormAct
@@ -48,7 +48,9 @@ def _replaced(block: nn.Module) -> Iterator[None]:
     contexts = partial(_contexts, block)
 
     def forward(*inputs: Tensor) -> Tensor:
-        output: Tensor = checkpoint(own, *inputs, use_reentrant=False, context_fn=contexts)
+        # Stopping early would end before a random operator (rrelu) has filled the noise that its backward pass reads.
+        with set_checkpoint_early_stop(False):
+            output: Tensor = checkpoint(own, *inputs, use_reentrant=False, context_fn=contexts)
         return output
 
     own = block.forward

@@ -192,15 +192,15 @@ def test_a_damaged_picture_is_passed_over_and_counted(
 def test_an_interruption_leaves_whole_files(
     place: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = Source.__iter__
+    whole = Source.iterate
 
-    def interrupted(self: Source) -> Iterator[Frame]:
-        for number, frame in enumerate(whole(self)):
+    def interrupted(self: Source, workers: int = 0) -> Iterator[Frame]:
+        for number, frame in enumerate(whole(self, workers)):
             if number == 3:
                 raise KeyboardInterrupt
             yield frame
 
-    monkeypatch.setattr(Source, "__iter__", interrupted)
+    monkeypatch.setattr(Source, "iterate", interrupted)
     arguments = ["--weights", place / "best.pt", "--source", place / "clip.mp4", "--save-json", "--conf", 0.01]
     assert run(detect.main, "detect.py", *arguments) == 130
     assert "stopped after 3 images" in capsys.readouterr().out
