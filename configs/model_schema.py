@@ -98,6 +98,7 @@ class YoloModel(Frozen):
     neck: NeckPart = NeckPart()
     head: HeadPart = HeadPart()
     norm_act: Literal["fused", "plain"] = "fused"
+    sync_bn: Literal["auto", "on", "off"] = "auto"
     reg_max: Annotated[int, Field(ge=2, le=256)] = 16
     loss: LossGains = dict(DEFAULT_GAINS)
     assign: Assignment = Assignment()
@@ -126,6 +127,7 @@ class DarknetModel(Frozen):
     neck: Part = Part()
     head: Part = Part()
     norm_act: Literal["fused", "plain"] = "fused"
+    sync_bn: Literal["auto", "on", "off"] = "auto"
     loss: DarknetLoss = DarknetLoss()
 
 
