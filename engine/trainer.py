@@ -105,8 +105,8 @@ class Trainer:
         """Train the current epoch from ``state.batch`` to its end; return the mean of each loss term.
 
         The epoch ends after ``count`` batches. ``on_batch`` is called with the number and the batch before each step,
-        ``save`` every ``save_seconds``, in all of several processes. The epoch is not closed: a run resumed from a later
-        checkpoint continues with its validation.
+        ``save`` every ``save_seconds``, in all of several processes. The epoch is not closed: a run resumed from a
+        later checkpoint continues with its validation.
 
         Raises Stopped after a signal to stop; then, and when ``save`` is called, the state is that after a whole
         optimizer step. Raises FloatingPointError if a loss is not finite.
