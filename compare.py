@@ -63,7 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError("--jobs shares the cores of one machine; GPUs and Ray train one run per device as it is")
     if arguments.engine == "ray":
         ray_runner.connect()
+    if arguments.gpus_per_run != 1:
+        gpus = grouped(gpus, arguments.gpus_per_run, engine=arguments.engine)
+        given["train.device"] = ",".join(map(str, range(arguments.gpus_per_run)))  # of those that a run can see
     arms = arms_from(arguments, given)
+    for arm in arms:
+        if arm.config.train.batch % arguments.gpus_per_run:
+            batch = arm.config.train.batch
+            raise ValueError(
+                f"train.batch: found {batch}; expected a multiple of --gpus-per-run {arguments.gpus_per_run}"
+            )
     common, notes = common_overrides(arms, given)
     comparison = Comparison(arguments, folder, gpus)
     resume = f"Rerun the same command to resume:\n  {command('compare.py', *(sys.argv[1:] if argv is None else argv))}"
@@ -133,7 +142,9 @@ class Comparison:
             if unfinished:
                 return unfinished
             for each, place in plans:
-                score_runs(each, self._runs(each, place), device=str(common.get("train.device", "auto")))
+                score_runs(
+                    each, self._runs(each, place), device=str(common.get("train.device", "auto")).partition(",")[0]
+                )
         print(self._report(plan))
         return unfinished
 
@@ -158,7 +169,8 @@ class Comparison:
 
         retry = self.arguments.retry_failed
         if self.arguments.engine == "ray":
-            ray_runner.train_all(plan, folder, retry_failed=retry, after_seed=after_seed)
+            each = self.arguments.gpus_per_run
+            ray_runner.train_all(plan, folder, retry_failed=retry, gpus_per_run=each, after_seed=after_seed)
         else:
             jobs = self.arguments.jobs
             runner.train_all(plan, folder, gpus=self.gpus, at_once=jobs, retry_failed=retry, after_seed=after_seed)
@@ -173,6 +185,17 @@ class Comparison:
         from comparison.report import write_report
 
         return write_report(self.folder, self._runs(plan, self.folder), plan=plan, allow=self.arguments.allow)
+
+
+def grouped(gpus: Sequence[str], each: int, *, engine: str) -> tuple[str, ...]:
+    """The GPUs in groups of ``each``, as CUDA_VISIBLE_DEVICES names them; Ray makes its own."""
+    if each < 1:
+        raise ValueError(f"--gpus-per-run {each}: expected 1 or more")
+    if engine == "ray":
+        return ()
+    if len(gpus) < each or len(gpus) % each:
+        raise ValueError(f"--gpus-per-run {each}: found {len(gpus)} GPUs; expected a multiple, as in --device 0,1,2,3")
+    return tuple(",".join(gpus[first : first + each]) for first in range(0, len(gpus), each))
 
 
 def require_own(folder: Path) -> None:

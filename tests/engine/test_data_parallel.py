@@ -1,6 +1,5 @@
 """Several processes train as one does: the same batches, losses and weights, whatever their number."""
 
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from core.distributed import share
 from engine.data_parallel import combined_crc32
 from tests.support.checkpoints import write_data
 from tests.support.processes import output_of, run_together
+from tests.support.scores_together import scores
 from tests.support.steps_together import steps
 
-ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-5
 SETTINGS = {
     "train.imgsz": 64,
@@ -43,7 +42,6 @@ def together(python: str, count: int, folder: Path, data: Path, **more: object) 
     """What `count` processes record of the steps."""
     settings = SETTINGS | {"data": data} | {key.replace("__", "."): value for key, value in more.items()}
     out = folder / "steps.pt"
-    os.environ["PYTHONPATH"] = str(ROOT)
     words = [f"{key}={value}" for key, value in settings.items()]
     codes = run_together(count, python, "-m", "tests.support.steps_together", out, *words, folder=folder)
     assert codes == [0] * count, output_of(0, folder)
@@ -130,3 +128,20 @@ def test_checksums_are_combined(length: int) -> None:
     first, second = np.random.default_rng(length).bytes(77), np.random.default_rng(1).bytes(length)
     expected = zlib.crc32(first + second)
     assert combined_crc32(zlib.crc32(first), zlib.crc32(second), length) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_an_evaluation_in_shares_is_that_of_one_process(
+    count: int, place: Path, warm_python: str, tmp_path: Path
+) -> None:
+    """6 images in 3 batches: for 2 processes a share differs, and one of 4 has none."""
+    words = (place / "best.pt", place / "shapes.yaml")
+    expected = scores(*words)
+    assert expected is not None and len(expected["predictions"]) > 100 and expected["numbers"]["mAP50-95"] > 0
+    out = tmp_path / "scores.pt"
+    codes = run_together(count, warm_python, "-m", "tests.support.scores_together", out, *words, folder=tmp_path)
+    assert codes == [0] * count, output_of(0, tmp_path)
+    found = torch.load(out, weights_only=True)
+    assert torch.equal(found.pop("predictions"), expected.pop("predictions"))
+    assert found == expected

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 TIMEOUT = 300  # seconds; a test takes a few on a quiet machine
 
 
@@ -19,8 +20,11 @@ def start_together(
     for rank in range(count):
         ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
         variables = {name: str(value) for name, value in ranks.items()} | {
-            "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
+            "MASTER_ADDR": "localhost",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+        }
         with open(folder / f"rank{rank}.log", "w", encoding="utf-8") as log:
             started.append(
                 subprocess.Popen(
