@@ -138,7 +138,7 @@ def test_an_evaluation_in_shares_is_that_of_one_process(
     """6 images in 3 batches: for 2 processes a share differs, and one of 4 has none."""
     words = (place / "best.pt", place / "shapes.yaml")
     expected = scores(*words)
-    assert expected is not None and len(expected["predictions"]) > 100 and expected["numbers"]["mAP50-95"] > 0
+    assert expected is not None and len(expected["predictions"]) > 100 and max(expected["numbers"].values()) > 0
     out = tmp_path / "scores.pt"
     codes = run_together(count, warm_python, "-m", "tests.support.scores_together", out, *words, folder=tmp_path)
     assert codes == [0] * count, output_of(0, tmp_path)
