@@ -24,7 +24,7 @@ def failure_reason(error: Exception, setup: TrainSetup, state: State) -> str | N
             f"{train.nominal_batch} to keep the size of the steps), a smaller --imgsz or model.size, or --cache off"
         )
     if lost(error):
-        return f"another process of the training has ended ({one_line(error)})"
+        return "another process of the training has ended"
     if isinstance(error, OSError | FloatingPointError | LoaderError):
         return one_line(error)
     return None

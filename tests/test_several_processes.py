@@ -77,7 +77,7 @@ def test_a_killed_process_ends_the_others_and_another_number_goes_on(
     assert time.monotonic() - start < SECONDS
     said = output_of(0, tmp_path)
     assert said.count("error: ") == 1 and "another process of the training has ended" in said
-    assert "Traceback" not in said and f"--resume {tmp_path / 'run' / 'weights' / 'last.pt'}" in said
+    assert "Traceback" not in said and "--resume run/weights/last.pt" in said
     before = len(rows(tmp_path))
     resume = start_together(1, warm_python, TRAIN, "--resume", tmp_path / "run", folder=tmp_path)
     wait_until(lambda: len(rows(tmp_path)) > before, resume)

@@ -1,5 +1,6 @@
 """Several processes train as one does: the same batches, losses and weights, whatever their number."""
 
+import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -130,15 +131,41 @@ def test_checksums_are_combined(length: int) -> None:
     assert combined_crc32(zlib.crc32(first), zlib.crc32(second), length) == expected
 
 
+@pytest.fixture(scope="module")
+def detected(place: Path) -> Path:
+    """The data of `place` whose objects are what its untrained detector finds, a few pixels off."""
+    found = scores(place / "best.pt", place / "shapes.yaml")
+    assert found is not None
+    random, path = np.random.default_rng(0), place / "shapes" / "annotations" / "val.json"
+    content = json.loads(path.read_text())
+    rows = found["predictions"].numpy()[::9]
+    corners = (rows[:, 1:5] + random.uniform(0, 3, (len(rows), 4))).tolist()
+    content["annotations"] = [
+        {
+            "id": k,
+            "image_id": int(row[0]),
+            "category_id": int(row[6]),
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+        }
+        for k, (row, box) in enumerate(zip(rows, corners, strict=True), 1)
+    ]
+    path.with_name("detected.json").write_text(json.dumps(content))
+    yaml = (place / "shapes.yaml").read_text().replace("val.json", "detected.json")
+    (place / "detected.yaml").write_text(yaml)
+    return place / "detected.yaml"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_an_evaluation_in_shares_is_that_of_one_process(
-    count: int, place: Path, warm_python: str, tmp_path: Path
+    count: int, detected: Path, place: Path, warm_python: str, tmp_path: Path
 ) -> None:
     """6 images in 3 batches: for 2 processes a share differs, and one of 4 has none."""
-    words = (place / "best.pt", place / "shapes.yaml")
+    words = (place / "best.pt", detected)
     expected = scores(*words)
-    assert expected is not None and len(expected["predictions"]) > 100 and max(expected["numbers"].values()) > 0
+    assert expected is not None and expected["numbers"]["mAP50-95"] > 0.02
     out = tmp_path / "scores.pt"
     codes = run_together(count, warm_python, "-m", "tests.support.scores_together", out, *words, folder=tmp_path)
     assert codes == [0] * count, output_of(0, tmp_path)
