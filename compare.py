@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from comparison.cli_spec import arms_from, take_folder
     from comparison.job import DiskFull
     from comparison.report import report
-    from comparison.runner import Interrupted, list_gpus
+    from comparison.runner import Interrupted, group_gpus, list_gpus
     from core.files import check_run_name
 
     folder = take_folder(given, acts=bool(arguments.acts))
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.engine == "ray":
         ray_runner.connect()
     if arguments.gpus_per_run != 1:
-        gpus = grouped(gpus, arguments.gpus_per_run, engine=arguments.engine)
+        gpus = group_gpus(gpus, arguments.gpus_per_run, engine=arguments.engine)
         given["train.device"] = ",".join(map(str, range(arguments.gpus_per_run)))  # of those that a run can see
     arms = arms_from(arguments, given)
     for arm in arms:
@@ -185,17 +185,6 @@ class Comparison:
         from comparison.report import write_report
 
         return write_report(self.folder, self._runs(plan, self.folder), plan=plan, allow=self.arguments.allow)
-
-
-def grouped(gpus: Sequence[str], each: int, *, engine: str) -> tuple[str, ...]:
-    """The GPUs in groups of ``each``, as CUDA_VISIBLE_DEVICES names them; Ray makes its own."""
-    if each < 1:
-        raise ValueError(f"--gpus-per-run {each}: expected 1 or more")
-    if engine == "ray":
-        return ()
-    if len(gpus) < each or len(gpus) % each:
-        raise ValueError(f"--gpus-per-run {each}: found {len(gpus)} GPUs; expected a multiple, as in --device 0,1,2,3")
-    return tuple(",".join(gpus[first : first + each]) for first in range(0, len(gpus), each))
 
 
 def require_own(folder: Path) -> None:

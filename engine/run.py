@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
-import os
-import socket
 from collections.abc import Mapping
 from dataclasses import asdict
 from types import TracebackType
@@ -29,7 +27,7 @@ from engine.evaluation.ground_truth import GroundTruth
 from engine.failures import failure_reason
 from engine.loggers import EpochEnd, Row, RunStart, make_loggers
 from engine.loggers.console import start_summary
-from engine.machine import PeakMemory, fingerprint, machine
+from engine.machine import PeakMemory, fingerprint, processes, processes_here
 from engine.pictures import plots
 from engine.profile import profile_steps
 from engine.resume import Resumed
@@ -72,12 +70,12 @@ class TrainingRun:
             self._restore(resumed.checkpoint)
         if self.config.train.profile:
             setup.notes.append(profile_steps(self.trainer, self.train_loader, self.config.train.profile))
-        self.memory, self.others = PeakMemory(setup.device.device), OtherProcesses(_together())
+        self.memory, self.others = PeakMemory(setup.device.device), OtherProcesses(processes_here())
         # The energy of an epoch that was interrupted is not known, nor that of other processes.
         self.energy = EnergyMeter(setup.device.device) if self.trainer.state.batch == 0 and world() == 1 else None
         self.last_predictions: np.ndarray | None = None  # of the newest validation, as in EvalResult
         self.id = uuid4().hex
-        self.processes = self._processes()
+        self.processes = processes(setup.device.device, sync_norms=self.trainer.sync_norms)
         if is_main():
             self._open_folder(resumed)
         self.folder = from_main(lambda: self.folder)
@@ -139,24 +137,6 @@ class TrainingRun:
         state = self.trainer.state
         place = {"epoch": state.epoch + 1, "batch": state.batch + 1}
         return start_entry(device=self._device(), **place, processes=self.processes)
-
-    def _processes(self) -> dict[str, object] | None:
-        """The processes that train together, for run.json; None for a single one."""
-        found = gather(machine()) if world() > 1 else None
-        if found is None:
-            return None
-        machines: list[dict[str, object]] = []
-        for rank, each in enumerate(found):
-            ranks = [rank for rank, other in enumerate(found) if other == each]
-            if ranks[0] == rank:
-                machines.append({"ranks": ranks, **each})
-        backend = "nccl" if self.setup.device.device.type == "cuda" else "gloo"
-        return {
-            "world_size": world(),
-            "backend": backend,
-            "sync_bn": self.trainer.sync_norms,
-            "machines": machines,
-        }
 
     def _device(self) -> str:
         """Device, precision, memory format and, unless it is eager, the forward pass."""
@@ -420,9 +400,3 @@ def fitness(result: EvalResult) -> float | None:
     """The mAP50-95; None if it is undefined, COCO's -1: an average over no objects."""
     value = float(result.stats.numbers[FITNESS])
     return value if value >= 0 else None
-
-
-def _together() -> list[int]:
-    """The ids of the processes that train together on the machine of rank 0."""
-    found = gather((socket.gethostname(), os.getpid())) or []
-    return [number for host, number in found if host == socket.gethostname()]
