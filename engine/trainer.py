@@ -1,6 +1,7 @@
 """Training of one network on one device, or on one in each process: ``Trainer.one_epoch`` over ``Trainer.one_step``."""
 
 import math
+import os
 import signal
 import time
 import zlib
@@ -86,6 +87,7 @@ class Trainer:
     state: State = field(default_factory=State)
     stop_signal: int = 0  # of this process
     stopping: int = 0  # the signal by which all processes stop
+    parent: int = field(default_factory=os.getppid)
 
     @property
     def eval_model(self) -> DetectorModel:
@@ -245,7 +247,12 @@ class Trainer:
                 signal.signal(number, handler)
 
     def agree(self, due: bool = False) -> bool:
-        """Whether any process has something ``due`` or a signal to stop, which then becomes that of all of them."""
+        """Whether any process has something ``due`` or a signal to stop, which then becomes that of all of them.
+
+        A process whose launcher was killed stops as by SIGTERM: nothing else would ever end it.
+        """
+        if world() > 1 and os.getppid() != self.parent and not self.stop_signal:
+            self.stop_signal = signal.SIGTERM
         flags = exchange(self.stop_signal, due)
         self.stopping = max(stop for stop, _ in flags)
         return any(map(any, flags))
