@@ -57,9 +57,16 @@ def resume(name: str, *, cfg: str | None, overrides: Mapping[str, object]) -> Re
 
 
 def restarted() -> Resumed | None:
-    """The run that earlier processes of the same launcher began, if it has started these in their place."""
+    """The run that earlier processes of the same launcher began, if it has started these in their place.
+
+    Ends this process, successfully, if they have finished the run.
+    """
     folder = remembered_folder()
-    return None if folder is None else resume(folder, cfg=None, overrides={})
+    if folder is None:
+        return None
+    if "results" in read_record(Path(folder)):
+        raise SystemExit(0)
+    return resume(folder, cfg=None, overrides={})
 
 
 def find_checkpoint(name: str) -> Path:

@@ -17,7 +17,7 @@ from tests.support.training import SMALL
 pytestmark = pytest.mark.slow
 
 SECONDS = 60  # in which the others end after one was killed; a few on a quiet machine
-TRAIN = ROOT / "train.py"
+TRAIN = ROOT / "tests" / "support" / "quick_train.py"
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_wrong_input_is_reported_once(more: tuple, message: str, data: Path, war
     started = start_together(2, warm_python, TRAIN, *words(data, tmp_path), *more, folder=tmp_path)
     assert wait_for(started) == [2, 2]
     said = output_of(0, tmp_path) + output_of(1, tmp_path)
-    assert said.count("train.py: error:") == 1 and message in said and "Traceback" not in said
+    assert said.count("error:") == 1 and message in said and "Traceback" not in said
     assert not (tmp_path / "run").exists()
 
 
