@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -67,7 +68,13 @@ def joined() -> Iterator[None]:
         yield
         return
     with_gpus = torch.cuda.is_available() and dist.is_nccl_available()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if with_gpus else "gloo", timeout=TIMEOUT)
+    backend, store = "cpu:gloo,cuda:nccl" if with_gpus else "gloo", _launcher_store()
+    if store is None:
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    else:
+        number, count = int(os.environ["RANK"]), launched()
+        own = dist.PrefixStore(_meet(store, number, count), store)
+        dist.init_process_group(backend, timeout=TIMEOUT, store=own, rank=number, world_size=count)
     try:
         yield
     except Exception as error:
@@ -75,6 +82,30 @@ def joined() -> Iterator[None]:
             raise
         raise SystemExit(2 if isinstance(error, ValueError | OSError) else 1) from None
     dist.destroy_process_group()
+
+
+def _meet(store: dist.Store, rank: int, world: int) -> str:
+    """A name that these processes agree on, for keys of their own: the launcher keeps its store when it restarts them.
+
+    Rank 0 replies to whoever says hello until all have acknowledged; what earlier processes said has no effect.
+    """
+    if rank > 0:
+        token = uuid4().hex
+        store.set(f"hello/{rank}", token)
+        name = store.get(f"reply/{token}").decode()  # waits for it
+        store.set(f"acknowledged/{name}/{rank}", "")
+        return name
+    name, missing, end = uuid4().hex, set(range(1, world)), time.monotonic() + TIMEOUT.total_seconds()
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"acknowledged/{name}/{other}"]):
+                missing.remove(other)
+            elif store.check([f"hello/{other}"]):
+                store.set(f"reply/{store.get(f'hello/{other}').decode()}", name)
+        if time.monotonic() > end:
+            raise RuntimeError(f"rank {min(missing)} has not joined the training")
+        time.sleep(0.02)
+    return name
 
 
 def may_report() -> bool:
@@ -215,4 +246,4 @@ def remembered_folder() -> str | None:
 def _launcher_store() -> dist.TCPStore | None:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=TIMEOUT)
