@@ -153,5 +153,6 @@ def test_a_diverging_loss_ends_all(data: Path, warm_python: str, tmp_path: Path)
     more = ("--lr0", 1e30, "--optimizer", "sgd")
     started = start_together(2, warm_python, TRAIN, *words(data, tmp_path), *more, folder=tmp_path)
     assert wait_for(started) == [1, 1]
-    assert output_of(0, tmp_path).count("the loss is not finite") == 1 and output_of(1, tmp_path) == ""
+    assert output_of(0, tmp_path).count("the loss is not finite") == 1
+    assert "the loss" not in output_of(1, tmp_path)  # PyTorch may say there that the store of rank 0 has gone
     assert "diverged" in json.loads((tmp_path / "run" / "run.json").read_text())
