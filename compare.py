@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from comparison.cli_spec import arms_from, take_folder
     from comparison.job import DiskFull
     from comparison.report import report
-    from comparison.runner import Interrupted, list_gpus
+    from comparison.runner import Interrupted, group_gpus, list_gpus
     from core.files import check_run_name
 
     folder = take_folder(given, acts=bool(arguments.acts))
@@ -68,7 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError("--jobs shares the cores of one machine; GPUs and Ray train one run per device as it is")
     if arguments.engine == "ray":
         ray_runner.connect()
+    if arguments.gpus_per_run != 1:
+        gpus = group_gpus(gpus, arguments.gpus_per_run, engine=arguments.engine)
+        given["train.device"] = ",".join(map(str, range(arguments.gpus_per_run)))  # of those that a run can see
     arms = arms_from(arguments, given)
+    for arm in arms:
+        if arm.config.train.batch % arguments.gpus_per_run:
+            batch = arm.config.train.batch
+            raise ValueError(
+                f"train.batch: found {batch}; expected a multiple of --gpus-per-run {arguments.gpus_per_run}"
+            )
     common, notes = common_overrides(arms, given)
     comparison = Comparison(arguments, folder, gpus)
     resume = f"Rerun the same command to resume:\n  {command('compare.py', *(sys.argv[1:] if argv is None else argv))}"
@@ -138,7 +147,9 @@ class Comparison:
             if unfinished:
                 return unfinished
             for each, place in plans:
-                score_runs(each, self._runs(each, place), device=str(common.get("train.device", "auto")))
+                score_runs(
+                    each, self._runs(each, place), device=str(common.get("train.device", "auto")).partition(",")[0]
+                )
         print(self._report(plan))
         return unfinished
 
@@ -163,7 +174,8 @@ class Comparison:
 
         retry = self.arguments.retry_failed
         if self.arguments.engine == "ray":
-            ray_runner.train_all(plan, folder, retry_failed=retry, after_seed=after_seed)
+            each = self.arguments.gpus_per_run
+            ray_runner.train_all(plan, folder, retry_failed=retry, gpus_per_run=each, after_seed=after_seed)
         else:
             jobs = self.arguments.jobs
             runner.train_all(plan, folder, gpus=self.gpus, at_once=jobs, retry_failed=retry, after_seed=after_seed)

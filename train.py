@@ -2,7 +2,8 @@
 
 Without --data it trains on the embedded data set, which is drawn first. Results go to runs/train/exp*/.
 ``--resume`` continues the newest run, ``--resume runs/train/exp/weights/last.pt`` that one, in its folder; a checkpoint
-that was copied elsewhere goes on in a new folder.
+that was copied elsewhere goes on in a new folder. ``--device 0,1`` trains on several devices, one process each, as does
+``torchrun --nproc-per-node N train.py ...``.
 """
 
 from __future__ import annotations
@@ -28,19 +29,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; returns the exit code."""
     arguments = parse(argv)
 
+    from core.distributed import joined
+
+    with joined():
+        return train(arguments, sys.argv[1:] if argv is None else argv)
+
+
+def train(arguments: Namespace, argv: Sequence[str]) -> int:
+    """Train in this process, alone or with the others of its launcher; or launch a process for each of the devices."""
     from configs.schema import load
+    from core.distributed import is_main, launched, may_report
     from engine.failures import FAILURES
     from engine.final_results import finish
-    from engine.resume import naming_data_flag, resume
+    from engine.launch import launch
+    from engine.resume import naming_data_flag, restarted, resume
     from engine.run import TrainingRun
     from engine.trainer import Stopped
 
-    given, resumed = overrides(arguments), None
-    if given.get("train.batch") == AUTO:
+    given, resumed = overrides(arguments), restarted()
+    if resumed is None and given.get("train.batch") == AUTO:
         given["train.batch"] = auto_batch(arguments, given)
-    if arguments.resume is not None:
+    if resumed is None and arguments.resume is not None:
         resumed = resume(arguments.resume, cfg=arguments.cfg, overrides=given)
     config = resumed.config if resumed is not None else load(arguments.cfg, given)
+    processes = require_shares(config)
+    if processes > 1 and launched() == 1:
+        return launch(processes, argv)
     with naming_data_flag(resumed):
         setup = build(config)
     run = TrainingRun(setup, resumed)
@@ -65,12 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             finish(run, next_command(run.setup.splits["val"].path(0), run.folder))
     except Stopped:
         run.save_last()
-        print(run.stop_message(), flush=True)
-        return 128 + trainer.stop_signal
+        if is_main():
+            print(run.stop_message(), flush=True)
+        return 128 + trainer.stopping
     except FAILURES as error:
         message = run.failure_message(error)
         if message is None:
             raise
+        if not may_report():
+            return 1
         print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
         return 1
     return 0
@@ -96,13 +113,41 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 def auto_batch(arguments: Namespace, given: Mapping[str, object]) -> int:
     """Choose the batch size of a new run, which is recorded as if it had been given, and say so."""
     from configs.schema import load
+    from core.device import device_list
+    from core.distributed import launched
     from engine.batch_size import choose_batch
 
     if arguments.resume is not None:
         raise ValueError("--batch auto: a resumed run keeps its batch size; leave it out")
-    batch, what = choose_batch(load(arguments.cfg, {**given, "train.batch": 1}))
+    config = load(arguments.cfg, {**given, "train.batch": 1})
+    if launched() > 1 or len(device_list(config.train.device)) > 1:
+        raise ValueError("--batch auto: it is measured for one device; give the batch size of all devices together")
+    batch, what = choose_batch(config)
     print(what, flush=True)
     return batch
+
+
+def require_shares(config: Config) -> int:
+    """The number of processes that train: those of the launcher, else one for each device.
+
+    ValueError if they cannot share the batch, or if what is set needs a single process.
+    """
+    from core.device import device_list
+    from core.distributed import launched
+
+    settings = config.train
+    processes = launched() if launched() > 1 else len(device_list(settings.device))
+    if settings.batch % processes:
+        more = -(-settings.batch // processes) * processes
+        raise ValueError(
+            f"train.batch: found {settings.batch}; expected a multiple of the {processes} processes, such as {more}"
+        )
+    single = {"compile": settings.compile, "graphs": settings.graphs == "on"}
+    single["grad_checkpointing"] = settings.grad_checkpointing
+    for key, wrong in single.items():
+        if wrong and processes > 1:
+            raise ValueError(f"train.{key}: several processes train without it; leave it out, or use one device")
+    return processes
 
 
 def build(config: Config) -> TrainSetup:
@@ -110,7 +155,8 @@ def build(config: Config) -> TrainSetup:
     import torch
 
     from core.allocator import keep_freed_memory
-    from core.device import place, set_deterministic
+    from core.device import device_of_process, place, set_deterministic
+    from core.distributed import from_main, is_main, local_rank, local_world, main_first, rank, world
     from core.options import NmsOptions
     from core.progress import usable_cores  # imports tqdm, which --help does not need
     from data import build_eval_loader, build_train_loader
@@ -119,41 +165,53 @@ def build(config: Config) -> TrainSetup:
     from models.activations import activation_parameters
 
     train, val = config.train, config.val
-    device = place(train.device, amp=train.amp, channels_last=train.channels_last)
+    own = train.device
+    if world() > 1:
+        own = device_of_process(train.device, number=local_rank(), processes=local_world())
+    device = place(own, amp=train.amp, channels_last=train.channels_last)
+    if device.device.type == "cuda" and world() > 1:
+        torch.cuda.set_device(device.device)
     set_deterministic(train.deterministic)
     keep_freed_memory()
     torch.manual_seed(train.seed)
     with torch.device("meta"):
         build_model(config.model)  # report a wrong activation before reading the data
-    splits = load_splits(config)
+    splits = from_main(lambda: load_splits(config))
     names = splits["train"].classes
     config, notes = adapt_config(config, classes=len(names))
     model = build_model(config.model, names=names, seed=train.seed)
     assert train.epochs is not None and train.imgsz is not None  # resolved by load
-    workers = min(MAX_DEFAULT_WORKERS, usable_cores()) if train.workers is None else train.workers
+    workers = min(MAX_DEFAULT_WORKERS, -(-usable_cores() // local_world())) if train.workers is None else train.workers
     pin_memory = device.device.type == "cuda"
-    train_loader = build_train_loader(
-        splits["train"],
-        imgsz=train.imgsz,
-        batch=train.batch,
-        workers=workers,
-        seed=train.seed,
-        augment=config.augment,
-        cache=train.cache,
-        mosaic_until=train.epochs - closing_epochs(train.close_mosaic, train.epochs),
-        pin_memory=pin_memory,
-        **model.fitting,
-    )
-    val_loader = build_eval_loader(
-        splits["val"],
-        imgsz=train.imgsz,
-        batch=val.batch or 2 * train.batch,
-        workers=workers,
-        preprocess=model.preprocess,
-        cache=train.cache,
-        rect=val.rect,
-        pin_memory=pin_memory,
-    )
+    with main_first():
+        train_loader = build_train_loader(
+            splits["train"],
+            imgsz=train.imgsz,
+            batch=train.batch,
+            workers=workers,
+            seed=train.seed,
+            augment=config.augment,
+            cache=train.cache,
+            mosaic_until=train.epochs - closing_epochs(train.close_mosaic, train.epochs),
+            progress=is_main(),
+            pin_memory=pin_memory,
+            rank=rank(),
+            world=world(),
+            **model.fitting,
+        )
+        val_loader = build_eval_loader(
+            splits["val"],
+            imgsz=train.imgsz,
+            batch=val.batch or 2 * train.batch,
+            workers=workers,
+            preprocess=model.preprocess,
+            cache=train.cache,
+            rect=val.rect,
+            progress=is_main(),
+            pin_memory=pin_memory,
+            rank=rank(),
+            world=world(),
+        )
     assert val.iou is not None  # resolved by load
     rows = census(model, device=device.device, dtype=device.amp_dtype, compiled=train.compile)
     return TrainSetup(

@@ -77,6 +77,11 @@ def _start_settings(start: Mapping[str, Any]) -> dict[str, Setting]:
     settings |= {f"machine.packages.{name}": version for name, version in _section(machine, "packages").items()}
     environment = _section(machine, "environment")
     settings |= {f"machine.environment.{name}": text for name, text in environment.items() if name != GPU_CHOICE}
+    processes = _section(start, "processes")
+    if processes:
+        settings |= {f"processes.{key}": processes.get(key) for key in ("world_size", "backend", "sync_bn")}
+        models = sorted({str(each.get("cpu")) for each in processes.get("machines") or []})
+        settings["processes.cpus"] = ", ".join(models)
     settings["machine.gpu"] = ", ".join(sorted({str(gpu.get("name")) for gpu in machine.get("gpus") or []})) or None
     return {key: value for key, value in settings.items() if value is not None}
 

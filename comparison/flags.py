@@ -79,6 +79,13 @@ def _add_running(add: Add) -> None:
         metavar="N",
         help="train N runs side by side on the CPU, each with its share of the cores; their times are not compared",
     )
+    add(
+        "--gpus-per-run",
+        type=int,
+        default=1,
+        metavar="K",
+        help="train each run on K GPUs, in a process each (docs/distributed.md)",
+    )
     add("--retry-failed", action="store_true", help="restart failed runs")
     add(
         "--probe",

@@ -56,12 +56,15 @@ def train_all(
     folder: Path,
     *,
     retry_failed: bool = False,
+    gpus_per_run: int = 1,
     trainer: Sequence[str] = TRAINER,
     after_seed: Callable[[int], None] = lambda seeds: None,
 ) -> None:
     """Train the remaining runs of the plan on the whole cluster; raises as ``comparison.runner.train_all`` does."""
     ray = connect()
-    gpus = 1 if ray.cluster_resources().get("GPU") else 0
+    gpus = gpus_per_run if ray.cluster_resources().get("GPU") else 0
+    if gpus_per_run > 1 and not gpus:
+        raise ValueError(f"--gpus-per-run {gpus_per_run}: the Ray cluster has no GPU")
     task = ray.remote(train_one).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
     groups = remaining(plan, folder, retry_failed=retry_failed)
     with Progress(plan, folder, trainer=trainer, after_seed=after_seed) as progress, stop_signals() as signals:

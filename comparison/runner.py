@@ -189,6 +189,17 @@ def list_gpus(device: str | None, *, nvidia_smi: Callable[[], str] | None = None
     return gpus if len(gpus) > 1 else ()
 
 
+def group_gpus(gpus: Sequence[str], each: int, *, engine: str) -> tuple[str, ...]:
+    """The GPUs in groups of ``each``, as CUDA_VISIBLE_DEVICES names them; Ray makes its own."""
+    if each < 1:
+        raise ValueError(f"--gpus-per-run {each}: expected 1 or more")
+    if engine == "ray":
+        return ()
+    if len(gpus) < each or len(gpus) % each:
+        raise ValueError(f"--gpus-per-run {each}: found {len(gpus)} GPUs; expected a multiple, as in --device 0,1,2,3")
+    return tuple(",".join(gpus[first : first + each]) for first in range(0, len(gpus), each))
+
+
 def _nvidia_smi() -> str:
     try:
         command = ("nvidia-smi", "-L")

@@ -111,7 +111,7 @@ def measure(arguments: Namespace) -> tuple[dict[str, Any], list[Row]]:
     networks = list(build_networks(arguments, overrides(arguments)))
     config = networks[0].config
     train = config.train
-    device = place(train.device, amp=train.amp, channels_last=train.channels_last)
+    device = place(train.device.partition(",")[0], amp=train.amp, channels_last=train.channels_last)
     set_deterministic(train.deterministic)
     prepare(device.device, dtype=device.amp_dtype or torch.float32, memory_format=device.memory_format)
     keep_freed_memory()  # as train.py does

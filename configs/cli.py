@@ -174,7 +174,11 @@ TRAIN = (
     ),
     Flag(("--seed",), "train.seed", "random seed of weights, data order and augmentation", int),
     Flag(("--deterministic",), "train.deterministic", "require deterministic GPU kernels", None, const=True),
-    Flag(("--device",), "train.device", "auto, cpu, cuda, or a GPU number"),
+    Flag(
+        ("--device",),
+        "train.device",
+        "auto, cpu, cuda, a GPU number, or a device for each of several processes, as in 0,1",
+    ),
     Flag(("--workers",), "train.workers", "number of data loader processes; default: one per core, at most 8", int),
     Flag(
         ("--cache",),

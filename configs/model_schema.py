@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
-from configs.fields import AtLeastOne, Frozen, NonNegative, Unit
+from configs.fields import AtLeastOne, Frozen, NonNegative, OnOff, Unit
 from configs.loading import CONFIGS
 from core.text import did_you_mean
 
@@ -98,6 +98,7 @@ class YoloModel(Frozen):
     neck: NeckPart = NeckPart()
     head: HeadPart = HeadPart()
     norm_act: Literal["fused", "plain"] = "fused"
+    sync_bn: Annotated[Literal["auto", "on", "off"], OnOff] = "auto"
     reg_max: Annotated[int, Field(ge=2, le=256)] = 16
     loss: LossGains = dict(DEFAULT_GAINS)
     assign: Assignment = Assignment()
@@ -126,6 +127,7 @@ class DarknetModel(Frozen):
     neck: Part = Part()
     head: Part = Part()
     norm_act: Literal["fused", "plain"] = "fused"
+    sync_bn: Annotated[Literal["auto", "on", "off"], OnOff] = "auto"
     loss: DarknetLoss = DarknetLoss()
 
 

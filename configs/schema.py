@@ -20,7 +20,7 @@ from pydantic import (
 
 from configs.cli import parse_setting
 from configs.errors import explain
-from configs.fields import AtLeastOne, Count, Frozen, Length, NonNegative, PathText, Positive, Seed, Unit, finite
+from configs.fields import AtLeastOne, Count, Frozen, Length, NonNegative, OnOff, PathText, Positive, Seed, Unit, finite
 from configs.loading import CONFIGS, Tree, absolute, embed_cfg, find, flatten, load_data, read_chain, set_value
 from configs.model_schema import DarknetModel, Model, YoloModel, kind_of
 
@@ -109,10 +109,10 @@ class Train(Frozen):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.05
     close_mosaic: Length = 0.25
     multi_scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
-    channels_last: Literal["auto", "on", "off"] = "auto"
+    amp: Annotated[Literal["auto", "off", "bf16", "fp16"], OnOff] = "auto"
+    channels_last: Annotated[Literal["auto", "on", "off"], OnOff] = "auto"
     compile: bool = False
-    graphs: Literal["auto", "on", "off"] = "auto"
+    graphs: Annotated[Literal["auto", "on", "off"], OnOff] = "auto"
     grad_checkpointing: bool = False
     patience: Count = 0
     freeze: list[str] = []

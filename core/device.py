@@ -73,6 +73,34 @@ def pick_device(device: str = "auto") -> tuple[torch.device, str]:
     return torch.device("cuda", index), f"{torch.cuda.get_device_name(index)} (cuda:{index})"
 
 
+def device_list(device: str) -> list[str]:
+    """The devices of ``0,1`` or ``cpu,cpu``, one for each process; a list of one for any other text.
+
+    ValueError for a list of anything but different GPU numbers, or cpu.
+    """
+    names = [part.strip().lower() for part in str(device).split(",")]
+    if len(names) == 1:
+        return names
+    gpus = all(name.isdecimal() for name in names) and len(set(names)) == len(names)
+    if not gpus and set(names) != {"cpu"}:
+        raise ValueError(f"device {device!r}: expected different GPU numbers, as in 0,1, or cpu for each process")
+    return names
+
+
+def device_of_process(device: str, *, number: int, processes: int) -> str:
+    """The device of a process, the ``number``-th of those on its machine, as ``pick_device`` takes it."""
+    names = device_list(device)
+    if len(names) == processes:
+        return names[number]
+    if len(names) > 1:
+        raise ValueError(f"device {device!r}: {len(names)} devices, expected one for each of {processes} processes")
+    if names[0] in ("auto", "", "cuda"):
+        return f"cuda:{number}" if torch.cuda.is_available() else "cpu"
+    if names[0] != "cpu":
+        raise ValueError(f"device {device!r}: one GPU for {processes} processes; expected auto, or one each, as in 0,1")
+    return "cpu"
+
+
 def _pick_amp(device: torch.device, amp: str) -> tuple[torch.dtype | None, str]:
     if amp == "off":
         return None, "requested"

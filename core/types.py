@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,7 @@ class Batch:
     geometries: list[Geometry]  # empty in training
     paths: list[str]
     crc32: int = 0  # over images and targets: shows that runs saw the same batches
+    images_crc32: int = 0  # over the images alone
     preprocess_ms: float = math.nan  # spent on preprocessing these images, if measured (evaluation only)
 
     def pin_memory(self) -> Batch:
@@ -119,8 +120,17 @@ class DetectorModel(nn.Module, ABC):
         """An image (H, W, 3) uint8 RGB as network input and its geometry; `size`: long side, or (height, width)."""
 
     @abstractmethod
-    def loss(self, outputs: Outputs, targets: Targets) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss, a float32 scalar, and its detached terms by name."""
+    def loss(
+        self,
+        outputs: Outputs,
+        targets: Targets,
+        *,
+        over_processes: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss, a float32 scalar, and its detached terms by name.
+
+        `over_processes` sums a tensor over the processes that share a batch: each gets its part of the loss.
+        """
 
     @abstractmethod
     def decode(self, outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from core.arguments import ImageSize
+from core.distributed import local_world
 from core.files import path_exists
 from core.geometry import Geometry
 from core.text import did_you_mean
@@ -109,8 +110,12 @@ def build_train_loader(
     smooth: bool = True,
     progress: bool = True,
     pin_memory: bool = False,
+    rank: int = 0,
+    world: int = 1,
 ) -> TrainLoader:
     """The training loader; `augment` is the config's section, None for no augmentation.
+
+    `batch` images are a step of all `world` processes, of which this one loads the share of its `rank`.
 
     `stretch`, `smooth`: how the detector expects images to be resized, see `data.samples.ResizeMode`.
     """
@@ -124,7 +129,7 @@ def build_train_loader(
         store=_train_store(annotations, imgsz, mode, cache, progress=progress),
         resize_mode=mode,
     )
-    return TrainLoader(samples, batch=batch, workers=workers, pin_memory=pin_memory)
+    return TrainLoader(samples, batch=batch, workers=workers, pin_memory=pin_memory, rank=rank, world=world)
 
 
 def build_eval_loader(
@@ -138,21 +143,25 @@ def build_eval_loader(
     rect: bool = True,
     progress: bool = True,
     pin_memory: bool = False,
+    rank: int = 0,
+    world: int = 1,
 ) -> EvalLoader:
     """The evaluation loader, used for validation during training and by val.py; `preprocess` is the detector's.
 
-    `workers`: processes that load ahead, None for `default_workers`.
+    `workers`: processes that load ahead, None for `default_workers`. Of several processes that train, each loads every
+    `world`-th batch.
     """
     samples = EvalSamples(annotations, imgsz=imgsz, preprocess=partial(preprocess, rect=rect))
     if workers is None:
         workers = default_workers(-(-len(samples) // batch))
     nbytes = sum(height * width * 3 for height, width in samples.shapes)
-    if choose_cache(cache, nbytes) == "ram":  # a cache on disk would hardly be faster than reading the files once
+    # A cache on disk would hardly be faster than reading the files once.
+    if choose_cache(cache, nbytes * local_world()) == "ram":
         store = ImageStore(samples.shapes)
         store.fill(samples.image, title="caching validation images", progress=progress)
         samples.store = store
         workers = 0  # only copying remains to be done
-    return EvalLoader(samples, batch=batch, workers=workers, pin_memory=pin_memory)
+    return EvalLoader(samples, batch=batch, workers=workers, pin_memory=pin_memory, rank=rank, world=world)
 
 
 def _train_store(
@@ -161,7 +170,7 @@ def _train_store(
     """Base images in memory or on disk, as `cache` requests; None if they are decoded each time."""
     sizes = [mode.size(width, height, imgsz) for width, height in annotations.sizes.tolist()]
     shapes = [(height, width) for width, height in sizes]
-    kind = choose_cache(cache, sum(height * width * 3 for height, width in shapes))
+    kind = choose_cache(cache, sum(height * width * 3 for height, width in shapes) * local_world())
     produce = partial(base_image, annotations, imgsz=imgsz, resize_mode=mode)
     if kind == "ram":
         store = ImageStore(shapes)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
+from core.distributed import share
 from core.types import Batch, Targets
 from data.annotations import Annotations
 from data.image_cache import ImageStore
@@ -41,15 +42,22 @@ WAIT_SECONDS = 600  # for a batch of the workers; a longer wait is an error
 POLL_SECONDS = 1
 
 
-def collate(samples: Sequence[Sample | Failure], *, annotations: Annotations) -> Batch | PipedBatch | Failure:
-    """One batch of samples of equal shape, in a worker ready to be handed over to the main process."""
+def collate(
+    samples: Sequence[Sample | Failure], *, annotations: Annotations, side: int = 0
+) -> Batch | PipedBatch | Failure:
+    """One batch of samples of equal shape, in a worker ready to be handed over to the main process.
+
+    Without samples, the share of a process in a batch of fewer images than processes: images (0, 3, side, side).
+    """
     good: list[Sample] = []
     for sample in samples:
         if isinstance(sample, Failure):
             return sample
         good.append(sample)
-    images = np.ascontiguousarray(np.stack([sample.image for sample in good]).transpose(0, 3, 1, 2))
+    stacked = np.stack([sample.image for sample in good]) if good else np.zeros((0, side, side, 3), np.uint8)
+    images = np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))
     targets = Targets.collate([sample.boxes for sample in good], [sample.labels for sample in good])
+    images_crc32 = checksum(images)
     batch = Batch(
         images=torch.from_numpy(images),
         targets=targets,
@@ -57,25 +65,26 @@ def collate(samples: Sequence[Sample | Failure], *, annotations: Annotations) ->
         image_ids=[annotations.image_id(sample.index) for sample in good],
         geometries=[sample.geometry for sample in good if sample.geometry is not None],
         paths=[annotations.path(sample.index) for sample in good],
-        crc32=checksum(images, targets.boxes.numpy(), targets.labels.numpy()),
+        crc32=checksum(targets.boxes.numpy(), targets.labels.numpy(), start=images_crc32),
+        images_crc32=images_crc32,
         preprocess_ms=sum(sample.preprocess_ms for sample in good),
     )
     return batch if get_worker_info() is None else hand_over(batch)
 
 
-def checksum(*arrays: np.ndarray) -> int:
-    """CRC-32 over the bytes of arrays."""
-    crc32 = 0
+def checksum(*arrays: np.ndarray, start: int = 0) -> int:
+    """CRC-32 over the bytes of arrays, after those whose checksum is `start`."""
     for array in arrays:
-        crc32 = zlib.crc32(array.tobytes(), crc32)
-    return crc32
+        start = zlib.crc32(array.tobytes(), start)
+    return start
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index), in a new order for each epoch, from any batch on."""
+    """Batches of (epoch, index), in a new order for each epoch, from any batch on; of each, the share of a process."""
 
-    def __init__(self, count: int, *, batch: int, seed: int):
+    def __init__(self, count: int, *, batch: int, seed: int, rank: int = 0, world: int = 1):
         self.count, self.batch, self.seed = count, batch, seed
+        self.rank, self.world = rank, world
         self.epoch, self.first = 0, 0
 
     def __len__(self) -> int:
@@ -88,18 +97,33 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = self.epoch, self.order(self.epoch).tolist()
         for number in range(self.first, len(self)):
-            yield [(epoch, index) for index in order[number * self.batch : (number + 1) * self.batch]]
+            whole = order[number * self.batch : (number + 1) * self.batch]
+            yield [(epoch, whole[place]) for place in share(len(whole), self.rank, self.world)]
 
 
 class TrainLoader:
     """Training batches; each iteration is one epoch."""
 
-    def __init__(self, samples: TrainSamples, *, batch: int, workers: int = 0, pin_memory: bool = False):
+    def __init__(
+        self,
+        samples: TrainSamples,
+        *,
+        batch: int,
+        workers: int = 0,
+        pin_memory: bool = False,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        """`batch` images for all `world` processes together, of which this one gets the share of its `rank`."""
         self.dataset = samples
         self.annotations = samples.annotations
-        self.sampler = EpochSampler(len(samples), batch=batch, seed=samples.seed)
+        self.sampler = EpochSampler(len(samples), batch=batch, seed=samples.seed, rank=rank, world=world)
         self.workers = workers
         self._loader = _data_loader(samples, self.sampler, samples.annotations, workers, pin_memory)
+
+    def images_of(self, batch: int) -> int:
+        """The number of images of a batch of an epoch, those of all processes."""
+        return min(self.sampler.batch, self.sampler.count - batch * self.sampler.batch)
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -132,7 +156,17 @@ class EvalLoader:
     """Evaluation batches in a fixed order, grouped by image shape: no image is padded to match others, so results do
     not depend on the batch size."""
 
-    def __init__(self, samples: EvalSamples, *, batch: int, workers: int = 0, pin_memory: bool = False):
+    def __init__(
+        self,
+        samples: EvalSamples,
+        *,
+        batch: int,
+        workers: int = 0,
+        pin_memory: bool = False,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        """Of the batches, those of number rank, rank + world, ..."""
         self.dataset = samples
         self.annotations = samples.annotations
         self.workers = workers
@@ -143,6 +177,8 @@ class EvalLoader:
         self.batches = [
             group[start : start + batch] for group in groups.values() for start in range(0, len(group), batch)
         ]
+        self.rounds = -(-len(self.batches) // world)  # batches of a process, at most
+        self.batches = self.batches[rank::world]
         self._loader = _data_loader(samples, self.batches, samples.annotations, workers, pin_memory)
 
     def __len__(self) -> int:
@@ -211,11 +247,12 @@ def _data_loader(
         gc.collect()
         gc.freeze()
         atexit.register(gc.unfreeze)  # else some libraries report leaks at exit
+    side = samples.imgsz if isinstance(samples, TrainSamples) else 0
     return DataLoader(
         samples,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=partial(collate, annotations=annotations),
+        collate_fn=partial(collate, annotations=annotations, side=side),
         pin_memory=pin_memory,
         worker_init_fn=start_worker,
         persistent_workers=workers > 0,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
+from core.distributed import all_sum, largest, take_blocked, world
 from core.limits import WARMUP_STEPS
 from core.types import StateDict
 
@@ -18,7 +19,9 @@ class Clock:
     """Times of an epoch and of the whole run, in seconds.
 
     The time of a step is device time: on a GPU two events per step are recorded in the stream and read once per epoch;
-    on a CPU it is the wall clock. The first steps of a process are counted separately as warm-up.
+    on a CPU it is the wall clock. The first steps of a process are counted separately as warm-up. Of several processes
+    that train together, the time of a step is that of the slowest, and `waiting` what a process waited on average, once
+    its own gradients were ready, for their sum (on a CPU also in other collectives).
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -26,16 +29,31 @@ class Clock:
         self.total: dict[str, float] = {}
         self.steps_done = 0  # of this process
         self._pending: list[tuple[bool, Mark, Mark]] = []
+        self._ready: Mark | None = None  # when the last gradients of the current step could be summed
+        self._waits: list[tuple[Mark, Mark]] = []
+        self._blocked = 0.0  # seconds of the pending steps, in collectives that block
         self._epoch: dict[str, float] = {}
         self.step_seconds: list[float] = []  # of the current epoch
 
     @contextmanager
     def step(self) -> Iterator[None]:
         """Time one training step; the time is known after ``close_epoch``."""
+        take_blocked()  # between steps
         start = self._mark()
         yield
+        self._blocked += take_blocked()
         self._pending.append((self.steps_done < WARMUP_STEPS, start, self._mark()))
         self.steps_done += 1
+
+    def mark_ready(self) -> None:
+        """Gradients are ready to be summed over the processes."""
+        self._ready = self._mark()
+
+    def mark_summed(self) -> None:
+        """The backward pass has ended, and with it the sums over the processes."""
+        if self._ready is not None:
+            self._waits.append((self._ready, self._mark()))
+            self._ready = None
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
@@ -50,24 +68,31 @@ class Clock:
 
     def close_epoch(self) -> dict[str, float]:
         """Read the events, add the epoch to the totals, and return it: train, warmup, the SPANS, step (median)."""
-        self._read()
+        self.settle()
         epoch = {name: self._epoch.get(name, 0.0) for name in ("train", "warmup", *SPANS)}
         for name, seconds in epoch.items():
             self.total[name] = self.total.get(name, 0.0) + seconds
         epoch["step"] = statistics.median(self.step_seconds) if self.step_seconds else float("nan")
+        if world() > 1:
+            epoch["waiting"] = float(all_sum(torch.tensor(self._epoch.get("waiting", 0.0)))) / world()
         self._epoch, self.step_seconds = {}, []
         return epoch
 
-    def _read(self) -> None:
-        """Add the seconds of the steps so far to the current epoch; waits for a GPU to finish them."""
+    def settle(self) -> None:
+        """Add the seconds of the steps so far to the current epoch; waits for a GPU to finish them.
+
+        All processes do so before one of them writes a checkpoint.
+        """
         if self.device.type == "cuda" and self._pending:
             torch.cuda.synchronize(self.device)
-        for warming, start, end in self._pending:
-            seconds = _seconds(start, end)
+        times = largest([_seconds(start, end) for _, start, end in self._pending])
+        for (warming, *_), seconds in zip(self._pending, times, strict=True):
             self.add("warmup" if warming else "train", seconds)
             if not warming:
                 self.step_seconds.append(seconds)
-        self._pending = []
+        if world() > 1:
+            self.add("waiting", sum(_seconds(start, end) for start, end in self._waits) + self._blocked)
+        self._pending, self._waits, self._blocked = [], [], 0.0
 
     def _mark(self) -> Mark:
         if self.device.type != "cuda":
@@ -78,7 +103,7 @@ class Clock:
 
     def state_dict(self) -> StateDict:
         """Return the totals and the current epoch, which a resumed run continues."""
-        self._read()
+        self.settle()
         return {"total": dict(self.total), "epoch": dict(self._epoch), "steps": list(self.step_seconds)}
 
     def load_state_dict(self, state: StateDict) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.device import out_of_memory
+from core.distributed import lost
 from core.text import one_line
 from data.workers import LoaderError, as_loader_error
 from engine.batch_size import fitting_batch
@@ -25,6 +26,8 @@ def failure_reason(error: Exception, setup: TrainSetup, state: State) -> str | N
             f"{train.batch} images of {train.imgsz} pixels: try {batch} (with --nbs {train.nominal_batch} to keep "
             "the size of the steps), --grad-checkpointing, a smaller --imgsz or model.size, or --cache off"
         )
+    if lost(error):
+        return "another process of the training has ended"
     if isinstance(error, OSError | FloatingPointError | LoaderError):
         return one_line(error)
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.device import out_of_memory
+from core.distributed import from_main, is_main, world
 from core.files import file_sha256
 from core.metrics import FITNESS
 from core.types import Batch
@@ -18,17 +19,23 @@ from engine.run_record import finish_run
 
 
 def finish(run: TrainingRun, next_command: str) -> None:
-    """Score the best weights with pycocotools, draw the pictures, complete run.json, and close the loggers."""
+    """Score the best weights with pycocotools, draw the pictures, complete run.json, and close the loggers.
+
+    Of several processes, all detect and rank 0 does the rest.
+    """
     trainer, folder, state = run.trainer, run.folder, run.trainer.state
     trainer.clock.close_epoch()
     _write_last_predictions(run)
-    batch = next(iter(run.val_loader))  # once: data workers that read ahead would disturb the latency
-    diagnostics = _diagnose(run, batch)
-    scored, best = _scored(run), folder / "weights" / "best.pt"
-    found = best.is_file()
+    best = folder / "weights" / "best.pt"
+    if is_main():
+        batch = next(iter(run.val_loader))  # once: data workers that read ahead would disturb the latency
+        diagnostics, scored = _diagnose(run, batch), _scored(run)
+    found = from_main(best.is_file)
     if found:
         trainer.eval_model.load_state_dict(load_checkpoint(best)["model"])
     result = run.validate(official=True)
+    if result is None:
+        return
     if not found:
         run.save_best(result)
     numbers = result.stats.numbers
@@ -49,6 +56,7 @@ def finish(run: TrainingRun, next_command: str) -> None:
         peak_memory_mib=memory,
         latency={"ms_per_image": latency, "imgsz": run.setup.imgsz, "batch": 1},
         diagnostics=diagnostics,
+        **_shared_time(run),
         energy={"source": run.energy.source if run.energy is not None else "not measured"},
         **{
             f"{name}_sha256": file_sha256(folder / f"{name}.json")
@@ -74,6 +82,16 @@ def finish(run: TrainingRun, next_command: str) -> None:
         logger.end(RunEnd(numbers, summary))
 
 
+def _shared_time(run: TrainingRun) -> dict[str, object]:
+    """Of several processes, the share of the steps' time that they waited for the sums of their gradients."""
+    if world() == 1:
+        return {}
+    rows = run.trainer.state.rows
+    steps = sum(row["time_train_s"] + row["time_warmup_s"] for row in rows)
+    waiting = sum(row.get("time_allreduce_s", 0.0) for row in rows)
+    return {"allreduce_share": waiting / steps if steps else None}
+
+
 def _scored(run: TrainingRun) -> str:
     """Which weights are scored at the end and are in best.pt."""
     state = run.trainer.state
@@ -90,8 +108,11 @@ def _write_last_predictions(run: TrainingRun) -> None:
     A run that was stopped after its last epoch has them no more and detects once more.
     """
     predictions = run.last_predictions
-    if predictions is None:
-        predictions = run.validate().predictions
+    if from_main(lambda: predictions is None):
+        result = run.validate()
+        predictions = None if result is None else result.predictions
+    if predictions is None:  # not on rank 0
+        return
     write_predictions(run.folder / "predictions_last.json", predictions, run.truth)
     write_ground_truth(run.folder / "ground_truth.json", run.truth)
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import socket
 import subprocess
 import sys
 from importlib import metadata
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from core.distributed import gather, world
 from core.progress import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,6 +87,26 @@ def machine() -> dict[str, object]:
         "packages": {name: _version(name) for name in PACKAGES},
         "environment": {name: os.environ[name] for name in sorted(os.environ) if _matters(name)},
     }
+
+
+def processes(device: torch.device, *, sync_norms: bool) -> dict[str, object] | None:
+    """On rank 0, the processes that train together and their machines; None for a single process and elsewhere."""
+    found = gather(machine()) if world() > 1 else None
+    if found is None:
+        return None
+    ranks_of = [[rank for rank, other in enumerate(found) if other == each] for each in found]
+    return {
+        "world_size": world(),
+        "backend": "nccl" if device.type == "cuda" else "gloo",
+        "sync_bn": sync_norms,
+        "machines": [{"ranks": ranks, **found[rank]} for rank, ranks in enumerate(ranks_of) if ranks[0] == rank],
+    }
+
+
+def processes_here() -> list[int]:
+    """On rank 0, the ids of the processes that train together on its machine."""
+    host = socket.gethostname()
+    return [number for name, number in gather((host, os.getpid())) or [] if name == host]
 
 
 def _matters(variable: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from configs.loading import CONFIGS
 from configs.schema import Config, Data, Run, flatten, load
+from core.distributed import from_main, remembered_folder
 from core.files import check_run_name
 from core.types import StateDict
 from data.synthetic import read_stamp
@@ -44,7 +45,7 @@ def resume(name: str, *, cfg: str | None, overrides: Mapping[str, object]) -> Re
     Raises ValueError if the run is finished, or if ``cfg`` and ``overrides`` differ from it in more than MAY_CHANGE and
     the place of its data.
     """
-    path = find_checkpoint(name)
+    path = from_main(lambda: find_checkpoint(name))
     checkpoint = load_checkpoint(path, kind="training")
     config = Config.model_validate(checkpoint["config"])
     folder = own_folder(path, checkpoint)
@@ -58,6 +59,19 @@ def resume(name: str, *, cfg: str | None, overrides: Mapping[str, object]) -> Re
         updates["run"] = config.run.model_copy(update=_new_place(config, overrides))
     updated = config.model_copy(update={**updates, "data": data})
     return Resumed(updated, checkpoint, path, folder, moved=data != config.data)
+
+
+def restarted() -> Resumed | None:
+    """The run that earlier processes of the same launcher began, if it has started these in their place.
+
+    Ends this process, successfully, if they have finished the run.
+    """
+    folder = remembered_folder()
+    if folder is None:
+        return None
+    if "results" in read_record(Path(folder)):
+        raise SystemExit(0)
+    return resume(folder, cfg=None, overrides={})
 
 
 def find_checkpoint(name: str) -> Path:

@@ -13,6 +13,7 @@ from uuid import uuid4
 import numpy as np
 
 from core.commands import command, near
+from core.distributed import copy_from_main, from_main, gather, is_main, largest, remember_folder, world
 from core.files import lock_run_folder, make_run_folder, write_text
 from core.metrics import FITNESS
 from core.text import one_line
@@ -21,12 +22,12 @@ from data.issues import count_issues, list_issues, summarize_issues, write_issue
 from engine.checkpoint import initial_weights, rng_state, save_checkpoint, set_rng_state
 from engine.contention import OtherProcesses
 from engine.energy import EnergyMeter
-from engine.evaluation.evaluate import EvalResult, evaluate
+from engine.evaluation.evaluate import EvalResult, detect, in_turn, score
 from engine.evaluation.ground_truth import GroundTruth
 from engine.failures import failure_reason
 from engine.loggers import EpochEnd, Row, RunStart, make_loggers
 from engine.loggers.console import start_summary
-from engine.machine import PeakMemory, fingerprint
+from engine.machine import PeakMemory, fingerprint, processes, processes_here
 from engine.pictures import plots
 from engine.profile import profile_steps
 from engine.resume import Resumed
@@ -39,7 +40,10 @@ NO_OBJECTS = "without objects in the validation images"
 
 
 class TrainingRun:
-    """A run in its folder. Use it as a context manager, which starts the loggers and closes them after an error."""
+    """A run in its folder. Use it as a context manager, which starts the loggers and closes them after an error.
+
+    Each of several processes that train together has one; that of rank 0 writes and prints.
+    """
 
     def __init__(self, setup: TrainSetup, resumed: Resumed | None = None) -> None:
         """Load weights, build the trainer or restore it from a checkpoint, and create the run folder."""
@@ -48,7 +52,7 @@ class TrainingRun:
         self.classes = setup.splits["train"].classes
         self.truth = GroundTruth.from_annotations(setup.splits["val"])
         self.issues = list_issues({split: annotations.issues for split, annotations in setup.splits.items()})
-        self.loggers = make_loggers(self.config.run.loggers)
+        self.loggers = make_loggers(self.config.run.loggers) if is_main() else []
         self.skipped = ""
         if self.truth.crowd.all():  # or empty
             setup.notes.append(f"best.pt will be the last epoch: no mAP {NO_OBJECTS}")
@@ -66,11 +70,20 @@ class TrainingRun:
             self._restore(resumed.checkpoint)
         if self.config.train.profile:
             setup.notes.append(profile_steps(self.trainer, self.train_loader, self.config.train.profile))
-        self.memory, self.others = PeakMemory(setup.device.device), OtherProcesses()
-        # The energy of an epoch that was interrupted is not known.
-        self.energy = EnergyMeter(setup.device.device) if self.trainer.state.batch == 0 else None
+        self.memory, self.others = PeakMemory(setup.device.device), OtherProcesses(processes_here())
+        # The energy of an epoch that was interrupted is not known, nor that of other processes.
+        self.energy = EnergyMeter(setup.device.device) if self.trainer.state.batch == 0 and world() == 1 else None
         self.last_predictions: np.ndarray | None = None  # of the newest validation, as in EvalResult
         self.id = uuid4().hex
+        self.processes = processes(setup.device.device, sync_norms=self.trainer.sync_norms)
+        if is_main():
+            self._open_folder(resumed)
+        self.folder = from_main(lambda: self.folder)
+        remember_folder(str(self.folder.absolute()))
+
+    def _open_folder(self, resumed: Resumed | None) -> None:
+        """Create and lock the run folder, or go on in that of a resumed run."""
+        setup = self.setup
         if resumed is not None and resumed.folder is not None:
             self.id, self.folder = resumed.checkpoint.get("run_id") or self.id, resumed.folder
             self._lock = lock_run_folder(self.folder)
@@ -122,7 +135,8 @@ class TrainingRun:
 
     def _start_entry(self) -> dict[str, object]:
         state = self.trainer.state
-        return start_entry(device=self._device(), epoch=state.epoch + 1, batch=state.batch + 1)
+        place = {"epoch": state.epoch + 1, "batch": state.batch + 1}
+        return start_entry(device=self._device(), **place, processes=self.processes)
 
     def _device(self) -> str:
         """Device, precision, memory format and, unless it is eager, the forward pass."""
@@ -173,6 +187,8 @@ class TrainingRun:
 
     def __enter__(self) -> TrainingRun:
         """Start the loggers."""
+        if not is_main():
+            return self
         start = RunStart(
             folder=self.folder,
             config=self.config.model_dump(mode="json"),
@@ -188,7 +204,8 @@ class TrainingRun:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the loggers if the run ends with an error; otherwise `final_results.finish` has done it."""
         if error is not None:
-            if isinstance(error, FloatingPointError):  # an outcome of the network, unlike a failure of the machine
+            # An outcome of the network, unlike a failure of the machine.
+            if isinstance(error, FloatingPointError) and is_main():
                 with contextlib.suppress(OSError, ValueError):
                     update_run(self.folder / "run.json", diverged=one_line(error))
             for logger in self.loggers:
@@ -209,28 +226,45 @@ class TrainingRun:
 
     def draw_batch(self, number: int, batch: Batch) -> None:
         """Draw the first batches of the first epoch."""
-        if self.trainer.state.epoch == 0 and number < DRAWN_BATCHES and self.folder.is_dir():
+        if is_main() and self.trainer.state.epoch == 0 and number < DRAWN_BATCHES and self.folder.is_dir():
             plots.plot_train_batch(self.folder / f"train_batch{number}.jpg", batch, self.classes)
 
-    def validate(self, *, official: bool = False) -> EvalResult:
-        """Evaluate the weights that count (the EMA's); `official`: with pycocotools, and not stopped by signals."""
-        return evaluate(
-            self.trainer.eval_model,
-            self.val_loader if official else self.trainer.until_stopped(self.val_loader),
-            truth=self.truth,
-            nms=self.setup.nms,
-            amp_dtype=self.setup.device.amp_dtype,
-            official=official,
-            loss=not official,
+    def validate(self, *, official: bool = False) -> EvalResult | None:
+        """Evaluate the weights that count (the EMA's); `official`: with pycocotools, and not stopped by signals.
+
+        Several processes detect in every n-th batch each; rank 0 scores, and the others get None.
+        """
+        model = self.trainer.eval_model
+        if not self.trainer.sync_norms:
+            copy_from_main(list(model.buffers()))
+        found = gather(
+            detect(
+                model,
+                self.val_loader if official else self.trainer.until_stopped(self.val_loader),
+                truth=self.truth,
+                nms=self.setup.nms,
+                amp_dtype=self.setup.device.amp_dtype,
+                loss=not official,
+            )
         )
+        if found is None:
+            return None
+        return score(in_turn(found), truth=self.truth, nms=self.setup.nms, official=official)
 
     def end_epoch(self, losses: Mapping[str, float], result: EvalResult | None) -> None:
         """Close the epoch: its row, best.pt, epochN.pt, last.pt, then the loggers.
 
         last.pt is the last checkpoint written: a run killed before it repeats this epoch and all it wrote.
         """
-        trainer, state = self.trainer, self.trainer.state
+        state = self.trainer.state
         row = self._close_epoch(losses, result)
+        if is_main():
+            self._keep_epoch(row, result)
+        state.best, state.best_epoch = from_main(lambda: (state.best, state.best_epoch))
+
+    def _keep_epoch(self, row: Row, result: EvalResult | None) -> None:
+        """Write what a closed epoch leaves."""
+        trainer, state = self.trainer, self.trainer.state
         self.last_predictions = result.predictions if result is not None else None
         parameters = dict(trainer.eval_model.named_parameters())
         activations = {name: parameters[name].detach() for name in self.setup.learnable}
@@ -263,7 +297,7 @@ class TrainingRun:
             row["val_crc32"] = result.batches_crc32
         seconds = times["train"] + times["warmup"]
         joules = self.energy.joules() if self.energy is not None else None
-        self.energy = self.energy or EnergyMeter(self.setup.device.device)
+        self.energy = self.energy or (EnergyMeter(self.setup.device.device) if world() == 1 else None)
         return row | {
             "lr": float(trainer.optimizer.param_groups[0]["lr"]),
             "time_train_s": times["train"],
@@ -274,10 +308,11 @@ class TrainingRun:
             "time_save_s": times["saving"],
             "images_per_s": images / seconds if seconds else 0.0,
             "step_median_s": times["step"],
-            "peak_memory_mib": self.memory.mib(),
+            "peak_memory_mib": largest([self.memory.mib()])[0],
             "other_cores": self.others.cores(),
             "batches_crc32": crc32,
             **({} if joules is None else {"energy_j": joules}),
+            **({"time_allreduce_s": times["waiting"]} if world() > 1 else {}),
         }
 
     def is_best(self, result: EvalResult) -> bool:
@@ -314,6 +349,9 @@ class TrainingRun:
 
     def save_last(self) -> None:
         """Write last.pt. Raises OSError if that fails, or after it if the run folder had been removed."""
+        self.trainer.clock.settle()
+        if not is_main():
+            return
         weights = self.folder / "weights"
         removed = not weights.is_dir()
         weights.mkdir(parents=True, exist_ok=True)

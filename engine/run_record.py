@@ -42,8 +42,13 @@ def finish_run(folder: Path, **values: object) -> None:
     write_run(folder / "run.json", {**record, SEAL: seal_of(record, (folder / "results.csv").read_bytes())})
 
 
-def start_entry(*, device: str, epoch: int, batch: int) -> dict[str, object]:
-    """Where and when a process starts or resumes a run, at this epoch and batch (both from 1)."""
+def start_entry(
+    *, device: str, epoch: int, batch: int, processes: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    """Where and when a process starts or resumes a run, at this epoch and batch (both from 1).
+
+    `processes`: of several that train together, `world_size`, `backend`, `sync_bn` and `machines`.
+    """
     return {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         "epoch": epoch,
@@ -51,6 +56,7 @@ def start_entry(*, device: str, epoch: int, batch: int) -> dict[str, object]:
         "code": fingerprint(),
         "machine": machine(),
         "device": device,
+        **({} if processes is None else {"processes": processes}),
     }
 
 

@@ -10,6 +10,7 @@ import torch
 import models
 from configs.schema import Config
 from core.device import DeviceConfig
+from core.distributed import world
 from core.options import NmsOptions
 from core.types import DetectorModel
 from data import hold_out, load_dataset
@@ -17,12 +18,14 @@ from data.annotations import Annotations
 from data.loader import EvalLoader, TrainLoader
 from data.plausibility import nothing_to_train_on
 from engine.clock import Clock
+from engine.data_parallel import needs_sync_norms, replicate
 from engine.ema import ModelEMA
-from engine.forward import training_forward
+from engine.forward import Forward, training_forward
 from engine.optim import build_optimizer, freeze, learning_rate
 from engine.trainer import Trainer
 from models.census import CensusRow
 from ops import mish, norm_act
+from ops.sync_norm import synchronise
 
 
 @dataclass(frozen=True)
@@ -76,17 +79,26 @@ def build_trainer(setup: TrainSetup) -> Trainer:
     frozen = freeze(model, train.freeze)
     if frozen:
         setup.notes.append(f"frozen: {', '.join(train.freeze)} ({len(frozen)} tensors)")
-    batch = min(train.batch, len(setup.splits["train"]))
-    forward, how = training_forward(
-        model,
-        device,
-        shape=(batch, 3, setup.imgsz, setup.imgsz),
-        compiled=train.compile,
-        graphs=train.graphs,
-        accumulate=setup.accumulate,
-        multi_scale=train.multi_scale,
-        checkpointing=train.grad_checkpointing,
-    )
+    clock, sync_norms = Clock(device.device), needs_sync_norms(setup.config.model.sync_bn, batch=train.batch)
+    if sync_norms:
+        synchronise(model)
+    forward: Forward
+    if world() > 1:
+        forward, how = replicate(model, clock, device=device.device, sync_norms=sync_norms), ""
+        norms = "those of all processes" if sync_norms else "a process's own; those of rank 0 are kept"
+        setup.notes.append(f"batch norm statistics: {norms} (model.sync_bn={setup.config.model.sync_bn})")
+    else:
+        batch = min(train.batch, len(setup.splits["train"]))
+        forward, how = training_forward(
+            model,
+            device,
+            shape=(batch, 3, setup.imgsz, setup.imgsz),
+            compiled=train.compile,
+            graphs=train.graphs,
+            accumulate=setup.accumulate,
+            multi_scale=train.multi_scale,
+            checkpointing=train.grad_checkpointing,
+        )
     steps_per_epoch = -(-len(setup.train_loader) // setup.accumulate)
     total_steps = (setup.epochs - 1) * steps_per_epoch + -(-setup.batches(setup.epochs - 1) // setup.accumulate)
     warmup_epochs = train.warmup if train.warmup >= 1 else train.warmup * setup.epochs
@@ -107,13 +119,14 @@ def build_trainer(setup: TrainSetup) -> Trainer:
             lr=train.lr,
             lr_final=train.lr_final,
         ),
-        clock=Clock(device.device),
+        clock=clock,
         accumulate=setup.accumulate,
         clip=train.clip,
         imgsz=setup.imgsz,
         multi_scale=train.multi_scale,
         seed=train.seed,
         loss_names=tuple(model.loss_names),
+        sync_norms=sync_norms,
     )
 
 

@@ -1,11 +1,12 @@
-"""Training of one network on one device: ``Trainer.one_epoch`` over ``Trainer.one_step``."""
+"""Training of one network on one device, or on one in each process: ``Trainer.one_epoch`` over ``Trainer.one_step``."""
 
 import math
+import os
 import signal
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -16,12 +17,15 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from core.device import DeviceConfig
+from core.distributed import all_sum, exchange, is_main, world
 from core.progress import Progress
 from core.types import Batch, DetectorModel, Outputs, StateDict, Targets
 from data.loader import EvalLoader, TrainLoader
 from engine.clock import Clock
+from engine.data_parallel import batch_checksum
 from engine.ema import ModelEMA
 from engine.optim import hold_frozen
 
@@ -79,8 +83,11 @@ class Trainer:
     multi_scale: float
     seed: int
     loss_names: tuple[str, ...]
+    sync_norms: bool = False
     state: State = field(default_factory=State)
-    stop_signal: int = 0
+    stop_signal: int = 0  # of this process
+    stopping: int = 0  # the signal by which all processes stop
+    parent: int = field(default_factory=os.getppid)
 
     @property
     def eval_model(self) -> DetectorModel:
@@ -100,8 +107,8 @@ class Trainer:
         """Train the current epoch from ``state.batch`` to its end; return the mean of each loss term.
 
         The epoch ends after ``count`` batches. ``on_batch`` is called with the number and the batch before each step,
-        ``save`` every ``save_seconds``. The epoch is not closed: a run resumed from a later checkpoint continues with
-        its validation.
+        ``save`` every ``save_seconds``, in all of several processes. The epoch is not closed: a run resumed from a
+        later checkpoint continues with its validation.
 
         Raises Stopped after a signal to stop; then, and when ``save`` is called, the state is that after a whole
         optimizer step. Raises FloatingPointError if a loss is not finite.
@@ -111,16 +118,19 @@ class Trainer:
         hold_frozen(self.model)
         if state.loss_sums is None:
             state.loss_sums = torch.zeros(len(self.loss_names) + 1, dtype=torch.float64)
-        sums = state.loss_sums.to(device)
+        sums = total = state.loss_sums.to(device)
+        if not is_main():  # the sums of a checkpoint are those of all processes
+            sums[:-1] = 0
         loader.set_position(state.epoch, state.batch)
 
         def complete_state(batch: Batch | None = None) -> None:
-            self._require_finite(sums, batch)
-            state.loss_sums = sums.cpu()
+            total = self._total(sums)
+            self._require_finite(total, batch)
+            state.loss_sums = total.cpu()
             self.raise_if_stopped()
 
         def stop_between_steps() -> None:
-            if self.stop_signal and state.batch % self.accumulate == 0:
+            if world() == 1 and self.stop_signal and state.batch % self.accumulate == 0:
                 complete_state()
 
         batches = self._timed(loader.iterate(stop_between_steps))
@@ -137,32 +147,49 @@ class Trainer:
                     terms = self.one_step(batch, weight=1 / group, update=last)
                     sums += torch.cat([terms, terms.new_ones(1)])
                 state.batch += 1
-                state.batches_crc32 = zlib.crc32(batch.crc32.to_bytes(4), state.batches_crc32)
+                state.batches_crc32 = zlib.crc32(batch_checksum(batch).to_bytes(4), state.batches_crc32)
                 if device.type == "cpu" or state.batch % READ_EVERY == 0 or state.batch == count:
-                    self._require_finite(sums, batch)
-                progress.update(partial(self._text, sums))
-                if last and (self.stop_signal or time.monotonic() - saved >= save_seconds):
+                    total = self._total(sums)
+                    self._require_finite(total, batch)
+                progress.update(partial(self._text, total))
+                if last and self.agree(time.monotonic() - saved >= save_seconds):
                     complete_state(batch)
                     with self.clock.span("saving"):
                         save()
                     saved = time.monotonic()
-        state.loss_sums = sums.cpu()
-        means = (sums[:-1] / sums[-1]).tolist()
+        total = self._total(sums)
+        state.loss_sums = total.cpu()
+        means = (total[:-1] / total[-1]).tolist()
         return dict(zip(self.loss_names, means, strict=True))
 
     def one_step(self, batch: Batch, *, weight: float, update: bool) -> torch.Tensor:
         """Forward and backward of a batch, its gradient multiplied by ``weight``; with ``update``, an optimizer step.
 
-        Returns the loss terms as a float64 tensor on the device, without waiting for it.
+        Returns the loss terms as a float64 tensor on the device, without waiting for it. Of several processes, each has
+        a share of the batch and gets its part of the terms; with ``update``, their gradients are summed.
         """
         images, targets = self.prepare(batch)
-        with self.device_config.autocast():
-            outputs = self.forward(images)
-        loss, terms = self.model.loss(outputs, targets)
-        self.scaler.scale(loss * weight).backward()
+        replica = self.forward if isinstance(self.forward, DistributedDataParallel) else None
+        with nullcontext() if replica is None or update else replica.no_sync():
+            with self.device_config.autocast(), self._without_statistics(images):
+                outputs = self.forward(images)
+            loss, terms = self.model.loss(outputs, targets, **({} if replica is None else {"over_processes": all_sum}))
+            self.scaler.scale(loss * weight).backward()
+        self.clock.mark_summed()
         if update:
             self.update()
         return torch.stack([terms[name].detach().double() for name in self.loss_names])
+
+    @contextmanager
+    def _without_statistics(self, images: torch.Tensor) -> Iterator[None]:
+        """For the share without images of a process: batch norms of its own have nothing to take statistics of."""
+        if len(images) or self.sync_norms:
+            yield
+            return
+        self.model.eval()
+        yield
+        self.model.train()
+        hold_frozen(self.model)
 
     def update(self) -> None:
         """Clip the gradient, step the optimizer at the scheduled learning rate, and update the EMA."""
@@ -201,29 +228,51 @@ class Trainer:
 
     @contextmanager
     def stop_on_signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM stop the training after a whole step; a second one ends the process at once."""
+        """Let Ctrl-C and SIGTERM stop the training after a whole step; a second one ends the process at once.
+
+        A launcher of several processes repeats signals, and kills them itself if they take too long to end.
+        """
 
         def request_stop(number: int, frame: FrameType | None) -> None:
             self.stop_signal = number
+            if world() > 1:
+                return
             signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
 
         before = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in before.items() if world() == 1 else ():
                 signal.signal(number, handler)
 
+    def agree(self, due: bool = False) -> bool:
+        """Whether any process has something ``due`` or a signal to stop, which then becomes that of all of them.
+
+        A process whose launcher was killed stops as by SIGTERM: nothing else would ever end it.
+        """
+        if world() > 1 and os.getppid() != self.parent and not self.stop_signal:
+            self.stop_signal = signal.SIGTERM
+        flags = exchange(self.stop_signal, due)
+        self.stopping = max(stop for stop, _ in flags)
+        return any(map(any, flags))
+
     def raise_if_stopped(self) -> None:
-        """Raise Stopped if a signal requested it."""
-        if self.stop_signal:
+        """Raise Stopped if a signal requested it; of several processes, if they have agreed on it."""
+        if world() == 1:
+            self.stopping = self.stop_signal
+        if self.stopping:
             raise Stopped
 
     def until_stopped(self, batches: EvalLoader) -> Iterator[Batch]:
         """The batches of a validation, which a signal interrupts; a resumed run repeats the whole validation."""
-        for batch in batches.iterate(self.raise_if_stopped):
+        remaining = batches.iterate(self.raise_if_stopped)
+        for _ in range(batches.rounds):  # in which another process may have a batch more
+            batch = next(remaining, None)
+            self.agree()
             self.raise_if_stopped()
-            yield batch
+            if batch is not None:
+                yield batch
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         while True:
@@ -242,6 +291,10 @@ class Trainer:
                 f"learning rate {self.learning_rate(self.state.step):.3g}{images}): try a lower --lr0, --amp off, or "
                 "a longer train.warmup"
             )
+
+    def _total(self, sums: torch.Tensor) -> torch.Tensor:
+        """The sums of the loss terms over all processes, and the number of batches."""
+        return sums if world() == 1 else torch.cat([all_sum(sums[:-1]), sums[-1:]])
 
     def _text(self, sums: torch.Tensor) -> str:
         means = (sums[:-1] / sums[-1]).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TypedDict
 
@@ -84,7 +84,13 @@ class Detector(DetectorModel):
         """
         return letterbox(image, size, rect_stride=self.stride if rect else None, original=original)
 
-    def loss(self, outputs: Sequence[Tensor], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self,
+        outputs: Sequence[Tensor],
+        targets: Targets,
+        *,
+        over_processes: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the raw maps, a float32 scalar, and its detached terms by name."""
         return detection_loss(
             outputs,
@@ -92,6 +98,7 @@ class Detector(DetectorModel):
             strides=self.strides,
             num_classes=self.num_classes,
             gains=self.gains,
+            over_processes=over_processes,
             **self.assignment,
         )
 

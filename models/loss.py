@@ -1,6 +1,6 @@
 """The loss of the detector: cross-entropy with soft class targets, CIoU and distribution focal loss of boxes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 
 import torch
@@ -26,11 +26,13 @@ def detection_loss(
     topk: int = 10,
     alpha: float = 0.5,
     beta: float = 6.0,
+    over_processes: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of raw maps (B, 4 * reg_max + C, h, w), a float32 scalar, and its detached terms, weighted by `gains`.
 
     Each term is a sum over the batch divided by the sum of the target scores, at least 1 (TOOD, arXiv 2108.07755, sec.
-    3.3.2), so that its scale depends neither on the batch size nor on the number of objects.
+    3.3.2), so that its scale depends neither on the batch size nor on the number of objects. `over_processes` sums
+    over the processes that share a batch: each gets its part of the loss, and the sum of the parts is the loss.
     """
     with torch.autocast(outputs[0].device.type, enabled=False):
         flat = flatten_levels(outputs)  # (B, A, 4 * reg_max + C)
@@ -42,7 +44,10 @@ def detection_loss(
             assigned = assign(logits, boxes, targets, shapes=shapes, strides=strides, topk=topk, alpha=alpha, beta=beta)
         sums = {"cls": class_loss(logits, targets, assigned)}
         sums |= box_losses(distributions, points, sizes, targets, assigned)
-        total = assigned.scores.sum().clamp(min=1)
+        total = assigned.scores.sum()
+        if over_processes is not None:
+            total = over_processes(total)
+        total = total.clamp(min=1)
         terms = {name: gains[name] * sums[name] / total for name in LOSS_NAMES}
         loss = reduce(torch.add, terms.values())
     return loss, {name: term.detach() for name, term in terms.items()}

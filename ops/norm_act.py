@@ -5,10 +5,10 @@ backward instead of 5 and 8 times, and only the input is saved for the backward 
 which modules are fused; all others run one after the other, with the same results. Parameters, buffers and state_dict
 remain those of the modules.
 
-Training consists of four passes, so that a SyncBatchNorm could exchange sums between them: `norm_statistics`,
-`norm_act_forward`; `norm_act_reduce`, `norm_act_backward`. Ordinary tensors that nothing observes go to the kernels
-directly, by a plan that is made once per shape, type and options; under a dispatch mode, a transform or a profiler the
-passes are operators (ops/norm_act_operators.py), which cost more time than a small map.
+Training consists of four passes, between which ops/sync_norm.py exchanges sums with other processes:
+`norm_statistics`, `norm_act_forward`; `norm_act_reduce`, `norm_act_backward`. Ordinary tensors that nothing observes go
+to the kernels directly, by a plan that is made once per shape, type and options; under a dispatch mode, a transform or
+a profiler the passes are operators (ops/norm_act_operators.py), which cost more time than a small map.
 """
 
 import contextlib
@@ -33,8 +33,10 @@ from ops.mish import Dispatch, Mish
 from ops.mish import prepare as prepare_mish
 from ops.norm_act_operators import BACKWARD, FORWARD, REDUCE, STATISTICS
 from ops.norm_act_plan import Options, Plan
+from ops.sync_norm import SyncBatchNorm, sync_norm_act
 
 ACTIVATIONS: dict[type[nn.Module], int] = {Mish: 0, nn.ReLU: 1, nn.SiLU: 2, nn.LeakyReLU: 3}  # csrc/norm_act_*
+NORMS = (nn.BatchNorm2d, SyncBatchNorm)
 _is_tracing, _are_transforms_active = torch._C._is_tracing, torch._C._are_functorch_transforms_active
 FUSED_TYPES = {"cpu": CpuKernels.fused_types, "cuda": CudaKernels.fused_types}
 
@@ -55,7 +57,7 @@ def fusion(norm: nn.Module, act: nn.Module, device: torch.device | str, dtype: t
 
 
 def _may_fuse(norm: nn.Module, act: nn.Module, device: str, dtype: torch.dtype) -> bool:
-    if type(norm) is not nn.BatchNorm2d or type(act) not in ACTIVATIONS or dtype not in FUSED_TYPES.get(device, ()):
+    if type(norm) not in NORMS or type(act) not in ACTIVATIONS or dtype not in FUSED_TYPES.get(device, ()):
         return False
     return all(value is None or value.dtype == torch.float32 for value in (norm.weight, norm.bias, norm.running_mean))
 
@@ -69,6 +71,11 @@ def norm_act(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     if dtype not in FUSED_TYPES.get(device.type, ()) or not _fit(arrays, norm.num_features, x.get_device()):
         return act(norm(x))
     use_batch, factor = norm.training or arrays[2] is None, 0.0
+    slope = act.negative_slope if isinstance(act, nn.LeakyReLU) else 0.0
+    if use_batch and type(norm) is SyncBatchNorm:
+        if choose(device).kernels is None or device in first_use.wrong:
+            return act(norm(x))
+        return sync_norm_act(x, norm, ACTIVATIONS[type(act)], slope)
     if norm.training and norm.track_running_stats:
         tracked = norm.num_batches_tracked
         if tracked is not None:
@@ -77,7 +84,6 @@ def norm_act(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
         last = x.is_contiguous(memory_format=torch.channels_last)
         if not last:
             x = x.contiguous()
-    slope = act.negative_slope if isinstance(act, nn.LeakyReLU) else 0.0
     shape, kernels, aligned = x.shape, choose(device).kernels, not x.data_ptr() % ALIGNMENT
     options = (use_batch, factor, norm.eps, ACTIVATIONS[type(act)], slope)
     plan = _plan(kernels, device, dtype, shape, last, aligned, *options)
@@ -107,7 +113,7 @@ def _arrays(norm: nn.BatchNorm2d) -> Arrays:
 
 def _is_observed(x: Tensor, norm: nn.Module, act: nn.Module) -> bool:
     """Whether a tracer, a transform or a hook must see the two modules, or their classes are not supported."""
-    if type(x) is not Tensor or type(norm) is not nn.BatchNorm2d or type(act) not in ACTIVATIONS:
+    if type(x) is not Tensor or type(norm) not in NORMS or type(act) not in ACTIVATIONS:
         return True
     if _is_tracing() or _are_transforms_active() or forward_ad._current_level >= 0:
         return True

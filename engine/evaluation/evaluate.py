@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -52,22 +53,27 @@ class EvalResult:
     batches_crc32: int = 0
 
 
+@dataclass(frozen=True)
+class Detected:
+    """What `detect` found in a batch: prediction rows as in EvalResult, sums of the loss terms over images."""
+
+    images: int
+    predictions: np.ndarray
+    losses: dict[str, float]
+    crc32: int
+    milliseconds: dict[str, float]
+    drawn: DrawnBatch | None  # of the first batches
+
+
 class _Stopwatch:
-    """Milliseconds by part, waiting for the device; the mean leaves out the first batch if there are others."""
+    """Milliseconds, waiting for the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.batches: list[tuple[int, dict[str, float]]] = []
 
     def now(self) -> float:
         synchronize(self.device)
         return time.perf_counter() * 1e3
-
-    def mean(self) -> dict[str, float]:
-        used = self.batches[1:] or self.batches
-        images = sum(count for count, _ in used)
-        parts = ("preprocess", "inference", "nms")
-        return {part: sum(spent[part] for _, spent in used) / images if images else float("nan") for part in parts}
 
 
 def evaluate(
@@ -86,40 +92,81 @@ def evaluate(
     `official`: score with pycocotools instead of hotcoco. `loss`: also compute the mean loss terms.
     `merge_classes`: the ground truth has a single class, and the score of a box is that of its best class.
     """
-    device = next(model.parameters()).device
-    watch, rows, seen, crc32 = _Stopwatch(device), [], 0, 0
-    drawn: list[DrawnBatch] = []
-    totals: dict[str, float] = {}
+    found = detect(model, batches, truth=truth, nms=nms, amp_dtype=amp_dtype, loss=loss, merge_classes=merge_classes)
+    return score(found, truth=truth, nms=nms, official=official)
+
+
+def detect(
+    model: DetectorModel,
+    batches: Iterable[Batch],
+    *,
+    truth: GroundTruth,
+    nms: NmsOptions,
+    amp_dtype: torch.dtype | None = None,
+    loss: bool = False,
+    merge_classes: bool = False,
+) -> list[Detected]:
+    """Detect on every image, as for `evaluate`; what was found in each batch."""
+    watch = _Stopwatch(next(model.parameters()).device)
+    found: list[Detected] = []
     was_training = model.training
     model.eval()
     try:
         for batch in batches:
-            outputs, detections = _detect(model, batch, amp_dtype, nms, merge_classes, watch)
-            if loss:
-                for name, value in _losses(model, outputs, batch, device).items():
-                    totals[name] = totals.get(name, 0.0) + value * len(batch.images)
-            rows.append(_to_rows(detections, batch, truth))
-            seen += len(batch.images)
-            crc32 = zlib.crc32(batch.crc32.to_bytes(4), crc32)
-            if len(drawn) < DRAWN_BATCHES:
-                drawn.append(_for_drawing(batch, detections))
+            outputs, detections, spent = _detect(model, batch, amp_dtype, nms, merge_classes, watch)
+            terms = _losses(model, outputs, batch, watch.device) if loss else {}
+            found.append(
+                Detected(
+                    images=len(batch.images),
+                    predictions=_to_rows(detections, batch, truth),
+                    losses={name: value * len(batch.images) for name, value in terms.items()},
+                    crc32=batch.crc32,
+                    milliseconds=spent,
+                    drawn=_for_drawing(batch, detections) if len(found) < DRAWN_BATCHES else None,
+                )
+            )
     finally:
         model.train(was_training)
-    predictions = np.concatenate(rows) if rows else np.zeros((0, 7))
+    return found
+
+
+def score(found: Sequence[Detected], *, truth: GroundTruth, nms: NmsOptions, official: bool = False) -> EvalResult:
+    """Score what was found in all batches, in their order."""
+    predictions = np.concatenate([each.predictions for each in found]) if found else np.zeros((0, 7))
+    totals: dict[str, float] = {}
+    crc32 = 0
+    for each in found:
+        crc32 = zlib.crc32(each.crc32.to_bytes(4), crc32)
+        for name, value in each.losses.items():
+            totals[name] = totals.get(name, 0.0) + value
     if official:
         stats = official_stats(truth, predictions, max_det=nms.max_det)
     else:
         stats = coco_stats(truth, predictions, backend="fast", max_det=nms.max_det)
+    images = sum(each.images for each in found)
     return EvalResult(
         stats=stats,
         predictions=predictions,
         truth=truth,
-        speed=watch.mean(),
-        losses={name: value / seen for name, value in totals.items()},
+        speed=_speed(found),
+        losses={name: value / images for name, value in totals.items()},
         confusion=confusion_matrix(truth, predictions),
-        drawn=drawn,
+        drawn=[each.drawn for each in found if each.drawn is not None][:DRAWN_BATCHES],
         batches_crc32=crc32,
     )
+
+
+def in_turn(parts: Sequence[Sequence[Detected]]) -> list[Detected]:
+    """The batches of several processes of which each had every n-th, in the order of a single process."""
+    return [each for turn in zip_longest(*parts) for each in turn if each is not None]
+
+
+def _speed(found: Sequence[Detected]) -> dict[str, float]:
+    """Mean milliseconds per image by part; the first batch is left out if there are others."""
+    used = found[1:] or found
+    images = sum(each.images for each in used)
+    parts = ("preprocess", "inference", "nms")
+    return {part: sum(each.milliseconds[part] for each in used) / images if images else float("nan") for part in parts}
 
 
 def with_progress(batches: Iterable[Batch], *, total: int) -> Iterator[Batch]:
@@ -138,8 +185,8 @@ def _detect(
     nms: NmsOptions,
     merge_classes: bool,
     watch: _Stopwatch,
-) -> tuple[Outputs, list[Detections]]:
-    """Raw outputs and the detections of each image on the CPU, timed by part."""
+) -> tuple[Outputs, list[Detections], dict[str, float]]:
+    """Raw outputs, the detections of each image on the CPU, and the milliseconds of each part."""
     device, start = watch.device, watch.now()
     images = batch.images.to(device, non_blocking=True).to(_float_type(model)) / 255
     with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
@@ -150,8 +197,7 @@ def _detect(
     middle = watch.now()
     detections = _to_cpu(model.nms(boxes, scores, nms))
     spent = {"preprocess": batch.preprocess_ms, "inference": middle - start, "nms": watch.now() - middle}
-    watch.batches.append((len(images), spent))
-    return outputs, detections
+    return outputs, detections, spent
 
 
 def _to_cpu(detections: list[Detections]) -> list[Detections]:

@@ -7,7 +7,7 @@ elsewhere; predictions whose IoU with any box is above `ignore_thresh` are ignor
 or have that IoU as their target if `objectness_smooth`. All shapes depend on the shape of the batch only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,16 +67,20 @@ def darknet_loss(
     heads: Sequence[BoxHead],
     rules: Sequence[LossRule],
     gains: Mapping[str, float],
+    over_processes: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of raw maps (B, n * (5 + C), h, w), a float32 scalar, and its terms box, obj and cls, detached.
 
     Each term is a sum over the batch, weighted by the normalizer of the cfg and by `gains`, divided by the number of
     positives (at least 1), so that its scale depends neither on the batch size nor on the number of objects. Darknet
-    divides by the number of images.
+    divides by the number of images. `over_processes`: as in models/loss.py.
     """
     with torch.autocast(outputs[0].device.type, enabled=False):
         sums = [_head_sums(raw, targets, head, rule) for raw, head, rule in zip(outputs, heads, rules, strict=True)]
-        positives = torch.stack([count for *_, count in sums]).sum().clamp(min=1)
+        positives = torch.stack([count for *_, count in sums]).sum()
+        if over_processes is not None:
+            positives = over_processes(positives)
+        positives = positives.clamp(min=1)
         terms = {
             name: sum(getattr(rule, name) * total[place] for rule, total in zip(rules, sums, strict=True))
             * (gains[name] / positives)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -118,9 +118,22 @@ class Darknet(DetectorModel):
         """The long side of the input in the cfg, in pixels."""
         return max(self.plan.net["width"], self.plan.net["height"])
 
-    def loss(self, outputs: Sequence[Tensor], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self,
+        outputs: Sequence[Tensor],
+        targets: Targets,
+        *,
+        over_processes: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the raw maps, a float32 scalar, and its detached terms box, obj and cls."""
-        return darknet_loss(outputs, targets, heads=self.box_heads, rules=self.loss_rules, gains=self.gains)
+        return darknet_loss(
+            outputs,
+            targets,
+            heads=self.box_heads,
+            rules=self.loss_rules,
+            gains=self.gains,
+            over_processes=over_processes,
+        )
 
     def decode(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Boxes (B, A, 4) xyxy in network pixels and scores (B, A, classes), float32."""

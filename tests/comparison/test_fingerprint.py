@@ -90,6 +90,19 @@ def test_differing_settings_are_rejected_or_stratified(changes: dict, key: str) 
     assert key in remarks[0]
 
 
+@pytest.mark.parametrize("other", [2, 4])
+def test_runs_of_another_number_of_processes_are_refused(other: int) -> None:
+    def run_in(world: int, name: str) -> Run:
+        machines = [{"ranks": [0], "cpu": "EPYC"}]
+        return run_of(name, processes={"world_size": world, "backend": "nccl", "sync_bn": False, "machines": machines})
+
+    with pytest.raises(ValueError, match=r"processes\.world_size: 3 .*, " + str(other)):
+        check_comparable([run_in(3, "relu-s0"), run_in(other, "relu-s1")])
+    with pytest.raises(ValueError, match=r"processes\.world_size"):
+        check_comparable([run_of(), run_in(other, "relu-s1")])
+    assert check_comparable([run_in(2, "relu-s0"), run_in(2, "relu-s1")])[1] == []
+
+
 def test_implementations_of_an_activation_must_agree() -> None:
     other = [{"activation": "mish", "implementation": "ops.norm_act, traceable formula"}]
     with pytest.raises(ValueError, match=r"implementation\.mish"):

@@ -16,7 +16,7 @@ import pytest
 from comparison import job, ray_runner
 from comparison.job import DiskFull
 from comparison.plan import Plan, make_plan
-from comparison.runner import Interrupted, list_gpus, read_outcome, train_all
+from comparison.runner import Interrupted, group_gpus, list_gpus, read_outcome, train_all
 from comparison.runs import read_run
 from core.files import is_locked
 
@@ -297,6 +297,17 @@ def test_list_gpus(device, lines, visible, expected, monkeypatch: pytest.MonkeyP
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert list_gpus(device, nvidia_smi=lambda: lines) == expected
+
+
+@pytest.mark.parametrize(("each", "expected"), [(2, ("0,1", "2,3")), (4, ("0,1,2,3",)), (1, ("0", "1", "2", "3"))])
+def test_gpus_are_grouped(each: int, expected: tuple[str, ...]) -> None:
+    assert group_gpus(("0", "1", "2", "3"), each, engine="local") == expected
+
+
+def test_gpus_that_make_no_groups_are_refused() -> None:
+    for gpus, each in (((), 2), (("0", "1", "2"), 2), (("0", "1"), 0)):
+        with pytest.raises(ValueError, match="--gpus-per-run"):
+            group_gpus(gpus, each, engine="local")
 
 
 @pytest.mark.parametrize("device", ["0,0", "0,cuda", "cpu,0"])

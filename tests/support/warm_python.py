@@ -149,7 +149,9 @@ def execute() -> None:
 
 
 def run() -> None:
-    """Run the program of the arguments as the main module."""
+    """Run the program of the arguments as the main module; torchrun puts -u, unbuffered output, before it."""
+    if sys.argv[0] == "-u":
+        del sys.argv[0]
     first = sys.argv[0]
     sys.path[0] = os.getcwd() if first in ("-c", "-m") else str(Path(first).resolve().parent)
     sys.path[1:1] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
