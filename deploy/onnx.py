@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,16 @@ def _name_nodes(model: onnx.ModelProto) -> None:
 
     The exporter annotates nodes with stack traces, which hold paths of this machine and half the size of a small file.
     """
+    made_by: dict[str, str] = {}  # module by the name of an output
     for node in model.graph.node:
         notes = {each.key: each.value for each in node.metadata_props}
         scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
         modules = [scope.removeprefix("model.") for scope in scopes if scope.startswith("model.")]
-        # The last scope is the operator itself; nodes outside the parts of the network belong to the decoder.
-        node.name = f"{max(modules, key=len) if modules else DECODER}/{node.name}"
+        # Nodes outside the parts of the network belong to the decoder; those that the optimiser added, to their input's.
+        given = made_by.get(node.input[0], DECODER) if not scopes and node.input else DECODER
+        module = max(modules, key=len) if modules else given
+        node.name = f"{module}/{node.name}"
+        made_by |= dict.fromkeys(node.output, module)
     graph = model.graph
     for each in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
         del each.metadata_props[:]
@@ -125,6 +130,56 @@ def _append_nms(model: onnx.ModelProto, metadata: Metadata) -> None:
     node("Concat", columns, DETECTIONS, axis=1)
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(DETECTIONS, TensorProto.FLOAT, ["detected", 6]))
+
+
+PIECEWISE = ("Relu", "LeakyRelu", "PRelu", "Clip", "Min", "Max")  # activations that lose nothing in int8
+
+
+def stays_float(name: str, kind: str = "") -> bool:
+    """Whether a node computes in fp32 after quantisation: the decoder, NMS, and smooth activations.
+
+    Coordinates need more than 256 values; the intermediate values of a formula span several powers of ten.
+    """
+    module = name.partition("/")[0]
+    if module == DECODER or module.startswith("nms_"):
+        return True
+    return module.endswith(".act") and kind not in PIECEWISE
+
+
+def quantise(path: Path, network: Exportable, inputs: Sequence[np.ndarray]) -> None:
+    """Quantise a written file in place (QDQ, weights per channel), calibrated on `inputs`, each (1, 3, H, W)."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(inputs)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self.left, None)
+            return None if image is None else {INPUTS[0]: image}
+
+    before = onnx.load(path)
+    text = {each.key: each.value for each in before.metadata_props}
+    source = path.with_name(f"prepared-{path.name}")
+    quant_pre_process(str(path), str(source), skip_symbolic_shape=True)
+    prepared = onnx.load(source)
+    quantize_static(
+        str(source),
+        str(path),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=[node.name for node in prepared.graph.node if stays_float(node.name, node.op_type)],
+    )
+    source.unlink()
+    after = onnx.load(path)
+    del after.metadata_props[:]
+    for key, value in text.items():
+        after.metadata_props.add(key=key, value=value)
+    onnx.save(after, path)
 
 
 class OnnxRuntime(Runtime):
