@@ -10,6 +10,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from configs.cli import Parser, add_weights_flags, require_weights, run_script
+from configs.foreign_flags import refuse_foreign_flags
 from core.commands import command
 from core.text import printable
 from deploy.options import MISH_FORMS, ExportKeywords, ExportOptions
@@ -70,6 +71,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--nms", action="store_true", help="NMS inside the file: detections (n, 6) of one image")
     add("--conf", type=float, default=ExportOptions.conf, help="with --nms: confidence threshold")
     add("--max-det", type=int, default=ExportOptions.max_det, help="with --nms: maximum number of detections")
+    refuse_foreign_flags(parser, "export.py")
     arguments = parser.parse_args(argv)
     arguments.weights = require_weights(parser, arguments.weights)
     return arguments

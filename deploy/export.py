@@ -131,7 +131,7 @@ def describe(trained: Trained, target: str, options: ExportOptions) -> Metadata:
         nms=NmsDefaults(options.conf, iou, options.max_det, inside=options.nms),
         preprocess=describe_preprocess(
             "darknet" if isinstance(model, Darknet) else "yolo",
-            dict(model.plan.net) if isinstance(model, Darknet) else None,
+            letter_box=isinstance(model, Darknet) and bool(model.plan.net["letter_box"]),
         ),
         census=[asdict(row) for row in trained.census],
         weights={"file": trained.weights.name, "sha256": file_sha256(trained.weights)},
@@ -189,7 +189,7 @@ def _put(written: Path, final: Path) -> None:
     os.replace(written, final)
 
 
-# ------------------------------------------------------------------------------------- what a target has no operator for
+# ------------------------------------------------------------------------------ what a target has no operator for
 
 
 class _Probe(nn.Module):
@@ -239,8 +239,8 @@ def _write(
                 missing.append(f"{text} ({', '.join(f'{row.part}.{row.stage}' for row in rows[:3])})")
         if missing:
             raise ValueError(
-                f"{title} cannot express {', '.join(missing)}: {_reason(error)}; train with relu, leaky_relu, hardswish, "
-                "silu or mish for this target, or use --format onnx"
+                f"{title} cannot express {', '.join(missing)}: {_reason(error)}; train with relu, leaky_relu, "
+                "hardswish, silu or mish for this target, or use --format onnx"
             ) from error
         raise ValueError(f"{title} cannot express this network: {_reason(error)}; use --format onnx") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -71,10 +70,10 @@ def parse_metadata(text: str | bytes | None, path: object) -> Metadata:
     return found
 
 
-def describe_preprocess(kind: str, net: Mapping[str, Any] | None) -> dict[str, Any]:
-    """How an image becomes the input, for programs that read the file without this project; `net`: that of a cfg."""
+def describe_preprocess(kind: str, *, letter_box: bool) -> dict[str, Any]:
+    """How an image becomes the input, for programs that read the file without this project; `letter_box`: of a cfg."""
     common = {"input": "images", "layout": "NCHW", "channels": "RGB", "type": "float32", "range": [0, 1]}
-    if kind == "darknet" and net is not None and not net["letter_box"]:
+    if kind == "darknet" and not letter_box:
         return {**common, "resize": "stretch", "interpolation": "bilinear"}
     grey, method = (128, "bilinear") if kind == "darknet" else (114, "area when shrinking, bilinear when enlarging")
     return {**common, "resize": "letterbox, centred", "fill": grey, "interpolation": method}

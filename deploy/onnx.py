@@ -74,7 +74,7 @@ def _name_nodes(model: onnx.ModelProto) -> None:
         notes = {each.key: each.value for each in node.metadata_props}
         scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
         modules = [scope.removeprefix("model.") for scope in scopes if scope.startswith("model.")]
-        # Nodes outside the parts of the network belong to the decoder; those that the optimiser added, to their input's.
+        # Nodes outside the network's parts are the decoder's; those that the optimiser added belong to their input's.
         given = made_by.get(node.input[0], DECODER) if not scopes and node.input else DECODER
         module = max(modules, key=len) if modules else given
         node.name = f"{module}/{node.name}"

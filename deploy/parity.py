@@ -68,20 +68,19 @@ class Parity:
 
     def lines(self) -> list[str]:
         """The check in words."""
-        lines = []
-        limits = self.tolerance
+        lines, limits = [], self.tolerance
         if not math.isnan(self.score):
             allowed = f" (at most {limits.score:g})" if limits else ""
             allowed_boxes = f" (at most {limits.overlap:g})" if limits else ""
             lines.append(
-                f"heads: {self.candidates} boxes with a score above {LEAST_SCORE:g} on {self.images} images; scores differ "
-                f"by up to {self.score:.2g}{allowed}, boxes by up to {self.pixels:.2g} pixels, 1 - IoU {self.overlap:.2g}"
-                f"{allowed_boxes}"
+                f"heads: {self.candidates} boxes with a score above {LEAST_SCORE:g} on {self.images} images; scores "
+                f"differ by up to {self.score:.2g}{allowed}, boxes by up to {self.pixels:.2g} pixels, 1 - IoU "
+                f"{self.overlap:.2g}{allowed_boxes}"
             )
         pairs = f"{self.pairs} of {self.expected} found again, {self.found - self.pairs} others"
         lines.append(
-            f"detections at confidence {self.conf:g}: {pairs}; same objects differ by {self.pair_score:.2g} in score and "
-            f"{self.pair_overlap:.2g} in 1 - IoU on average"
+            f"detections at confidence {self.conf:g}: {pairs}; same objects differ by {self.pair_score:.2g} in score "
+            f"and {self.pair_overlap:.2g} in 1 - IoU on average"
             + (f"; {self.unexplained} without a counterpart (at most 0)" if limits else "")
         )
         return lines

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from core.text import one_line
 from deploy.metadata import KEY, Metadata, parse_metadata
 from deploy.network import Exportable, free_sizes
 from deploy.options import ExportOptions
@@ -38,7 +39,7 @@ class TorchExportRuntime(Runtime):
                 warnings.simplefilter("ignore")
                 self.module = torch.export.load(str(path), extra_files=texts).module()
         except Exception as error:  # of its unpickler, archive reader and schema check
-            raise ValueError(f"{path}: not a torch.export file: {(str(error) or repr(error)).splitlines()[0]}") from error
+            raise ValueError(f"{path}: not a torch.export file: {one_line(repr(error))[:200]}") from error
         self.metadata = parse_metadata(texts[KEY], path)
         self.description = f"torch.export by PyTorch {torch.__version__}, CPU, {torch.get_num_threads()} threads"
 
