@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = exported.metadata
     if found.mish:
         sites = sum(row["sites"] for row in found.census if row["activation"].startswith("mish"))
-        form = "the formula x n / (n + 2)" if found.mish == "formula" else "the operator of the target"
+        form = "the formula x w / (2 - w)" if found.mish == "formula" else "the operator of the target"
         print(f"mish: {sites} layers as {form}")
     if exported.parity is None:
         print(f"not run: {find_target(arguments.format).title} has no runtime here; nothing was compared")

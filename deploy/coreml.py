@@ -20,8 +20,7 @@ def write_file(network: Exportable, path: Path, options: ExportOptions, metadata
     images = torch.zeros(1, 3, *metadata.imgsz)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # The package chooses the precision: it is given the network in fp32.
-        traced = torch.jit.trace(network.float(), images, check_trace=False)
+        traced = torch.jit.trace(network, images, check_trace=False)
         precision = coremltools.precision.FLOAT16 if options.half else coremltools.precision.FLOAT32
         model = coremltools.convert(
             traced,

@@ -32,6 +32,7 @@ from models.activations import ActivationSpec, make_activation, parse_activation
 from models.blocks import ConvAct, folded
 
 FAILED = ".failed"
+FP16_GRAPHS = ("onnx", "tensorrt")  # targets that take the network in fp16; others convert it from fp32 themselves
 HEADS_ONLY = ("ncnn",)  # targets without the operators of the decoder
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -81,10 +82,8 @@ def export_file(
     place = output or default_path(trained.weights, target, options)
     _require_place(place, target)
     metadata = describe(trained, target, options)
-    network = Exportable(
-        trained.model, mish=options.mish, dtype=torch.float16 if options.half else torch.float32,
-        heads=metadata.outputs == "heads",
-    )  # fmt: skip
+    dtype = torch.float16 if options.half and target in FP16_GRAPHS else torch.float32
+    network = Exportable(trained.model, mish=options.mish, dtype=dtype, heads=metadata.outputs == "heads")
     module = module_of(target)
     work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
