@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
 import torch
 
 from configs.loading import CONFIGS
@@ -22,11 +23,11 @@ from data import build_eval_loader, load_dataset
 from data.names import find_names
 from data.sources import Source, open_source
 from data.synthetic import read_stamp
-from deploy.export import Exported, Trained, export_file
-from deploy.images import draw_images, read_images
+from deploy.export import Exported, Trained, export_file, require_exportable
+from deploy.images import CHECKED, draw_images, read_images
 from deploy.options import ExportKeywords, ExportOptions
 from deploy.runtime import DeployedDetector, open_runtime
-from deploy.targets import find_target, target_of
+from deploy.targets import require_options, target_of
 from engine.checkpoint import build_described, build_from_checkpoint
 from engine.detections import Result
 from engine.evaluation.evaluate import EvalResult, evaluate, with_progress
@@ -147,9 +148,7 @@ class YOLO:
         precision = "fp16" if next(self.model.parameters()).dtype == torch.float16 else "fp32"
         size = str(self.imgsz)
         if isinstance(self.model, DeployedDetector):
-            found = self.model.metadata
-            precision, size = found.precision, f"{found.imgsz[0]}x{found.imgsz[1]}"
-            size += " (or other)" if found.dynamic else " (fixed)"
+            precision, size = self.model.metadata.precision, self.model.metadata.describe_size()
         model = self.config.model
         line = (
             f"{self.weights}: {model.kind} {Path(model.cfg).name if model.kind == 'darknet' else model.size} with "
@@ -265,32 +264,25 @@ class YOLO:
         Raises ValueError for what the format does not support, FloatingPointError if the results differ.
         """
         chosen = ExportOptions(**given("export", options, ExportKeywords.__annotations__))
-        find_target(format)
-        if isinstance(self.model, DeployedDetector):
-            raise ValueError(f"{self.weights}: exported already; give the checkpoint or the Darknet .weights")
-        if next(self.model.parameters()).dtype != torch.float32:
-            raise ValueError("half: the network was loaded in fp16; load it without, and export with half=True")
-        if chosen.int8 and data is None:
-            raise ValueError("int8: calibrated on training images; give --data, a data YAML or folder")
+        require_options(format, chosen)
+        model = require_exportable(self.model, self.weights, chosen, has_data=data is not None)
         size = self.input_size(chosen.imgsz)
         if not isinstance(size, tuple):
-            width, height = self.model.input_size(size) if isinstance(self.model, Darknet) else (size, size)
-            size = (height, width)
-        images = draw_images()
-        if data is not None:
-            images = read_images(load_dataset(self._data(data), "val", verify=False, progress=progress))
+            size = model.input_size(size)[::-1] if isinstance(model, Darknet) else (size, size)
+
+        def images_of(split: str, count: int) -> list[np.ndarray]:
+            return read_images(load_dataset(self._data(data), split, verify=False, progress=progress), count)
+
+        config = self.config.model_dump(mode="json")
         return export_file(
-            Trained(self.model, self.weights, self.census, self.config.model_dump(mode="json"), size, self.iou,
-                    self.names_from),
+            Trained(model, self.weights, self.census, config, size, self.iou, self.names_from),
             format,
             chosen,
-            images=images,
-            calibration=read_images(
-                load_dataset(self._data(data), "train", verify=False, progress=progress), chosen.calibration
-            ) if chosen.int8 else [],
+            images=draw_images() if data is None else images_of("val", CHECKED),
+            calibration=images_of("train", chosen.calibration) if chosen.int8 else [],
             output=None if output is None else Path(output),
             say=print if progress else lambda _: None,
-        )  # fmt: skip
+        )
 
     def nms_options(
         self, options: PredictOptions | EvalOptions, *, multi_label: bool, agnostic: bool = False

@@ -59,6 +59,19 @@ class Exported:
     parity: Parity | None
 
 
+def require_exportable(
+    model: DetectorModel, weights: Path, options: ExportOptions, *, has_data: bool
+) -> Detector | Darknet:
+    """The network, if it can be exported; ValueError for a file that was exported, fp16, or int8 without data."""
+    if not isinstance(model, Detector | Darknet):
+        raise ValueError(f"{weights}: exported already; give the checkpoint or the Darknet .weights")
+    if next(model.parameters()).dtype != torch.float32:
+        raise ValueError("half: the network was loaded in fp16; load it without, and export with half=True")
+    if options.int8 and not has_data:
+        raise ValueError("int8: calibrated on training images; give --data, a data YAML or folder")
+    return model
+
+
 def export_file(
     trained: Trained,
     target: str,

@@ -50,6 +50,10 @@ class Metadata:
     packages: dict[str, str | None] = field(default_factory=dict)
     format: int = FORMAT
 
+    def describe_size(self) -> str:
+        """Height and width in words."""
+        return f"{self.imgsz[0]}x{self.imgsz[1]} ({'or other' if self.dynamic else 'fixed'})"
+
     def to_json(self) -> str:
         """The text to keep in a file."""
         return msgspec.json.encode(self).decode()

@@ -81,9 +81,9 @@ def test_every_activation(name: str, outputs: tuple[Tensor, dict[str, np.ndarray
     with torch.no_grad():
         expected = Everything().layers[place](x.double() if name.startswith("mish_") else x)
     for form, all_outputs in found.items():
-        torch.testing.assert_close(
-            torch.from_numpy(all_outputs[place]), expected.float(), rtol=3e-6, atol=2e-6, msg=form
-        )
+        # ONNX Runtime's sigmoid stays at 1.5e-8 below x = -18, here multiplied by up to 175.
+        result = torch.from_numpy(all_outputs[place])
+        torch.testing.assert_close(result, expected.float(), rtol=3e-6, atol=4e-6, msg=form)
 
 
 class Boxes(nn.Module):
