@@ -18,6 +18,7 @@ from core.options import EvalOptions
 from core.text import printable
 
 if TYPE_CHECKING:
+    from engine.evaluation.errors import Errors
     from engine.evaluation.evaluate import EvalResult
 
 SHOWN_CLASSES = 20
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from core.files import check_run_name, increment_path, write_text
     from data.issues import list_issues, summarize_issues, write_issues
     from engine.evaluation.coco import write_predictions
+    from engine.evaluation.errors import find_errors
+    from engine.pictures.error_page import write_errors
     from engine.pictures.evaluation_plots import plot_evaluation
     from yolo import YOLO
 
@@ -63,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_text(folder / "metrics.json", json.dumps(metrics(result, arguments), indent=1) + "\n")
     write_issues(folder, issues)
     plot_evaluation(folder, result)
+    if arguments.errors:
+        errors = find_errors(result.truth, result.predictions, confidence=result.stats.confidence)
+        print(error_table(errors))
+        write_errors(folder, errors, result.truth, title=f"Errors on {arguments.split}: {arguments.weights}")
     if issues:
         print(summarize_issues(issues, [result.truth.skipped]))
     print(f"results in {folder}", flush=True)
@@ -104,6 +111,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         default=EvalOptions.workers,
         help="number of data loader processes; 0: load in the main process",
     )
+    add("--errors", action="store_true", help="also write errors.html: error kinds, the worst images, doubtful labels")
     add("--verbose", action="store_true", help=f"list all classes even if there are more than {SHOWN_CLASSES}")
     add("--project", default="runs/val", help="parent folder of the runs")
     add("--name", default="exp", help="name of the run; a number is appended if it exists")
@@ -138,6 +146,12 @@ def table(result: EvalResult, most: int) -> list[str]:
     if len(shown) < len(rows):
         lines.append(f"and {len(rows) - len(shown)} more classes: --verbose lists all")
     return lines
+
+
+def error_table(errors: Errors) -> str:
+    """TIDE's error kinds, one line each."""
+    lines = ["mAP50 lost to each kind of error (TIDE), in points"]
+    return "\n".join([*lines, *(f"  {kind:<11}{100 * gain:>6.2f}" for kind, gain in errors.gains.items()), ""])
 
 
 def number(value: float) -> str:

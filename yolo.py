@@ -33,6 +33,7 @@ from engine.detections import Result
 from engine.evaluation.evaluate import EvalResult, evaluate, with_progress
 from engine.evaluation.ground_truth import GroundTruth
 from engine.predictor import Predictor
+from engine.published import locate
 from models import CensusRow, Darknet, Detector, build_model, census, plan_darknet
 from models.darknet.weights import check_weights, read_weights
 from ops.mish import prepare
@@ -43,7 +44,7 @@ MAX_IMGSZ = 8192
 
 
 class YOLO:
-    """A trained detector: a checkpoint of a run, Darknet .weights with their .cfg, or a file that ``export`` wrote."""
+    """A trained detector: a checkpoint of a run, published weights, Darknet .weights, or a file of ``export``."""
 
     config: Config
     census: list[CensusRow]
@@ -60,6 +61,9 @@ class YOLO:
     ) -> None:
         """Build the network of the checkpoint and load its weights (the EMA if it has one).
 
+        ``weights``: best.pt, last.pt, .weights, what `python -m weights.publish` wrote (its file, its folder, or the
+        name of a folder in weights/), or an http address of such a file that ends in ``#sha256=`` and its hash.
+
         ``cfg``: the network of Darknet .weights. ``names``: a file with their class names, one per line; by default a
         .names file beside the weights or the cfg, or COCO's for 80 classes. ``device``: auto (None), cpu, cuda, cuda:N,
         N. ``half``: compute in fp16, on a GPU only. ``fuse``: fold batch norms into the convolutions. Raises
@@ -70,7 +74,7 @@ class YOLO:
             raise ValueError(f"weights: found {shown(weights)}, expected the path of a checkpoint or Darknet .weights")
         if half and self.device.type == "cpu":
             raise ValueError("half: fp16 needs a GPU, and the device is the CPU; leave it out")
-        self.weights = Path(weights)
+        self.weights = locate(os.fspath(weights))
         self.names_from: str | None = None  # where the class names of Darknet weights come from
         model: Detector | Darknet
         if cfg is None:

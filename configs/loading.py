@@ -11,6 +11,7 @@ from yaml.constructor import ConstructorError
 
 from configs.data_folders import from_file, from_folder, yaml_in
 from configs.yolo_yaml import SPLITS, darknet_data, from_yolo_yaml, is_yolo
+from core.commands import INSTALLED
 from core.files import expand_user, path_exists
 from core.text import one_line
 from core.text_files import read_text_file
@@ -220,7 +221,9 @@ def _data_from(file: Path) -> Tree:
     except (ValueError, RuntimeError) as error:  # the latter from pathlib, for loops of symbolic links
         named = str(error).startswith(str(file))
         raise ValueError(f"{error}" if named else f"{file}: {error}") from error
-    return absolute(read_yaml(file), file)
+    # What is installed is not written into: its data sets belong to the current folder.
+    place = Path.cwd() / file.relative_to(CONFIGS.parent) if INSTALLED and file.is_relative_to(CONFIGS) else file
+    return absolute(read_yaml(file), place)
 
 
 def absolute(data: Mapping[str, object], file: Path) -> Tree:

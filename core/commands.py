@@ -8,15 +8,23 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+INSTALLED = not (ROOT / "pyproject.toml").exists()  # from a wheel, of which it is no part
 
 
 def command(program: str, *arguments: object) -> str:
     """The command line of a script (`train.py`) or module (`data.convert`) of this project, quoted for the shell."""
-    words = [_python(), *_script(program), *map(str, arguments)]
+    start = _installed(program) if INSTALLED else [_python(), *_script(program)]
+    words = [*start, *map(str, arguments)]
     line = subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
-    if program.endswith(".py") or Path.cwd() == ROOT or os.name == "nt":
+    if INSTALLED or program.endswith(".py") or Path.cwd() == ROOT or os.name == "nt":
         return line
     return f"PYTHONPATH={shlex.quote(str(ROOT))} {line}"
+
+
+def _installed(program: str) -> list[str]:
+    name = "yolo-mish"
+    found = shutil.which(name)
+    return [name if found else near(Path(sys.executable).with_name(name)), program.removesuffix(".py").split(".")[-1]]
 
 
 def _script(program: str) -> list[str]:

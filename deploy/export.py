@@ -27,6 +27,7 @@ from deploy.parity import Parity, compare
 from deploy.runtime import DeployedDetector, open_runtime
 from deploy.targets import find_target, module_of, require_options, require_packages, target_of
 from engine.machine import fingerprint
+from engine.published import without_paths
 from models import CensusRow, Darknet, Detector
 from models.activations import ActivationSpec, make_activation, parse_activation
 from models.blocks import ConvAct, folded
@@ -148,7 +149,7 @@ def describe(trained: Trained, target: str, options: ExportOptions) -> Metadata:
         census=[asdict(row) for row in trained.census],
         weights={"file": trained.weights.name, "sha256": file_sha256(trained.weights)},
         names_from=trained.names_from,
-        config=trained.config,
+        config=without_paths(trained.config),
         project={**_project(), **fingerprint()},
         packages={name: version(name) for name in ("torch", *find_target(target).packages)},
     )

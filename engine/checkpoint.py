@@ -1,7 +1,8 @@
 """Checkpoints: plain tensors and values, loaded with ``weights_only=True`` and written atomically.
 
 Two kinds: ``training`` holds everything a run needs to resume bit for bit, ``weights`` what inference needs. Both hold
-``format``, ``kind``, ``config``, ``names``, ``census`` and ``model``.
+``format``, ``kind``, ``config``, ``names``, ``census`` and ``model``. Weights can also be a safetensors file
+(engine/published.py).
 """
 
 import pickle
@@ -11,7 +12,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import torch
 from pydantic import ValidationError
@@ -21,6 +22,7 @@ from core.files import replacing
 from core.limits import MAX_CLASSES
 from core.types import DetectorModel, StateDict
 from engine.archive import read_archive
+from engine.published import locate, read_model
 from models import CensusRow, Darknet, Detector, build_model, census
 from models.darknet.weights import start_from_weights
 
@@ -89,11 +91,7 @@ def load_checkpoint(path: str | Path, *, kind: str | None = None) -> StateDict:
     if path.stat().st_size > MAX_CHECKPOINT_BYTES:
         raise ValueError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_CHECKPOINT_BYTES}")
     try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError(f"truncated, or of another kind ({path.stat().st_size} bytes)")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch's, about damaged tensors
-            content = read_archive(path)
+        content = read_model(path) if path.suffix == ".safetensors" else _read_zip(path)
     except DAMAGE as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path}: damaged, or not a checkpoint of this project: {reason}") from error
@@ -109,6 +107,14 @@ def load_checkpoint(path: str | Path, *, kind: str | None = None) -> StateDict:
     if kind is not None and content["kind"] != kind:
         raise ValueError(f"{path}: holds {content['kind']}, expected {kind}; to resume a run use its last.pt")
     return content
+
+
+def _read_zip(path: Path) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"truncated, or of another kind ({path.stat().st_size} bytes)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, about damaged tensors
+        return read_archive(path)
 
 
 def _require_types(path: Path, content: StateDict) -> None:
@@ -145,9 +151,9 @@ def initial_weights(model: DetectorModel, config: Config, census: Sequence[Censu
 
     A checkpoint for any network, or a Darknet .weights for a Darknet network.
     """
-    path = str(config.weights)
+    path = str(locate(str(config.weights)))
     suffix = Path(path).suffix
-    if suffix != ".pt" and isinstance(model, Darknet) and config.model.kind == "darknet":
+    if suffix not in (".pt", ".safetensors") and isinstance(model, Darknet) and config.model.kind == "darknet":
         return start_from_weights(model, path, census, text=config.model.text or "")
     if suffix == ".weights":
         raise ValueError(f"{path}: Darknet weights; expected the --cfg X.cfg of their network, or a .pt checkpoint")

@@ -9,9 +9,10 @@ from core.types import Batch
 from engine.checkpoint import load_checkpoint
 from engine.diagnostics import IMAGES, Diagnostics, diagnose, latency_ms
 from engine.evaluation.coco import write_ground_truth, write_predictions
+from engine.evaluation.errors import find_errors
 from engine.loggers import RunEnd
 from engine.loggers.console import end_summary
-from engine.pictures import evaluation_plots, plots
+from engine.pictures import error_page, evaluation_plots, plots
 from engine.run import NO_OBJECTS, TrainingRun
 from engine.run_record import finish_run
 
@@ -34,6 +35,9 @@ def finish(run: TrainingRun, next_command: str) -> None:
     plots.plot_results(folder / "results.png", state.rows)
     evaluation_plots.plot_evaluation(folder, result)
     write_predictions(folder / "predictions.json", result.predictions, result.truth)
+    if run.config.run.plan is None:  # a comparison has a page of its own for all its runs
+        errors = find_errors(result.truth, result.predictions, confidence=result.stats.confidence)
+        error_page.write_errors(folder, errors, result.truth, title=f"Errors on val: {folder}", progress=False)
     times, memory = dict(trainer.clock.total), max(row["peak_memory_mib"] for row in state.rows)
     latency = latency_ms(trainer.eval_model, batch, amp_dtype=run.setup.device.amp_dtype)
     finish_run(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = {"train", "val", "detect", "compare", "export"}
+SCRIPTS = {"train", "val", "detect", "compare", "export", "__main__"}
 PARTS = {"core", "ops", "models", "data", "engine"}
 MAY_IMPORT = {
     "core": set(),
@@ -19,16 +19,17 @@ MAY_IMPORT = {
     "deploy": PARTS,
     "comparison": {"core", "configs"},
     "yolo": PARTS | {"configs", "deploy"},
+    "weights": set(),
     "scripts": PARTS | {"configs", "comparison", "deploy", "yolo"},
     "studies": PARTS | {"configs", "comparison", "deploy", "yolo"},
     "benchmarks": PARTS | {"configs", "comparison", "deploy", "yolo", *SCRIPTS},
 }
 # Entry scripts in all but their place: run as python -m, they may import what scripts may, and no module outside their
 # folder may import them, but for the short names kept in data/.
-COMMANDS = {"models/darknet/__main__.py", "comparison/step_timing.py"} | {
+COMMANDS = {"models/darknet/__main__.py", "comparison/step_timing.py", "weights/publish.py"} | {
     path.relative_to(ROOT).as_posix() for path in (ROOT / "data" / "tools").glob("*.py")
 }
-SHORT_NAMES = {"data/check.py", "data/convert.py"}
+SHORT_NAMES = {"data/check.py", "data/convert.py", "data/download.py"}
 TIMED = {"studies/timings.py"}  # times steps by the functions of comparison/step_timing.py
 OURS = set(MAY_IMPORT) - {"scripts"} | SCRIPTS
 

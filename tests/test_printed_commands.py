@@ -20,11 +20,12 @@ import val
 from comparison.report import report
 from core import commands
 from core.commands import ROOT, command
-from data.tools import convert
+from data.tools import convert, download
 from engine.run import TrainingRun
 from tests.comparison.made_runs import write_run
 from tests.support.scripts import run
 from tests.test_imports import modules
+from weights import publish
 
 PARSERS: dict[str, Callable[[Sequence[str]], object]] = {
     "train.py": train.parse,
@@ -33,7 +34,11 @@ PARSERS: dict[str, Callable[[Sequence[str]], object]] = {
     "compare.py": compare.parse,
 }
 # Files with calls of `command`; each is covered by a test here.
-MAKERS = {"train.py", "compare.py", "configs/cli.py", "comparison/report.py", "data/tools/convert.py", "engine/run.py"}
+MAKERS = {"train.py", "compare.py", "configs/cli.py", "comparison/report.py", "engine/run.py"} | {
+    "data/tools/convert.py",
+    "data/tools/download.py",
+    "weights/publish.py",
+}
 WRITTEN_OUT = re.compile(r"\bpython3? (-m |\S*\.py\b)|\b(train|val|detect|compare)\.py -|\b-m (data|models|ops)\.")
 
 
@@ -163,6 +168,23 @@ def test_after_a_conversion(folder: Path, splits: tuple[str, ...], capsys: pytes
     options = dict([given["--set"].split("=")]) if "--set" in given else {}
     config = load(given["--cfg"], {"data": given["--data"], **{key: float(value) for key, value in options.items()}})
     assert config.data.root == str(folder) and ("--set" in given) == ("val" not in splits)
+
+
+@pytest.mark.parametrize("split, program", [("train", "train.py"), ("val", "val.py")])
+def test_after_a_download(
+    folder: Path, split: str, program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(download, "download", lambda *_: None)
+    assert download.main(["coco2017", "--splits", split, "--to", str(folder)]) == 0
+    arguments = check(capsys.readouterr().out.partition(" with: ")[2].strip(), program)
+    assert leads_to(arguments[arguments.index("--data") + 1]) == folder
+
+
+def test_after_publishing(folder: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--to", str(folder / "net"), "--license", "mit", "--data-license", "drawn"]
+    assert publish.main([str(place / "best.pt"), *words]) == 0
+    arguments = check(capsys.readouterr().out.partition("try it with: ")[2].strip(), "detect.py")
+    assert leads_to(arguments[arguments.index("--weights") + 1]) == folder / "net"
 
 
 def test_the_shortest_form_is_printed_in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:

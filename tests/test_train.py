@@ -29,7 +29,7 @@ def test_a_run_leaves_the_folder_that_users_know(data: Path, here: Path, capsys:
     expected = {
         "weights/best.pt", "weights/last.pt", "results.csv", "results.png", "labels.png", "train_batch0.jpg",
         "val_batch0_labels.jpg", "val_batch0_pred.jpg", "PR_curve.png", "confusion_matrix.png", "config.yaml",
-        "run.json", "predictions.json", "predictions_last.json", "ground_truth.json",
+        "run.json", "predictions.json", "predictions_last.json", "ground_truth.json", "errors.html", "errors.csv",
     }  # fmt: skip
     files = tree(folder)
     assert expected <= set(files) and any("tfevents" in name for name in files)

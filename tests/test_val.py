@@ -50,5 +50,7 @@ def test_splits_data_and_square_images(place: Path, here: Path) -> None:
     for entry in predictions:
         counts[entry["image_id"]] += 1
     assert len(counts) == 3 and max(counts.values()) == 7
-    assert run(val.main, "val.py", *arguments, "--split", "train", "--single-cls", "--name", "one") == 0
+    assert run(val.main, "val.py", *arguments, "--split", "train", "--single-cls", "--name", "one", "--errors") == 0
+    assert {"errors.html", "errors.csv", "label_suspects.csv"} <= {path.name for path in (here / "out/one").iterdir()}
+    assert len((here / "out/one/errors.csv").read_text().splitlines()) == 1 + 2
     assert len(json.loads((here / "out/one/metrics.json").read_text())["classes"]) == 1

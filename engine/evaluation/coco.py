@@ -12,7 +12,7 @@ import io
 import json
 import os
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -185,7 +185,8 @@ def _run_pycocotools(truth: GroundTruth, predictions: np.ndarray) -> _Found:
     return _Found(numbers, precision[..., 2], precision[..., 3] if beyond else None)
 
 
-def _run_hotcoco(truth: GroundTruth, predictions: np.ndarray) -> _Found:
+def hotcoco_run(truth: GroundTruth, predictions: np.ndarray) -> Any:
+    """hotcoco's evaluation, matched but not yet accumulated; detections are numbered from 1, as objects are."""
     import hotcoco
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -201,6 +202,12 @@ def _run_hotcoco(truth: GroundTruth, predictions: np.ndarray) -> _Found:
         )
         run = hotcoco.COCOeval(reference, reference.load_res(np.ascontiguousarray(predictions)), "bbox")
         run.evaluate()
+    return run
+
+
+def _run_hotcoco(truth: GroundTruth, predictions: np.ndarray) -> _Found:
+    run = hotcoco_run(truth, predictions)
+    with contextlib.redirect_stdout(io.StringIO()):
         run.accumulate()
         run.summarize()
     return _Found(np.asarray(run.stats, np.float64), np.asarray((run.eval or {})["precision"])[..., -1])

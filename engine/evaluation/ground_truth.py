@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +35,7 @@ class GroundTruth:
     notes: list[str] = field(default_factory=list)
     issues: list[Issue] = field(default_factory=list)  # what was skipped when the data were read
     skipped: str = ""  # the share of what was skipped, if it is notable
+    paths: Sequence[str] = ()  # (N,) of the image files; empty if not known
 
     @staticmethod
     def from_annotations(annotations: Annotations) -> GroundTruth:
@@ -57,6 +59,7 @@ class GroundTruth:
             notes=annotations.notices,
             issues=list(annotations.issues),
             skipped=annotations.skipped,
+            paths=annotations.paths,
         )
 
     def reachable_map(self) -> float:

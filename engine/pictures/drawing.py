@@ -119,26 +119,45 @@ def draw_detections(
     All boxes are drawn; in a crowded image only those with the highest scores get a label.
     Images with a long side under 200 pixels are returned enlarged by an integer factor.
     """
+    labels = np.asarray(labels, np.int64).reshape(-1)
+    names = None if names is None else drawable_names(names)
+    certain = [None] * len(labels) if scores is None else scores
+    return draw_boxes(
+        image,
+        boxes,
+        captions=[_text(int(label), score, names) for label, score in zip(labels, certain, strict=True)],
+        colors=[class_color(int(label)) for label in labels],
+        order=None if scores is None else np.argsort(-np.asarray(scores, np.float64), kind="stable"),
+    )
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    *,
+    captions: Sequence[str],
+    colors: Sequence[tuple[int, int, int]],
+    order: np.ndarray | None = None,
+) -> np.ndarray:
+    """`draw_detections` with a caption and an RGB color for each box. `order`: the most important one first."""
     canvas = np.ascontiguousarray(image).copy()
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    labels = np.asarray(labels, np.int64).reshape(-1)
     longest = max(canvas.shape[:2])
     if longest < MIN_LONG_SIDE:
         factor = math.ceil(320 / longest)
         canvas = cv2.resize(canvas, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
         boxes = boxes * factor
     height, width = canvas.shape[:2]
-    order = np.argsort(-np.asarray(scores, np.float64), kind="stable") if scores is not None else np.arange(len(boxes))
+    order = np.arange(len(boxes)) if order is None else order
     corners = np.clip(np.nan_to_num(boxes), 0, (width - 1, height - 1, width - 1, height - 1)).round().astype(int)
-    for k in order[::-1]:  # highest score last, on top
-        _draw_box(canvas, corners[k], class_color(int(labels[k])))
+    for k in order[::-1]:  # the most important one last, on top
+        _draw_box(canvas, corners[k], colors[k])
     maker = LabelMaker(font_size(height, width, len(boxes)), width)
-    names = None if names is None else drawable_names(names)
     taken: list[tuple[int, int, int, int]] = []
     placed: list[np.ndarray] = []
     room = LABEL_FRACTION * height * width
-    for k in order:  # highest score first: it gets the best position
-        label = maker.make(_text(int(labels[k]), None if scores is None else scores[k], names), class_color(labels[k]))
+    for k in order:  # the most important one first: it gets the best position
+        label = maker.make(captions[int(k)], colors[int(k)])
         place, covered = _place(corners[k], label.shape[1], label.shape[0], (height, width), taken)
         area = label.shape[0] * label.shape[1]
         if taken and (covered > 0.25 * area or area > room):
@@ -146,9 +165,7 @@ def draw_detections(
         room -= area
         taken.append(place)
         placed.append(label)
-    for (left, top, right, bottom), label in zip(
-        reversed(taken), reversed(placed), strict=True
-    ):  # highest score on top
+    for (left, top, right, bottom), label in zip(reversed(taken), reversed(placed), strict=True):
         canvas[top:bottom, left:right] = label[: bottom - top, : right - left]
     return canvas
 

@@ -7,7 +7,7 @@ import pytest
 import models
 import train
 from engine import final_results
-from engine.pictures import evaluation_plots, plots
+from engine.pictures import error_page, evaluation_plots, plots
 from tests.support.scripts import run
 
 SMALL = Path(__file__).with_name("small.yaml")  # a config
@@ -24,5 +24,6 @@ def leave_out_pictures(patch: pytest.MonkeyPatch) -> None:
     for name in ("plot_dataset", "plot_train_batch", "plot_results"):
         patch.setattr(plots, name, lambda *_: None)
     patch.setattr(evaluation_plots, "plot_evaluation", lambda *_: None)
+    patch.setattr(error_page, "write_errors", lambda *_, **__: None)
     patch.setattr(models, "flops", lambda *_: 8.1)
     patch.setattr(final_results, "latency_ms", lambda *_, **__: 5.0)
