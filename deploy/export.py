@@ -33,6 +33,7 @@ from models.activations import ActivationSpec, make_activation, parse_activation
 from models.blocks import ConvAct, folded
 
 FAILED = ".failed"
+PROJECT = "yolo-mish"
 FP16_GRAPHS = ("onnx", "tensorrt")  # targets that take the network in fp16; others convert it from fp32 themselves
 HEADS_ONLY = ("ncnn",)  # targets without the operators of the decoder
 ROOT = Path(__file__).resolve().parents[1]
@@ -165,8 +166,10 @@ def check(trained: Trained, path: Path, images: Sequence[np.ndarray], options: E
 
 def _project() -> dict[str, Any]:
     """Name and version of this project."""
-    about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {key: about[key] for key in ("name", "version")}
+    about = ROOT / "pyproject.toml"
+    if not about.is_file():  # an installed package
+        return {"name": PROJECT, "version": version(PROJECT)}
+    return {"name": PROJECT, "version": tomllib.loads(about.read_text(encoding="utf-8"))["project"]["version"]}
 
 
 def _input(model: DetectorModel, image: np.ndarray, imgsz: tuple[int, int]) -> np.ndarray:
