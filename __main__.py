@@ -16,6 +16,7 @@ COMMANDS = {
     "val": "val",
     "detect": "detect",
     "compare": "compare",
+    "export": "export",
     "check": "data.tools.check",
     "convert": "data.tools.convert",
     "download": "data.tools.download",
@@ -26,6 +27,7 @@ USAGE = f"""usage: yolo-mish {{{",".join(COMMANDS)}}} ...
   val       compute COCO metrics of trained weights
   detect    detect objects in images, videos and streams
   compare   measure what activations, or any other settings, gain and cost
+  export    write trained weights for another runtime, and check the file
   check     look for errors in a data set
   convert   convert YOLO, VOC and CVAT labels to COCO
   download  download a public data set

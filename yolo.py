@@ -1,4 +1,4 @@
-"""Python API: ``YOLO("runs/train/exp/weights/best.pt").predict("image.jpg")`` and ``.val()``.
+"""Python API: ``YOLO("runs/train/exp/weights/best.pt").predict("image.jpg")``, ``.val()`` and ``.export("onnx")``.
 
 val.py and detect.py use it. Arrays are RGB; pass ``bgr=True`` for arrays from OpenCV.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
 import torch
 
 from configs.loading import CONFIGS
@@ -22,7 +23,12 @@ from data import build_eval_loader, load_dataset
 from data.names import find_names
 from data.sources import Source, open_source
 from data.synthetic import read_stamp
-from engine.checkpoint import build_from_checkpoint
+from deploy.export import Exported, Trained, export_file, require_exportable
+from deploy.images import CHECKED, draw_images, read_images
+from deploy.options import ExportKeywords, ExportOptions
+from deploy.runtime import DeployedDetector, open_runtime
+from deploy.targets import require_options, target_of
+from engine.checkpoint import build_described, build_from_checkpoint
 from engine.detections import Result
 from engine.evaluation.evaluate import EvalResult, evaluate, with_progress
 from engine.evaluation.ground_truth import GroundTruth
@@ -38,7 +44,7 @@ MAX_IMGSZ = 8192
 
 
 class YOLO:
-    """A trained detector: a checkpoint of a run, published weights, or Darknet .weights with their .cfg."""
+    """A trained detector: a checkpoint of a run, published weights, Darknet .weights, or a file of ``export``."""
 
     config: Config
     census: list[CensusRow]
@@ -70,18 +76,35 @@ class YOLO:
             raise ValueError("half: fp16 needs a GPU, and the device is the CPU; leave it out")
         self.weights = locate(os.fspath(weights))
         self.names_from: str | None = None  # where the class names of Darknet weights come from
+        model: Detector | Darknet
         if cfg is None:
             if self.weights.suffix == ".weights":
                 raise ValueError(f"{weights}: a Darknet .weights does not describe its network; give its .cfg as cfg")
             if names is not None:
                 raise ValueError(f"names: {names}; the class names of {weights} are in the checkpoint, leave it out")
+            if target_of(self.weights) is not None:
+                self.model: Detector | Darknet | DeployedDetector = self._from_export(half)
+                return
             model = self._from_checkpoint()
         else:
             model = self._from_darknet(Path(cfg), names)
         if any(row.activation == "mish" for row in self.census):
             prepare(self.device)  # compile the kernel before any clock starts
         model = (model.fused() if fuse else model.eval()).to(self.device)
-        self.model: Detector | Darknet = model.half() if half else model
+        self.model = model.half() if half else model
+
+    def _from_export(self, half: bool) -> DeployedDetector:
+        runtime = open_runtime(self.weights)
+        found = runtime.metadata
+        if self.device.type != "cpu":
+            self.device, _ = pick_device("cpu")
+        if half:
+            raise ValueError(f"half: {self.weights} computes in {found.precision}, as it was exported; leave it out")
+        reference, self.config, self.census = build_described(
+            self.weights, config=found.config, names=found.names, rows=found.census
+        )
+        self.names, self.names_from, self.device_text = list(found.names), found.names_from, runtime.description
+        return DeployedDetector(runtime, reference, path=self.weights)
 
     def _from_checkpoint(self) -> Detector | Darknet:
         model, self.config, self.census = build_from_checkpoint(self.weights)
@@ -109,7 +132,9 @@ class YOLO:
 
     @property
     def imgsz(self) -> int:
-        """Image size in pixels the network was trained at, or that of its Darknet cfg."""
+        """Image size in pixels the network was trained at, or that of its Darknet cfg or of an exported file."""
+        if isinstance(self.model, DeployedDetector):
+            return max(self.model.metadata.imgsz)
         if self.names_from is not None and isinstance(self.model, Darknet):
             return self.model.side
         return self.config.train.imgsz or 640
@@ -117,16 +142,21 @@ class YOLO:
     @property
     def iou(self) -> float:
         """Default NMS IoU threshold of this kind of network."""
+        if isinstance(self.model, DeployedDetector):
+            return self.model.metadata.nms.iou
         return self.config.model.nms_iou
 
     def describe(self) -> str:
         """Weights, network, classes, image size and device in one line; for Darknet weights also the parts."""
         activations = ", ".join(dict.fromkeys(row.activation for row in self.census))
         precision = "fp16" if next(self.model.parameters()).dtype == torch.float16 else "fp32"
+        size = str(self.imgsz)
+        if isinstance(self.model, DeployedDetector):
+            precision, size = self.model.metadata.precision, self.model.metadata.describe_size()
         model = self.config.model
         line = (
             f"{self.weights}: {model.kind} {Path(model.cfg).name if model.kind == 'darknet' else model.size} with "
-            f"{activations}, {len(self.names)} classes, {self.imgsz} pixels; {self.device_text}, {precision}"
+            f"{activations}, {len(self.names)} classes, {size} pixels; {self.device_text}, {precision}"
         )
         if isinstance(self.model, Darknet) and self.names_from is not None:
             line += f"\n{self.model.describe()}\nclass names: {self.names_from}"
@@ -223,6 +253,44 @@ class YOLO:
             merge_classes=single,
         )
 
+    def export(
+        self,
+        format: str = "onnx",
+        *,
+        data: str | os.PathLike | None = None,
+        output: str | os.PathLike | None = None,
+        progress: bool = True,
+        **options: Unpack[ExportKeywords],
+    ) -> Exported:
+        """Write a file for another runtime, run it, and compare it with PyTorch on real images (docs/export.md).
+
+        ``format``: onnx, torchscript, torch_export, openvino, ncnn, coreml or tensorrt. ``data``: a data YAML for the
+        images of the check, and of the quantisation, which requires it. ``output``: where to write, by default beside
+        the weights. Keyword arguments, with their defaults, in deploy.options.ExportOptions.
+
+        Raises ValueError for what the format does not support, FloatingPointError if the results differ.
+        """
+        chosen = ExportOptions(**given("export", options, ExportKeywords.__annotations__))
+        require_options(format, chosen)
+        model = require_exportable(self.model, self.weights, chosen, has_data=data is not None)
+        size = self.input_size(chosen.imgsz)
+        if not isinstance(size, tuple):
+            size = model.input_size(size)[::-1] if isinstance(model, Darknet) else (size, size)
+
+        def images_of(split: str, count: int) -> list[np.ndarray]:
+            return read_images(load_dataset(self._data(data), split, verify=False, progress=progress), count)
+
+        config = self.config.model_dump(mode="json")
+        return export_file(
+            Trained(model, self.weights, self.census, config, size, self.iou, self.names_from),
+            format,
+            chosen,
+            images=draw_images() if data is None else images_of("val", CHECKED),
+            calibration=images_of("train", chosen.calibration) if chosen.int8 else [],
+            output=None if output is None else Path(output),
+            say=print if progress else lambda _: None,
+        )
+
     def nms_options(
         self, options: PredictOptions | EvalOptions, *, multi_label: bool, agnostic: bool = False
     ) -> NmsOptions:
@@ -249,7 +317,8 @@ class YOLO:
     def _require_classes(self, classes: Sequence[str], where: str) -> None:
         if list(classes) == self.names:
             return
-        if isinstance(self.model, Darknet) and len(classes) == len(self.names):
+        network = self.model.reference if isinstance(self.model, DeployedDetector) else self.model
+        if isinstance(network, Darknet) and len(classes) == len(self.names):
             # Other spellings (aeroplane, airplane) are common there; the same name at another position is an error.
             moved = [name for place, name in enumerate(classes) if self.names[place] != name and name in self.names]
             if not moved:
@@ -289,6 +358,8 @@ class YOLO:
 
     def input_size(self, imgsz: ImageSize | None) -> ImageSize:
         """The size of the input, by default that of training; ValueError if it is no multiple of the stride."""
+        if isinstance(self.model, DeployedDetector):
+            imgsz = self.model.input_size(imgsz)
         size = self.imgsz if imgsz is None else imgsz
         stride = self.model.stride
         sides = size if isinstance(size, tuple) else (size,)

@@ -57,6 +57,19 @@ INSTEAD: dict[str, dict[str, str]] = {
         "--data": "class names are stored in the weights; leave it out",
         "--vid-fps": "a video keeps the frame rate of its source; leave it out",
     },
+    "export.py": {
+        "--include": "use --format",
+        "--batch-size": "a file takes one image; with --dynamic any number",
+        "--batch": "a file takes one image; with --dynamic any number",
+        "--device": "files are written and checked on the CPU; leave it out",
+        "--simplify": "the exporter optimises the graph; leave it out",
+        "--optimize": "the exporter optimises the graph; leave it out",
+        "--inplace": "leave it out",
+        "--keras": "there is no TensorFlow export",
+        "--workspace": "TensorRT chooses it; leave it out",
+        "--agnostic-nms": "NMS inside a file is per class; use detect.py --agnostic-nms on a file without --nms",
+        "--fraction": "use --calibration with the number of images",
+    },
 }
 
 

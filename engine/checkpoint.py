@@ -202,6 +202,21 @@ def build_from_checkpoint(path: Path) -> tuple[Detector | Darknet, Config, list[
     return model, config, rows
 
 
+def build_described(
+    path: Path, *, config: object, names: object, rows: Sequence[Mapping[str, object]]
+) -> tuple[Detector | Darknet, Config, list[CensusRow]]:
+    """The network that an exported file describes, on the meta device: without weights; its config and its census.
+
+    Raises ValueError if config, class names and activations do not fit together.
+    """
+    checked, known = _config(path, config), _names(path, names)
+    with torch.device("meta"):
+        model: Detector | Darknet = build_model(checked.model, names=known, seed=0)
+    built = census(model, device=torch.device("cpu"))
+    _require_activations(path, built, rows)
+    return model.eval(), checked, built
+
+
 def _config(path: Path, tree: object) -> Config:
     try:
         return Config.model_validate(tree)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = {"train", "val", "detect", "compare", "__main__"}
+SCRIPTS = {"train", "val", "detect", "compare", "export", "__main__"}
 PARTS = {"core", "ops", "models", "data", "engine"}
 MAY_IMPORT = {
     "core": set(),
@@ -16,12 +16,13 @@ MAY_IMPORT = {
     "models": {"core", "ops"},
     "data": {"core", "ops"},
     "engine": {"core", "configs", "ops", "models", "data"},
+    "deploy": PARTS,
     "comparison": {"core", "configs"},
-    "yolo": PARTS | {"configs"},
+    "yolo": PARTS | {"configs", "deploy"},
     "weights": set(),
-    "scripts": PARTS | {"configs", "comparison", "yolo"},
-    "studies": PARTS | {"configs", "comparison", "yolo"},
-    "benchmarks": PARTS | {"configs", "comparison", "yolo", *SCRIPTS},
+    "scripts": PARTS | {"configs", "comparison", "deploy", "yolo"},
+    "studies": PARTS | {"configs", "comparison", "deploy", "yolo"},
+    "benchmarks": PARTS | {"configs", "comparison", "deploy", "yolo", *SCRIPTS},
 }
 # Entry scripts in all but their place: run as python -m, they may import what scripts may, and no module outside their
 # folder may import them, but for the short names kept in data/.

@@ -14,7 +14,7 @@ from tests.support.checkpoints import write_data
 from tests.support.training import BRIEF, SMALL
 from tests.test_imports import ROOT
 
-SCRIPTS = {"train", "val", "detect", "compare"}
+SCRIPTS = {"train", "val", "detect", "compare", "export"}
 KINDS = (".py", ".yaml", ".html", ".h", ".cu", ".cpp")
 
 

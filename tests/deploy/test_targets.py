@@ -1,0 +1,68 @@
+"""What each target is asked for and refuses, in one line."""
+
+import importlib.util
+
+import pytest
+
+from deploy.options import ExportOptions
+from deploy.targets import TARGETS, find_target, require_options, require_packages, target_of
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("onx", "unknown format 'onx', did you mean 'onnx'"),
+        ("open_vino", "did you mean 'openvino'"),
+        ("tflite", "litert-torch"),
+        ("engine", "use tensorrt"),
+        ("../../etc", "expected one of onnx"),
+    ],
+)
+def test_unknown_formats_name_the_nearest(name: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        find_target(name)
+
+
+@pytest.mark.parametrize("option", ["dynamic", "half", "int8", "nms"])
+@pytest.mark.parametrize("name", TARGETS)
+def test_an_option_is_supported_or_refused(name: str, option: str) -> None:
+    options = ExportOptions(**{option: True})  # type: ignore[arg-type]
+    if option in TARGETS[name].can:
+        require_options(name, options)
+    else:
+        with pytest.raises(ValueError, match=f"--{option}: --format {name} does not support it; use"):
+            require_options(name, options)
+
+
+def test_a_missing_package_names_the_extra_and_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else known(name))
+    with pytest.raises(ValueError, match="OpenVINO needs nncf, .*uv sync --extra openvino, or pip install nncf"):
+        require_packages("openvino", int8=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"opset": 11}, "opset: found 11, expected a whole number from 18"),
+        ({"half": True, "int8": True}, "exclude each other"),
+        ({"mish": "formla"}, "did you mean 'formula'"),
+        ({"imgsz": "big"}, "imgsz: found 'big'"),
+        ({"conf": 2}, "conf: found 2, expected a number from 0 to 1"),
+    ],
+)
+def test_options_out_of_range(options: dict, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        ExportOptions(**options)
+
+
+def test_files_are_told_apart_by_their_names(tmp_path) -> None:
+    for name, target in (("a.onnx", "onnx"), ("a.pt2", "torch_export"), ("a.pt", None), ("a.engine", "tensorrt")):
+        assert target_of(tmp_path / name) == target
+    (tmp_path / "a_openvino").mkdir()
+    (tmp_path / "a_openvino/a.xml").touch()
+    (tmp_path / "any").mkdir()
+    (tmp_path / "any/a.ncnn.param").touch()
+    assert target_of(tmp_path / "a_openvino") == "openvino" and target_of(tmp_path / "any") == "ncnn"
+    (tmp_path / "weights").mkdir()
+    assert target_of(tmp_path / "weights") is None
