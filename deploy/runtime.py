@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +132,13 @@ class DeployedDetector(DetectorModel):
                 )
         return self.reference.nms(boxes, scores, options)
 
-    def loss(self, outputs: Sequence[Tensor], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self,
+        outputs: Sequence[Tensor],
+        targets: Targets,
+        *,
+        over_processes: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """ValueError: an exported file has no loss."""
         raise ValueError(f"{self.path}: an exported file has no loss; use the checkpoint")
 
