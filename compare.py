@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = overrides(arguments)
     if given.get("train.batch") == AUTO:
         raise ValueError(
-            "--batch auto: all runs of a comparison need the same batch size; let train.py --batch auto choose it for "
-            "the largest arm, and give that number"
+            "--batch auto: all runs of a comparison need the same batch size; let a training of the largest arm with "
+            "--batch auto choose it, and give that number"
         )
     if arguments.verify:
         return verify_runs([Path(each) for each in arguments.verify])

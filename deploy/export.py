@@ -25,7 +25,7 @@ from deploy.network import Exportable
 from deploy.options import ExportOptions
 from deploy.parity import Parity, compare
 from deploy.runtime import DeployedDetector, open_runtime
-from deploy.targets import find_target, module_of, require_options, require_packages, target_of
+from deploy.targets import find_target, module_of, require_options, require_packages
 from engine.machine import fingerprint
 from engine.published import without_paths
 from models import CensusRow, Darknet, Detector
@@ -35,6 +35,12 @@ from models.blocks import ConvAct, folded
 FAILED = ".failed"
 PROJECT = "yolo-mish"
 FP16_GRAPHS = ("onnx", "tensorrt")  # targets that take the network in fp16; others convert it from fp32 themselves
+# What is in the folders that some targets write; {} is the name of the folder.
+FOLDERS = {
+    "openvino": ("{}.xml", "{}.bin"),
+    "ncnn": ("{}.ncnn.param", "{}.ncnn.bin", "metadata.json"),
+    "coreml": ("Manifest.json", "Data"),
+}
 HEADS_ONLY = ("ncnn",)  # targets without the operators of the decoder
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -112,7 +118,7 @@ def export_file(
             for line in parity.lines():
                 say(line)
         good = parity is None or parity.holds
-        final = place if good else place.with_name(f"{place.stem}{FAILED}{place.suffix}")
+        final = place if good else _failed(place)
         _put(written, final)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -194,8 +200,20 @@ def _require_place(place: Path, target: str) -> None:
         raise FileNotFoundError(f"output: {place.parent}: no such folder")
     if not os.access(place.parent, os.W_OK):
         raise PermissionError(f"output: {place.parent} cannot be written; choose another place with --output")
-    if place.is_dir() and target_of(place) != target:
-        raise ValueError(f"output: {place} is a folder that was not exported for {target}; choose another --output")
+    for final in (place, _failed(place)):
+        if final.is_dir() and not _is_export(final, place.name, target):
+            raise ValueError(f"output: {final} is a folder that was not exported for {target}; choose another --output")
+
+
+def _failed(place: Path) -> Path:
+    """The name of a file or folder that did not pass its check."""
+    return place.with_name(f"{place.stem}{FAILED}{place.suffix}")
+
+
+def _is_export(folder: Path, name: str, target: str) -> bool:
+    """Whether a folder holds an export of this name and nothing else, so that another one may replace it."""
+    ours = {file.format(name) for file in FOLDERS.get(target, ())}
+    return target in FOLDERS and {path.name for path in folder.iterdir()} <= ours
 
 
 def _put(written: Path, final: Path) -> None:

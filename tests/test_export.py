@@ -128,6 +128,10 @@ REFUSED = {
     "missing": ("--weights none.pt", "none.pt: no such checkpoint"),
     "a folder as output": ("--output {here}", "a name ending in .onnx is expected"),
     "a folder of that name": ("--output {here}/folder.onnx", "is a folder that was not exported for onnx"),
+    "a folder of labels": (
+        "--format openvino --output {here}/x_openvino",
+        "was not exported for openvino",
+    ),
     "int8 without data": ("--int8", "give --data"),
     "no multiple of the stride": ("--imgsz 70", "expected a multiple of the stride 8"),
     "low opset": ("--opset 9", "opset: found 9, expected a whole number from 18"),
@@ -140,6 +144,9 @@ REFUSED = {
 }
 
 
+PACKAGES = {"dynamic": "ncnn", "a folder of labels": "openvino"}
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_one_line_and_nothing_left_behind(
     case: str, place: Path, here: Path, capsys: pytest.CaptureFixture[str]
@@ -147,11 +154,13 @@ def test_one_line_and_nothing_left_behind(
     arguments, expected = REFUSED[case]
     (here / "folder.onnx").mkdir()
     (here / "folder.onnx/mine").touch()
+    (here / "x_openvino").mkdir()
+    (here / "x_openvino/image.xml").touch()
     before = tree(here), sorted(place.iterdir())
     text = arguments.format(place=place, here=here)
     given = text.split() if "--weights" in text else ["--weights", str(place / "best.pt"), *text.split()]
-    if case == "dynamic":
-        pytest.importorskip("ncnn", reason="uv sync --extra ncnn")
+    if case in PACKAGES:
+        pytest.importorskip(PACKAGES[case], reason=f"uv sync --extra {PACKAGES[case]}")
     assert run(export.main, "export.py", *given) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1 and expected in err and err.startswith("export.py: error: ")

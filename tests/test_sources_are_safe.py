@@ -15,6 +15,10 @@ FORBIDDEN = {
     *("subprocess.getstatusoutput", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "torch.jit.load"),
     *("torch.hub.load", "tempfile.mktemp"),
 }
+ALLOWED = {
+    "__main__.py": {"os.execv"},  # Python itself, on the folder of the package
+    "deploy/torchscript.py": {"torch.jit.load"},  # a program by its nature, which --weights names
+}
 PROCESSES = {f"subprocess.{name}" for name in ("run", "Popen", "call", "check_call", "check_output")}
 LOADERS = {"_Loader", "SafeLoader", "yaml.SafeLoader", "yaml.CSafeLoader"}
 
@@ -76,7 +80,8 @@ def sources() -> list[Path]:
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_source_runs_what_it_reads(path: Path) -> None:
-    assert faults(path.read_text(encoding="utf-8")) == []
+    found = {fault.partition(": ")[2] for fault in faults(path.read_text(encoding="utf-8"))}
+    assert found == ALLOWED.get(path.relative_to(ROOT).as_posix(), set())
 
 
 @pytest.mark.parametrize(

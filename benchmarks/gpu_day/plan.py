@@ -108,7 +108,7 @@ def _steps(setting: Setting) -> tuple[Job, ...]:
     jobs = []
     for size, batch, rounds, weight in (("n", 1, 2, 1.0),) if setting.dry else SIZES:
         name = f"step-{size}-{batch}"
-        words = (*_step(setting, size, batch, rounds), "--networks", *networks[: 2 if setting.dry else None], *graphed)
+        words = (*_step(setting, size, batch, rounds), "--networks", *networks[: 1 if setting.dry else None], *graphed)
         jobs.append(Job(name=name, command=(*words, "--json", setting.figures(name)), weight=weight, digest="step"))
     return tuple(jobs)
 

@@ -1,6 +1,8 @@
 """`--batch auto`: what it measures, chooses, says and records, and where it is refused."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,11 @@ import train
 from configs.schema import Config, load
 from core.device import place
 from engine import batch_size
-from engine.batch_size import Need, choose_batch, fitting_batch, measure
+from engine.batch_size import Need, choose_batch, fitting_batch
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
 from tests.support.training import SMALL, start
+from tests.test_imports import ROOT
 
 
 def small(**overrides: object) -> Config:
@@ -27,12 +30,28 @@ def test_the_largest_power_of_two_that_fits() -> None:
     assert Need(100, 10, 109).largest(64) == 0 and Need(100, 0, 100).largest(48) == 32
 
 
-def test_larger_images_need_more() -> None:
-    device = place("cpu", amp="off")
-    small_images, large_images = (measure(small(**{"train.imgsz": size}), device) for size in (64, 256))
-    assert 0 <= small_images.per_image < large_images.per_image
-    assert large_images.per_image > 256 * 256 * 3 * 4 / 2**20  # the images alone
-    assert large_images.room > large_images.of(1)
+MEASURE = """
+from core.device import place
+from engine.batch_size import measure
+from tests.engine.test_batch_size import small
+
+for side in (64, 256):
+    need = measure(small(**{"train.imgsz": side}), place("cpu", amp="off"))
+    print(need.per_image, need.of(1), need.room)
+"""
+
+
+@pytest.mark.slow
+def test_larger_images_need_more(tmp_path: Path, warm_python: str) -> None:
+    """In a process of its own: memory that earlier tests have left to this one would be used again."""
+    (tmp_path / "measure.py").write_text(MEASURE)
+    command = [warm_python, str(tmp_path / "measure.py")]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    small_images, large_images = ([float(word) for word in line.split()] for line in done.stdout.splitlines())
+    assert 0 <= small_images[0] < large_images[0]
+    assert large_images[0] > 256 * 256 * 3 * 4 / 2**20  # the images alone
+    assert large_images[2] > large_images[1]
 
 
 def test_what_is_chosen_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
