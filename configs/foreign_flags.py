@@ -67,7 +67,7 @@ INSTEAD: dict[str, dict[str, str]] = {
         "--inplace": "leave it out",
         "--keras": "there is no TensorFlow export",
         "--workspace": "TensorRT chooses it; leave it out",
-        "--agnostic-nms": "NMS inside a file is per class; use detect.py --agnostic-nms on a file without --nms",
+        "--agnostic-nms": "NMS inside a file is per class; leave --nms out, and detect with --agnostic-nms",
         "--fraction": "use --calibration with the number of images",
     },
 }

@@ -66,7 +66,7 @@ def read_listed(annotations: Annotations, index: int) -> np.ndarray:
     try:
         return read_image(path)
     except ImageError as error:
-        what = f"{path} {error.what}; python -m data.check finds all such images, and training then skips them"
+        what = f"{path} {error.what}; data.check finds all such images, and training then skips them"
         raise ImageError(error.kind, what) from error
 
 

@@ -98,6 +98,8 @@ def export_file(
     """
     require_options(target, options)
     require_packages(target, int8=options.int8)
+    if target == "ncnn" and isinstance(trained.model, Darknet):
+        raise ValueError("format ncnn: Darknet networks do not come through its converter whole; use onnx or openvino")
     if options.nms:
         _require_plain_nms(trained.model)
     place = output or default_path(trained.weights, target, options)

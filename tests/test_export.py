@@ -92,11 +92,11 @@ def test_what_the_file_says_about_itself(place: Path, exported: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["openvino", "ncnn", "torchscript", "torch_export"])
+@pytest.mark.parametrize("target", ["openvino", "torchscript", "torch_export"])
 def test_a_darknet_network_for_every_target_that_runs_here(
     target: str, place: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if target in ("openvino", "ncnn"):
+    if target == "openvino":
         pytest.importorskip(target, reason=f"uv sync --extra {target}")
     model = YOLO(place / "x.weights", cfg=place / "x.cfg", device="cpu")
     exported = model.export(target, output=here / f"x{TARGETS[target].suffix}")
@@ -136,6 +136,7 @@ REFUSED = {
     "no multiple of the stride": ("--imgsz 70", "expected a multiple of the stride 8"),
     "low opset": ("--opset 9", "opset: found 9, expected a whole number from 18"),
     "no such folder": ("--output none/a.onnx", "none: no such folder"),
+    "darknet for ncnn": ("--format ncnn --weights {place}/x.weights --cfg {place}/x.cfg", "use onnx or openvino"),
     "weights without a cfg": ("--weights {place}/x.weights", "give its .cfg as cfg"),
     "dynamic": ("--format ncnn --dynamic", "--format ncnn does not support it; use --format onnx"),
     "half on the CPU": ("--format torchscript --half", "--format torchscript does not support it; use"),
@@ -144,7 +145,7 @@ REFUSED = {
 }
 
 
-PACKAGES = {"dynamic": "ncnn", "a folder of labels": "openvino"}
+PACKAGES = {"dynamic": "ncnn", "darknet for ncnn": "ncnn", "a folder of labels": "openvino"}
 
 
 @pytest.mark.parametrize("case", REFUSED)

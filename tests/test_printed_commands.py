@@ -15,6 +15,7 @@ from PIL import Image
 
 import compare
 import detect
+import export
 import train
 import val
 from comparison.report import report
@@ -26,6 +27,7 @@ from tests.comparison.made_runs import write_run
 from tests.support.scripts import run
 from tests.test_imports import modules
 from weights import publish
+from yolo import YOLO
 
 PARSERS: dict[str, Callable[[Sequence[str]], object]] = {
     "train.py": train.parse,
@@ -34,7 +36,7 @@ PARSERS: dict[str, Callable[[Sequence[str]], object]] = {
     "compare.py": compare.parse,
 }
 # Files with calls of `command`; each is covered by a test here.
-MAKERS = {"train.py", "compare.py", "configs/cli.py", "comparison/report.py", "engine/run.py"} | {
+MAKERS = {"train.py", "compare.py", "export.py", "configs/cli.py", "comparison/report.py", "engine/run.py"} | {
     "data/tools/convert.py",
     "data/tools/download.py",
     "weights/publish.py",
@@ -178,6 +180,17 @@ def test_after_a_download(
     assert download.main(["coco2017", "--splits", split, "--to", str(folder)]) == 0
     arguments = check(capsys.readouterr().out.partition(" with: ")[2].strip(), program)
     assert leads_to(arguments[arguments.index("--data") + 1]) == folder
+
+
+def test_after_an_export(
+    folder: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metadata = SimpleNamespace(mish="", imgsz=(96, 96), dynamic=False, outputs="boxes", precision="fp32")
+    done = SimpleNamespace(metadata=metadata, parity=object(), path=folder / "a.torchscript")
+    monkeypatch.setattr(YOLO, "export", lambda *_, **__: done)
+    assert run(export.main, "export.py", "--weights", place / "best.pt", "--format", "torchscript") == 0
+    arguments = check(capsys.readouterr().out.partition("use it: ")[2].strip(), "detect.py")
+    assert leads_to(arguments[arguments.index("--weights") + 1]) == folder / "a.torchscript"
 
 
 def test_after_publishing(folder: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:

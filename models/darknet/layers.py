@@ -32,7 +32,8 @@ class MaxPool(nn.Module):
         if self.padding % 2 == 0 and before <= self.size // 2:
             return F.max_pool2d(x, self.size, self.stride, padding=before)
         after = self.padding - before
-        return F.max_pool2d(F.pad(x, (before, after, before, after), value=-torch.inf), self.size, self.stride)
+        lowest = torch.finfo(x.dtype).min  # as Darknet; ncnn cannot read an infinite one
+        return F.max_pool2d(F.pad(x, (before, after, before, after), value=lowest), self.size, self.stride)
 
 
 class Route(nn.Module):
