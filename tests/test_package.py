@@ -65,7 +65,7 @@ def test_a_wheel_trains_from_an_empty_folder(tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(site)
     package = site / "yolo_mish"
     assert {path.name for path in site.iterdir() if path.suffix != ".dist-info"} == {"yolo_mish"}
-    parts = [ROOT / name for name in ("comparison", "configs", "core", "data", "engine", "models", "ops")]
+    parts = [ROOT / name for name in ("comparison", "configs", "core", "data", "deploy", "engine", "models", "ops")]
     needed = {path.relative_to(ROOT) for part in parts for path in part.rglob("*") if path.suffix in KINDS}
     needed |= {Path(f"{name}.py") for name in (*SCRIPTS, "yolo")}
     files = {path.relative_to(package) for path in package.rglob("*") if path.is_file()}
