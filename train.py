@@ -12,17 +12,19 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from configs.cli import AUTO, Parser, add_config_flags, overrides, run_script
 from core.commands import command, near
 
 if TYPE_CHECKING:
     from configs.schema import Config
+    from core.types import DetectorModel
+    from data.annotations import Annotations
+    from data.loader import EvalLoader, TrainLoader
     from engine.setup import TrainSetup
 
 NEWEST = "newest"
-MAX_DEFAULT_WORKERS = 8
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,16 +41,21 @@ def train(arguments: Namespace, argv: Sequence[str]) -> int:
     """Train in this process, alone or with the others of its launcher; or launch a process for each of the devices."""
     from configs.schema import load
     from core.distributed import is_main, launched, may_report
+    from engine.batch_size import choose_batch
     from engine.failures import FAILURES
     from engine.final_results import finish
     from engine.launch import launch
     from engine.resume import naming_data_flag, restarted, resume
     from engine.run import TrainingRun
+    from engine.setup import require_shares
     from engine.trainer import Stopped
 
     given, resumed = overrides(arguments), restarted()
     if resumed is None and given.get("train.batch") == AUTO:
-        given["train.batch"] = auto_batch(arguments, given)
+        if arguments.resume is not None:
+            raise ValueError("--batch auto: a resumed run keeps its batch size; leave it out")
+        given["train.batch"], chosen = choose_batch(load(arguments.cfg, {**given, "train.batch": 1}))
+        print(chosen, flush=True)
     if resumed is None and arguments.resume is not None:
         resumed = resume(arguments.resume, cfg=arguments.cfg, overrides=given)
     config = resumed.config if resumed is not None else load(arguments.cfg, given)
@@ -110,56 +117,14 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     return arguments
 
 
-def auto_batch(arguments: Namespace, given: Mapping[str, object]) -> int:
-    """Choose the batch size of a new run, which is recorded as if it had been given, and say so."""
-    from configs.schema import load
-    from core.device import device_list
-    from core.distributed import launched
-    from engine.batch_size import choose_batch
-
-    if arguments.resume is not None:
-        raise ValueError("--batch auto: a resumed run keeps its batch size; leave it out")
-    config = load(arguments.cfg, {**given, "train.batch": 1})
-    if launched() > 1 or len(device_list(config.train.device)) > 1:
-        raise ValueError("--batch auto: it is measured for one device; give the batch size of all devices together")
-    batch, what = choose_batch(config)
-    print(what, flush=True)
-    return batch
-
-
-def require_shares(config: Config) -> int:
-    """The number of processes that train: those of the launcher, else one for each device.
-
-    ValueError if they cannot share the batch, or if what is set needs a single process.
-    """
-    from core.device import device_list
-    from core.distributed import launched
-
-    settings = config.train
-    processes = launched() if launched() > 1 else len(device_list(settings.device))
-    if settings.batch % processes:
-        more = -(-settings.batch // processes) * processes
-        raise ValueError(
-            f"train.batch: found {settings.batch}; expected a multiple of the {processes} processes, such as {more}"
-        )
-    single = {"compile": settings.compile, "graphs": settings.graphs == "on"}
-    single["grad_checkpointing"] = settings.grad_checkpointing
-    for key, wrong in single.items():
-        if wrong and processes > 1:
-            raise ValueError(f"train.{key}: several processes train without it; leave it out, or use one device")
-    return processes
-
-
 def build(config: Config) -> TrainSetup:
     """Build device, network and loaders. Nothing is written yet, so wrong input leaves no trace of a run."""
     import torch
 
     from core.allocator import keep_freed_memory
     from core.device import device_of_process, place, set_deterministic
-    from core.distributed import from_main, is_main, local_rank, local_world, main_first, rank, world
+    from core.distributed import from_main, local_rank, local_world, main_first, world
     from core.options import NmsOptions
-    from core.progress import usable_cores  # imports tqdm, which --help does not need
-    from data import build_eval_loader, build_train_loader
     from engine.setup import TrainSetup, adapt_config, load_splits, prepare_operator
     from models import build_model, census, flops, format_census
     from models.activations import activation_parameters
@@ -180,39 +145,9 @@ def build(config: Config) -> TrainSetup:
     names = splits["train"].classes
     config, notes = adapt_config(config, classes=len(names))
     model = build_model(config.model, names=names, seed=train.seed)
-    assert train.epochs is not None and train.imgsz is not None  # resolved by load
-    workers = min(MAX_DEFAULT_WORKERS, -(-usable_cores() // local_world())) if train.workers is None else train.workers
-    pin_memory = device.device.type == "cuda"
     with main_first():
-        train_loader = build_train_loader(
-            splits["train"],
-            imgsz=train.imgsz,
-            batch=train.batch,
-            workers=workers,
-            seed=train.seed,
-            augment=config.augment,
-            cache=train.cache,
-            mosaic_until=train.epochs - closing_epochs(train.close_mosaic, train.epochs),
-            progress=is_main(),
-            pin_memory=pin_memory,
-            rank=rank(),
-            world=world(),
-            **model.fitting,
-        )
-        val_loader = build_eval_loader(
-            splits["val"],
-            imgsz=train.imgsz,
-            batch=val.batch or 2 * train.batch,
-            workers=workers,
-            preprocess=model.preprocess,
-            cache=train.cache,
-            rect=val.rect,
-            progress=is_main(),
-            pin_memory=pin_memory,
-            rank=rank(),
-            world=world(),
-        )
-    assert val.iou is not None  # resolved by load
+        train_loader, val_loader = build_loaders(config, splits, model, pin_memory=device.device.type == "cuda")
+    assert val.iou is not None and train.imgsz is not None  # resolved by load
     rows = census(model, device=device.device, dtype=device.amp_dtype, compiled=train.compile)
     return TrainSetup(
         config=config,
@@ -230,6 +165,43 @@ def build(config: Config) -> TrainSetup:
         learnable=[name for name, _ in activation_parameters(model)],
         notes=notes,
     )
+
+
+def build_loaders(
+    config: Config, splits: Mapping[str, Annotations], model: DetectorModel, *, pin_memory: bool
+) -> tuple[TrainLoader, EvalLoader]:
+    """The loaders of this process for training and validation."""
+    from core.distributed import is_main, rank, world
+    from data import build_eval_loader, build_train_loader
+    from data.workers import most_workers
+
+    train, val = config.train, config.val
+    assert train.epochs is not None and train.imgsz is not None  # resolved by load
+    both: dict[str, Any] = {
+        "imgsz": train.imgsz,
+        "workers": most_workers() if train.workers is None else train.workers,
+        "cache": train.cache,
+        "progress": is_main(),
+        "pin_memory": pin_memory,
+        "rank": rank(),
+        "world": world(),
+    }
+    train_loader = build_train_loader(
+        splits["train"],
+        batch=train.batch,
+        seed=train.seed,
+        augment=config.augment,
+        mosaic_until=train.epochs - closing_epochs(train.close_mosaic, train.epochs),
+        **(both | dict(model.fitting)),
+    )
+    val_loader = build_eval_loader(
+        splits["val"],
+        batch=val.batch or 2 * train.batch,
+        preprocess=model.preprocess,
+        rect=val.rect,
+        **both,
+    )
+    return train_loader, val_loader
 
 
 def closing_epochs(length: float, epochs: int) -> int:

@@ -15,10 +15,9 @@ import torch
 
 from configs.loading import CONFIGS
 from configs.schema import Config, Data, load
-from core.arguments import ImageSize, as_list, given, shown, to_number
+from core.arguments import ImageSize, class_numbers, given, shown
 from core.device import pick_device
 from core.options import Classes, EvalKeywords, EvalOptions, NmsOptions, PredictKeywords, PredictOptions
-from core.text import did_you_mean
 from data import build_eval_loader, load_dataset
 from data.names import find_names
 from data.sources import Source, open_source
@@ -335,26 +334,7 @@ class YOLO:
 
     def labels(self, classes: Classes | None) -> list[int] | None:
         """Class numbers of one or several classes given by number or name; raises ValueError for an unknown one."""
-        if classes is None:
-            return None
-        labels = [label for wanted in as_list(classes) for label in self._labels_of(wanted)]
-        if not labels:
-            raise ValueError("classes: an empty list; expected numbers or names, or None for all classes")
-        return list(dict.fromkeys(labels))
-
-    def _labels_of(self, wanted: object) -> list[int]:
-        """All classes of a name, or the class of a number, which may be text; "0,2" is both."""
-        if isinstance(wanted, str) and wanted in self.names:
-            return [label for label, name in enumerate(self.names) if name == wanted]
-        if isinstance(wanted, str) and "," in wanted:
-            return [label for part in wanted.split(",") for label in self._labels_of(part.strip())]
-        number = float(wanted) if isinstance(wanted, str) and wanted.isdecimal() else to_number(wanted)
-        if number is not None and number == int(number) and 0 <= number < len(self.names):
-            return [int(number)]
-        known = ", ".join(f"{k} {name}" for k, name in enumerate(self.names[:20]))
-        more = f", ... ({len(self.names)} in all)" if len(self.names) > 20 else ""
-        hint = did_you_mean(wanted, self.names) if isinstance(wanted, str) else ""
-        raise ValueError(f"classes: found {shown(wanted)}{hint}; expected one of {known}{more}")
+        return None if classes is None else class_numbers(classes, self.names)
 
     def input_size(self, imgsz: ImageSize | None) -> ImageSize:
         """The size of the input, by default that of training; ValueError if it is no multiple of the stride."""

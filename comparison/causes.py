@@ -11,16 +11,8 @@ from comparison.evaluation import Evaluation
 from comparison.run_metrics import MetricSpec, make_metric, total
 from comparison.runs import Run
 from comparison.summary import POINTS, PRIMARY, Metric, Outcome, RunKey
+from core.metrics import TIDE
 
-ERRORS = {
-    "Cls": "wrong class",
-    "Loc": "poor localisation",
-    "Both": "wrong class and poor localisation",
-    "Dupe": "duplicate",
-    "Bkg": "background detected",
-    "Miss": "object missed",
-}
-"""TIDE's error kinds (Bolya et al. 2020): the AP50 that would be gained without them."""
 SIZES = ("metrics/AP_small", "metrics/AP_medium", "metrics/AP_large")
 ERROR_KINDS = "Error kinds (TIDE): AP50 lost to each"
 TARGET = "epochs_to_target"
@@ -61,7 +53,7 @@ def find_causes(
     groups = {
         ERROR_KINDS: tuple(
             metric(f"tide/{kind}", title, POINTS, of_scores(partial(_error, kind=kind)))
-            for kind, title in ERRORS.items()
+            for kind, title in TIDE.items()
         ),
         "AP by size": tuple(outcome.metrics[key] for key in SIZES if key in outcome.metrics),
         CLASSES: tuple(

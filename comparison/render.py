@@ -8,7 +8,6 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
@@ -37,6 +36,7 @@ from comparison.tables import (
     timing_table,
     tuning_table,
 )
+from core.templates import templates
 
 PICTURES = {
     "answer": ("answer", "answer_wide"), "curves": ("curves", "curves_wide"), "runs": ("runs",), "times": ("times",),
@@ -49,9 +49,7 @@ PICTURES = {
 
 def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str:
     """The page: one file with its style, script and pictures."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    environment = templates(Path(__file__).parent)
     environment.filters["breakable"] = breakable
     outcome, metrics, images = summary.planned, summary.planned.metrics, summary.image_sampling
     svg = {

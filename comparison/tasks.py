@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scipy.stats import t as student
 
 from comparison import wording
@@ -23,6 +22,7 @@ from comparison.render import to_csv
 from comparison.runs import Run, read_runs
 from comparison.summary import Field, Outcome
 from core.files import write_text
+from core.templates import templates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +114,8 @@ def report_tasks(folders: Sequence[Path], output: Path) -> str:
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / "tasks.json", json.dumps(asdict(tasks), indent=1, ensure_ascii=False) + "\n")
     write_text(output / "tasks.csv", to_csv([_csv_row(row) for row in tasks.rows]))
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    write_text(
-        output / "tasks.html", environment.get_template("tasks.html").render(tasks=tasks, signed=wording.numbers.signed)
-    )
+    template = templates(Path(__file__).parent).get_template("tasks.html")
+    write_text(output / "tasks.html", template.render(tasks=tasks, signed=wording.numbers.signed))
     return "\n".join([*map(_line, tasks.rows), "", *tasks.words, *tasks.remarks, f"report: {output / 'tasks.html'}"])
 
 

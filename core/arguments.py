@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from core.text import did_you_mean, printable
@@ -55,6 +55,29 @@ def image_size(name: str, value: object) -> ImageSize:
     if len(pixels) != len(numbers) or len(pixels) not in (1, 2):
         raise ValueError(f"{name}: found {shown(value)}, expected a number of pixels, or (height, width)")
     return pixels[0] if len(pixels) == 1 else (pixels[0], pixels[1])
+
+
+def class_numbers(wanted: object, names: Sequence[str]) -> list[int]:
+    """The numbers of one or several classes given by number or name, each once; ValueError for an unknown one."""
+    numbers = [number for each in as_list(wanted) for number in _numbers_of(each, names)]
+    if not numbers:
+        raise ValueError("classes: an empty list; expected numbers or names, or None for all classes")
+    return list(dict.fromkeys(numbers))
+
+
+def _numbers_of(wanted: object, names: Sequence[str]) -> list[int]:
+    """All classes of a name, or the class of a number, which may be text; "0,2" is both."""
+    if isinstance(wanted, str) and wanted in names:
+        return [number for number, name in enumerate(names) if name == wanted]
+    if isinstance(wanted, str) and "," in wanted:
+        return [number for part in wanted.split(",") for number in _numbers_of(part.strip(), names)]
+    number = float(wanted) if isinstance(wanted, str) and wanted.isdecimal() else to_number(wanted)
+    if number is not None and number == int(number) and 0 <= number < len(names):
+        return [int(number)]
+    known = ", ".join(f"{k} {name}" for k, name in enumerate(names[:20]))
+    more = f", ... ({len(names)} in all)" if len(names) > 20 else ""
+    hint = did_you_mean(wanted, names) if isinstance(wanted, str) else ""
+    raise ValueError(f"classes: found {shown(wanted)}{hint}; expected one of {known}{more}")
 
 
 def as_list(value: object) -> list[Any]:

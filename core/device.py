@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from core.distributed import launched
+
 
 @dataclass(frozen=True)
 class DeviceConfig:
@@ -85,6 +87,11 @@ def device_list(device: str) -> list[str]:
     if not gpus and set(names) != {"cpu"}:
         raise ValueError(f"device {device!r}: expected different GPU numbers, as in 0,1, or cpu for each process")
     return names
+
+
+def process_count(device: str) -> int:
+    """The number of processes that train: those of the launcher of this one, else one for each device."""
+    return launched() if launched() > 1 else len(device_list(device))
 
 
 def device_of_process(device: str, *, number: int, processes: int) -> str:

@@ -77,7 +77,7 @@ def joined() -> Iterator[None]:
         dist.init_process_group(backend, timeout=TIMEOUT, store=own, rank=number, world_size=count)
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # any: whatever ends this process must be reported by one of them, and only one
         if may_report():
             raise
         raise SystemExit(2 if isinstance(error, ValueError | OSError) else 1) from None

@@ -30,6 +30,16 @@ class Metric:
         return self.key.rpartition("/")[2]
 
 
+TIDE = {
+    "Cls": "wrong class",
+    "Loc": "poor localisation",
+    "Both": "wrong class and poor localisation",
+    "Dupe": "duplicate",
+    "Bkg": "background detected",
+    "Miss": "object missed",
+}
+"""TIDE's error kinds (Bolya et al., arXiv 2008.08115): each costs the AP50 that would be gained without them."""
+
 COCO = (
     Metric("mAP50-95", "mAP50-95", better="higher"),
     Metric("mAP50", "mAP50", better="higher"),

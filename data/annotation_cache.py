@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from core.files import replacing
-from data.annotations import Annotations, TextColumn
+from data.annotations import Annotations
 from data.issues import Issue
+from data.text_column import TextColumn
 
 
 def write_annotations(path: Path, annotations: Annotations) -> None:

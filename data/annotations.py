@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,36 +16,7 @@ from core.limits import MAX_CLASSES
 from data.issues import Issue
 from data.polygons import FlatPolygon, pack_polygons, starts_of, unpacked
 from data.record_checks import box_fault, is_encodable, stays_inside
-
-
-class TextColumn(Sequence[str]):
-    """Strings in one buffer: unlike with a list of str, reading them in a forked worker copies no memory page."""
-
-    def __init__(self, buffer: np.ndarray, starts: np.ndarray):
-        """`buffer` uint8 UTF-8, `starts` (n + 1,) offsets into it."""
-        self.buffer, self.starts = buffer, starts
-
-    @staticmethod
-    def of(texts: Sequence[str]) -> TextColumn:
-        """Pack strings."""
-        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-        starts = starts_of(np.array([len(text) for text in encoded], np.int64))
-        return TextColumn(np.frombuffer(b"".join(encoded), np.uint8), starts)
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index = index % len(self)
-        return self.buffer[self.starts[index] : self.starts[index + 1]].tobytes().decode("utf-8", "surrogatepass")
+from data.text_column import TextColumn
 
 
 class _Object(NamedTuple):

@@ -18,7 +18,7 @@ from core.files import path_exists
 from core.limits import MAX_CLASSES
 from core.progress import progress_bar
 from data.annotation_cache import read_annotations, write_annotations
-from data.annotations import Annotations, TextColumn
+from data.annotations import Annotations
 from data.cache_dir import cache_folder, content_hash
 from data.coco_records import AnnotationRecord, CocoFile, ImageRecord, decode, meaning, unpadded
 from data.file_names import find_images
@@ -27,6 +27,7 @@ from data.limits import ID_LIMIT, MAX_ANNOTATION_BYTES, MAX_LISTED_SIZE
 from data.polygons import pack_polygons, starts_of
 from data.record_checks import Fault, are_sound, box_fault, is_encodable
 from data.segments import Polygons, area_of, box_of, read_polygons
+from data.text_column import TextColumn
 
 FORMAT = 6  # raise it when the arrays or the checks change: caches of another format are ignored
 MIN_CACHED_BYTES = 2 << 20  # smaller files are read faster than a cache is looked up

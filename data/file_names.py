@@ -24,9 +24,10 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from core.text import say_once
-from data.annotations import Annotations, TextColumn
+from data.annotations import Annotations
 from data.issues import Issue
 from data.record_checks import Fault, stays_inside
+from data.text_column import TextColumn
 
 SPACES, SLASHES = "without spaces around", "with / for \\"
 ADDRESS, ESCAPES = "by the path of an address", "with %-escapes decoded"

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import torch
 
+from core.distributed import local_world
 from core.progress import usable_cores
 from core.text import format_duration, one_line
 from core.types import Batch, Targets
@@ -106,7 +107,12 @@ def default_workers(batches: int) -> int:
 
     None where workers are spawned: a program that calls the Python API at its top level would be started again by them.
     """
-    return min(usable_cores(), MAX_DEFAULT_WORKERS, batches // 2) if sys.platform == "linux" else 0
+    return min(most_workers(), batches // 2) if sys.platform == "linux" else 0
+
+
+def most_workers() -> int:
+    """One worker process per core of this machine that a process of the training has, at most 8."""
+    return min(MAX_DEFAULT_WORKERS, -(-usable_cores() // local_world()))
 
 
 def start_worker(_: int) -> None:

@@ -261,7 +261,7 @@ def _write(
         module.write_file(network, path, options, metadata)
     except OSError:
         raise
-    except Exception as error:  # converters have no common base for their errors
+    except Exception as error:  # each converter raises types of its own, some directly below Exception
         title = find_target(metadata.target).title
         missing = []
         for text in dict.fromkeys(_spec_text(row) for row in census):
@@ -271,7 +271,7 @@ def _write(
             small = replace(metadata, imgsz=(8, 8), dynamic=False)
             try:
                 module.write_file(probe, path.with_name(f"probe{path.name}"), replace(options, dynamic=False), small)
-            except Exception:
+            except Exception:  # as above; the probe only finds out which activation is to blame
                 missing.append(f"{text} ({', '.join(f'{row.part}.{row.stage}' for row in rows[:3])})")
         if missing:
             raise ValueError(

@@ -195,7 +195,7 @@ class OnnxRuntime(Runtime):
             options.inter_op_num_threads = 1
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions have no common base but this
+        except Exception as error:  # its binding derives its errors from Exception directly
             raise ValueError(f"{path}: ONNX Runtime cannot read it: {error}") from error
         self.metadata = parse_metadata(self.session.get_modelmeta().custom_metadata_map.get(KEY), path)
         self.description = f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads or 'all'} threads"

@@ -49,7 +49,7 @@ INSTEAD = {
 }
 SYNONYMS = {
     "tflite": "its converter (litert-torch) requires older versions of PyTorch and pydantic than this project; convert "
-    "the ONNX file in an environment of its own",
+    "the ONNX file in a separate environment",
     "pt2": "use torch_export",
     "engine": "use tensorrt",
     "trt": "use tensorrt",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from configs.schema import Config
-from core.device import DeviceConfig, out_of_memory, place
+from core.device import DeviceConfig, out_of_memory, place, process_count
 from core.types import Targets
 from data.image_cache import available_memory
 from engine.grad_checkpointing import checkpointed
@@ -40,7 +40,12 @@ class Need:
 
 
 def choose_batch(config: Config) -> tuple[int, str]:
-    """The batch size of `--batch auto`, and a sentence on it; ValueError if not even one image fits."""
+    """The batch size of `--batch auto`, and a sentence on it.
+
+    ValueError if not even one image fits, or for several devices.
+    """
+    if process_count(config.train.device) > 1:
+        raise ValueError("--batch auto: it is measured for one device; give the batch size of all devices together")
     device = place(config.train.device, amp=config.train.amp, channels_last=config.train.channels_last)
     pixels = f"{config.train.imgsz} pixels"
     try:

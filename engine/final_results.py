@@ -42,7 +42,7 @@ def finish(run: TrainingRun, next_command: str) -> None:
     plots.plot_results(folder / "results.png", state.rows)
     evaluation_plots.plot_evaluation(folder, result)
     write_predictions(folder / "predictions.json", result.predictions, result.truth)
-    if run.config.run.plan is None:  # a comparison has a page of its own for all its runs
+    if run.config.run.plan is None:  # a comparison has one page for all its runs
         errors = find_errors(result.truth, result.predictions, confidence=result.stats.confidence)
         error_page.write_errors(folder, errors, result.truth, title=f"Errors on val: {folder}", progress=False)
     times, memory = dict(trainer.clock.total), max(row["peak_memory_mib"] for row in state.rows)

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from types import TracebackType
 from uuid import uuid4
 
@@ -17,9 +16,9 @@ from core.distributed import copy_from_main, from_main, gather, is_main, largest
 from core.files import lock_run_folder, make_run_folder, write_text
 from core.metrics import FITNESS
 from core.text import one_line
-from core.types import Batch, StateDict
+from core.types import Batch
 from data.issues import count_issues, list_issues, summarize_issues, write_issues
-from engine.checkpoint import initial_weights, rng_state, save_checkpoint, set_rng_state
+from engine.checkpoint import initial_weights, save_checkpoint
 from engine.contention import OtherProcesses
 from engine.energy import EnergyMeter
 from engine.evaluation.evaluate import EvalResult, detect, in_turn, score
@@ -31,9 +30,9 @@ from engine.machine import PeakMemory, fingerprint, processes, processes_here
 from engine.pictures import plots
 from engine.profile import profile_steps
 from engine.resume import Resumed
+from engine.run_checkpoint import restore, training_content, weights_content
 from engine.run_record import convolutions_sha256, read_record, run_record, start_entry, update_run, write_run
 from engine.setup import TrainSetup, build_trainer
-from engine.trainer import State
 
 DRAWN_BATCHES = 3
 NO_OBJECTS = "without objects in the validation images"
@@ -67,7 +66,7 @@ class TrainingRun:
         self.initial_sha256 = convolutions_sha256(setup.model) if resumed is None else None
         self.trainer = build_trainer(setup)
         if resumed is not None:
-            self._restore(resumed.checkpoint)
+            restore(setup, self.trainer, resumed.checkpoint, skipped=self.skipped)
         if self.config.train.profile:
             setup.notes.append(profile_steps(self.trainer, self.train_loader, self.config.train.profile))
         self.memory, self.others = PeakMemory(setup.device.device), OtherProcesses(processes_here())
@@ -102,37 +101,6 @@ class TrainingRun:
         self.save_last()
         plots.plot_dataset(self.folder / "labels.png", setup.splits["train"])
 
-    def _restore(self, checkpoint: StateDict) -> None:
-        trainer = self.trainer
-        for split, sha256 in self.setup.data_sha256.items():
-            if checkpoint["data_sha256"].get(split) != sha256:
-                source = self.setup.splits[split].source
-                raise ValueError(f"--resume: {source}: not the {split} annotations of the run (their SHA-256 differs)")
-        self._require_same_images(checkpoint.get("images"))
-        try:
-            trainer.model.load_state_dict(checkpoint["model"])
-            trainer.optimizer.load_state_dict(checkpoint["optimizer"])
-            trainer.scaler.load_state_dict(checkpoint["scaler"])
-            if trainer.ema is not None:
-                trainer.ema.load_state_dict(checkpoint["ema"])
-            trainer.state = State(**checkpoint["state"])
-            trainer.clock.load_state_dict(checkpoint["clock"])
-            set_rng_state(checkpoint["rng"])
-        except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"--resume: the checkpoint does not fit its own config: {error}") from error
-        self.setup.notes.append(f"resumed at epoch {trainer.state.epoch + 1}, batch {trainer.state.batch + 1}")
-
-    def _require_same_images(self, images: object) -> None:
-        """Raise ValueError if a split has another number of usable images than in the checkpoint; None: not known."""
-        for split, found in self.setup.splits.items():
-            before = images.get(split) if isinstance(images, dict) else None
-            if before is not None and before != len(found):
-                raise ValueError(
-                    f"--resume: {found.source}: {len(found)} images of {split} can be used, {before} when "
-                    f"the run began{f' ({self.skipped})' if self.skipped else ''}; restore them, or start a new run "
-                    "with --weights LAST.PT"
-                )
-
     def _start_entry(self) -> dict[str, object]:
         state = self.trainer.state
         place = {"epoch": state.epoch + 1, "batch": state.batch + 1}
@@ -155,7 +123,7 @@ class TrainingRun:
             initial_weights=self.initial_sha256,
             batches_per_epoch=len(self.train_loader),
             skipped=count_issues(self.issues),
-            images=self._images(),
+            images=self.setup.images,
         )
         write_run(self.folder / "run.json", record)
         write_text(self.folder / "config.yaml", self.config.as_yaml())
@@ -276,7 +244,10 @@ class TrainingRun:
                 state.best_epoch = None if state.best is None else state.epoch
                 self.save_best(result)
             if self.config.train.save_period and state.epoch % self.config.train.save_period == 0:
-                save_checkpoint(self.folder / "weights" / f"epoch{state.epoch}.pt", self._training_content())
+                save_checkpoint(
+                    self.folder / "weights" / f"epoch{state.epoch}.pt",
+                    training_content(self.setup, self.trainer, run_id=self.id),
+                )
             self.save_last()
             seconds = sum(trainer.clock.total.values()) / state.epoch
             end = EpochEnd(row, activations, seconds_left=(self.setup.epochs - state.epoch) * seconds)
@@ -357,43 +328,15 @@ class TrainingRun:
         weights.mkdir(parents=True, exist_ok=True)
         if removed:
             self._write_run_files()
-        save_checkpoint(weights / "last.pt", self._training_content())
+        save_checkpoint(weights / "last.pt", training_content(self.setup, self.trainer, run_id=self.id))
         if removed:
             raise FileNotFoundError(errno.ENOENT, f"the run folder {self.folder} was removed; last.pt is written anew")
 
     def save_best(self, result: EvalResult) -> None:
         """Write the weights that were evaluated to best.pt."""
         numbers = {name: float(value) for name, value in result.stats.numbers.items()}
-        weights = self.trainer.eval_model.state_dict()
-        content = {"kind": "weights", **self._common_content(), "model": weights, "stats": numbers}
-        save_checkpoint(self.folder / "weights" / "best.pt", content)
-
-    def _common_content(self) -> StateDict:
-        return {
-            "config": self.config.model_dump(mode="json"),
-            "names": list(self.classes),
-            "census": [asdict(row) for row in self.setup.census],
-        }
-
-    def _images(self) -> dict[str, int]:
-        return {split: len(annotations) for split, annotations in self.setup.splits.items()}
-
-    def _training_content(self) -> StateDict:
-        trainer = self.trainer
-        return {
-            "kind": "training",
-            "run_id": self.id,
-            **self._common_content(),
-            "model": trainer.model.state_dict(),
-            "ema": trainer.ema.state_dict() if trainer.ema is not None else None,
-            "optimizer": trainer.optimizer.state_dict(),
-            "scaler": trainer.scaler.state_dict(),
-            "state": trainer.state.state_dict(),
-            "clock": trainer.clock.state_dict(),
-            "rng": rng_state(),
-            "data_sha256": dict(self.setup.data_sha256),
-            "images": self._images(),
-        }
+        content = weights_content(self.setup, self.trainer.eval_model.state_dict())
+        save_checkpoint(self.folder / "weights" / "best.pt", {**content, "stats": numbers})
 
 
 def fitness(result: EvalResult) -> float | None:

@@ -9,7 +9,7 @@ import torch
 
 import models
 from configs.schema import Config
-from core.device import DeviceConfig
+from core.device import DeviceConfig, process_count
 from core.distributed import world
 from core.options import NmsOptions
 from core.types import DetectorModel
@@ -26,6 +26,29 @@ from engine.trainer import Trainer
 from models.census import CensusRow
 from ops import mish, norm_act
 from ops.sync_norm import synchronise
+
+
+def require_shares(config: Config) -> int:
+    """The number of processes that train.
+
+    ValueError if they cannot share the batch, or if what is set needs a single process.
+    """
+    train = config.train
+    count = process_count(train.device)
+    if train.batch % count:
+        more = -(-train.batch // count) * count
+        raise ValueError(
+            f"train.batch: found {train.batch}; expected a multiple of the {count} processes, such as {more}"
+        )
+    single = {
+        "compile": train.compile,
+        "graphs": train.graphs == "on",
+        "grad_checkpointing": train.grad_checkpointing,
+    }
+    for key, wrong in single.items():
+        if wrong and count > 1:
+            raise ValueError(f"train.{key}: several processes train without it; leave it out, or use one device")
+    return count
 
 
 @dataclass(frozen=True)
@@ -52,6 +75,11 @@ class TrainSetup:
         """Number of epochs; configs.schema.load resolves the null of the file."""
         assert self.config.train.epochs is not None
         return self.config.train.epochs
+
+    @property
+    def images(self) -> dict[str, int]:
+        """Number of usable images of each split."""
+        return {split: len(annotations) for split, annotations in self.splits.items()}
 
     def batches(self, epoch: int) -> int:
         """Number of batches of an epoch, counted from 0; `train.last_epoch_batches` shortens the last one."""

@@ -64,17 +64,13 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 def card(arguments: Namespace, content: Mapping[str, Any], record: Mapping[str, Any], sha256: str) -> str:
     """The model card, in Markdown with the header that model hubs read; `record`: the run's run.json, or empty."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from core.templates import templates
 
     config = content["config"]
     numbers = record.get("results") or content.get("stats") or {}
     images = record.get("images") or {}
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        finalize=lambda value: printable(value) if isinstance(value, str) else value,
-        trim_blocks=True,
-    )
+    environment = templates(Path(__file__).parent, escape=False)
+    environment.finalize = lambda value: printable(value) if isinstance(value, str) else value
     return environment.get_template("card.md").render(
         name=Path(arguments.to).name,
         license=arguments.license,

@@ -5,7 +5,6 @@ Input is plain arrays and texts; data/tools/check.py knows their meaning.
 
 from __future__ import annotations
 
-import base64
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -14,9 +13,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core.files import write_text
+from core.templates import data_uri, templates
 from core.text import printable
 from engine.pictures.drawing import HEADER, LabelMaker, save_image
 
@@ -141,12 +140,7 @@ class Section:
 
 def write_page(path: Path, title: str, sections: Iterable[Section]) -> None:
     """Write an HTML page that contains its pictures and loads no other files."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-    )
+    environment = templates(Path(__file__).parent)
     environment.filters |= {"cell": _cell, "data_uri": _data_uri}
     write_text(path, environment.get_template("report.html").render(title=title, sections=sections))
 
@@ -156,5 +150,4 @@ def _cell(value: object) -> str:
 
 
 def _data_uri(path: Path) -> str:
-    kind = "png" if path.suffix == ".png" else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+    return data_uri(path.read_bytes(), "png" if path.suffix == ".png" else "jpeg")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,14 +16,14 @@ from engine.evaluation.ground_truth import GroundTruth
 
 MATCH, BACKGROUND = 0.5, 0.1  # IoU from which a detection is on an object, and below which it is on none
 KINDS = {
-    "missed": ("Miss", "object missed"),
-    "class": ("Cls", "wrong class"),
-    "location": ("Loc", "poor localisation"),
-    "both": ("Both", "wrong class and poor localisation"),
-    "duplicate": ("Dupe", "duplicate"),
-    "background": ("Bkg", "background detected"),
+    "missed": "Miss",
+    "class": "Cls",
+    "location": "Loc",
+    "both": "Both",
+    "duplicate": "Dupe",
+    "background": "Bkg",
 }
-"""The error kinds: TIDE's abbreviation, and a description."""
+"""The error kinds, and their names in core.metrics.TIDE."""
 RIGHT, IGNORED = "right", "ignored"  # of a detection that is no error; the latter is on a crowd
 SUSPECTS = {"wrong_label": "another class", "missing_annotation": "no label there"}
 
@@ -40,7 +41,7 @@ class ImageErrors:
     scores: np.ndarray  # (D,)
     kinds: Sequence[str]  # (D,) RIGHT, IGNORED or a key of KINDS
 
-    @property
+    @cached_property
     def counts(self) -> Counter[str]:
         """Number of errors by kind, and of right detections."""
         return Counter(self.kinds) + Counter(missed=int((~self.found).sum()))
@@ -125,7 +126,7 @@ def find_errors(truth: GroundTruth, predictions: np.ndarray, *, confidence: floa
     ]
     return Errors(
         confidence=confidence,
-        gains={kind: float(gains[short]) for kind, (short, _) in KINDS.items()},
+        gains={kind: float(gains[short]) for kind, short in KINDS.items()},
         images=sorted(images, key=lambda image: (image.f1, -image.errors, image.index)),
         suspects=sorted(suspects, key=lambda suspect: -suspect.score),
     )

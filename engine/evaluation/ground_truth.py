@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,7 +35,7 @@ class GroundTruth:
     notes: list[str] = field(default_factory=list)
     issues: list[Issue] = field(default_factory=list)  # what was skipped when the data were read
     skipped: str = ""  # the share of what was skipped, if it is notable
-    paths: Sequence[str] = ()  # (N,) of the image files; empty if not known
+    path_of: Callable[[int], str] = str  # the file of an image, by its position; without files, the position
 
     @staticmethod
     def from_annotations(annotations: Annotations) -> GroundTruth:
@@ -59,7 +59,7 @@ class GroundTruth:
             notes=annotations.notices,
             issues=list(annotations.issues),
             skipped=annotations.skipped,
-            paths=annotations.paths,
+            path_of=annotations.path,
         )
 
     def reachable_map(self) -> float:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 from pathlib import Path
 
 import cv2
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core.files import write_text
+from core.metrics import TIDE
 from core.progress import progress_bar
+from core.templates import data_uri, templates
 from core.text import printable
 from data.image import ImageError, read_image
 from engine.evaluation.errors import IGNORED, KINDS, RIGHT, SUSPECTS, Errors, ImageErrors
@@ -38,7 +38,8 @@ COLORS = {
 def write_errors(folder: Path, errors: Errors, truth: GroundTruth, *, title: str, progress: bool = True) -> None:
     """Write errors.html, errors.csv (an image a row) and label_suspects.csv into a folder."""
     write_text(folder / "errors.csv", _csv(_image_rows(errors, truth)))
-    write_text(folder / "label_suspects.csv", _csv(_suspect_rows(errors, truth)))
+    suspects = _suspect_rows(errors, truth)
+    write_text(folder / "label_suspects.csv", _csv(suspects))
     shown = [image for image in errors.images[:WORST] if image.errors]
     figures = [
         {
@@ -49,13 +50,7 @@ def write_errors(folder: Path, errors: Errors, truth: GroundTruth, *, title: str
         }
         for image in progress_bar(shown, "drawing errors", show=progress)
     ]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(Path(__file__).parent)
     environment.filters["cell"] = printable
     counts = {kind: sum(image.counts[kind] for image in errors.images) for kind in KINDS}
     page = environment.get_template("errors.html").render(
@@ -63,17 +58,17 @@ def write_errors(folder: Path, errors: Errors, truth: GroundTruth, *, title: str
         confidence=errors.confidence,
         images=len(errors.images),
         flawless=sum(not image.errors for image in errors.images),
-        kinds=[(kind, text, 100 * errors.gains[kind], counts[kind]) for kind, (_, text) in KINDS.items()],
+        kinds=[(kind, TIDE[short], 100 * errors.gains[kind], counts[kind]) for kind, short in KINDS.items()],
         colors={kind: "#{:02x}{:02x}{:02x}".format(*color) for kind, color in COLORS.items()},
         figures=figures,
-        suspects=_suspect_rows(errors, truth)[1 : MOST_SUSPECTS + 1],
+        suspects=suspects[1 : MOST_SUSPECTS + 1],
         all_suspects=len(errors.suspects),
     )
     write_text(folder / "errors.html", page)
 
 
 def _name(truth: GroundTruth, index: int) -> str:
-    return Path(truth.paths[index]).name
+    return Path(truth.path_of(index)).name
 
 
 def _image_rows(errors: Errors, truth: GroundTruth) -> list[list[object]]:
@@ -81,7 +76,7 @@ def _image_rows(errors: Errors, truth: GroundTruth) -> list[list[object]]:
     for image in errors.images:
         counts = [image.counts[kind] for kind in (RIGHT, *KINDS)]
         identity = truth.image_ids[image.index]
-        rows.append([identity, truth.paths[image.index], round(image.f1, 4), len(image.objects), *counts])
+        rows.append([identity, truth.path_of(image.index), round(image.f1, 4), len(image.objects), *counts])
     return rows
 
 
@@ -104,7 +99,7 @@ def _csv(rows: list[list[object]]) -> str:
 def _picture(image: ImageErrors, truth: GroundTruth) -> str:
     """The objects and the detections of an image side by side, as a data URI; empty if the file cannot be read now."""
     try:
-        pixels = read_image(truth.paths[image.index])
+        pixels = read_image(truth.path_of(image.index))
     except (ImageError, OSError):
         return ""
     scale = SIDE / max(pixels.shape[:2])
@@ -129,4 +124,4 @@ def _picture(image: ImageErrors, truth: GroundTruth) -> str:
     gap = np.full((left.shape[0], 8, 3), 255, np.uint8)
     both = cv2.cvtColor(np.hstack([left, gap, right]), cv2.COLOR_RGB2BGR)
     _, content = cv2.imencode(".jpg", both, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode('ascii')}"
+    return data_uri(content.tobytes(), "jpeg")

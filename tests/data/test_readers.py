@@ -11,9 +11,9 @@ import pytest
 import data
 import train
 from data import Annotations, build_train_loader, load_dataset
-from data.annotations import TextColumn
 from data.coco import read_coco
 from data.issues import Issue, refuse
+from data.text_column import TextColumn
 from engine.evaluation.ground_truth import GroundTruth
 from tests.support.scripts import run
 from tests.support.training import SMALL

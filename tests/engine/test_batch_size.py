@@ -43,7 +43,7 @@ for side in (64, 256):
 
 @pytest.mark.slow
 def test_larger_images_need_more(tmp_path: Path, warm_python: str) -> None:
-    """In a process of its own: memory that earlier tests have left to this one would be used again."""
+    """In a new process: this one would reuse memory that earlier tests have freed."""
     (tmp_path / "measure.py").write_text(MEASURE)
     command = [warm_python, str(tmp_path / "measure.py")]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)

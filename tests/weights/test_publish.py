@@ -3,7 +3,6 @@
 import hashlib
 import re
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from configs.schema import load
 from engine.checkpoint import initial_weights, load_checkpoint
 from engine.published import MODEL, SUMS, locate
 from models import build_model, census
-from tests.data.tools.test_download import Server
 from tests.support.checkpoints import class_names
+from tests.support.server import Server, serving
 from weights import publish
 from yolo import YOLO
 
@@ -103,13 +102,9 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def server(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving() as server:
         server.content = (published / MODEL).read_bytes()
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_an_address_needs_a_hash_and_is_downloaded_once(server: Server, published: Path) -> None:

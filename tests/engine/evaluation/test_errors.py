@@ -60,12 +60,12 @@ def test_counts_are_those_of_hotcoco(seed: int) -> None:
         kept = found[found[:, 5] >= confidence]
         expected = hotcoco_run(truth, kept).tide_errors()["counts"]
         counts = total(errors)
-        assert {short: counts[kind] for kind, (short, _) in KINDS.items() if kind != "missed"} == {
+        assert {short: counts[kind] for kind, short in KINDS.items() if kind != "missed"} == {
             short: count for short, count in expected.items() if short != "Miss"
         }
         assert counts["right"] + counts["missed"] == 40
         assert all(expected[short] for short in ("Cls", "Loc", "Both", "Dupe", "Bkg"))
-        assert counts["right"] + sum(expected[short] for _, (short, _) in list(KINDS.items())[1:]) == len(kept)
+        assert counts["right"] + sum(expected[short] for short in list(KINDS.values())[1:]) == len(kept)
         assert errors.gains["missed"] == pytest.approx(hotcoco_run(truth, found).tide_errors()["delta_ap"]["Miss"])
 
 

@@ -24,7 +24,7 @@ def found(tmp_path: Path) -> tuple[Errors, GroundTruth]:
     for name in names:
         Image.fromarray(np.full((60, 90, 3), 90, np.uint8)).save(tmp_path / name)
     objects = np.array([[0, 0, 0, 0, 20, 20], [1, 1, 10, 10, 20, 20], [2, 2, 0, 0, 20, 20]], float)
-    truth = dataclasses.replace(truth_of(3, objects), paths=[str(tmp_path / name) for name in names])
+    truth = dataclasses.replace(truth_of(3, objects), path_of=lambda index: str(tmp_path / names[index]))
     rows = (
         (0, 0, 0, 0, 20, 20, 0.9),
         (2, 2, 0, 0, 20, 20, 0.9),
