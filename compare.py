@@ -206,10 +206,15 @@ def require_own(folder: Path) -> None:
 
 
 def score_runs(plan: "Plan", runs: Sequence["Run"], *, device: str) -> None:
-    """Score the last epoch of all finished runs on the split of the plan, with pycocotools, in fp32."""
+    """Score the last epoch of all finished runs on the split of the plan, with pycocotools, in fp32.
+
+    The detections and what they are scored against are kept in the run folders.
+    """
+    from comparison.evaluation import detection_files
     from comparison.scores import score_all
     from configs.schema import Data
     from data import load_dataset
+    from engine.evaluation.coco import write_ground_truth, write_predictions
     from yolo import YOLO
 
     def score(weights: Path, split: str) -> dict[str, float | None]:
@@ -225,6 +230,9 @@ def score_runs(plan: "Plan", runs: Sequence["Run"], *, device: str) -> None:
             workers=0,
             progress=False,
         )
+        predicted, objects = (weights.parents[1] / name for name in detection_files(split))
+        write_predictions(predicted, result.predictions, result.truth)
+        write_ground_truth(objects, result.truth)
         return {name: value if value >= 0 else None for name, value in result.stats.columns().items()}
 
     def data_sha256(run: "Run", split: str) -> str:

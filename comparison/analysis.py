@@ -139,7 +139,7 @@ def _outcome(
     )
     metrics, until_seconds = all_metrics(runs, acts, alpha)
     curves = [learning_curve(run) for run in runs if run.act == baseline]
-    insensitive = checks.insensitivity(curves, margin=margin)
+    insensitive = checks.insensitivity(curves, mean=metrics[PRIMARY].mean(baseline), margin=margin)
     judge = partial(
         _verdicts,
         acts=acts,

@@ -52,8 +52,10 @@ def contention(cores: Sequence[float | None], seconds: Sequence[float]) -> tuple
     return float(np.average(known, weights=weights)), max(known)
 
 
-def insensitivity(curves: Sequence[LearningCurve], *, margin: float) -> Insensitivity | None:
-    """Why the baseline's curves allow neither equivalence nor non-inferiority; None if they do.
+def insensitivity(curves: Sequence[LearningCurve], *, mean: float | None = None, margin: float) -> Insensitivity | None:
+    """Why the baseline's runs allow neither equivalence nor non-inferiority; None if they do.
+
+    ``mean``: its mAP points on the split of the verdict, by default those at the end of the curves, which are on val.
 
     At the floor or at the ceiling, all activations agree whatever they are; during a steep rise, a difference measures
     speed. The final rate is the mean rise per epoch over the last tenth of the epochs, at least one. ``margin`` in mAP
@@ -62,12 +64,13 @@ def insensitivity(curves: Sequence[LearningCurve], *, margin: float) -> Insensit
     curves = [curve for curve in curves if curve.points]
     if not curves:
         return None
-    mean = statistics.fmean(curve.points[-1] for curve in curves)
+    final = statistics.fmean(curve.points[-1] for curve in curves)
+    mean = final if mean is None else mean
     if mean < FLOOR * margin:
         return Insensitivity(reason="floor", mean=mean, rise=None)
     rises = [_projected_rise(curve) for curve in curves if len(curve.points) > 1]
     rise = statistics.fmean(rises) if rises else None
-    if rise is not None and rise > RISING * mean:
+    if rise is not None and rise > RISING * final:
         return Insensitivity(reason="rising", mean=mean, rise=rise)
     return Insensitivity(reason="ceiling", mean=mean, rise=rise) if mean > CEILING else None
 

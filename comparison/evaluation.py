@@ -1,7 +1,8 @@
 """Score the stored detections of a run's last epoch again with hotcoco: matches by image, AP by class, error kinds.
 
 A run folder holds the detections (predictions_last.json) and the objects they are scored against (ground_truth.json),
-so the annotation files of the data set are not needed.
+so the annotation files of the data set are not needed. Those on another split than val are in predictions_test.json and
+ground_truth_test.json.
 """
 
 import contextlib
@@ -16,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from comparison.runs import PRECISION, Run
+from comparison.runs import PRECISION, SCORES, Run
 from comparison.summary import PRIMARY, RunKey
 from core.text import one_line
 
-PREDICTIONS, TRUTH = "predictions_last.json", "ground_truth.json"
+VAL_FILES = ("predictions_last.json", "ground_truth.json")
 MAX_BYTES = 1 << 31  # of either file
 
 
@@ -48,6 +49,11 @@ class Evaluation:
     calibration: float  # expected calibration error of the scores, in points
 
 
+def detection_files(split: str) -> tuple[str, str]:
+    """The names of the files of a run with its detections on a split and the objects they are scored against."""
+    return VAL_FILES if split == "val" else (f"predictions_{split}.json", f"ground_truth_{split}.json")
+
+
 def evaluate_all(runs: Sequence[Run]) -> dict[RunKey, Evaluation | str]:
     """The evaluation of each finished run, or why it has none."""
     found: dict[RunKey, Evaluation | str] = {}
@@ -61,17 +67,22 @@ def evaluate_all(runs: Sequence[Run]) -> dict[RunKey, Evaluation | str]:
 
 
 def evaluate(run: Run) -> Evaluation:
-    """Score the detections of a run. ValueError, in one line, if they are missing, damaged or score otherwise."""
-    truth, text = _read(run.folder / TRUTH)
-    predictions, _ = _read(run.folder / PREDICTIONS)
+    """Score the detections of a run on the split of its scores, by default val.
+
+    ValueError, in one line, if they are missing, damaged or score otherwise.
+    """
+    predicted, objects = detection_files(run.split)
+    truth, text = _read(run.folder / objects)
+    predictions, _ = _read(run.folder / predicted)
     try:
         scored = _score(truth, predictions)
         evaluation = _collect(truth, scored, hashlib.sha256(text).hexdigest())
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{PREDICTIONS} or {TRUTH} is not COCO's JSON: {one_line(error)}") from error
-    found, recorded = float(np.mean([*evaluation.class_ap.values()] or [-100])) / 100, run.rows[-1].get(PRIMARY)
+        raise ValueError(f"{predicted} or {objects} is not COCO's JSON: {one_line(error)}") from error
+    found, recorded = float(np.mean([*evaluation.class_ap.values()] or [-100])) / 100, run.last(PRIMARY)
     if recorded is None or abs(found - recorded) > PRECISION * max(abs(recorded), 1e-4):
-        raise ValueError(f"{PREDICTIONS} scores mAP50-95 {found:.6g}, the last row of results.csv says {recorded}")
+        source = SCORES if run.scores else "the last row of results.csv"
+        raise ValueError(f"{predicted} scores mAP50-95 {found:.6g}, {source} says {recorded}")
     return evaluation
 
 

@@ -133,7 +133,7 @@ def _effect_keys(metrics: Sequence[Metric], outcome: Outcome) -> list[Line2D | P
 def plot_tradeoff(summary: Summary, palette: Palette) -> Figure:
     """Gain against cost: one mark per candidate at its time ratio and mAP difference, with both intervals.
 
-    The baseline is at ×1 and 0. A thin line extends the interval of the gain to new validation images.
+    The baseline is at ×1 and 0. A thin line extends the interval of the gain to new images.
     """
     outcome = summary.planned
     gains, costs, margin = outcome.primary.comparison, outcome.cost.comparison, outcome.margin

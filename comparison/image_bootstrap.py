@@ -1,4 +1,4 @@
-"""Bootstrap over validation images: how far a difference in mAP depends on which images were drawn.
+"""Bootstrap over the scored images: how far a difference in mAP depends on which images were drawn.
 
 Images are drawn with replacement, the same ones for all runs, so that the difference is paired. The matches of each
 run are found once; a resample weights them by how often it holds their image, which gives exactly the mAP of a data set
@@ -88,9 +88,9 @@ def _weight_before(
 
 
 def sample_images(
-    outcome: Outcome, runs: Sequence[Run], evaluations: Mapping[RunKey, Evaluation | str]
+    outcome: Outcome, runs: Sequence[Run], evaluations: Mapping[RunKey, Evaluation | str], *, split: str = "val"
 ) -> ImageSampling:
-    """The validation images as a source of chance, for the runs of an outcome.
+    """The images of the split that was scored as a source of chance, for the runs of an outcome.
 
     `evaluations`: by activation and seed; a text says why a run has none.
     """
@@ -99,7 +99,7 @@ def sample_images(
     known = {key: found for key in keys if isinstance(found := evaluations.get(key), Evaluation)}
     folders = {(run.act, run.seed): run.folder.name for run in runs}
     counts = {each.images for each in known.values()} | {
-        value for run in runs if isinstance(value := (run.record.get("images") or {}).get("val"), int)
+        value for run in runs if isinstance(value := (run.record.get("images") or {}).get(split), int)
     }
     return ImageSampling(
         images=counts.pop() if len(counts) == 1 else None,
@@ -111,16 +111,6 @@ def sample_images(
             alpha=outcome.alpha,
         ),
         missing=tuple(f"{folders[key]}: {why}" for key in keys if isinstance(why := evaluations.get(key), str)),
-    )
-
-
-def not_sampled(split: str) -> ImageSampling:
-    """No effect of images: runs store their detections on val, which say nothing about a difference on a split."""
-    return ImageSampling(
-        images=None,
-        resamples=RESAMPLES,
-        effects={},
-        missing=(f"scored on {split}, whose detections are not stored",),
         split=split,
     )
 

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from comparison import wording
-from comparison.evaluation import PREDICTIONS, TRUTH
+from comparison.evaluation import VAL_FILES
 from comparison.fingerprint import DATA, EPOCHS, check_comparable, check_redrawn
 from comparison.journal import retrained
 from comparison.plan import Plan, PlannedRun, brief
 from comparison.runs import ACTIVATION_KEYS, PARTS, PRECISION, Run, activation_label, run_folders
-from comparison.scores import check_scored
+from comparison.scores import check_scored, require_unchanged
 from comparison.summary import PRIMARY
 from configs.loading import flatten
-from core.files import file_sha256
 from core.seal import SEAL, seal_of
 
 LARGEST = 1e12  # seconds, cores, MiB or images per second
@@ -72,11 +71,7 @@ def _check_seal(run: Run) -> None:
             f"{run.folder}: run.json or results.csv was changed after the end of the run (the seal does not match); "
             "restore the files or leave the run out"
         )
-    for name in (PREDICTIONS, TRUTH):
-        file = run.folder / name
-        recorded = run.record.get(f"{file.stem}_sha256")
-        if recorded is not None and file.is_file() and file_sha256(file) != recorded:
-            raise ValueError(f"{file}: changed after the end of the run (run.json has another hash)")
+    require_unchanged([run.folder / name for name in VAL_FILES], run.record, "run.json")
 
 
 def _check_whole(run: Run) -> None:

@@ -18,6 +18,7 @@ from comparison.runs import Run, run_name, slug
 from configs.errors import explain
 from configs.fields import Seed
 from core.files import write_text
+from core.seal import SEAL, seal_of
 
 PLAN = "plan.json"
 AA_SUFFIX = " (other seeds)"  # label suffix of the second arm of an A/A control
@@ -253,9 +254,11 @@ class Plan(BaseModel):
         return f"{hashlib.sha256(canonical.encode()).hexdigest()} {self.created}"
 
     def write(self, folder: Path) -> None:
-        """Write plan.json atomically."""
+        """Write plan.json atomically, with a seal."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / PLAN, json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n")
+        content = self.to_json()
+        content[SEAL] = seal_of(content, b"")
+        write_text(folder / PLAN, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def merged(self, other: "Plan") -> "Plan":
         """This plan with the additional arms and seeds of ``other``. ValueError if ``other`` is a different plan.
@@ -317,7 +320,10 @@ def make_plan(**fields: object) -> Plan:
 
 
 def read_plan(folder: Path) -> Plan | None:
-    """The plan of a comparison's folder, None without one. ValueError if the file is damaged."""
+    """The plan of a comparison's folder, None without one. ValueError if the file is damaged or was edited.
+
+    Plans of earlier versions have no seal; what they declare is named by their runs (`Plan.reference`).
+    """
     file = folder / PLAN
     if not file.is_file():
         return None
@@ -325,7 +331,11 @@ def read_plan(folder: Path) -> Plan | None:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: not JSON, the file is damaged: {error}") from error
-    return _validated(content, f"{file}: ")
+    seal = content.pop(SEAL, None) if isinstance(content, dict) else None
+    plan = _validated(content, f"{file}: ")
+    if seal is not None and seal != seal_of(content, b""):
+        raise ValueError(f"{file}: changed after it was written (the seal does not match); restore it")
+    return plan
 
 
 def _validated(content: object, where: str) -> Plan:

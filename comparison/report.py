@@ -13,7 +13,7 @@ from comparison.analysis import analyse, concluded, with_isolated_time
 from comparison.causes import find_causes
 from comparison.evaluation import evaluate_all
 from comparison.fingerprint import deviations, pairing, run_settings, unpaired
-from comparison.image_bootstrap import not_sampled, sample_images
+from comparison.image_bootstrap import sample_images
 from comparison.integrity import admit, check_runs, doubts, not_in_plan
 from comparison.plan import Plan, Tuning, read_plan
 from comparison.power import minimal_detectable, seeds_for_equivalence, seeds_needed, sigma_upper
@@ -138,7 +138,7 @@ def summarise(
         plan=None if plan is None else plan.to_json(),
         plan_words=wording.plans.plan_record(plan),
         timing=timing,
-        image_sampling=sample_images(planned, runs, evaluations) if split == "val" else not_sampled(split),
+        image_sampling=sample_images(planned, runs, evaluations, split=split),
         causes=find_causes(planned, runs, evaluations, target=plan.target if plan else None),
         tuning=tuning,
     )

@@ -37,6 +37,11 @@ class Run:
     varies: tuple[str, ...] = ACTIVATION_KEYS  # config keys in which the arms of its comparison differ
     scores: Mapping[str, Any] = field(default_factory=dict)  # scores.json, {} if missing
 
+    @property
+    def split(self) -> str:
+        """The split that its metrics are measured on: that of its scores, otherwise val."""
+        return str(self.scores.get("split")) if self.scores else "val"
+
     def with_scores(self, scores: Mapping[str, Any]) -> "Run":
         """The run with other scores; {} for those of the validation images in its rows."""
         return replace(self, scores=scores)

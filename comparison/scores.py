@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from comparison.evaluation import detection_files
 from comparison.plan import Plan
 from comparison.runs import SCORES, Run
 from core.files import file_sha256, write_text
@@ -11,7 +12,10 @@ from core.seal import SEAL, seal_of
 
 WEIGHTS = Path("weights", "last.pt")
 Score = Callable[[Path, str], Mapping[str, float | None]]
-"""Scores the weights in a file on a split: the metrics by column of results.csv, None if undefined."""
+"""Scores the weights in a file on a split: the metrics by column of results.csv, None if undefined.
+
+It writes the detections and the objects of the split (`detection_files`) into the folder of the run.
+"""
 
 
 def score_all(
@@ -44,6 +48,8 @@ def score_all(
                 "data_sha256": data_sha256(run, plan.split),
                 "metrics": dict(score(weights, plan.split)),
             }
+            files = [run.folder / name for name in detection_files(plan.split)]
+            content |= {f"{each.stem}_sha256": file_sha256(each) for each in files if each.is_file()}
             content[SEAL] = scores_seal(run, content)
             write_text(file, json.dumps(content, indent=2) + "\n")
         if (content.get("split"), content.get("weights_sha256")) != (plan.split, digest):
@@ -58,7 +64,10 @@ def scores_seal(run: Run, content: Mapping[str, object]) -> str:
 
 
 def check_scored(plan: Plan, runs: Sequence[Run]) -> None:
-    """ValueError if a finished run has no scores on the split that the plan names, or if they were changed."""
+    """ValueError if a finished run has no scores on the split that the plan names, or if they were changed.
+
+    Likewise if its detections on the split were changed.
+    """
     for run in runs:
         try:
             changed = bool(run.scores) and run.scores.get(SEAL) != scores_seal(run, run.scores)
@@ -71,3 +80,12 @@ def check_scored(plan: Plan, runs: Sequence[Run]) -> None:
                 f"{run.folder}: not scored on {plan.split} yet; it is done after the last run: rerun the command of "
                 "the comparison"
             )
+        require_unchanged([run.folder / name for name in detection_files(plan.split)], run.scores, SCORES)
+
+
+def require_unchanged(files: Sequence[Path], record: Mapping[str, object], where: str) -> None:
+    """ValueError if a file that exists has not the hash that a record, named `where`, holds of it."""
+    for file in files:
+        recorded = record.get(f"{file.stem}_sha256")
+        if recorded is not None and file.is_file() and file_sha256(file) != recorded:
+            raise ValueError(f"{file}: changed after it was written ({where} has another hash)")

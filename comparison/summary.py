@@ -192,10 +192,10 @@ class RequiredSeeds:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEffect:
-    """How far a candidate's difference in mAP50-95 depends on the choice of validation images (image_bootstrap.py)."""
+    """How far a candidate's difference in mAP50-95 depends on the choice of scored images (image_bootstrap.py)."""
 
     sd: float  # over resampled images, of the difference averaged over `seeds`; mAP points
-    interval: tuple[float, float]  # over validation images, simultaneous
+    interval: tuple[float, float]  # over images, simultaneous
     both: tuple[float, float] | None  # for new seeds and new images; None without an interval over seeds
     seeds: tuple[int, ...]  # whose detections of the last epoch are known for candidate and baseline
     redrawn: bool  # each seed has its own images, so the interval over seeds covers them
@@ -203,13 +203,18 @@ class ImageEffect:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSampling:
-    """The validation images as a second source of chance, beside the seeds."""
+    """The images of the scored split as a second source of chance, beside the seeds."""
 
-    images: int | None  # validation images; None if not recorded
+    images: int | None  # of the split; None if not recorded
     resamples: int
     effects: Mapping[str, ImageEffect]  # by candidate; without those that cannot be resampled
     missing: tuple[str, ...]  # "relu-s0: no predictions_last.json"
-    split: str = "val"  # that the primary metric is measured on; detections are stored on val only
+    split: str = "val"  # that the primary metric is measured on
+
+    @property
+    def kind(self) -> str:
+        """Which images they are: "validation", "test"."""
+        return "validation" if self.split == "val" else self.split
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,7 +117,7 @@ ARM = (Column("activation", text=True), lambda act: Cell(act, act))
 
 
 def image_columns(summary: Summary) -> list[tuple[Column, Callable[[str], Cell]]]:
-    """The intervals over validation images; none without stored detections."""
+    """The intervals over images; none without stored detections."""
     sampling, level = summary.image_sampling, wording.numbers.level(summary.planned.alpha)
 
     def interval(both: bool) -> Callable[[str], Cell]:
@@ -132,7 +132,7 @@ def image_columns(summary: Summary) -> list[tuple[Column, Callable[[str], Cell]]
 
     count = "" if sampling.images is None else f"{sampling.images:,} images, "
     return [
-        (Column("over validation images", f"{count}points, simultaneous {level} CI"), interval(False)),
+        (Column(f"over {sampling.kind} images", f"{count}points, simultaneous {level} CI"), interval(False)),
         (Column("new seeds and images", f"points, simultaneous {level} CI"), interval(True)),
     ]
 

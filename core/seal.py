@@ -1,4 +1,4 @@
-"""The seal of a finished run: one hash over the files that a comparison reads.
+"""The seal of a finished run, and of a plan: one hash over the files that a comparison reads.
 
 It finds accidents and tidying-up: an edited number, a missing row, files of two runs in one folder. It is no signature:
 whoever edits a run on purpose can compute it again.

@@ -64,6 +64,7 @@ def test_a_real_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capf
     columns = {name: value if value >= 0 else None for name, value in expected.columns().items()}
     assert scores["metrics"] == pytest.approx(columns) and PRIMARY in columns
     assert scores["split"] == "test" and expected.images == 3
+    assert json.loads((folder / "report.json").read_text())["image_sampling"]["images"] == 3
 
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*-s*/*")}
     (folder / "report.html").unlink()

@@ -26,22 +26,17 @@ MAX_LISTED = 5  # runs in a sentence
 
 
 def image_sampling(sampling: ImageSampling) -> list[str]:
-    """How the intervals over validation images were computed, and the runs without them."""
+    """How the intervals over images were computed, and the runs without them."""
     lines = []
     if sampling.effects:
         lines.append(
-            f"Over validation images: paired bootstrap of {sampling.resamples:,} resamples of the stored detections of "
-            "the last epoch, the same images for all runs, of the difference averaged over seeds; simultaneous for all "
-            "candidates. The seeds are held fixed. For new seeds and new images: the variances are added (squares of "
-            "the half-widths); what depends on seed and image together is counted twice, so this interval is rather "
-            "too wide."
+            f"Over {sampling.kind} images: paired bootstrap of {sampling.resamples:,} resamples of the stored "
+            "detections of the last epoch, the same images for all runs, of the difference averaged over seeds; "
+            "simultaneous for all candidates. The seeds are held fixed. For new seeds and new images: the variances "
+            "are added (squares of the half-widths); what depends on seed and image together is counted twice, so "
+            "this interval is rather too wide."
         )
-    if sampling.split != "val":
-        lines.append(
-            f"No interval over images: the mAP is that on {sampling.split}, and the runs store their detections on the "
-            "validation images."
-        )
-    elif sampling.missing:
+    if sampling.missing:
         shown = "; ".join(sampling.missing[:MAX_LISTED])
         more = len(sampling.missing) - MAX_LISTED
         lines.append(f"Without stored detections: {shown}{f'; and {more} more' if more > 0 else ''}.")
@@ -162,9 +157,10 @@ def subtitle(summary: Summary) -> str:
     compared = f"{', '.join(outcome.candidates)} vs {outcome.baseline} (baseline)"
     sampling = summary.image_sampling
     images = sampling.images
-    pictures = "number of validation images not recorded" if images is None else count(images, "validation image")
-    if sampling.split != "val":
-        pictures = f"scored on {sampling.split}"
+    if images is None:
+        pictures = f"number of {sampling.kind} images not recorded"
+    else:
+        pictures = count(images, f"{sampling.kind} image")
     return " · ".join([compared, count(len(outcome.seeds), "seed"), pictures, *summary.setting.words])
 
 
@@ -174,9 +170,8 @@ def limits(summary: Summary) -> list[tuple[str, str]]:
     data = Path(str(same.get("config.data.root", "one data set"))).name
     device = same.get("device")
     epochs, lr = same.get("config.train.epochs"), same.get("config.train.lr")
-    images = "the validation images" if sampling.images is None else count(sampling.images, "validation image")
-    if sampling.split != "val":
-        images = f"the split {sampling.split}"
+    images = f"{sampling.kind} image"
+    images = f"the {images}s" if sampling.images is None else count(sampling.images, images)
     if any(effect.redrawn for effect in sampling.effects.values()):
         chance = "Each seed has its own images of the same kind."
     elif sampling.effects:

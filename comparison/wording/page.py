@@ -65,7 +65,6 @@ PAGE = {
         "and the expected calibration error of the scores. Of the weights after the last epoch, on the first "
         "validation images: the share of channels whose activation is constant, and the norm of the loss gradient."
     ),
-    "causes_val": "The detections are those on the validation images, not on the split of the verdict.",
     "no_energy": "Energy: not measured (no counter of the GPU or the CPU could be read).",
     "no_causes": "No stored detections and no diagnostics in these runs.",
     "required": (

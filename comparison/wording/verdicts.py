@@ -163,16 +163,15 @@ def more_seeds(differences: Sequence[Difference], comparison: Comparison, margin
 
 
 def image_effect(sampling: ImageSampling, act: str, outcome: Outcome) -> str:
-    """How far the choice of validation images matters to a candidate's difference."""
+    """How far the choice of images matters to a candidate's difference."""
     effect, what = sampling.effects.get(act), level(outcome.alpha)
     if effect is None:
         why = f" ({sampling.missing[0]})" if sampling.missing else ""
-        images = "validation images" if sampling.split == "val" else "images"
-        return f"interval over {images} not available{why}"
+        return f"interval over {sampling.kind} images not available{why}"
     few = f" from {count(len(effect.seeds), 'seed')}" if len(effect.seeds) < len(outcome.seeds) else ""
     images = "" if sampling.images is None else f" ({sampling.images:,})"
     text = (
-        f"{what} CI over validation images{images} {signed(effect.interval[0])} to {signed(effect.interval[1])}, "
+        f"{what} CI over {sampling.kind} images{images} {signed(effect.interval[0])} to {signed(effect.interval[1])}, "
         f"standard deviation {effect.sd:.2f} points{few}"
     )
     if effect.redrawn:

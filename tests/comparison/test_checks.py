@@ -50,6 +50,20 @@ def test_sensitivity_of_a_comparison(made_curve: LearningCurve, reason: str | No
     assert (found and found.reason) == reason
 
 
+@pytest.mark.parametrize(("mean", "reason"), [(4.9, "floor"), (40.0, None), (96.0, "ceiling")])
+def test_floor_and_ceiling_are_those_of_the_scored_split(mean: float, reason: str | None) -> None:
+    """The curves are those on val; the verdict may be of another split."""
+    found = checks.insensitivity([curve(saturating)], mean=mean, margin=0.5)
+    assert (found and (found.reason, found.mean)) == (reason and (reason, mean))
+
+
+def test_a_rise_is_judged_by_the_curve_itself() -> None:
+    steep = curve(lambda share: share, last=40.0)
+    for mean in (20.0, 80.0):
+        found = checks.insensitivity([steep], mean=mean, margin=0.5)
+        assert found is not None and found.reason == "rising"
+
+
 def test_finished_schedules_are_seldom_called_unfinished() -> None:
     """Noise of an epoch of 1 point at 40 points: at most 3 % of three-seed baselines; linear rises always."""
     draw = np.random.default_rng(0)

@@ -111,7 +111,7 @@ def test_detections_that_do_not_give_the_last_row_are_refused(folder: Path, tmp_
     evaluate(read_run(place))
     truth = objects(12)
     (place / "predictions_last.json").write_text(json.dumps(detections(truth, jitter=3.0, seed=2)))
-    with pytest.raises(ValueError, match=r"predictions_last.json: changed after the end of the run"):
+    with pytest.raises(ValueError, match=r"predictions_last.json: changed after it was written"):
         check_runs([read_run(place)])
     with pytest.raises(ValueError, match=r"predictions_last.json scores mAP50-95 .*results.csv says"):
         evaluate(read_run(place))

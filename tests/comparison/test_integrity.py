@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from comparison.integrity import check_runs, doubts, not_in_plan
-from comparison.plan import Plan
+from comparison.plan import read_plan
 from comparison.report import report, write_report
 from comparison.runs import read_runs
 from tests.comparison.made_runs import declare, edit_record, plan_of, report_of, seal, write_comparison, write_run
@@ -53,7 +53,8 @@ def with_value(rows: Rows, key: str, value: object, *, at: int = -1) -> Rows:
 def test_an_unchanged_comparison_has_its_verdict(folder: Path) -> None:
     runs = read_runs([folder])
     check_runs(runs)
-    plan = Plan.model_validate_json((folder / "plan.json").read_text(encoding="utf-8"))
+    plan = read_plan(folder)
+    assert plan is not None
     assert doubts(runs, plan) == () and not_in_plan(runs, folder) == []
 
 
@@ -161,8 +162,21 @@ def test_a_plan_chosen_after_the_runs_gives_no_verdict(folder: Path) -> None:
 
 def test_a_margin_edited_afterwards_gives_no_verdict(folder: Path) -> None:
     file = folder / "plan.json"
-    file.write_text(file.read_text(encoding="utf-8").replace('"margin": 0.005', '"margin": 0.05'), encoding="utf-8")
+    content = {**json.loads(file.read_text(encoding="utf-8")), "margin": 0.05}
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"plan\.json: changed after it was written"):
+        report([folder], folder)
+    del content["seal"]
+    file.write_text(json.dumps(content), encoding="utf-8")
     assert any("do not name this plan" in reason for reason in exploratory(folder))
+
+
+@pytest.mark.parametrize(("key", "value"), [("sigma_assumed", 0.001), ("notes", ["declared afterwards"])])
+def test_what_a_plan_only_notes_cannot_be_edited_either(folder: Path, key: str, value: object) -> None:
+    file = folder / "plan.json"
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), key: value}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"plan\.json: changed after it was written"):
+        report([folder], folder)
 
 
 def test_a_plan_younger_than_its_runs_gives_no_verdict(folder: Path) -> None:
@@ -211,7 +225,8 @@ def test_a_run_stopped_by_patience_is_exploratory(tmp_path: Path) -> None:
 def test_finished_runs_that_the_plan_does_not_name_are_counted(folder: Path) -> None:
     runs = read_runs([folder])
     write_run(folder / "silu-s7", act="silu", seed=7, last=0.7)
-    plan = Plan.model_validate_json((folder / "plan.json").read_text(encoding="utf-8"))
+    plan = read_plan(folder)
+    assert plan is not None
     text = write_report(folder, plan.as_compared(runs), plan=plan)
     assert "1 finished run of this folder (silu-s7)" in text
 

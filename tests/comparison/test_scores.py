@@ -11,7 +11,7 @@ from comparison.runs import Run, read_run, read_runs
 from comparison.scores import WEIGHTS, score_all, scores_seal
 from comparison.summary import PRIMARY
 from core.files import file_sha256
-from tests.comparison.made_detections import add_detections
+from tests.comparison.made_detections import add_detections, coco_map, detections, objects, store
 from tests.comparison.made_runs import declare, edit_record, plan_of, report_of, write_comparison
 
 ACTS = ("relu", "mish")
@@ -107,7 +107,7 @@ def test_the_split_belongs_to_the_plan() -> None:
 
 
 def test_validation_images_say_nothing_about_the_split(folder: Path, undrawn: None) -> None:
-    """The stored detections are those on val; their spread does not belong to a difference on test."""
+    """Stored detections on val do not belong to a difference on test."""
     for seed in range(3):
         for act, jitter in (("relu", 2.5), ("mish", 1.5)):
             add_detections(folder / f"{act}-s{seed}", jitter=jitter, seed=seed)
@@ -116,7 +116,36 @@ def test_validation_images_say_nothing_about_the_split(folder: Path, undrawn: No
     score_all(plan, read_runs([folder]), made, data_sha256=annotations_sha256)
     text, numbers = report_of(folder, plan)
     assert numbers["image_sampling"]["effects"] == {} and numbers["image_sampling"]["images"] is None
-    assert "interval over images not available (scored on test, whose detections are not stored)" in text
+    assert "interval over test images not available (relu-s0: no ground_truth_test.json)" in text
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "scored on test" in page and "The mAP is that on the split test." in page
+    assert "The mAP is that on the test images." in page
     assert "validation images (" not in text and "12 validation images" not in page
+
+
+def test_the_images_of_the_split_are_resampled(folder: Path, undrawn: None) -> None:
+    """The detections on the split are kept, are those of its mAP, and say how far other images would change it."""
+    truth, val = objects(9, seed=5), objects(12)
+    boxes = {
+        run.folder.name: detections(truth, jitter=1.0 + 2.0 * (run.act == "relu"), seed=run.seed)
+        for run in read_runs([folder])
+    }
+    for seed in range(3):
+        store(folder / f"relu-s{seed}", val, detections(val, jitter=1.0, seed=seed))
+
+    def score(weights: Path, split: str) -> Mapping[str, float | None]:
+        place = weights.parents[1]
+        (place / "ground_truth_test.json").write_text(json.dumps(truth))
+        (place / "predictions_test.json").write_text(json.dumps(boxes[place.name]))
+        return {PRIMARY: coco_map(truth, boxes[place.name])}
+
+    plan = plan_of(ACTS, range(3), split="test")
+    declare(folder, plan)
+    score_all(plan, read_runs([folder]), score, data_sha256=annotations_sha256)
+    text, numbers = report_of(folder, plan)
+    sampling = numbers["image_sampling"]
+    assert sampling["images"] == 9 and sampling["effects"]["mish"]["seeds"] == [0, 1, 2]
+    assert "CI over test images (9)" in text
+    assert "9 test images" in (folder / "report.html").read_text(encoding="utf-8")
+    (folder / "mish-s1/predictions_test.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"mish-s1.predictions_test\.json: changed after it was written"):
+        report_of(folder, plan)
