@@ -74,7 +74,7 @@ def train(arguments: Namespace, argv: Sequence[str]) -> int:
                         run.train_loader,
                         title=run.title,
                         count=run.setup.batches(state.epoch),
-                        on_batch=run.draw_batch,
+                        on_batch=run.before_step,
                         save=run.save_last,
                         save_seconds=run.save_seconds,
                     )
@@ -122,7 +122,7 @@ def build(config: Config) -> TrainSetup:
     import torch
 
     from core.allocator import keep_freed_memory
-    from core.device import device_of_process, place, set_deterministic
+    from core.device import device_of_process, place, set_deterministic, use_threads
     from core.distributed import from_main, local_rank, local_world, main_first, world
     from core.options import NmsOptions
     from engine.setup import TrainSetup, adapt_config, load_splits, prepare_operator
@@ -133,6 +133,7 @@ def build(config: Config) -> TrainSetup:
     own = train.device
     if world() > 1:
         own = device_of_process(train.device, number=local_rank(), processes=local_world())
+    use_threads(train.threads)
     device = place(own, amp=train.amp, channels_last=train.channels_last)
     if device.device.type == "cuda" and world() > 1:
         torch.cuda.set_device(device.device)

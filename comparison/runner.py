@@ -18,8 +18,8 @@ from comparison.job import TRAINER, Heartbeat, Job, end_stalled, make_job, stop
 from comparison.plan import Plan, PlannedRun
 from comparison.progress import Progress
 from comparison.runs import Run, read_run
+from core.cores import usable_cores
 from core.files import is_locked
-from core.progress import usable_cores
 
 POLL_SECONDS = 0.3
 

@@ -103,7 +103,7 @@ def measure(arguments: Namespace) -> tuple[dict[str, Any], list[Row]]:
 
     from comparison.checks import contention
     from core.allocator import keep_freed_memory
-    from core.device import place, set_deterministic, synchronize
+    from core.device import place, set_deterministic, synchronize, use_threads
     from engine.contention import OtherProcesses
     from engine.machine import fingerprint, machine
     from ops.norm_act import prepare
@@ -111,6 +111,7 @@ def measure(arguments: Namespace) -> tuple[dict[str, Any], list[Row]]:
     networks = list(build_networks(arguments, overrides(arguments)))
     config = networks[0].config
     train = config.train
+    use_threads(train.threads)
     device = place(train.device.partition(",")[0], amp=train.amp, channels_last=train.channels_last)
     set_deterministic(train.deterministic)
     prepare(device.device, dtype=device.amp_dtype or torch.float32, memory_format=device.memory_format)

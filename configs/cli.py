@@ -181,6 +181,12 @@ TRAIN = (
     ),
     Flag(("--workers",), "train.workers", "number of data loader processes; default: one per core, at most 8", int),
     Flag(
+        ("--threads",),
+        "train.threads",
+        "number of threads that compute the network on a CPU; default: one per core; 1 is best beside busy programs",
+        int,
+    ),
+    Flag(
         ("--cache",),
         "train.cache",
         "cache for decoded images; ram if no value is given",

@@ -122,6 +122,7 @@ class Train(Frozen):
     deterministic: bool = False
     device: str = "auto"
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     cache: Literal["auto", "ram", "disk", "off"] = "auto"
     strict_data: bool = False
     allow_skipped: bool = False

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from core.cores import usable_cores
 from core.distributed import launched
 
 
@@ -54,6 +55,14 @@ def place(device: str = "auto", *, amp: str = "auto", channels_last: str = "auto
     return DeviceConfig(
         where, dtype, layout, {"device": device_reason, "amp": amp_reason, "channels_last": layout_reason}
     )
+
+
+def use_threads(count: int | None) -> None:
+    """Compute with this number of threads on a CPU; None: PyTorch's own number, but not more than usable cores."""
+    own = torch.get_num_threads()
+    count = min(own, usable_cores()) if count is None else count
+    if count != own:
+        torch.set_num_threads(count)
 
 
 def pick_device(device: str = "auto") -> tuple[torch.device, str]:

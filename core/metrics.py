@@ -86,6 +86,7 @@ COST = (
     Metric("time_data_s", "waiting for data", "s", "lower", 1),
     Metric("time_val_s", "validation", "s", "lower", 1),
     Metric("time_save_s", "saving", "s", "lower", 1),
+    Metric("time_contended_s", "steps slowed by other processes", "s", "lower", 1),
     Metric("images_per_s", "throughput", "images/s", "higher", 0),
     Metric("peak_memory_mib", "peak memory", "MiB", "lower", 0),
     Metric("other_cores", "CPU cores busy with other processes", "cores", "lower", 1),

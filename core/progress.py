@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +11,8 @@ from types import TracebackType
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from core.cores import usable_cores
 
 T = TypeVar("T")
 LOG_FILE_INTERVAL = 15.0  # seconds between two updates of a bar in a log file
@@ -48,6 +49,12 @@ class Progress:
             self._bar.close()
 
 
+def write_line(text: str) -> None:
+    """Print a line to stdout, above the bars on a terminal."""
+    tqdm.write(text)
+    sys.stdout.flush()
+
+
 def progress_bar(
     items: Iterable[T], title: str, *, total: int | None = None, unit: str = "image", show: bool = True
 ) -> tqdm[T]:
@@ -64,11 +71,6 @@ def progress_bar(
         maxinterval=60,
         disable=not show,
     )
-
-
-def usable_cores() -> int:
-    """Number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_threads(

@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 import torch
 
+from core.cores import usable_cores
 from core.distributed import local_world
-from core.progress import usable_cores
 from core.text import format_duration, one_line
 from core.types import Batch, Targets
 

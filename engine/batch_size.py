@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from configs.schema import Config
-from core.device import DeviceConfig, out_of_memory, place, process_count
+from core.device import DeviceConfig, out_of_memory, place, process_count, use_threads
 from core.types import Targets
 from data.image_cache import available_memory
 from engine.grad_checkpointing import checkpointed
@@ -46,6 +46,7 @@ def choose_batch(config: Config) -> tuple[int, str]:
     """
     if process_count(config.train.device) > 1:
         raise ValueError("--batch auto: it is measured for one device; give the batch size of all devices together")
+    use_threads(config.train.threads)
     device = place(config.train.device, amp=config.train.amp, channels_last=config.train.channels_last)
     pixels = f"{config.train.imgsz} pixels"
     try:

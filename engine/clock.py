@@ -45,6 +45,16 @@ class Clock:
         self._pending.append((self.steps_done < WARMUP_STEPS, start, self._mark()))
         self.steps_done += 1
 
+    @property
+    def last_step(self) -> float | None:
+        """Seconds of the newest step on a CPU; None in the warm-up and on a GPU, where it would have to be waited for.
+
+        It is that of this process.
+        """
+        if self.device.type != "cpu" or not self._pending or self._pending[-1][0]:
+            return None
+        return _seconds(*self._pending[-1][1:])
+
     def mark_ready(self) -> None:
         """Gradients are ready to be summed over the processes."""
         self._ready = self._mark()
@@ -67,12 +77,16 @@ class Clock:
         self._epoch[name] = self._epoch.get(name, 0.0) + seconds
 
     def close_epoch(self) -> dict[str, float]:
-        """Read the events, add the epoch to the totals, and return it: train, warmup, the SPANS, step (median)."""
+        """Read the events, add the epoch to the totals, and return it: train, warmup, the SPANS, step (median).
+
+        Also "contended", if the run has added it: the seconds of the steps that other processes slowed.
+        """
         self.settle()
         epoch = {name: self._epoch.get(name, 0.0) for name in ("train", "warmup", *SPANS)}
         for name, seconds in epoch.items():
             self.total[name] = self.total.get(name, 0.0) + seconds
         epoch["step"] = statistics.median(self.step_seconds) if self.step_seconds else float("nan")
+        epoch["contended"] = self._epoch.get("contended", 0.0)
         if world() > 1:
             epoch["waiting"] = float(all_sum(torch.tensor(self._epoch.get("waiting", 0.0)))) / world()
         self._epoch, self.step_seconds = {}, []

@@ -1,10 +1,25 @@
-"""CPU load of other processes during a training, which makes its measured times meaningless."""
+"""CPU load of other processes during a training: it makes measured times meaningless, and several threads very slow.
+
+At the end of each of its parallel parts a step waits for the slowest thread. If another process has taken the core of
+one thread, all of them wait for it.
+"""
 
 import os
+import statistics
 import time
+from collections import deque
 from collections.abc import Iterable
 
 import psutil
+import torch
+
+from core.cores import usable_cores
+
+WINDOW_SECONDS = 5.0  # in which steps and load are compared, at least
+WINDOW_STEPS = 3
+SLOW = 3.0  # times the usual duration of a step
+BUSY_CORES = 0.25  # taken by other processes
+QUIET_SECONDS = 600.0  # between two messages
 
 
 class OtherProcesses:
@@ -39,3 +54,43 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return process.children(recursive=True)
     except psutil.NoSuchProcess:  # one that trained with this one
         return []
+
+
+class SlowSteps:
+    """Notices while it happens that other processes slow the steps of a training on a CPU."""
+
+    def __init__(self, others: OtherProcesses, usual: Iterable[float] = ()) -> None:
+        """`usual`: seconds of a step in earlier epochs."""
+        self._others = others
+        self._usual = deque(usual, maxlen=100)
+        self._steps: list[float] = []
+        self._since = time.monotonic()
+        self._told: float | None = None
+        self.seconds = 0.0  # of the steps that were slowed, until it is set to 0
+
+    def add(self, seconds: float) -> str | None:
+        """Add the duration of a step; returns one line if steps are slowed, at most once in QUIET_SECONDS."""
+        now = time.monotonic()
+        self._steps.append(seconds)
+        if len(self._steps) < WINDOW_STEPS or now - self._since < WINDOW_SECONDS:
+            return None
+        steps, self._steps, self._since = self._steps, [], now
+        median, cores = statistics.median(steps), self._others.cores()
+        usual = statistics.median(self._usual) if self._usual else median
+        if median <= SLOW * usual or cores < BUSY_CORES:
+            self._usual.append(median)
+            return None
+        self.seconds += sum(steps)
+        if self._told is not None and now - self._told < QUIET_SECONDS:
+            return None
+        self._told = now
+        text = (
+            f"other processes use {cores:.1f} of {usable_cores()} cores, and a step takes {median:.3g} s instead of "
+            f"{usual:.3g} s"
+        )
+        if torch.get_num_threads() == 1:
+            return text
+        return (
+            f"{text}, since each thread waits for the slowest; beside them one thread is faster: press Ctrl-C and add "
+            "--threads 1 to the command that resumes (not bit-equal to an undisturbed run, but for rounding the same)"
+        )

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from uuid import uuid4
 
-from core.progress import usable_cores
+from core.cores import usable_cores
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
+from core.cores import cpu_quota, usable_cores
 from core.distributed import gather, world
-from core.progress import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE_FOLDERS = ("configs", "core", "data", "engine", "models", "ops")  # of a training, besides the scripts
@@ -75,7 +75,7 @@ def machine() -> dict[str, object]:
         "cpu_instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "cores_usable": usable_cores(),
-        "cpu_quota": _cpu_quota(),
+        "cpu_quota": cpu_quota(),
         "threads": torch.get_num_threads(),
         "ram_mib": _ram_mib(),
         "gpus": _gpus(),
@@ -133,12 +133,6 @@ def _cpu_name() -> str:
         if key.strip() in ("model name", "Model", "Hardware"):
             return value.strip()
     return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
-
-
-def _cpu_quota() -> float | None:
-    """Number of CPUs a container may use, None without a limit."""
-    limit, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
-    return int(limit) / int(period) if limit.isdigit() and period.isdigit() else None
 
 
 def _ram_mib() -> int | None:

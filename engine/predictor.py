@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from core.arguments import ImageSize
+from core.cores import usable_cores
 from core.device import synchronize
 from core.geometry import Geometry
 from core.options import NmsOptions
-from core.progress import usable_cores
 from core.types import Detections, DetectorModel
 from data.sources import Frame, Source
 from engine.detections import Result

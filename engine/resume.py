@@ -22,9 +22,10 @@ NEWEST = "newest"
 MAY_CHANGE = (
     "train.device",
     "train.workers",
+    "train.threads",
     "train.save_minutes",
     "train.grad_checkpointing",
-)  # do not change the result
+)  # do not change the result but for rounding
 RUN_FOLDER = ("run.project", "run.name", "run.exist_ok")  # a resumed run stays in its folder
 
 

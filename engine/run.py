@@ -10,16 +10,18 @@ from types import TracebackType
 from uuid import uuid4
 
 import numpy as np
+import torch
 
 from core.commands import command, near
 from core.distributed import copy_from_main, from_main, gather, is_main, largest, remember_folder, world
 from core.files import lock_run_folder, make_run_folder, write_text
 from core.metrics import FITNESS
+from core.progress import write_line
 from core.text import one_line
 from core.types import Batch
 from data.issues import count_issues, list_issues, summarize_issues, write_issues
 from engine.checkpoint import initial_weights, save_checkpoint
-from engine.contention import OtherProcesses
+from engine.contention import OtherProcesses, SlowSteps
 from engine.energy import EnergyMeter
 from engine.evaluation.evaluate import EvalResult, detect, in_turn, score
 from engine.evaluation.ground_truth import GroundTruth
@@ -69,7 +71,10 @@ class TrainingRun:
             restore(setup, self.trainer, resumed.checkpoint, skipped=self.skipped)
         if self.config.train.profile:
             setup.notes.append(profile_steps(self.trainer, self.train_loader, self.config.train.profile))
-        self.memory, self.others = PeakMemory(setup.device.device), OtherProcesses(processes_here())
+        together = processes_here()
+        self.memory, self.others = PeakMemory(setup.device.device), OtherProcesses(together)
+        usual = [row["step_median_s"] for row in self.trainer.state.rows if row.get("step_median_s")]
+        self.slow_steps = SlowSteps(OtherProcesses(together), usual)
         # The energy of an epoch that was interrupted is not known, nor that of other processes.
         self.energy = EnergyMeter(setup.device.device) if self.trainer.state.batch == 0 and world() == 1 else None
         self.last_predictions: np.ndarray | None = None  # of the newest validation, as in EvalResult
@@ -86,6 +91,7 @@ class TrainingRun:
         if resumed is not None and resumed.folder is not None:
             self.id, self.folder = resumed.checkpoint.get("run_id") or self.id, resumed.folder
             self._lock = lock_run_folder(self.folder)
+            setup.notes.extend(self._other_threads())
             self._update_run_files(moved=resumed.moved)
             return
         run = self.config.run
@@ -100,6 +106,14 @@ class TrainingRun:
         (self.folder / "weights").mkdir(exist_ok=True)
         self.save_last()
         plots.plot_dataset(self.folder / "labels.png", setup.splits["train"])
+
+    def _other_threads(self) -> list[str]:
+        """A note if the newest start of a resumed run had another number of threads."""
+        starts, now = read_record(self.folder).get("starts") or [{}], torch.get_num_threads()
+        before = (starts[-1].get("machine") or {}).get("threads")
+        if before in (None, now) or self.setup.device.device.type != "cpu":
+            return []
+        return [f"resumed with --threads {now}, not {before}: not bit-equal to an undisturbed run, but for rounding"]
 
     def _start_entry(self) -> dict[str, object]:
         state = self.trainer.state
@@ -192,8 +206,11 @@ class TrainingRun:
         """Seconds between two checkpoints within an epoch."""
         return 60 * self.config.train.save_minutes or math.inf
 
-    def draw_batch(self, number: int, batch: Batch) -> None:
-        """Draw the first batches of the first epoch."""
+    def before_step(self, number: int, batch: Batch) -> None:
+        """Draw the first batches of the first epoch; say so if other processes slow the steps."""
+        seconds = self.trainer.clock.last_step
+        if is_main() and seconds is not None and (line := self.slow_steps.add(seconds)) is not None:
+            write_line(f"{self.title}, batch {number + 1}: {line}")
         if is_main() and self.trainer.state.epoch == 0 and number < DRAWN_BATCHES and self.folder.is_dir():
             plots.plot_train_batch(self.folder / f"train_batch{number}.jpg", batch, self.classes)
 
@@ -258,6 +275,8 @@ class TrainingRun:
         """Close the epoch in the trainer's state and clock; return its row of results.csv but for the act/* columns."""
         trainer, crc32 = self.trainer, self.trainer.state.batches_crc32
         images = len(self.train_loader.dataset) * trainer.state.batch / len(self.train_loader)
+        trainer.clock.add("contended", self.slow_steps.seconds)
+        self.slow_steps.seconds = 0.0
         trainer.state.close_epoch()
         times = trainer.clock.close_epoch()
         row: Row = {"epoch": trainer.state.epoch, "step": trainer.state.step}
@@ -277,6 +296,7 @@ class TrainingRun:
             "time_val_s": times["validation"],
             # Since the last row: the end of the previous epoch, and saves within this one.
             "time_save_s": times["saving"],
+            "time_contended_s": times["contended"],
             "images_per_s": images / seconds if seconds else 0.0,
             "step_median_s": times["step"],
             "peak_memory_mib": largest([self.memory.mib()])[0],

@@ -16,8 +16,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from core.cores import usable_cores
 from core.files import write_text
-from core.progress import progress_bar, usable_cores
+from core.progress import progress_bar
 from core.text import did_you_mean
 from studies.rows import Row, to_csv
 from studies.verdicts import Finding

@@ -76,6 +76,7 @@ TABLE: dict[str, dict[str, tuple[str | tuple[str, ...], str]]] = {
         "seed not a number": (f"{CFG} --seed x", "--seed.*x"),
         "seed negative": (f"{CFG} --seed=-3", "train.seed.*-3"),
         "seed beyond 64 bits": (f"{CFG} --seed 99999999999999999999", "train.seed"),
+        "no thread": (f"{CFG} --threads 0", "train.threads.*1"),
         "workers by the million": (f"{CFG} --workers 1000000", "train.workers.*1024"),
         "bins by the million": (f"{CFG} --set model.reg_max=1000000", "model.reg_max.*256"),
         "side not divisible": (f"{ON} --imgsz 100", "train.imgsz.*32"),

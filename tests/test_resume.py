@@ -123,6 +123,18 @@ def test_any_number_of_workers_goes_on_alike(short: Short, workers: int) -> None
     assert differing(short.load("whole"), end) == []
 
 
+def test_another_number_of_threads_goes_on_and_says_so(short: Short, capsys: pytest.CaptureFixture[str]) -> None:
+    own = torch.get_num_threads()
+    try:
+        end = resumed(short, "threads", short.load("cut"), "--threads", own + 1)
+    finally:
+        torch.set_num_threads(own)
+    assert [row["step"] for row in end["state"]["rows"]] == [2, 4, 5]
+    assert f"resumed with --threads {own + 1}, not {own}" in capsys.readouterr().out
+    starts = json.loads((short.folder / "threads/run.json").read_text())["starts"]
+    assert [start["machine"]["threads"] for start in starts] == [own, own + 1]
+
+
 RESTORED = ("model", "ema", "optimizer", "scaler", "rng")
 STATE = ("epoch", "batch", "step", "best", "best_epoch", "rows", "loss_sums")
 

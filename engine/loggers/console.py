@@ -33,8 +33,10 @@ class Console(Logger):
             for name in SHOWN_METRICS
             if row.get(f"metrics/{name}") is not None
         )
+        contended = row.get("time_contended_s") or 0.0
+        slowed = f"  (slowed by other processes for {format_duration(contended)})" if contended else ""
         print(
-            f"epoch {row['epoch']}/{self.epochs}  {losses}{metrics}  {row['images_per_s']:.0f} images/s  "
+            f"epoch {row['epoch']}/{self.epochs}  {losses}{metrics}  {row['images_per_s']:.0f} images/s{slowed}  "
             f"left {format_duration(epoch.seconds_left)}",
             flush=True,
         )

@@ -112,6 +112,9 @@ def _epoch_times(axis: Axes, rows: Sequence[Row], epoch: np.ndarray) -> None:
             continue
         axis.bar(epoch, values, 0.9, bottom=base, color=color, label=BY_KEY[key].title)
         base += values
+    slowed = np.nan_to_num(_column(rows, "time_contended_s")) > 0
+    if slowed.any():
+        axis.plot(epoch[slowed], base[slowed] * 1.04, "v", color="black", label="slowed by other processes")
     axis.set(title="time per epoch", ylabel="seconds", ylim=(0, max(base.max() * 1.35, 1e-3)))
     _epoch_axis(axis, epoch)
     if base.any():

@@ -169,6 +169,7 @@ def test_results_and_labels(tmp_path):
     plot_results(tmp_path / "results.png", rows)
     plot_results(tmp_path / "one.png", rows[:1])
     plot_results(tmp_path / "none.png", [])
+    plot_results(tmp_path / "slowed.png", [{**rows[0], "time_contended_s": 1.5}, rows[1]])
     terms = {f"train/{name}_loss": 1.0 for name in ("box", "cls", "dfl", "l1", "iou")}
     plot_results(tmp_path / "five.png", [{"epoch": 1, **terms}])
     generator = np.random.default_rng(0)
