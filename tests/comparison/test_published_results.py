@@ -1,12 +1,12 @@
 """The published comparisons: their raw runs give the published verdict."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from benchmarks.publish import verdict
+from comparison.plan import read_plan
 from comparison.report import report
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_there_are_published_comparisons() -> None:
-    assert {"embedded"} <= {folder.name for folder in PUBLISHED}
+    assert {"embedded", "bccd", "aa_operator", "aa_seeds"} <= {folder.name for folder in PUBLISHED}
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
@@ -25,8 +25,8 @@ def test_the_runs_give_the_published_verdict(folder: Path, tmp_path: Path, monke
     copy = shutil.copytree(folder, tmp_path / folder.name)
     report([copy], copy)
     assert verdict(copy / "report.json") == verdict(folder / "published.json")
-    named = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    assert all((folder / f"{act}-s{seed}" / "run.json").is_file() for act in named["acts"] for seed in named["seeds"])
+    plan = read_plan(folder)
+    assert plan is not None and all((folder / run.name / "run.json").is_file() for run in plan.runs)
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
@@ -34,6 +34,9 @@ def test_an_edited_run_is_refused(folder: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("comparison.figures.draw", lambda *_: {})
     copy = shutil.copytree(folder, tmp_path / folder.name)
     results = next(copy.glob("*-s0/results.csv"))
-    results.write_text(results.read_text(encoding="utf-8").replace("0.5", "0.6"), encoding="utf-8")
+    *before, last = results.read_text(encoding="utf-8").splitlines()
+    edited = last.replace(",0.", ",0.1", 1)
+    assert edited != last
+    results.write_text("\n".join([*before, edited, ""]), encoding="utf-8")
     with pytest.raises(ValueError, match=results.parent.name):
         report([copy], copy)
