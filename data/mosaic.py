@@ -25,7 +25,7 @@ MIN_VISIBLE = 0.15  # boxes with a smaller fraction of their area inside the can
 class Tile:
     """One image with its training boxes in its pixels."""
 
-    image: np.ndarray  # (H, W, 3) uint8
+    image: np.ndarray  # (H, W, 3) uint8, or (H, W, 4), of which the fourth channel means nothing
     boxes: np.ndarray  # (n, 4) float32 xyxy
     labels: np.ndarray  # (n,) int64
     polygons: Callable[[int], list[np.ndarray]] | None = None  # box position -> polygons (k, 2), possibly none
@@ -85,14 +85,28 @@ def lay_out(
     tiles: Sequence[Tile], matrices: Sequence[np.ndarray], size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Canvas (size, size, 3), boxes (n, 4) float32 xyxy in it and labels (n,) of images warped by their matrices."""
-    canvas = np.full((size, size, 3), PADDING_GREY, np.uint8)
-    boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
+    canvas = np.full((size, size, 4), PADDING_GREY, np.uint8)  # OpenCV warps four channels three times as fast as three
     for tile, matrix in zip(tiles, matrices, strict=True):
         paint(canvas, tile.image, matrix)
-        moved, kept = move_boxes(tile.boxes, tile.polygons, matrix, size)
-        boxes.append(moved[kept])
-        labels.append(tile.labels[kept])
-    return canvas, np.concatenate(boxes), np.concatenate(labels)
+    counts = [len(tile.boxes) for tile in tiles]
+    boxes = np.concatenate([tile.boxes for tile in tiles])
+    of_boxes = np.repeat(np.stack(matrices), counts, axis=0)
+    moved, kept = move_boxes(boxes, _polygons_of(tiles, counts), of_boxes, size)
+    labels = np.concatenate([tile.labels for tile in tiles])
+    return cv2.cvtColor(canvas, cv2.COLOR_RGBA2RGB), moved[kept], labels[kept]
+
+
+def _polygons_of(tiles: Sequence[Tile], counts: Sequence[int]) -> Callable[[int], list[np.ndarray]] | None:
+    """The polygons by position among the boxes of all tiles; None if no tile has any."""
+    if all(tile.polygons is None for tile in tiles):
+        return None
+    places = [(tile.polygons, position) for tile, count in zip(tiles, counts, strict=True) for position in range(count)]
+
+    def polygons(row: int) -> list[np.ndarray]:
+        of_tile, position = places[row]
+        return of_tile(position) if of_tile is not None else []
+
+    return polygons
 
 
 def keeps_axes(matrix: np.ndarray) -> bool:
@@ -101,16 +115,15 @@ def keeps_axes(matrix: np.ndarray) -> bool:
 
 
 def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray) -> None:
-    """Warp an image onto the part of the canvas that it covers."""
-    height, width = image.shape[:2]
-    corners = project(np.array([[0, 0], [width, 0], [width, height], [0, height]], float), matrix)
+    """Warp an image onto the part of the canvas that it covers; a fourth channel is added if the canvas has one."""
+    limit_x, limit_y = canvas.shape[1], canvas.shape[0]
     straight = keeps_axes(matrix)
-    low = np.round(corners.min(0)) if straight else np.floor(corners.min(0))
-    high = np.round(corners.max(0)) if straight else np.ceil(corners.max(0))
-    limits = [canvas.shape[1], canvas.shape[0]]
-    (left, top), (right, bottom) = np.clip(low, 0, limits).astype(int), np.clip(high, 0, limits).astype(int)
+    low_x, low_y, high_x, high_y = _extent(image, matrix, straight=straight)
+    left, top, right, bottom = max(low_x, 0), max(low_y, 0), min(high_x, limit_x), min(high_y, limit_y)
     if right <= left or bottom <= top:
         return
+    if canvas.shape[2] > image.shape[2]:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
     # OpenCV uses coordinates of pixel centres, half a pixel from the edges.
     centred = move(-left - 0.5, -top - 0.5) @ matrix @ move(0.5, 0.5)
     part = canvas[top:bottom, left:right]
@@ -123,6 +136,18 @@ def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray) -> None:
         cv2.warpPerspective(image, centred, (right - left, bottom - top), dst=part, **options)
 
 
+def _extent(image: np.ndarray, matrix: np.ndarray, *, straight: bool) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a warped image in whole pixels: the nearest ones, or around a rotated image."""
+    height, width = image.shape[:2]
+    if straight:
+        (scale_x, _, x), (_, scale_y, y) = matrix[:2].tolist()
+        across, down = (round(x), round(width * scale_x + x)), (round(y), round(height * scale_y + y))
+        return min(across), min(down), max(across), max(down)
+    corners = project(np.array([[0, 0], [width, 0], [width, height], [0, height]], float), matrix)
+    (low_x, low_y), (high_x, high_y) = np.floor(corners.min(0)).tolist(), np.ceil(corners.max(0)).tolist()
+    return int(low_x), int(low_y), int(high_x), int(high_y)
+
+
 def project(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Points (..., 2) transformed by a matrix (3, 3)."""
     moved = points @ matrix[:2, :2].T + matrix[:2, 2]
@@ -132,35 +157,61 @@ def project(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def move_boxes(
-    boxes: np.ndarray, polygons: Callable[[int], list[np.ndarray]] | None, matrix: np.ndarray, size: int
+    boxes: np.ndarray, polygons: Callable[[int], list[np.ndarray]] | None, matrices: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (n, 4) xyxy transformed and clipped to the canvas, and a mask (n,) of those with enough area left.
 
-    A rotated or clipped box with polygons becomes the bounding box of the visible polygons: the bounding box of a
-    rotated box, or a clipped box, is larger than the object.
+    `matrices`: (3, 3) for all boxes, or (n, 3, 3). A rotated or clipped box with polygons becomes the bounding box of
+    the visible polygons: the bounding box of a rotated box, or a clipped box, is larger than the object.
     """
     if not len(boxes):
         return np.zeros((0, 4), np.float32), np.zeros(0, bool)
-    corners = project(boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].astype(np.float64), matrix)  # (n, 4, 2)
-    whole = np.concatenate([corners.min(1), corners.max(1)], axis=1)
-    clipped = np.clip(whole, 0, size)
-    loose = ~np.isclose(clipped, whole).all(1) if keeps_axes(matrix) else np.ones(len(boxes), bool)
-    loose &= (clipped[:, 2:] - clipped[:, :2] >= MIN_SIDE).all(1)  # others are dropped below
-    for row in np.flatnonzero(loose).tolist():
-        shapes = [project(polygon, matrix) for polygon in polygons(row)] if polygons is not None else []
-        if shapes:
-            points = np.concatenate(shapes)
-            whole[row] = _meet(whole[row], np.concatenate([points.min(0), points.max(0)]))
-            inside = [clip for clip in (clip_polygon(shape, size) for shape in shapes) if len(clip)]
-            if not inside:
-                clipped[row] = 0
-                continue
-            points = np.concatenate(inside)
-            clipped[row] = _meet(clipped[row], np.concatenate([points.min(0), points.max(0)]))
+    whole = _bounds(boxes.astype(np.float64), matrices)
+    clipped = np.minimum(np.maximum(whole, 0), size)
+    if polygons is not None:
+        of_boxes = np.broadcast_to(matrices, (len(boxes), 3, 3))
+        _tighten(whole, clipped, polygons, of_boxes, size)
     sides = np.maximum(clipped[:, 2:] - clipped[:, :2], 0)
     full = np.maximum((whole[:, 2:] - whole[:, :2]).prod(1), 1e-9)
     kept = (sides >= MIN_SIDE).all(1) & (sides.prod(1) / full >= MIN_VISIBLE)
     return clipped.astype(np.float32), kept
+
+
+def _bounds(boxes: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+    """The bounding boxes (n, 4) of boxes (n, 4) transformed by one matrix or by n."""
+    x, y = boxes[:, [0, 2, 2, 0]], boxes[:, [1, 1, 3, 3]]  # (n, 4) corners
+    # As vectors (n, 1) or numbers; sums in the order of a product of matrices.
+    (a, b, c), (d, e, f), (g, h, i) = np.moveaxis(matrices[..., None], (-3, -2), (0, 1))
+    moved_x, moved_y = x * a + y * b + c, x * d + y * e + f
+    if g.any() or h.any():
+        depth = np.maximum(x * g + y * h + i, 1e-6)
+        moved_x, moved_y = moved_x / depth, moved_y / depth
+    return np.stack([moved_x.min(1), moved_y.min(1), moved_x.max(1), moved_y.max(1)], axis=1)
+
+
+def _tighten(
+    whole: np.ndarray,
+    clipped: np.ndarray,
+    polygons: Callable[[int], list[np.ndarray]],
+    matrices: np.ndarray,
+    size: int,
+) -> None:
+    """Reduce the bounds of rotated and clipped boxes, before and after clipping, to those of their polygons."""
+    turned = matrices[:, [0, 1, 2, 2], [1, 0, 0, 1]].any(1)
+    loose = turned | ~np.isclose(clipped, whole).all(1)
+    loose &= (clipped[:, 2:] - clipped[:, :2] >= MIN_SIDE).all(1)  # others are dropped anyway
+    for row in np.flatnonzero(loose).tolist():
+        shapes = [project(polygon, matrices[row]) for polygon in polygons(row)]
+        if not shapes:
+            continue
+        points = np.concatenate(shapes)
+        whole[row] = _meet(whole[row], np.concatenate([points.min(0), points.max(0)]))
+        inside = [clip for clip in (clip_polygon(shape, size) for shape in shapes) if len(clip)]
+        if not inside:
+            clipped[row] = 0
+            continue
+        points = np.concatenate(inside)
+        clipped[row] = _meet(clipped[row], np.concatenate([points.min(0), points.max(0)]))
 
 
 def _meet(first: np.ndarray, second: np.ndarray) -> np.ndarray:

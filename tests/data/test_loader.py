@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+import data.recent_images
+import data.samples
 from core.geometry import letterbox
 from data import build_eval_loader, build_train_loader, load_dataset
 from data.image import read_image
@@ -96,6 +98,58 @@ def test_loading_resumes_at_an_exact_position(reference, workers):
     assert list(loader) == []
     with pytest.raises(ValueError, match="position"):
         loader.set_position(0, 4)
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """Slots for six images of 64 pixels, and so blocks of three."""
+    monkeypatch.setattr(data.recent_images, "RECENT_BYTES", 6 * 3 * 64 * 64)
+    monkeypatch.setattr(data.samples, "SMALLEST_BLOCK", 3)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_batches_of_large_data_sets_do_not_depend_on_workers_and_caches(reference, blocks, monkeypatch):
+    section, without = reference
+    expected = content(train_loader(section), range(3))
+    assert expected != without[:9]  # other partners
+    assert content(train_loader(section, workers=2), range(3)) == expected
+    assert content(train_loader(section, cache="ram"), range(3)) == expected
+    loader = train_loader(section)
+    loader.set_position(1, 2)
+    assert loader.dataset.recent is not None
+    assert [batch.images.numpy().tobytes() for batch in loader] == [expected[5][0]]
+    monkeypatch.setattr(data.recent_images, "available_memory", lambda: 0)
+    loader = train_loader(section)
+    assert loader.dataset.recent is None and content(loader, [2]) == expected[6:9]
+
+
+def test_partners_come_from_the_block_of_the_epochs_order(reference, blocks, monkeypatch):
+    """Of twelve images, the mosaics of places 0 to 2 consist of those three, and so on; each is decoded once."""
+    decoded = []
+    base_image = data.samples.base_image
+    monkeypatch.setattr(data.samples, "base_image", lambda *given: decoded.append(given[1]) or base_image(*given))
+    samples = train_loader(reference[0], augment=augment(mosaic=1.0, mixup=1.0)).dataset
+    seen = []
+    image = samples._image
+    monkeypatch.setattr(samples, "_image", lambda epoch, index: seen.append(index) or image(epoch, index))
+    for epoch in range(3):
+        order = data.samples.epoch_order(12, seed=0, epoch=epoch).tolist()
+        for first in range(0, 12, 3):
+            block, start, known = order[first : first + 3], len(seen), len(decoded)
+            for index in block:
+                samples.sample(epoch, index)
+            assert set(seen[start:]) == set(block) and len(seen) - start == 3 * 8
+            assert set(decoded[known:]) <= set(block) and len(decoded) - known <= 3
+    assert len(decoded) >= 12
+
+
+def test_small_data_sets_are_decoded_once(reference, monkeypatch):
+    decoded = []
+    base_image = data.samples.base_image
+    monkeypatch.setattr(data.samples, "base_image", lambda *given: decoded.append(given[1]) or base_image(*given))
+    section, expected = reference
+    assert content(train_loader(section), range(2)) == expected[:6]
+    assert sorted(decoded) == list(range(12))
 
 
 def test_epochs_and_seeds_differ_and_contain_each_image_once(reference):
