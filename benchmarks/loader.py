@@ -31,8 +31,10 @@ Loader = Callable[[Row], Iterable[Any]]
 def ours(data: str, batch: int) -> Loader:
     """Our training loader by row; a batch is a Batch."""
     from configs.schema import load
+    from core.allocator import keep_freed_memory
     from data import build_train_loader, load_dataset
 
+    keep_freed_memory()  # as train.py does
     config = load("yolo.yaml", {"data": data})
     annotations = load_dataset(config.data, "train", progress=False)
     options: dict[str, Any] = {"batch": batch, "augment": config.augment, "progress": False}

@@ -185,7 +185,7 @@ def _train_store(
         return store
     if kind == "disk":
         stats = [os.stat(path) for path in annotations.paths]
-        key: list[object] = [annotations.sha256, annotations.image_folder, imgsz, mode]
+        key: list[object] = ["reduced", annotations.sha256, annotations.image_folder, imgsz, mode]  # see base_image
         key += [(status.st_size, status.st_mtime_ns) for status in stats]
         return disk_store(shapes, produce, folder=cache_folder(annotations.source), key=key, progress=progress)
     return None

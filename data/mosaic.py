@@ -52,17 +52,25 @@ def random_pose(
 
     The number of random values drawn does not depend on the ranges, so changing one leaves the others unchanged.
     """
-    rotate, zoom, shear_x, shear_y, tilt_x, tilt_y, shift_x, shift_y = rng.uniform(-1, 1, 8)
-    mirror_x, mirror_y = rng.random(2)
+    rotate, zoom, shear_x, shear_y, tilt_x, tilt_y, shift_x, shift_y = rng.uniform(-1, 1, 8).tolist()
+    mirror_x, mirror_y = rng.random(2).tolist()
+    # Numbers instead of small arrays, of which each product would take as long as all of this.
     angle, factor = math.radians(degrees * rotate), 1 + scale * zoom
-    rotation = factor * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    skew = np.array([[1, math.tan(math.radians(shear * shear_x))], [math.tan(math.radians(shear * shear_y)), 1]])
-    pose = np.eye(3)
-    pose[:2, :2] = skew @ rotation
-    tilt = np.eye(3)
-    tilt[2, :2] = perspective * tilt_x, perspective * tilt_y
-    mirror = np.diag([-1.0 if mirror_x < flip_lr else 1.0, -1.0 if mirror_y < flip_ud else 1.0, 1.0])
-    return move(size * (0.5 + translate * shift_x), size * (0.5 + translate * shift_y)) @ mirror @ pose @ tilt
+    cos, sin = factor * math.cos(angle), factor * math.sin(angle)
+    skew_x, skew_y = math.tan(math.radians(shear * shear_x)), math.tan(math.radians(shear * shear_y))
+    sign_x, sign_y = -1.0 if mirror_x < flip_lr else 1.0, -1.0 if mirror_y < flip_ud else 1.0
+    pose = np.array(
+        [
+            [sign_x * (cos + skew_x * sin), sign_x * (-sin + skew_x * cos), size * (0.5 + translate * shift_x)],
+            [sign_y * (skew_y * cos + sin), sign_y * (cos - skew_y * sin), size * (0.5 + translate * shift_y)],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+    if perspective:
+        tilt = np.eye(3)
+        tilt[2, :2] = perspective * tilt_x, perspective * tilt_y
+        pose = pose @ tilt
+    return pose
 
 
 def mosaic_places(tiles: Sequence[Tile], size: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -109,43 +117,35 @@ def _polygons_of(tiles: Sequence[Tile], counts: Sequence[int]) -> Callable[[int]
     return polygons
 
 
-def keeps_axes(matrix: np.ndarray) -> bool:
-    """Whether a matrix only scales, mirrors and translates."""
-    return not (matrix[0, 1] or matrix[1, 0] or matrix[2, 0] or matrix[2, 1])
-
-
 def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray) -> None:
     """Warp an image onto the part of the canvas that it covers; a fourth channel is added if the canvas has one."""
-    limit_x, limit_y = canvas.shape[1], canvas.shape[0]
-    straight = keeps_axes(matrix)
-    low_x, low_y, high_x, high_y = _extent(image, matrix, straight=straight)
-    left, top, right, bottom = max(low_x, 0), max(low_y, 0), min(high_x, limit_x), min(high_y, limit_y)
+    height, width = image.shape[:2]
+    (a, b, x), (c, d, y), (tilt_x, tilt_y, _) = matrix.tolist()
+    straight = not (b or c or tilt_x or tilt_y)
+    if straight:  # whole pixels, so that tiles meet
+        across, down = (round(x), round(width * a + x)), (round(y), round(height * d + y))
+    else:
+        corners = project(np.array([[0, 0], [width, 0], [width, height], [0, height]], float), matrix)
+        (low_x, low_y), (high_x, high_y) = np.floor(corners.min(0)).tolist(), np.ceil(corners.max(0)).tolist()
+        across, down = (int(low_x), int(high_x)), (int(low_y), int(high_y))
+    left, right = max(min(across), 0), min(max(across), canvas.shape[1])
+    top, bottom = max(min(down), 0), min(max(down), canvas.shape[0])
     if right <= left or bottom <= top:
         return
     if canvas.shape[2] > image.shape[2]:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
-    # OpenCV uses coordinates of pixel centres, half a pixel from the edges.
-    centred = move(-left - 0.5, -top - 0.5) @ matrix @ move(0.5, 0.5)
     part = canvas[top:bottom, left:right]
     # An axis-aligned tile fills its rectangle completely; a rotated one leaves the canvas around it unchanged.
     border = cv2.BORDER_REPLICATE if straight else cv2.BORDER_TRANSPARENT
     options = {"flags": cv2.INTER_LINEAR, "borderMode": border}
-    if straight or not (matrix[2, 0] or matrix[2, 1]):
-        cv2.warpAffine(image, centred[:2], (right - left, bottom - top), dst=part, **options)
-    else:
+    # OpenCV uses coordinates of pixel centres, half a pixel from the edges.
+    if tilt_x or tilt_y:
+        centred = move(-left - 0.5, -top - 0.5) @ matrix @ move(0.5, 0.5)
         cv2.warpPerspective(image, centred, (right - left, bottom - top), dst=part, **options)
-
-
-def _extent(image: np.ndarray, matrix: np.ndarray, *, straight: bool) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of a warped image in whole pixels: the nearest ones, or around a rotated image."""
-    height, width = image.shape[:2]
-    if straight:
-        (scale_x, _, x), (_, scale_y, y) = matrix[:2].tolist()
-        across, down = (round(x), round(width * scale_x + x)), (round(y), round(height * scale_y + y))
-        return min(across), min(down), max(across), max(down)
-    corners = project(np.array([[0, 0], [width, 0], [width, height], [0, height]], float), matrix)
-    (low_x, low_y), (high_x, high_y) = np.floor(corners.min(0)).tolist(), np.ceil(corners.max(0)).tolist()
-    return int(low_x), int(low_y), int(high_x), int(high_y)
+    else:
+        from_centre = (a + b) * 0.5 + (x - left - 0.5), (c + d) * 0.5 + (y - top - 0.5)
+        centred = np.array([[a, b, from_centre[0]], [c, d, from_centre[1]]])
+        cv2.warpAffine(image, centred, (right - left, bottom - top), dst=part, **options)
 
 
 def project(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -29,6 +29,8 @@ from data.recent_images import SMALLEST_BLOCK, RecentImages, slots_for
 
 Preprocess = Callable[[np.ndarray, ImageSize], tuple[np.ndarray, Geometry]]
 
+KEPT_BOXES = 2048  # images whose boxes a process keeps
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -64,11 +66,14 @@ class ResizeMode:
         return (imgsz, imgsz) if self.stretch else fit(width, height, imgsz)
 
 
-def read_listed(annotations: Annotations, index: int) -> np.ndarray:
-    """An image of a data set, whose structure was sound at the start; ImageError with its path and what to do."""
+def read_listed(annotations: Annotations, index: int, *, reduce: int = 1) -> np.ndarray:
+    """An image of a data set, whose structure was sound at the start; ImageError with its path and what to do.
+
+    `reduce` as for read_image.
+    """
     path = annotations.path(index)
     try:
-        return read_image(path)
+        return read_image(path, reduce=reduce)
     except ImageError as error:
         what = f"{path} {error.what}; data.check finds all such images, and training then skips them"
         raise ImageError(error.kind, what) from error
@@ -76,8 +81,13 @@ def read_listed(annotations: Annotations, index: int) -> np.ndarray:
 
 def base_image(annotations: Annotations, index: int, imgsz: int, resize_mode: ResizeMode = ResizeMode()) -> np.ndarray:  # noqa: B008
     """An image resized to `imgsz`: what caches store and augmentation starts from."""
-    image = read_listed(annotations, index)
-    width, height = resize_mode.size(image.shape[1], image.shape[0], imgsz)
+    listed = annotations.sizes[index].tolist()
+    width, height = resize_mode.size(*listed, imgsz)
+    # A JPEG's blocks averaged while it is decoded: what area averaging would do afterwards.
+    fits = [factor for factor in (8, 4, 2) if listed[0] >= factor * width and listed[1] >= factor * height]
+    image = read_listed(annotations, index, reduce=fits[0] if fits and resize_mode.smooth else 1)
+    if not fits:
+        width, height = resize_mode.size(image.shape[1], image.shape[0], imgsz)
     return resize(image, width, height, smooth=resize_mode.smooth)
 
 
@@ -112,6 +122,7 @@ class TrainSamples(Dataset):
         slots = slots_for(imgsz)
         # Images of a block, of which there are two at a time in the slots; 0: all images fit.
         self._block = 0 if len(annotations) <= slots else max(slots // 2, SMALLEST_BLOCK)
+        self._boxes: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = {}  # by index: _scaled_boxes
         self._order: tuple[int, np.ndarray, np.ndarray] | None = None  # epoch, its order, each image's place in it
 
     def __len__(self) -> int:
@@ -187,15 +198,26 @@ class TrainSamples(Dataset):
 
     def _tile(self, epoch: int, index: int) -> Tile:
         image = self._image(epoch, index)
-        boxes, labels, rows = self.annotations.training_boxes(index)
-        width, height = self.annotations.sizes[index].tolist()
-        scale = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
+        kept = self._boxes.get(index)
+        if kept is None:
+            if len(self._boxes) == KEPT_BOXES:
+                self._boxes.clear()
+            kept = self._boxes[index] = self._scaled_boxes(index, image.shape[1], image.shape[0])
+        boxes, labels, rows, scale = kept
 
         def polygons(position: int) -> list[np.ndarray]:
             return [polygon * scale for polygon in self.annotations.polygons(rows[position])]
 
-        has_polygons = self.annotations.has_polygons(index)
-        return Tile(image, boxes * np.concatenate([scale, scale]), labels, polygons if has_polygons else None)
+        return Tile(image, boxes, labels, polygons if self.annotations.has_polygons(index) else None)
+
+    def _scaled_boxes(
+        self, index: int, width: int, height: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes and labels of an image resized to this size, their rows, and by what it was scaled (x, y)."""
+        boxes, labels, rows = self.annotations.training_boxes(index)
+        original_width, original_height = self.annotations.sizes[index].tolist()
+        scale = np.array([width / original_width, height / original_height], np.float32)
+        return boxes * np.concatenate([scale, scale]), labels, rows, scale
 
 
 class EvalSamples(Dataset):
