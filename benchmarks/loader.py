@@ -43,16 +43,16 @@ def ours(data: str, batch: int) -> Loader:
 
 def theirs(data: str, batch: int) -> Loader:
     """Ultralytics' training loader by row; a batch is a dictionary."""
-    from ultralytics.cfg import get_cfg  # type: ignore[import-not-found]
-    from ultralytics.data import build_dataloader, build_yolo_dataset  # type: ignore[import-not-found]
-    from ultralytics.data.utils import check_det_dataset  # type: ignore[import-not-found]
+    from ultralytics.cfg import get_cfg
+    from ultralytics.data import build_dataloader, build_yolo_dataset
+    from ultralytics.data.utils import check_det_dataset
 
     section = check_det_dataset(data)
 
     def make(row: Row) -> Iterable[Any]:
         options = {"task": "detect", "imgsz": row["imgsz"], "cache": row["cache"] == "ram"}
         dataset = build_yolo_dataset(get_cfg(overrides=options), section["train"], batch, section, mode="train")
-        return build_dataloader(dataset, batch, row["workers"], shuffle=True, device="cpu")  # type: ignore[no-any-return]
+        return build_dataloader(dataset, batch, row["workers"], shuffle=True, device="cpu")
 
     return make
 
@@ -102,7 +102,7 @@ class Side:
         print(json.dumps(row), file=self.process.stdin, flush=True)
         for line in self.process.stdout:
             if line.startswith(ANSWER):
-                return json.loads(line[len(ANSWER) :])  # type: ignore[no-any-return]
+                return json.loads(line[len(ANSWER) :])
         raise ValueError(f"the process that measures {self.side} ended with exit code {self.process.wait()}")
 
 
@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
             row = {"imgsz": imgsz, "cache": cache, "workers": workers}
             print(report(row, measure(sides, row, options.rounds)), flush=True)
         for side in sides:
-            side.process.stdin.close()  # type: ignore[union-attr]
+            side.process.stdin.close()
             side.process.wait()
     return 0
 
