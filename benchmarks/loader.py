@@ -10,7 +10,6 @@ not counted. This file imports nothing of this project at its top: the other int
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -23,6 +22,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+SERVE = "--serve"  # the first argument of such a process
 ANSWER = "epoch: "  # Ultralytics prints other lines
 Row = dict[str, Any]  # imgsz, cache, workers
 Loader = Callable[[Row], Iterable[Any]]
@@ -90,7 +90,7 @@ class Side:
     def __init__(self, python: str, side: str, *, data: str, batch: int):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "YOLO_OFFLINE": "1"}
         environment["PYTHONPATH"] = str(Path(__file__).parents[1]) if side == "ours" else ""
-        command = [python, str(Path(__file__).absolute()), "--serve", side, "--data", data, "--batch", str(batch)]
+        command = [python, str(Path(__file__).absolute()), SERVE, side, data, str(batch)]
         self.side = side
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -125,7 +125,10 @@ def report(row: Row, found: list[list[dict[str, float]]]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Print a table of all rows."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=__doc__.splitlines()[0])
+    from benchmarks.peer import check_interpreter, convert
+    from configs.cli import Parser
+
+    parser = Parser(prog="python -m benchmarks.loader", description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--python", metavar="PATH", help="Python interpreter of an environment with ultralytics and albumentations")
     add("--data", required=True, metavar="YAML", help="data YAML of this project")
@@ -134,16 +137,12 @@ def main(argv: list[str] | None = None) -> int:
     add("--workers", type=int, nargs="+", default=[0, 2], help="data loader workers")
     add("--batch", type=int, default=16, help="batch size")
     add("--rounds", type=int, default=3, help="epochs of each side that are counted")
-    add("--serve", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    if options.serve:
-        serve(options.serve, options.data, options.batch)
-        return 0
+    if options.python:
+        print(f"Ultralytics {check_interpreter(options.python)}")
     with tempfile.TemporaryDirectory() as folder:
         sides = [Side(sys.executable, "ours", data=options.data, batch=options.batch)]
         if options.python:
-            from benchmarks.peer import convert
-
             converted, _ = convert(options.data, Path(folder) / "data", copy=False)
             sides.append(Side(options.python, "theirs", data=str(converted), batch=options.batch))
         names = [side.side for side in sides] + ["ratio"] * (len(sides) - 1)
@@ -153,14 +152,14 @@ def main(argv: list[str] | None = None) -> int:
             row = {"imgsz": imgsz, "cache": cache, "workers": workers}
             print(report(row, measure(sides, row, options.rounds)), flush=True)
         for side in sides:
-            side.process.stdin.close()
-            side.process.wait()
+            side.process.communicate()  # ends its input, and with that the process
     return 0
 
 
 if __name__ == "__main__":
-    if "--serve" in sys.argv:
-        sys.exit(main())
-    from configs.cli import run_script
+    if sys.argv[1:2] == [SERVE]:
+        serve(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    else:
+        from configs.cli import run_script
 
-    run_script(main)
+        run_script(main)
