@@ -66,7 +66,9 @@ def serve(side: str, data: str, batch: int) -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     make = {"ours": ours, "theirs": theirs}[side](data, batch)
-    process, current, loader = psutil.Process(), None, None
+    process = psutil.Process()
+    current: Row | None = None
+    loader: Iterable[Any] | None = None
 
     def processor_time() -> float:
         # Of the children only those alive: those that ended are in the parent's own children_user.
