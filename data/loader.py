@@ -81,7 +81,7 @@ def collate(
 def checksum(*arrays: np.ndarray, start: int = 0) -> int:
     """CRC-32 over the bytes of arrays, after those whose checksum is `start`."""
     for array in arrays:
-        start = zlib.crc32(np.ascontiguousarray(array), start)
+        start = zlib.crc32(np.ascontiguousarray(array).data, start)
     return start
 
 

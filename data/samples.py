@@ -81,10 +81,10 @@ def read_listed(annotations: Annotations, index: int, *, reduce: int = 1) -> np.
 
 def base_image(annotations: Annotations, index: int, imgsz: int, resize_mode: ResizeMode = ResizeMode()) -> np.ndarray:  # noqa: B008
     """An image resized to `imgsz`: what caches store and augmentation starts from."""
-    listed = annotations.sizes[index].tolist()
-    width, height = resize_mode.size(*listed, imgsz)
+    listed_width, listed_height = annotations.sizes[index].tolist()
+    width, height = resize_mode.size(listed_width, listed_height, imgsz)
     # A JPEG's blocks averaged while it is decoded: what area averaging would do afterwards.
-    fits = [factor for factor in (8, 4, 2) if listed[0] >= factor * width and listed[1] >= factor * height]
+    fits = [factor for factor in (8, 4, 2) if listed_width >= factor * width and listed_height >= factor * height]
     image = read_listed(annotations, index, reduce=fits[0] if fits and resize_mode.smooth else 1)
     if not fits:
         width, height = resize_mode.size(image.shape[1], image.shape[0], imgsz)
