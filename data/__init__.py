@@ -24,6 +24,7 @@ from data.holdout import hold_out
 from data.image_cache import ImageStore, choose_cache, disk_store
 from data.loader import EvalLoader, TrainLoader
 from data.plausibility import examine
+from data.recent_images import RecentImages
 from data.samples import EvalSamples, ResizeMode, TrainSamples, base_image
 from data.synthetic import draw
 from data.verify import verify_images
@@ -120,13 +121,19 @@ def build_train_loader(
     `stretch`, `smooth`: how the detector expects images to be resized, see `data.samples.ResizeMode`.
     """
     mode = ResizeMode(stretch=stretch, smooth=smooth)
+    augmentation = _augmentation(augment)
+    store = _train_store(annotations, imgsz, mode, cache, progress=progress)
+    recent = None
+    if store is None and (augmentation.mosaic or augmentation.mixup):
+        recent = RecentImages.fitting(len(annotations), imgsz, shared=workers > 0)
     samples = TrainSamples(
         annotations,
         imgsz=imgsz,
         seed=seed,
-        augmentation=_augmentation(augment),
+        augmentation=augmentation,
         mosaic_until=mosaic_until,
-        store=_train_store(annotations, imgsz, mode, cache, progress=progress),
+        store=store,
+        recent=recent,
         resize_mode=mode,
     )
     return TrainLoader(samples, batch=batch, workers=workers, pin_memory=pin_memory, rank=rank, world=world)
@@ -178,7 +185,7 @@ def _train_store(
         return store
     if kind == "disk":
         stats = [os.stat(path) for path in annotations.paths]
-        key: list[object] = [annotations.sha256, annotations.image_folder, imgsz, mode]
+        key: list[object] = ["reduced", annotations.sha256, annotations.image_folder, imgsz, mode]  # see base_image
         key += [(status.st_size, status.st_mtime_ns) for status in stats]
         return disk_store(shapes, produce, folder=cache_folder(annotations.source), key=key, progress=progress)
     return None

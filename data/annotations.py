@@ -162,19 +162,27 @@ class Annotations:
 
     def rows(self, index: int) -> np.ndarray:
         """Rows of the annotations of an image that are used in training: all but crowds."""
-        rows = np.arange(self.starts[index], self.starts[index + 1])
-        return rows[~self.crowd[rows]]
+        start, stop = self.starts[index], self.starts[index + 1]
+        rows, crowd = np.arange(start, stop), self.crowd[start:stop]
+        return rows[~crowd] if crowd.any() else rows
 
     def training_boxes(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes (n, 4) float32 xyxy in image pixels clipped to the image, labels (n,), and their rows; no crowds."""
         rows = self.rows(index)
-        boxes = self.boxes[rows]
-        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-        width, height = self.sizes[index]
+        corners = self.boxes[rows]
+        corners[:, 2:] += corners[:, :2]
+        width, height = self.sizes[index].tolist()
         if width and height:
-            corners = np.clip(corners, 0, [width, height, width, height])
-        kept = (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
-        return corners[kept].astype(np.float32), self.labels[rows[kept]], rows[kept]
+            np.maximum(corners, 0, out=corners)
+            np.minimum(corners, (width, height, width, height), out=corners)
+        kept = (corners[:, 2:] > corners[:, :2]).all(1)
+        if not kept.all():
+            corners, rows = corners[kept], rows[kept]
+        return corners.astype(np.float32), self.labels[rows], rows
+
+    def has_polygons(self, index: int) -> bool:
+        """Whether any annotation of an image has polygons."""
+        return bool(self.polygon_starts[self.starts[index]] < self.polygon_starts[self.starts[index + 1]])
 
     def polygons(self, row: int) -> list[np.ndarray]:
         """Polygons (n, 2) float32 of one annotation in image pixels; empty if it has none that fit its box."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Random streams of one sample.
 LAYOUT, MIXUP, COLOUR, RARE, EXTRA = range(5)
+LEVELS = np.arange(256, dtype=np.float64)  # of a channel
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,20 @@ def import_albumentations() -> ModuleType:
 def shift_hsv(image: np.ndarray, gains: Sequence[float], rng: np.random.Generator) -> np.ndarray:
     """Scale hue, saturation and value of an RGB uint8 image (H, W, 3) by random factors within 1 +- gain."""
     hue_gain, saturation_gain, value_gain = 1 + rng.uniform(-1, 1, 3) * np.asarray(gains)
-    levels = np.arange(256, dtype=np.float64)
-    table = np.stack(
-        [
-            (levels * hue_gain) % 180,  # OpenCV's hue range is 0..179
-            np.clip(levels * saturation_gain, 0, 255),
-            np.clip(levels * value_gain, 0, 255),
-        ],
-        axis=1,
-    ).astype(np.uint8)
-    changed = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table[None])
-    return cv2.cvtColor(changed, cv2.COLOR_HSV2RGB)
+    hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
+    hues = ((LEVELS * hue_gain) % 180).astype(np.uint8)  # OpenCV's hue range is 0..179
+    planes = cv2.LUT(hue, hues), _scaled(saturation, saturation_gain), _scaled(value, value_gain)
+    return cv2.cvtColor(cv2.merge(planes), cv2.COLOR_HSV2RGB)
+
+
+def _scaled(plane: np.ndarray, gain: float) -> np.ndarray:
+    """A plane (H, W) uint8 times a factor, rounded down and at most 255."""
+    levels = np.clip(LEVELS * gain, 0, 255)
+    if gain >= 0 and (levels % 1 < 0.9998).all():
+        # Rounding to the nearest after this shift is then rounding down (float32 errs by less than 0.0001 here): three
+        # times as fast as a table.
+        return cv2.convertScaleAbs(plane, alpha=gain, beta=-0.4999)
+    return cv2.LUT(plane, levels.astype(np.uint8))
 
 
 class PhotometricAugment:

@@ -22,6 +22,12 @@ from data.pixels import DAMAGE, RangeError, array_rgb, orientation, picture_rgb,
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG_END = b"\xff\xd9"
 OPENCV_FORMATS = ("BMP", "DIB", "JPEG", "PNG", "WEBP")
+REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 BGR555 = "BGR;15"  # OpenCV makes 248 of white
 # Of the rows of a JPEG that ends early, in training and evaluation: objects may lie in the missing part.
 MAX_MISSING = 0.1
@@ -47,9 +53,13 @@ class Verified(NamedTuple):
     fault: str | None = None  # of an image that is used although a part of it is missing
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """An image file as uint8 RGB (H, W, 3), by the rule of data/pixels.py; ImageError for what cannot be used."""
-    return decode_image(read_bytes(path))
+def read_image(path: str | os.PathLike[str], *, reduce: int = 1) -> np.ndarray:
+    """An image file as uint8 RGB (H, W, 3), by the rule of data/pixels.py; ImageError for what cannot be used.
+
+    `reduce`: 2, 4 or 8 where that fraction of each side is enough: most JPEGs are decoded at that size, rounded up,
+    which is faster; all other images are not reduced.
+    """
+    return decode_what_is_there(read_bytes(path), reduce=reduce)[0]
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -57,16 +67,18 @@ def decode_image(data: bytes) -> np.ndarray:
     return decode_what_is_there(data)[0]
 
 
-def decode_what_is_there(data: bytes) -> tuple[np.ndarray, str | None]:
-    """`decode_image`, and the fault of a picture of which a part is missing."""
+def decode_what_is_there(data: bytes, *, reduce: int = 1) -> tuple[np.ndarray, str | None]:
+    """`decode_image`, and the fault of a picture of which a part is missing; `reduce` as for read_image."""
     header = open_header(data)
     deep = _is_deep(header)
     # OpenCV is faster, and correct for these. In other formats and damaged PNGs it trusts the lengths in the file.
     plain = header.mode in ("L", "RGB") and header.format in OPENCV_FORMATS and "transparency" not in header.info
     if plain and not deep and BGR555 not in _raw_modes(header) and chunks_hold(data):
         turned = orientation(header)
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if decoded is not None and decoded.shape[1::-1] == header.size:
+        factor = reduce if header.format == "JPEG" else 1
+        flags = REDUCED[factor] | cv2.IMREAD_IGNORE_ORIENTATION
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if decoded is not None and decoded.shape[1::-1] == tuple(-(-side // factor) for side in header.size):
             return upright(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), turned), None
     picture, truncated = _load(data, header)
     image = _pixels(picture)

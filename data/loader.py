@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler, get_worker_info
@@ -23,7 +24,8 @@ from core.distributed import share
 from core.types import Batch, Targets
 from data.annotations import Annotations
 from data.image_cache import ImageStore
-from data.samples import EvalSamples, Failure, Sample, TrainSamples
+from data.recent_images import RecentImages
+from data.samples import EvalSamples, Failure, Sample, TrainSamples, epoch_order
 from data.workers import (
     LoaderError,
     PipedBatch,
@@ -54,8 +56,12 @@ def collate(
         if isinstance(sample, Failure):
             return sample
         good.append(sample)
-    stacked = np.stack([sample.image for sample in good]) if good else np.zeros((0, side, side, 3), np.uint8)
-    images = np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))
+    height, width = good[0].image.shape[:2] if good else (side, side)
+    images = np.empty((len(good), 3, height, width), np.uint8)
+    for planes, sample in zip(images, good, strict=True):
+        if sample.image.shape != (height, width, 3):
+            raise ValueError(f"images of one batch: {sample.image.shape}, expected {(height, width, 3)}")
+        cv2.split(sample.image, list(planes))
     targets = Targets.collate([sample.boxes for sample in good], [sample.labels for sample in good])
     images_crc32 = checksum(images)
     batch = Batch(
@@ -75,7 +81,7 @@ def collate(
 def checksum(*arrays: np.ndarray, start: int = 0) -> int:
     """CRC-32 over the bytes of arrays, after those whose checksum is `start`."""
     for array in arrays:
-        start = zlib.crc32(array.tobytes(), start)
+        start = zlib.crc32(np.ascontiguousarray(array).data, start)
     return start
 
 
@@ -92,7 +98,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
     def order(self, epoch: int) -> np.ndarray:
         """Permutation (N,) of the images for an epoch."""
-        return np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        return epoch_order(self.count, seed=self.seed, epoch=epoch)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = self.epoch, self.order(self.epoch).tolist()
@@ -149,7 +155,7 @@ class TrainLoader:
 
     def describe(self) -> str:
         """A one-line summary of the data and how it is loaded."""
-        return _describe(self.annotations, self.dataset.store, self.workers)
+        return _describe(self.annotations, self.dataset.store, self.workers, recent=self.dataset.recent)
 
 
 class EvalLoader:
@@ -227,10 +233,14 @@ def _checked(batches: DataLoader[Sample | Failure], on_wait: Callable[[], None])
         since = time.monotonic()
 
 
-def _describe(annotations: Annotations, store: ImageStore | None, workers: int) -> str:
+def _describe(
+    annotations: Annotations, store: ImageStore | None, workers: int, *, recent: RecentImages | None = None
+) -> str:
     storage = "decoded each time"
     if store is not None:
         storage = f"cached {'in memory' if store.path is None else 'on disk'} ({store.nbytes / 2**20:.0f} MiB)"
+    elif recent is not None:
+        storage = f"decoded when needed, the last {recent.slots} kept ({recent.nbytes / 2**20:.0f} MiB)"
     boxes = int((~annotations.crowd).sum())
     return f"{len(annotations)} images, {boxes} boxes, {len(annotations.classes)} classes, {storage}, {workers} workers"
 

@@ -33,6 +33,28 @@ def test_hsv_tables_match_the_formula():
     assert np.abs(shift_hsv(IMAGE, (0, 0, 0), Fixed(1, 1, 1)).astype(int) - IMAGE).max() <= 12  # 8-bit HSV rounds
 
 
+def test_factors_are_rounded_down_whichever_way_they_are_applied():
+    """Saturation and value are scaled by arithmetic or, where float32 could round up, by a table; the result is the
+    same."""
+    image = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    hsv, levels = cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.arange(256.0)
+    rng = np.random.default_rng(1)
+    draws = [*rng.uniform(-1, 1, (60, 3)).tolist(), (1, 1, 1), (-1, -1, -1), (0, 0, 0), (0.5, -0.5, 0.25)]
+    draws += [(0, 0.0999999, -0.00000001)]  # a hair below whole numbers: arithmetic would round up
+    for draw in draws:
+        hue, saturation, value = 1 + np.array(draw)
+        expected = np.stack(
+            [
+                ((levels * hue) % 180).astype(np.uint8)[hsv[..., 0]],
+                np.clip(levels * saturation, 0, 255).astype(np.uint8)[hsv[..., 1]],
+                np.clip(levels * value, 0, 255).astype(np.uint8)[hsv[..., 2]],
+            ],
+            axis=-1,
+        )
+        expected = cv2.cvtColor(expected, cv2.COLOR_HSV2RGB)
+        np.testing.assert_array_equal(shift_hsv(image, (1, 1, 1), Fixed(*draw)), expected)
+
+
 @pytest.mark.slow
 def test_transforms_fire_independently():
     """Four transforms of p = 0.5: each fires half of the time, each pair a quarter, all sixteen patterns occur.

@@ -5,11 +5,19 @@ import resource
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from data.image import ImageError, convert_image, decode_image, read_image, verify_image
+from data.image import (
+    ImageError,
+    convert_image,
+    decode_image,
+    decode_what_is_there,
+    read_image,
+    verify_image,
+)
 
 PIXELS = np.zeros((40, 60, 3), np.uint8)
 PIXELS[:20, :30], PIXELS[:20, 30:], PIXELS[20:, :30] = (200, 30, 40), (20, 180, 60), (30, 60, 220)
@@ -35,6 +43,42 @@ def test_exif_orientation(orientation, kind):
     assert found.shape == expected.shape
     assert np.abs(found.astype(int) - expected).max() <= (60 if kind == "WEBP" else 3)  # its colours are coarse
     assert found.flags["C_CONTIGUOUS"]
+
+
+def smooth_picture(width: int, height: int) -> np.ndarray:
+    """Random colours without detail finer than 16 pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 7])
+@pytest.mark.parametrize("reduce", [2, 4, 8])
+def test_reduced_decoding_gives_what_area_averaging_would(orientation, reduce):
+    """Within a level or two on average, turned upright, nowhere shifted; sides that are no multiples are rounded up."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(Image.fromarray(smooth_picture(317, 243)), "JPEG", exif=exif, quality=95)
+    whole = decode_image(data)
+    found, fault = decode_what_is_there(data, reduce=reduce)
+    size = -(-whole.shape[1] // reduce), -(-whole.shape[0] // reduce)
+    assert fault is None and found.shape == (size[1], size[0], 3) and found.flags["C_CONTIGUOUS"]
+    shifts = {}
+    for shift in (-0.5, 0.0, 0.5):  # of the reduced pixels, along x: only without it do both agree
+        matrix = np.array([[1, 0, shift * reduce], [0, 1, 0.0]])
+        moved = cv2.warpAffine(whole, matrix, whole.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+        rows, columns = size[1] - 1, size[0] - 1  # the last ones may stand for a part of a pixel
+        cut = moved[: rows * reduce, : columns * reduce]
+        expected = cv2.resize(cut, (columns, rows), interpolation=cv2.INTER_AREA)
+        shifts[shift] = np.abs(found[:rows, :columns].astype(int) - expected)[2:-2, 2:-2].mean()
+    assert shifts[0.0] < 2.5 and shifts[0.0] < 0.5 * min(shifts[-0.5], shifts[0.5])
+
+
+def test_only_jpegs_are_reduced():
+    picture = Image.fromarray(PIXELS)
+    for kind, expected in (("JPEG", (20, 30, 3)), ("PNG", (40, 60, 3)), ("WEBP", (40, 60, 3)), ("BMP", (40, 60, 3))):
+        assert decode_what_is_there(saved(picture, kind), reduce=2)[0].shape == expected
+    grey = saved(picture.convert("L"), "JPEG")
+    assert decode_what_is_there(grey, reduce=4)[0].shape == (10, 15, 3)
 
 
 def test_verify_gives_the_upright_size(tmp_path):

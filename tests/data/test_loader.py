@@ -6,13 +6,17 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+import data.recent_images
+import data.samples
 from core.geometry import letterbox
 from data import build_eval_loader, build_train_loader, load_dataset
 from data.image import read_image
+from tests.support.small_sets import box, write_coco
 
 
 def augment(**changes):
@@ -55,8 +59,6 @@ def content(loader, epochs):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    from tests.support.small_sets import box, write_coco
-
     images = {f"{k}.png": (60 + 4 * k, 90 - 3 * k) for k in range(12)}
     annotations = [box(2 * k + j, k + 1, [5 + j * 20, 6, 18, 30], (3, 7)[j]) for k in range(12) for j in (0, 1)]
     path = write_coco(tmp_path_factory.mktemp("reference"), images, annotations)
@@ -96,6 +98,87 @@ def test_loading_resumes_at_an_exact_position(reference, workers):
     assert list(loader) == []
     with pytest.raises(ValueError, match="position"):
         loader.set_position(0, 4)
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """Slots for six images of 64 pixels, and so blocks of three."""
+    monkeypatch.setattr(data.recent_images, "RECENT_BYTES", 6 * 3 * 64 * 64)
+    monkeypatch.setattr(data.samples, "SMALLEST_BLOCK", 3)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_batches_of_large_data_sets_do_not_depend_on_workers_and_caches(reference, blocks, monkeypatch):
+    section, without = reference
+    expected = content(train_loader(section), range(2))
+    assert expected != without[:6]  # other partners
+    assert content(train_loader(section, workers=2), range(2)) == expected
+    assert content(train_loader(section, cache="ram"), range(2)) == expected
+    loader = train_loader(section)
+    loader.set_position(1, 2)
+    assert loader.dataset.recent is not None
+    assert [batch.images.numpy().tobytes() for batch in loader] == [expected[5][0]]
+    monkeypatch.setattr(data.recent_images, "available_memory", lambda: 0)
+    loader = train_loader(section)
+    assert loader.dataset.recent is None and content(loader, [1]) == expected[3:6]
+
+
+def test_partners_come_from_the_block_of_the_epochs_order(reference, blocks, monkeypatch):
+    """Of twelve images, the mosaics of places 0 to 2 consist of those three, and so on; each is decoded once."""
+    decoded = []
+    base_image = data.samples.base_image
+    monkeypatch.setattr(data.samples, "base_image", lambda *given: decoded.append(given[1]) or base_image(*given))
+    samples = train_loader(reference[0], augment=augment(mosaic=1.0, mixup=1.0)).dataset
+    seen: list[int] = []
+    image = samples._image
+    monkeypatch.setattr(samples, "_image", lambda epoch, index: seen.append(index) or image(epoch, index))
+    for epoch in range(2):
+        order = data.samples.epoch_order(12, seed=0, epoch=epoch).tolist()
+        for first in range(0, 12, 3):
+            block, start, known = order[first : first + 3], len(seen), len(decoded)
+            for index in block:
+                samples.sample(epoch, index)
+            assert set(seen[start:]) == set(block) and len(seen) - start == 3 * 8
+            assert set(decoded[known:]) <= set(block) and len(decoded) - known <= 3
+    assert len(decoded) >= 12
+
+
+def test_small_data_sets_are_decoded_once(reference, monkeypatch):
+    decoded = []
+    base_image = data.samples.base_image
+    monkeypatch.setattr(data.samples, "base_image", lambda *given: decoded.append(given[1]) or base_image(*given))
+    section, expected = reference
+    assert content(train_loader(section), range(2)) == expected[:6]
+    assert sorted(decoded) == list(range(12))
+
+
+def test_large_jpegs_are_decoded_at_a_fraction_of_their_size(tmp_path, monkeypatch):
+    """At 64 pixels, a side of 128 is halved, of 300 and 540 decoded at a quarter and an eighth; 127 is not reduced."""
+    asked = []
+    read = data.samples.read_image
+    monkeypatch.setattr(
+        data.samples, "read_image", lambda path, *, reduce=1: asked.append(reduce) or read(path, reduce=reduce)
+    )
+    images = {"a.jpg": (127, 90), "b.jpg": (128, 96), "c.jpg": (300, 200), "d.jpg": (301, 540)}
+    path = write_coco(tmp_path, images, [box(k + 1, k, [10, 12, 40, 50], 3) for k in range(4)])
+    for name, size in images.items():  # without detail that no reduced image can show
+        noise = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        picture = cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(path.parent / "images" / name), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    split = SimpleNamespace(images=str(path.parent / "images"), annotations=str(path))
+    section = SimpleNamespace(root=str(tmp_path), train=split, val=split, test=None, embedded=None)
+    loader = train_loader(section, augment=None)
+    expected = {"a.jpg": 1, "b.jpg": 2, "c.jpg": 4, "d.jpg": 8}
+    for index in range(4):
+        sample = loader.dataset.sample(0, index)
+        name = os.path.basename(loader.annotations.path(index))
+        assert asked.pop() == expected[name]
+        whole, geometry = letterbox(read(loader.annotations.path(index)), 64)
+        assert np.abs(sample.image.astype(int) - whole).mean() < 3
+        boxes = geometry.to_network(loader.annotations.training_boxes(index)[0])
+        np.testing.assert_allclose(sample.boxes, boxes, atol=1e-4)
+    loader = train_loader(section, augment=None, smooth=False)  # of networks trained on aliased images
+    assert loader.dataset.sample(0, 3).image.shape == (64, 64, 3) and asked == [1]
 
 
 def test_epochs_and_seeds_differ_and_contain_each_image_once(reference):
