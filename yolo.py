@@ -1,6 +1,6 @@
-"""Python API: ``YOLO("runs/train/exp/weights/best.pt").predict("image.jpg")``, ``.val()`` and ``.export("onnx")``.
+"""Python API: ``YOLO("yolo-mish.yaml").train(data="my.yaml")``, ``.predict("image.jpg")``, ``.val()``, ``.export()``.
 
-val.py and detect.py use it. Arrays are RGB; pass ``bgr=True`` for arrays from OpenCV.
+The scripts use it, or what it stands on. Arrays are RGB; pass ``bgr=True`` for arrays from OpenCV.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
-from configs.loading import CONFIGS
+from configs.keywords import overrides_from
+from configs.loading import CONFIGS, DARKNET_SUFFIX, Tree, find
 from configs.schema import Config, Data, load
 from core.arguments import ImageSize, class_numbers, given, shown
 from core.device import pick_device
@@ -31,22 +32,31 @@ from engine.checkpoint import build_described, build_from_checkpoint
 from engine.detections import Result
 from engine.evaluation.evaluate import EvalResult, evaluate, with_progress
 from engine.evaluation.ground_truth import GroundTruth
+from engine.loggers import Logger
 from engine.predictor import Predictor
 from engine.published import locate
+from engine.resume import NEWEST
+from engine.train_result import TrainResult
+from engine.training import start
 from models import CensusRow, Darknet, Detector, build_model, census, plan_darknet
 from models.darknet.weights import check_weights, read_weights
 from ops.mish import prepare
 
-__all__ = ["YOLO", "Result"]
+__all__ = ["YOLO", "Logger", "Result", "TrainResult"]
 
 MAX_IMGSZ = 8192
+CONFIG_SUFFIXES = (".yaml", ".yml", DARKNET_SUFFIX)
 
 
 class YOLO:
-    """A trained detector: a checkpoint of a run, published weights, Darknet .weights, or a file of ``export``."""
+    """A detector: a checkpoint of a run, published weights, Darknet .weights, or a file of ``export``; or one to train,
+    from a configuration."""
 
     config: Config
     census: list[CensusRow]
+    names: list[str]
+    names_from: str | None = None  # where the class names of Darknet weights come from
+    _network: Detector | Darknet | DeployedDetector | None = None  # None: of a configuration, not yet trained
 
     def __init__(
         self,
@@ -61,20 +71,31 @@ class YOLO:
         """Build the network of the checkpoint and load its weights (the EMA if it has one).
 
         ``weights``: best.pt, last.pt, .weights, what `python -m weights.publish` wrote (its file, its folder, or the
-        name of a folder in weights/), or an http address of such a file that ends in ``#sha256=`` and its hash.
+        name of a folder in weights/), or an http address of such a file that ends in ``#sha256=`` and its hash; or,
+        for ``train``, a configuration (.yaml, by path or by name in configs/, or a Darknet .cfg).
 
         ``cfg``: the network of Darknet .weights. ``names``: a file with their class names, one per line; by default a
         .names file beside the weights or the cfg, or COCO's for 80 classes. ``device``: auto (None), cpu, cuda, cuda:N,
         N. ``half``: compute in fp16, on a GPU only. ``fuse``: fold batch norms into the convolutions. Raises
         FileNotFoundError or ValueError for a missing or invalid file or an unavailable device.
         """
-        self.device, self.device_text = pick_device("auto" if device is None else str(device))
+        self._chosen_device = None if device is None else str(device)
+        self.device, self.device_text = pick_device(self._chosen_device or "auto")
         if not isinstance(weights, str | os.PathLike):
             raise ValueError(f"weights: found {shown(weights)}, expected the path of a checkpoint or Darknet .weights")
         if half and self.device.type == "cpu":
             raise ValueError("half: fp16 needs a GPU, and the device is the CPU; leave it out")
-        self.weights = locate(os.fspath(weights))
-        self.names_from: str | None = None  # where the class names of Darknet weights come from
+        self.weights, self._half, self._fuse = locate(os.fspath(weights)), half, fuse
+        self._cfg = None if cfg is None else os.fspath(cfg)
+        if cfg is None and names is None and self.weights.suffix in CONFIG_SUFFIXES:
+            self._cfg = str(find(self.weights, CONFIGS))
+            self.config, self.census, self.names = load(self._cfg), [], []
+            return
+        self._load(cfg, names)
+
+    def _load(self, cfg: str | os.PathLike | None = None, names: str | os.PathLike | None = None) -> None:
+        """Build the network that ``self.weights`` belongs to, with these weights, on the device."""
+        weights, half, fuse = self.weights, self._half, self._fuse
         model: Detector | Darknet
         if cfg is None:
             if self.weights.suffix == ".weights":
@@ -82,7 +103,7 @@ class YOLO:
             if names is not None:
                 raise ValueError(f"names: {names}; the class names of {weights} are in the checkpoint, leave it out")
             if target_of(self.weights) is not None:
-                self.model: Detector | Darknet | DeployedDetector = self._from_export(half)
+                self._network = self._from_export(half)
                 return
             model = self._from_checkpoint()
         else:
@@ -90,7 +111,82 @@ class YOLO:
         if any(row.activation == "mish" for row in self.census):
             prepare(self.device)  # compile the kernel before any clock starts
         model = (model.fused() if fuse else model.eval()).to(self.device)
-        self.model = model.half() if half else model
+        self._network = model.half() if half else model
+
+    @property
+    def model(self) -> Detector | Darknet | DeployedDetector:
+        """The network with its weights; ValueError before the training of a configuration."""
+        if self._network is None:
+            raise ValueError(
+                f"{self.weights}: a configuration, without weights; train it first, as in .train(data=...)"
+            )
+        return self._network
+
+    def train(
+        self,
+        data: str | os.PathLike | None = None,
+        *,
+        callbacks: Sequence[Logger] = (),
+        resume: bool = False,
+        **options: Any,
+    ) -> TrainResult:
+        """Train as train.py does, into a run folder; afterwards this object has the best weights of the run.
+
+        A configuration is trained from its start, weights are fine-tuned: their network at their image size, on
+        ``data`` (a data YAML, a folder or an annotation file; by default that of the configuration or the weights).
+        ``callbacks``: loggers (`engine.loggers.Logger`) that are called at the start, after each epoch and at the end.
+        ``resume``: continue the interrupted run of these weights, a last.pt, instead.
+
+        Keyword arguments are the flags of train.py (``epochs``, ``imgsz``, ``batch``, ``lr0``, ``device``, ...), the
+        last parts of keys of configs/yolo.yaml (``act``, ``mosaic``, ...), or whole keys, as in
+        ``**{"model.neck.act": "relu"}``; the defaults are those of train.py.
+
+        Ctrl-C ends the training after a whole step and returns the run so far, which can be resumed. Raises TypeError
+        or ValueError for wrong arguments and data, FileNotFoundError for what is missing, and
+        `engine.training.TrainingFailed` if the machine, the data or a diverging loss ended the run.
+        """
+        given = overrides_from("train", options)
+        if data is not None:
+            given["data"] = os.fspath(data)
+        if resume:
+            return self._start(given, resumed_from=str(self.weights), callbacks=callbacks)
+        if self._chosen_device is not None:
+            given = {"train.device": self._chosen_device} | given
+        if self._network is None or self._cfg is not None:
+            if self._network is not None:  # Darknet's
+                given = {"weights": str(self.weights)} | given
+            return self._start(given, cfg=self._cfg, callbacks=callbacks)
+        return self._start(self._as_trained(given) | given, cfg=str(CONFIGS / "yolo.yaml"), callbacks=callbacks)
+
+    @classmethod
+    def resume(
+        cls, run: str | os.PathLike = NEWEST, *, callbacks: Sequence[Logger] = (), **options: Any
+    ) -> TrainResult:
+        """Continue an interrupted run, given by its folder or its last.pt; by default the newest below runs/train.
+
+        ``data``: where its data are now, if they were moved. Of its settings, ``device``, ``workers`` and others that
+        do not change the result can be given anew. Returns and raises what ``train`` does.
+        """
+        return start(overrides_from("resume", options), resumed_from=os.fspath(run), loggers=callbacks)
+
+    def _start(
+        self, given: Tree, *, callbacks: Sequence[Logger], cfg: str | None = None, resumed_from: str | None = None
+    ) -> TrainResult:
+        run = start(given, cfg=cfg, resumed_from=resumed_from, loggers=callbacks)
+        found = next((path for path in (run.best, run.last) if path.is_file()), None)
+        if found is not None:
+            self.weights, self._cfg, self.names_from = found, None, None
+            self._load()
+        return run
+
+    def _as_trained(self, given: Tree) -> Tree:
+        """The overrides by which weights are fine-tuned: the network, the image size and, unless given, the data."""
+        if isinstance(self.model, DeployedDetector):
+            raise ValueError(f"{self.weights}: an exported file cannot be trained; give the weights it was made of")
+        config = self.config.model_dump(mode="json")
+        found: Tree = {"model": config["model"], "weights": str(self.weights), "train.imgsz": config["train"]["imgsz"]}
+        found["train.single_cls"] = config["train"]["single_cls"]
+        return found if "data" in given else found | {"data": self._data(None).model_dump(mode="json")}
 
     def _from_export(self, half: bool) -> DeployedDetector:
         runtime = open_runtime(self.weights)
