@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -36,6 +37,7 @@ from engine.loggers import Logger
 from engine.predictor import Predictor
 from engine.published import locate
 from engine.resume import NEWEST
+from engine.tracking import Tracks
 from engine.train_result import TrainResult
 from engine.training import start
 from models import CensusRow, Darknet, Detector, build_model, census, plan_darknet
@@ -257,7 +259,17 @@ class YOLO:
             line += f"\n{self.model.describe()}\nclass names: {self.names_from}"
         return line
 
-    def predict(self, source: Any, *, bgr: bool = False, **options: Unpack[PredictKeywords]) -> list[Result]:
+    def track(self, source: Any, *, bgr: bool = False, **options: Unpack[PredictKeywords]) -> list[Result]:
+        """``predict`` with an id for each object of a video, or of images in order, in ``result.track_ids``.
+
+        By ByteTrack of the package trackers, without which it is a ValueError. For a camera or stream, use
+        ``stream(source, track=True)``.
+        """
+        return self.predict(source, bgr=bgr, track=True, **options)
+
+    def predict(
+        self, source: Any, *, bgr: bool = False, track: bool = False, **options: Unpack[PredictKeywords]
+    ) -> list[Result]:
         """Detect objects in every image of ``source``: a path, folder, glob, video, array, list, ... (data/sources.py).
 
         Keyword arguments, with their defaults in core.options.PredictOptions:
@@ -269,7 +281,7 @@ class YOLO:
         - ``rect``: pad images to a multiple of the stride instead of a square
         - ``batch``: batch size; does not change the results
         - ``workers``: threads that read image files ahead, by default one per core, at most 8
-        - ``bgr``: arrays are in OpenCV's channel order
+        - ``bgr``: arrays are in OpenCV's channel order; ``track``: see ``YOLO.track``
 
         None stands for the default of each. Raises ValueError for a value of another type or out of range.
         A camera or stream has no end; use ``stream`` for it.
@@ -277,11 +289,16 @@ class YOLO:
         frames = source if isinstance(source, Source) else open_source(source, bgr=bgr)
         if frames.is_live:
             raise ValueError(f"source {frames.description}: a camera or stream has no end; use YOLO.stream instead")
-        return list(self.stream(frames, **options))
+        return list(self.stream(frames, track=track, **options))
 
-    def stream(self, source: Any, *, bgr: bool = False, **options: Unpack[PredictKeywords]) -> Iterator[Result]:
+    def stream(
+        self, source: Any, *, bgr: bool = False, track: bool = False, **options: Unpack[PredictKeywords]
+    ) -> Iterator[Result]:
         """Yield the results of ``predict`` one by one, with at most ``batch`` and ``workers`` images in memory."""
         chosen = PredictOptions(**given("predict", options, PredictKeywords.__annotations__))
+        tracks = Tracks(chosen.conf) if track else None
+        if tracks is not None:
+            chosen = replace(chosen, conf=tracks.lowest)
         predictor = Predictor(
             self.model,
             names=self.names,
@@ -293,7 +310,8 @@ class YOLO:
             classes=self.labels(chosen.classes),
         )
         frames = source if isinstance(source, Source) else open_source(source, bgr=bgr)
-        return predictor.run(frames, workers=chosen.workers)
+        found = predictor.run(frames, workers=chosen.workers)
+        return found if tracks is None else tracks.follow(found, vid_stride=frames.vid_stride)
 
     def val(
         self, data: str | os.PathLike | None = None, *, progress: bool = True, **options: Unpack[EvalKeywords]

@@ -47,7 +47,7 @@ def overrides_from(function: str, keywords: Mapping[str, object]) -> Tree:
     for name, value in keywords.items():
         if value is None or name == FILE:
             continue
-        key = name if "." in name else _known().get(name)
+        key = name if "." in name else known_names().get(name)
         if key is None:
             raise _unknown(function, name)
         if key in given:
@@ -59,7 +59,7 @@ def overrides_from(function: str, keywords: Mapping[str, object]) -> Tree:
 
 
 @functools.cache
-def _known() -> dict[str, str]:
+def known_names() -> dict[str, str]:
     """Keys of the configuration by the names of keyword arguments."""
     keys = [key for key in flatten(read_yaml(CONFIGS / "yolo.yaml")) if key.count(".") == 1]
     last = [key.rpartition(".")[2] for key in keys]
@@ -78,7 +78,7 @@ def _unknown(function: str, name: str) -> Exception:
     if name in foreign:
         text = re.sub(r"--([a-z][a-z0-9-]*)", lambda flag: flag[1].replace("-", "_"), foreign[name])
         return ValueError(f"{function}: {name}: not supported; {text}")
-    hint = did_you_mean(name, [*_known(), FILE])
+    hint = did_you_mean(name, [*known_names(), FILE])
     return TypeError(
         f"{function}: unknown argument {name!r}{hint}; expected the flags of train.py, as in epochs, or keys of "
         'configs/yolo.yaml, as in **{"train.lr": 0.01}'

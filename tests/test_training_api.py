@@ -52,7 +52,7 @@ class Watcher(Logger):
 def test_python_trains_what_the_script_trains(data: Path, here: Path) -> None:
     arguments = ("--cfg", SMALL, "--data", data, *BRIEF, "--epochs", 2, "--name", "script")
     assert run(train.main, "train.py", *arguments) == 0
-    model, watcher = YOLO(SMALL, device="cpu"), Watcher()
+    model, watcher = YOLO(SMALL), Watcher()
     result = model.train(data, callbacks=[watcher], name="python", **OPTIONS)
     script, python = (load_checkpoint(here / f"runs/train/{name}/weights/last.pt") for name in ("script", "python"))
     assert differing(script, python) == []
