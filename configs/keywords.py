@@ -23,6 +23,7 @@ OFF = {
     "cos_lr": "linear",
     "linear_lr": "cosine",
     "multi_scale": 0.0,
+    "class_balance": 0.0,
     "profile": 0,
 }
 NOT_HERE = {

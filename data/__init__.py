@@ -25,6 +25,7 @@ from data.image_cache import ImageStore, choose_cache, disk_store
 from data.loader import EvalLoader, TrainLoader
 from data.plausibility import examine
 from data.samples import EvalSamples, ResizeMode, TrainSamples, base_image
+from data.sampling import Arrangement, repeat_factors
 from data.synthetic import draw
 from data.verify import verify_images
 from data.workers import default_workers
@@ -108,6 +109,9 @@ def build_train_loader(
     mosaic_until: int | None = None,
     stretch: bool = False,
     smooth: bool = True,
+    rect: bool = False,
+    class_balance: float = 0.0,
+    stride: int = 32,
     progress: bool = True,
     pin_memory: bool = False,
     rank: int = 0,
@@ -118,6 +122,8 @@ def build_train_loader(
     `batch` images are a step of all `world` processes, of which this one loads the share of its `rank`.
 
     `stretch`, `smooth`: how the detector expects images to be resized, see `data.samples.ResizeMode`.
+    `rect`: batches of images of like aspect, each as small as they allow in multiples of `stride`, without mosaic and
+    mixup. `class_balance`: the threshold of `data.sampling.repeat_factors`; 0: each image once an epoch.
     """
     mode = ResizeMode(stretch=stretch, smooth=smooth)
     samples = TrainSamples(
@@ -125,11 +131,27 @@ def build_train_loader(
         imgsz=imgsz,
         seed=seed,
         augmentation=_augmentation(augment),
-        mosaic_until=mosaic_until,
+        mosaic_until=0 if rect else mosaic_until,
         store=_train_store(annotations, imgsz, mode, cache, progress=progress),
         resize_mode=mode,
     )
-    return TrainLoader(samples, batch=batch, workers=workers, pin_memory=pin_memory, rank=rank, world=world)
+    sizes = [mode.size(width, height, imgsz) for width, height in annotations.sizes.tolist()] if rect else None
+    arrangement = Arrangement(
+        seed,
+        batch,
+        factors=repeat_factors(annotations, class_balance) if class_balance else None,
+        sizes=None if sizes is None else np.array(sizes),
+        stride=stride,
+    )
+    return TrainLoader(
+        samples,
+        batch=batch,
+        workers=workers,
+        pin_memory=pin_memory,
+        rank=rank,
+        world=world,
+        arrangement=arrangement,
+    )
 
 
 def build_eval_loader(

@@ -53,6 +53,16 @@ def require_shares(config: Config) -> int:
     for key, wrong in single.items():
         if wrong and count > 1:
             raise ValueError(f"train.{key}: several processes train without it; leave it out, or use one device")
+    one_shape = {
+        "compile": train.compile,
+        "graphs": train.graphs == "on",
+        "multi_scale": train.multi_scale > 0,
+    }
+    for key, wrong in one_shape.items():
+        if wrong and train.rect:
+            raise ValueError(f"train.{key}: with --rect, batches differ in shape; leave one of the two out")
+    if train.rect and config.model.kind == "darknet":
+        raise ValueError("train.rect: Darknet networks are trained on images stretched to a square; leave it out")
     return count
 
 
@@ -127,7 +137,7 @@ def build_trainer(setup: TrainSetup) -> Trainer:
             device,
             shape=(batch, 3, setup.imgsz, setup.imgsz),
             compiled=train.compile,
-            graphs=train.graphs,
+            graphs="off" if train.rect else train.graphs,  # a graph has one shape
             accumulate=setup.accumulate,
             multi_scale=train.multi_scale,
             checkpointing=train.grad_checkpointing,
@@ -277,6 +287,9 @@ def build_loaders(
         seed=train.seed,
         augment=config.augment,
         mosaic_until=train.epochs - closing_epochs(train.close_mosaic, train.epochs),
+        rect=train.rect,
+        class_balance=train.class_balance,
+        stride=model.stride,
         **(both | dict(model.fitting)),
     )
     val_loader = build_eval_loader(

@@ -117,7 +117,8 @@ def draw_detections(
 ) -> np.ndarray:
     """A copy of an RGB image (H, W, 3) uint8 with boxes (n, 4) xyxy pixels, class names and scores drawn in.
 
-    `track_ids` (n,), -1 for a box without one, are drawn before the names, as in "#3". All boxes are drawn; in a crowded image only those with the highest scores get a label.
+    All boxes are drawn; in a crowded image only those with the highest scores get a label. `track_ids` (n,), -1 for a
+    box without one, stand before the names, as in "#3 star 0.87".
     Images with a long side under 200 pixels are returned enlarged by an integer factor.
     """
     labels = np.asarray(labels, np.int64).reshape(-1)
