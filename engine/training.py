@@ -77,7 +77,11 @@ def train(config: Config, resumed: Resumed | None = None, *, loggers: Sequence[L
             metrics = final_results.finish(run)
     except Stopped:
         run.save_last()
-        return TrainResult(run.folder, _last_metrics(state.rows), state.rows, trainer.stopping, run.stop_message())
+        return _stopped(run, trainer.stopping)
+    except KeyboardInterrupt:
+        if state.epoch < setup.epochs and not run.out_of_patience():
+            raise  # the second one, in the middle of a step
+        return _stopped(run, signal.SIGINT)  # last.pt is that of the last epoch, and a resumed run makes its results
     except FAILURES as error:
         message = run.failure_message(error)
         if message is None:
@@ -112,6 +116,12 @@ def start(
     if run.stopped_by == signal.SIGTERM:
         signal.raise_signal(signal.SIGTERM)  # saved; now what it does to this program
     return run
+
+
+def _stopped(run: TrainingRun, number: int) -> TrainResult:
+    """The result of a run that a signal has ended."""
+    rows = run.trainer.state.rows
+    return TrainResult(run.folder, _last_metrics(rows), rows, number, run.stop_message())
 
 
 def _last_metrics(rows: Sequence[Row]) -> dict[str, float]:

@@ -86,6 +86,18 @@ def test_ctrl_c_returns_the_run_so_far_which_resumes_to_the_same(data: Path, her
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
+def test_ctrl_c_while_the_results_are_made_returns_the_run(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.pictures.plots.plot_results", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        cut = YOLO(SMALL).train(data, **{**OPTIONS, "epochs": 1})
+    assert cut.stopped_by == signal.SIGINT and len(cut.rows) == 1 and not (cut.folder / "predictions.json").exists()
+    assert YOLO.resume(cut.last).finished and (cut.folder / "predictions.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
 def test_weights_are_fine_tuned_as_they_are(data: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = YOLO(SMALL).train(data, act="leaky_relu", **OPTIONS)
     capsys.readouterr()
