@@ -1,5 +1,6 @@
 """Ids of tracked objects, on made detections whose objects are known."""
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,7 @@ def test_supervision_gets_the_same_detections() -> None:
 
 
 def test_without_the_package_one_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.tracking.importlib.util.find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "trackers" else find(name))
     with pytest.raises(ValueError, match="^tracking: the package trackers is not installed; run pip install trackers$"):
         Tracks(0.5)
