@@ -4,6 +4,7 @@ import json
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import train
@@ -120,7 +121,7 @@ def test_a_diverging_run_is_an_exception_with_the_line_of_the_script(data: Path,
 
 def test_a_configuration_is_no_detector_yet() -> None:
     model = YOLO("yolo-mish.yaml")
-    for use in (lambda: model.predict("x.jpg"), model.val, model.export, model.describe):
+    for use in (lambda: model.predict(np.zeros((64, 64, 3), np.uint8)), model.val, model.export, model.describe):
         with pytest.raises(ValueError, match="without weights; train it first"):
             use()
 

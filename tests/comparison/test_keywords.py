@@ -87,7 +87,7 @@ def test_a_comparison_from_python(here: Path, monkeypatch: pytest.MonkeyPatch) -
     table = result.table
     names = [row["activation"] for row in table] if isinstance(table, list) else list(table["activation"])
     assert names == ["relu", "mish"] and result.report["recommendation"][0] in str(result)
-    assert result._repr_html_().count("<img") == 2
+    assert result._repr_html_().count("<img") == 1  # curves take two epochs
 
 
 def test_a_comparison_that_was_stopped_says_so(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def test_clipped_boxes_follow_the_rule_of_mosaics() -> None:
     assert cut.labels.tolist() == [2, 3] and cut.boxes.tolist() == [[24, 8, 44, 28], [0, 0, 64, 32]]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("options", [{"rect": True}, {"class_balance": 0.4}, {"rect": True, "class_balance": 0.4}])
 def test_batches_are_keyed_by_seed_and_epoch(section: SimpleNamespace, options: dict[str, object]) -> None:
