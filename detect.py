@@ -102,7 +102,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add(
         "--track",
         action="store_true",
-        help="give each object of a video, or of images in order, an id, by ByteTrack (pip install trackers)",
+        help="give each object of a video, or of images in order, an id, by ByteTrack (extra: track)",
     )
     add("--vid-stride", type=int, default=1, help="use every N-th frame of a video")
     add("--nosave", action="store_true", help="do not save annotated images or videos")

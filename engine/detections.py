@@ -94,6 +94,27 @@ class Result:
             "detections": self.records(),
         }
 
+    def to_supervision(self) -> Any:
+        """The detections as ``supervision.Detections``, for its annotators, trackers, zones and sinks.
+
+        Class names are in ``data["class_name"]``. ValueError if supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ValueError(
+                "supervision is not installed: uv sync --extra supervision, or pip install --no-deps supervision "
+                "defusedxml (its opencv-python would overwrite the headless build that is here)"
+            ) from error
+        names = np.array([self.names[label] for label in self.labels.tolist()], dtype=str)
+        return supervision.Detections(
+            xyxy=self.boxes.astype(np.float32),
+            confidence=self.scores.astype(np.float32),
+            class_id=self.labels.astype(int),
+            tracker_id=self.track_ids,
+            data={"class_name": names},
+        )
+
     def to_txt(self, *, save_conf: bool = False) -> str:
         """YOLO's text format, one line per detection: label, center x, center y, width, height, normalized.
 
@@ -115,19 +136,6 @@ class Result:
             number = "" if self.track_ids is None else f" {track}"
             lines.append(f"{label} " + " ".join(f"{value:.6g}" for value in values) + number + "\n")
         return "".join(lines)
-
-    def to_supervision(self) -> Any:
-        """The detections as `supervision.Detections`; ModuleNotFoundError without that package."""
-        import supervision
-
-        names = np.array([self.names[label] for label in self.labels], dtype=str)
-        return supervision.Detections(
-            xyxy=self.boxes,
-            confidence=self.scores,
-            class_id=self.labels,
-            tracker_id=self.track_ids,
-            data={"class_name": names},
-        )
 
     def _numbers(self) -> list[int]:
         """The track ids, -1 for a box without one."""

@@ -25,7 +25,10 @@ class Tracks:
         ValueError if the package trackers is not installed.
         """
         if importlib.util.find_spec("trackers") is None:
-            raise ValueError("tracking: the package trackers is not installed; run pip install trackers")
+            raise ValueError(
+                "tracking: the package trackers is not installed: uv sync --extra track, or pip install trackers (with "
+                "pip, its opencv-python replaces the headless build that is here)"
+            )
         self.conf = conf
         self.lowest = min(conf, LOW)  # the confidence threshold with which to detect
 
