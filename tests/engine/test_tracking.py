@@ -106,7 +106,5 @@ def test_supervision_gets_the_same_detections() -> None:
 def test_without_the_package_one_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "trackers" else find(name))
-    with pytest.raises(
-        ValueError, match="^tracking: the package trackers is not installed: uv sync --extra track, or pip install"
-    ):
+    with pytest.raises(ValueError, match="^tracking: the package trackers is not installed: uv sync --extra track"):
         Tracks(0.5)
