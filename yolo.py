@@ -6,6 +6,7 @@ The scripts use it, or what it stands on. Arrays are RGB; pass ``bgr=True`` for 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
+import yaml
 
 from configs.keywords import overrides_from
 from configs.loading import CONFIGS, DARKNET_SUFFIX, Tree, find
@@ -158,7 +160,10 @@ class YOLO:
             if self._network is not None:  # Darknet's
                 given = {"weights": str(self.weights)} | given
             return self._start(given, cfg=self._cfg, callbacks=callbacks)
-        return self._start(self._as_trained(given) | given, cfg=str(CONFIGS / "yolo.yaml"), callbacks=callbacks)
+        with tempfile.TemporaryDirectory() as folder:
+            cfg = Path(folder, f"{self.weights.name}.yaml")
+            cfg.write_text(self._as_trained(has_data="data" in given), encoding="utf-8")
+            return self._start(given, cfg=str(cfg), callbacks=callbacks)
 
     @classmethod
     def resume(
@@ -181,14 +186,16 @@ class YOLO:
             self._load()
         return run
 
-    def _as_trained(self, given: Tree) -> Tree:
-        """The overrides by which weights are fine-tuned: the network, the image size and, unless given, the data."""
+    def _as_trained(self, *, has_data: bool) -> str:
+        """The configuration by which weights are fine-tuned: their network, image size and, unless there are, data."""
         if isinstance(self.model, DeployedDetector):
             raise ValueError(f"{self.weights}: an exported file cannot be trained; give the weights it was made of")
         config = self.config.model_dump(mode="json")
-        found: Tree = {"model": config["model"], "weights": str(self.weights), "train.imgsz": config["train"]["imgsz"]}
-        found["train.single_cls"] = config["train"]["single_cls"]
-        return found if "data" in given else found | {"data": self._data(None).model_dump(mode="json")}
+        kept = {key: config["train"][key] for key in ("imgsz", "single_cls")}
+        found = {"base": "yolo.yaml", "model": config["model"], "weights": str(self.weights.absolute()), "train": kept}
+        if not has_data:
+            found["data"] = self._data(None).model_dump(mode="json")
+        return yaml.safe_dump(found, allow_unicode=True)
 
     def _from_export(self, half: bool) -> DeployedDetector:
         runtime = open_runtime(self.weights)

@@ -107,8 +107,18 @@ def test_weights_are_fine_tuned_as_they_are(data: Path, here: Path, capsys: pyte
     assert ", 0 not in it" in capsys.readouterr().out  # every tensor is loaded
     config = load_checkpoint(second.last)["config"]
     assert config["model"]["levels"] == [2, 3] and config["model"]["act"]["name"] == "leaky_relu"
-    assert (config["train"]["imgsz"], config["weights"]) == (64, str(first.best))
+    assert (config["train"]["imgsz"], config["weights"]) == (64, str(first.best.absolute()))
     assert config["data"]["root"] == str(data.parent / "shapes") and model.weights == second.best
+
+
+def test_fine_tuning_does_not_leave_a_narrower_activation_in_place_without_a_word(place: Path, here: Path) -> None:
+    from tests.support.checkpoints import class_names, write_checkpoint
+
+    names = class_names(place / "shapes")
+    weights = write_checkpoint(here / "a.pt", place / "shapes.yaml", names, **{"model.neck.act": "relu"})
+    with pytest.raises(ValueError, match="model.act .* is overridden by model.neck.act"):
+        YOLO(weights).train(act="mish")
+    assert [path.name for path in here.iterdir()] == ["a.pt"]
 
 
 @pytest.mark.slow
