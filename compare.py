@@ -101,7 +101,7 @@ def compare(acts: Sequence[str | Mapping[str, object]] | None = None, **options:
     return CompareResult(folder, message)
 
 
-def start(arguments: Namespace, given: dict[str, "JsonValue"], folder: Path) -> int:
+def start(arguments: Namespace, given: dict[str, Any], folder: Path) -> int:
     """Run what is left of a comparison in its folder; returns the number of runs that were stopped from outside.
 
     Raises Interrupted after a signal, DiskFull if there is no space for what is left.
