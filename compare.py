@@ -6,11 +6,12 @@ The plan is written and printed before the first run. The result is a verdict, a
 rerun the same command to resume.
 """
 
+import signal
 import sys
 from argparse import SUPPRESS, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from comparison.flags import add_comparison_flags
 from configs.cli import AUTO, Parser, add_config_flags, overrides, run_script
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from comparison.arms import Arm
     from comparison.plan import Plan, PlannedRun
+    from comparison.result import CompareResult
     from comparison.runs import Run
 
 TIMING_ROUNDS = 30
@@ -38,26 +40,77 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a comparison; returns the exit code."""
     arguments = parse(argv)
     given = overrides(arguments)
-    if given.get("train.batch") == AUTO:
-        raise ValueError(
-            "--batch auto: all runs of a comparison need the same batch size; let a training of the largest arm with "
-            "--batch auto choose it, and give that number"
-        )
+    refuse_auto_batch(given)
     if arguments.verify:
         return verify_runs([Path(each) for each in arguments.verify])
 
-    from comparison import ray_runner
-    from comparison.cli_spec import arms_from, take_folder
+    from comparison.cli_spec import take_folder
     from comparison.job import DiskFull
     from comparison.report import report
-    from comparison.runner import Interrupted, group_gpus, list_gpus
-    from core.files import check_run_name
+    from comparison.runner import Interrupted
 
     folder = take_folder(given, acts=bool(arguments.acts))
     if arguments.report:
         folders = [Path(each) for each in arguments.report]
         print(report(folders, folder, baseline=arguments.baseline, allow=arguments.allow))
         return 0
+    resume = f"Rerun the same command to resume:\n  {command('compare.py', *(sys.argv[1:] if argv is None else argv))}"
+    try:
+        unfinished = start(arguments, given, folder)
+    except Interrupted as stopped:
+        print(f"{stopped}; the running runs are saved. {resume}", flush=True)
+        return 128 + stopped.number
+    except DiskFull as full:
+        print(f"compare.py: error: {full}; free some space. {resume}", file=sys.stderr, flush=True)
+        return 1
+    if unfinished:
+        print(f"{unfinished} runs were stopped from outside. {resume}")
+    return 1 if unfinished else 0
+
+
+def compare(acts: Sequence[str | Mapping[str, object]] | None = None, **options: Any) -> "CompareResult":
+    """Compare activations from Python, as in ``compare(["relu", "mish"], seeds=3, data="my.yaml", epochs=50)``.
+
+    Keyword arguments are the flags of compare.py and train.py, with the same defaults (``seeds``, ``tune``, ``split``,
+    ``timing``, ..., ``epochs``, ``imgsz``, ...), and ``cfg``; ``arm={"A": {"train.lr": 0.01}, ...}`` and
+    ``vary="augment.mosaic=1,0.5"`` compare other settings. Every run is trained in a process of its own. Ctrl-C
+    saves the running runs and returns the comparison as it stands; the same call resumes it.
+
+    Raises TypeError or ValueError for wrong arguments, FileNotFoundError for what is missing.
+    """
+    from comparison.cli_spec import take_folder
+    from comparison.keywords import arguments_from
+    from comparison.result import CompareResult
+    from comparison.runner import Interrupted
+
+    arguments, given = arguments_from({"cfg": "yolo-mish.yaml", "acts": acts, **options})
+    if not (arguments.acts or arguments.vary or arguments.arm):
+        raise ValueError("compare: expected what to compare: acts, vary or arm")
+    refuse_auto_batch(given)
+    folder = take_folder(given, acts=bool(arguments.acts))
+    try:
+        unfinished = start(arguments, given, folder)
+        message = f"{unfinished} runs were stopped from outside" if unfinished else ""
+    except Interrupted as stopped:
+        message = f"{stopped}; the running runs are saved"
+        if stopped.number == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)  # now what it does to this program
+    if message:
+        message += "; the same call resumes the comparison"
+        print(message, flush=True)
+    return CompareResult(folder, message)
+
+
+def start(arguments: Namespace, given: dict[str, Any], folder: Path) -> int:
+    """Run what is left of a comparison in its folder; returns the number of runs that were stopped from outside.
+
+    Raises Interrupted after a signal, DiskFull if there is no space for what is left.
+    """
+    from comparison import ray_runner
+    from comparison.cli_spec import arms_from
+    from comparison.runner import group_gpus, list_gpus
+    from core.files import check_run_name
+
     check_run_name(folder.name)
     gpus = list_gpus(given.get("train.device"))
     if gpus:
@@ -79,19 +132,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"train.batch: found {batch}; expected a multiple of --gpus-per-run {arguments.gpus_per_run}"
             )
     common, notes = common_overrides(arms, given)
-    comparison = Comparison(arguments, folder, gpus)
-    resume = f"Rerun the same command to resume:\n  {command('compare.py', *(sys.argv[1:] if argv is None else argv))}"
-    try:
-        unfinished = comparison.run(arms, common, notes)
-    except Interrupted as stopped:
-        print(f"{stopped}; the running runs are saved. {resume}", flush=True)
-        return 128 + stopped.number
-    except DiskFull as full:
-        print(f"compare.py: error: {full}; free some space. {resume}", file=sys.stderr, flush=True)
-        return 1
-    if unfinished:
-        print(f"{unfinished} runs were stopped from outside. {resume}")
-    return 1 if unfinished else 0
+    return Comparison(arguments, folder, gpus).run(arms, common, notes)
+
+
+def refuse_auto_batch(given: Mapping[str, object]) -> None:
+    """Raise ValueError for --batch auto."""
+    if given.get("train.batch") == AUTO:
+        raise ValueError(
+            "--batch auto: all runs of a comparison need the same batch size; let a training of the largest arm with "
+            "--batch auto choose it, and give that number"
+        )
 
 
 class Comparison:

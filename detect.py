@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rect=arguments.rect,
         agnostic=arguments.agnostic_nms,
         workers=arguments.workers,
+        track=arguments.track,
     )
     print(model.describe(), flush=True)
     speeds: list[dict[str, float]] = []
@@ -97,6 +98,11 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         type=int,
         default=PredictOptions.workers,
         help="number of threads that read images ahead; 0: none; default: one per core, at most 8",
+    )
+    add(
+        "--track",
+        action="store_true",
+        help="give each object of a video, or of images in order, an id, by ByteTrack (extra: track)",
     )
     add("--vid-stride", type=int, default=1, help="use every N-th frame of a video")
     add("--nosave", action="store_true", help="do not save annotated images or videos")

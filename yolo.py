@@ -1,19 +1,23 @@
-"""Python API: ``YOLO("runs/train/exp/weights/best.pt").predict("image.jpg")``, ``.val()`` and ``.export("onnx")``.
+"""Python API: ``YOLO("yolo-mish.yaml").train(data="my.yaml")``, ``.predict("image.jpg")``, ``.val()``, ``.export()``.
 
-val.py and detect.py use it. Arrays are RGB; pass ``bgr=True`` for arrays from OpenCV.
+The scripts use it, or what it stands on. Arrays are RGB; pass ``bgr=True`` for arrays from OpenCV.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 import torch
+import yaml
 
-from configs.loading import CONFIGS
+from configs.keywords import overrides_from
+from configs.loading import CONFIGS, DARKNET_SUFFIX, Tree, find
 from configs.schema import Config, Data, load
 from core.arguments import ImageSize, class_numbers, given, shown
 from core.device import pick_device
@@ -31,22 +35,32 @@ from engine.checkpoint import build_described, build_from_checkpoint
 from engine.detections import Result
 from engine.evaluation.evaluate import EvalResult, evaluate, with_progress
 from engine.evaluation.ground_truth import GroundTruth
+from engine.loggers import Logger
 from engine.predictor import Predictor
 from engine.published import locate
+from engine.resume import NEWEST
+from engine.tracking import Tracks
+from engine.train_result import TrainResult
+from engine.training import start
 from models import CensusRow, Darknet, Detector, build_model, census, plan_darknet
 from models.darknet.weights import check_weights, read_weights
 from ops.mish import prepare
 
-__all__ = ["YOLO", "Result"]
+__all__ = ["YOLO", "Logger", "Result", "TrainResult"]
 
 MAX_IMGSZ = 8192
+CONFIG_SUFFIXES = (".yaml", ".yml", DARKNET_SUFFIX)
 
 
 class YOLO:
-    """A trained detector: a checkpoint of a run, published weights, Darknet .weights, or a file of ``export``."""
+    """A detector: a checkpoint of a run, published weights, Darknet .weights, or a file of ``export``; or one to train,
+    from a configuration."""
 
     config: Config
     census: list[CensusRow]
+    names: list[str]
+    names_from: str | None = None  # where the class names of Darknet weights come from
+    _network: Detector | Darknet | DeployedDetector | None = None  # None: of a configuration, not yet trained
 
     def __init__(
         self,
@@ -61,20 +75,31 @@ class YOLO:
         """Build the network of the checkpoint and load its weights (the EMA if it has one).
 
         ``weights``: best.pt, last.pt, .weights, what `python -m weights.publish` wrote (its file, its folder, or the
-        name of a folder in weights/), or an http address of such a file that ends in ``#sha256=`` and its hash.
+        name of a folder in weights/), or an http address of such a file that ends in ``#sha256=`` and its hash; or,
+        for ``train``, a configuration (.yaml, by path or by name in configs/, or a Darknet .cfg).
 
         ``cfg``: the network of Darknet .weights. ``names``: a file with their class names, one per line; by default a
         .names file beside the weights or the cfg, or COCO's for 80 classes. ``device``: auto (None), cpu, cuda, cuda:N,
         N. ``half``: compute in fp16, on a GPU only. ``fuse``: fold batch norms into the convolutions. Raises
         FileNotFoundError or ValueError for a missing or invalid file or an unavailable device.
         """
-        self.device, self.device_text = pick_device("auto" if device is None else str(device))
+        self._chosen_device = None if device is None else str(device)
+        self.device, self.device_text = pick_device(self._chosen_device or "auto")
         if not isinstance(weights, str | os.PathLike):
             raise ValueError(f"weights: found {shown(weights)}, expected the path of a checkpoint or Darknet .weights")
         if half and self.device.type == "cpu":
             raise ValueError("half: fp16 needs a GPU, and the device is the CPU; leave it out")
-        self.weights = locate(os.fspath(weights))
-        self.names_from: str | None = None  # where the class names of Darknet weights come from
+        self.weights, self._half, self._fuse = locate(os.fspath(weights)), half, fuse
+        self._cfg = None if cfg is None else os.fspath(cfg)
+        if cfg is None and names is None and self.weights.suffix in CONFIG_SUFFIXES:
+            self._cfg = str(find(self.weights, CONFIGS))
+            self.config, self.census, self.names = load(self._cfg), [], []
+            return
+        self._load(cfg, names)
+
+    def _load(self, cfg: str | os.PathLike | None = None, names: str | os.PathLike | None = None) -> None:
+        """Build the network that ``self.weights`` belongs to, with these weights, on the device."""
+        weights, half, fuse = self.weights, self._half, self._fuse
         model: Detector | Darknet
         if cfg is None:
             if self.weights.suffix == ".weights":
@@ -82,7 +107,7 @@ class YOLO:
             if names is not None:
                 raise ValueError(f"names: {names}; the class names of {weights} are in the checkpoint, leave it out")
             if target_of(self.weights) is not None:
-                self.model: Detector | Darknet | DeployedDetector = self._from_export(half)
+                self._network = self._from_export(half)
                 return
             model = self._from_checkpoint()
         else:
@@ -90,7 +115,87 @@ class YOLO:
         if any(row.activation == "mish" for row in self.census):
             prepare(self.device)  # compile the kernel before any clock starts
         model = (model.fused() if fuse else model.eval()).to(self.device)
-        self.model = model.half() if half else model
+        self._network = model.half() if half else model
+
+    @property
+    def model(self) -> Detector | Darknet | DeployedDetector:
+        """The network with its weights; ValueError before the training of a configuration."""
+        if self._network is None:
+            raise ValueError(
+                f"{self.weights}: a configuration, without weights; train it first, as in .train(data=...)"
+            )
+        return self._network
+
+    def train(
+        self,
+        data: str | os.PathLike | None = None,
+        *,
+        callbacks: Sequence[Logger] = (),
+        resume: bool = False,
+        **options: Any,
+    ) -> TrainResult:
+        """Train as train.py does, into a run folder; afterwards this object has the best weights of the run.
+
+        A configuration is trained from its start, weights are fine-tuned: their network at their image size, on
+        ``data`` (a data YAML, a folder or an annotation file; by default that of the configuration or the weights).
+        ``callbacks``: loggers (`engine.loggers.Logger`) that are called at the start, after each epoch and at the end.
+        ``resume``: continue the interrupted run of these weights, a last.pt, instead.
+
+        Keyword arguments are the flags of train.py (``epochs``, ``imgsz``, ``batch``, ``lr0``, ``device``, ...), the
+        last parts of keys of configs/yolo.yaml (``act``, ``mosaic``, ...), or whole keys, as in
+        ``**{"model.neck.act": "relu"}``; the defaults are those of train.py.
+
+        Ctrl-C ends the training after a whole step and returns the run so far, which can be resumed. Raises TypeError
+        or ValueError for wrong arguments and data, FileNotFoundError for what is missing, and
+        `engine.training.TrainingFailed` if the machine, the data or a diverging loss ended the run.
+        """
+        given = overrides_from("train", options)
+        if data is not None:
+            given["data"] = os.fspath(data)
+        if resume:
+            return self._start(given, resumed_from=str(self.weights), callbacks=callbacks)
+        if self._chosen_device is not None:
+            given = {"train.device": self._chosen_device} | given
+        if self._network is None or self._cfg is not None:
+            if self._network is not None:  # Darknet's
+                given = {"weights": str(self.weights)} | given
+            return self._start(given, cfg=self._cfg, callbacks=callbacks)
+        with tempfile.TemporaryDirectory() as folder:
+            cfg = Path(folder, f"{self.weights.name}.yaml")
+            cfg.write_text(self._as_trained(has_data="data" in given), encoding="utf-8")
+            return self._start(given, cfg=str(cfg), callbacks=callbacks)
+
+    @classmethod
+    def resume(
+        cls, run: str | os.PathLike = NEWEST, *, callbacks: Sequence[Logger] = (), **options: Any
+    ) -> TrainResult:
+        """Continue an interrupted run, given by its folder or its last.pt; by default the newest below runs/train.
+
+        ``data``: where its data are now, if they were moved. Of its settings, ``device``, ``workers`` and others that
+        do not change the result can be given anew. Returns and raises what ``train`` does.
+        """
+        return start(overrides_from("resume", options), resumed_from=os.fspath(run), loggers=callbacks)
+
+    def _start(
+        self, given: Tree, *, callbacks: Sequence[Logger], cfg: str | None = None, resumed_from: str | None = None
+    ) -> TrainResult:
+        run = start(given, cfg=cfg, resumed_from=resumed_from, loggers=callbacks)
+        found = next((path for path in (run.best, run.last) if path.is_file()), None)
+        if found is not None:
+            self.weights, self._cfg, self.names_from = found, None, None
+            self._load()
+        return run
+
+    def _as_trained(self, *, has_data: bool) -> str:
+        """The configuration by which weights are fine-tuned: their network, image size and, unless there are, data."""
+        if isinstance(self.model, DeployedDetector):
+            raise ValueError(f"{self.weights}: an exported file cannot be trained; give the weights it was made of")
+        config = self.config.model_dump(mode="json")
+        kept = {key: config["train"][key] for key in ("imgsz", "single_cls")}
+        found = {"base": "yolo.yaml", "model": config["model"], "weights": str(self.weights.absolute()), "train": kept}
+        if not has_data:
+            found["data"] = self._data(None).model_dump(mode="json")
+        return yaml.safe_dump(found, allow_unicode=True)
 
     def _from_export(self, half: bool) -> DeployedDetector:
         runtime = open_runtime(self.weights)
@@ -161,7 +266,17 @@ class YOLO:
             line += f"\n{self.model.describe()}\nclass names: {self.names_from}"
         return line
 
-    def predict(self, source: Any, *, bgr: bool = False, **options: Unpack[PredictKeywords]) -> list[Result]:
+    def track(self, source: Any, *, bgr: bool = False, **options: Unpack[PredictKeywords]) -> list[Result]:
+        """``predict`` with an id for each object of a video, or of images in order, in ``result.track_ids``.
+
+        By ByteTrack of the package trackers, without which it is a ValueError. For a camera or stream, use
+        ``stream(source, track=True)``.
+        """
+        return self.predict(source, bgr=bgr, track=True, **options)
+
+    def predict(
+        self, source: Any, *, bgr: bool = False, track: bool = False, **options: Unpack[PredictKeywords]
+    ) -> list[Result]:
         """Detect objects in every image of ``source``: a path, folder, glob, video, array, list, ... (data/sources.py).
 
         Keyword arguments, with their defaults in core.options.PredictOptions:
@@ -173,7 +288,7 @@ class YOLO:
         - ``rect``: pad images to a multiple of the stride instead of a square
         - ``batch``: batch size; does not change the results
         - ``workers``: threads that read image files ahead, by default one per core, at most 8
-        - ``bgr``: arrays are in OpenCV's channel order
+        - ``bgr``: arrays are in OpenCV's channel order; ``track``: see ``YOLO.track``
 
         None stands for the default of each. Raises ValueError for a value of another type or out of range.
         A camera or stream has no end; use ``stream`` for it.
@@ -181,11 +296,16 @@ class YOLO:
         frames = source if isinstance(source, Source) else open_source(source, bgr=bgr)
         if frames.is_live:
             raise ValueError(f"source {frames.description}: a camera or stream has no end; use YOLO.stream instead")
-        return list(self.stream(frames, **options))
+        return list(self.stream(frames, track=track, **options))
 
-    def stream(self, source: Any, *, bgr: bool = False, **options: Unpack[PredictKeywords]) -> Iterator[Result]:
+    def stream(
+        self, source: Any, *, bgr: bool = False, track: bool = False, **options: Unpack[PredictKeywords]
+    ) -> Iterator[Result]:
         """Yield the results of ``predict`` one by one, with at most ``batch`` and ``workers`` images in memory."""
         chosen = PredictOptions(**given("predict", options, PredictKeywords.__annotations__))
+        tracks = Tracks(chosen.conf) if track else None
+        if tracks is not None:
+            chosen = replace(chosen, conf=tracks.lowest)
         predictor = Predictor(
             self.model,
             names=self.names,
@@ -197,7 +317,8 @@ class YOLO:
             classes=self.labels(chosen.classes),
         )
         frames = source if isinstance(source, Source) else open_source(source, bgr=bgr)
-        return predictor.run(frames, workers=chosen.workers)
+        found = predictor.run(frames, workers=chosen.workers)
+        return found if tracks is None else tracks.follow(found, vid_stride=frames.vid_stride)
 
     def val(
         self, data: str | os.PathLike | None = None, *, progress: bool = True, **options: Unpack[EvalKeywords]

@@ -167,6 +167,20 @@ TRAIN = (
         const=0.5,
     ),
     Flag(
+        ("--rect",),
+        "train.rect",
+        "batches of images of like aspect, not padded to squares; without mosaic and mixup",
+        None,
+        const=True,
+    ),
+    Flag(
+        ("--class-balance",),
+        "train.class_balance",
+        "repeat images with classes that fewer than this fraction of the images have; 0.1 if no value is given",
+        float,
+        const=0.1,
+    ),
+    Flag(
         ("--close-mosaic",),
         "train.close_mosaic",
         "number (or fraction, if below 1) of final epochs without mosaic and mixup",

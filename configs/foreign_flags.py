@@ -12,9 +12,8 @@ INSTEAD: dict[str, dict[str, str]] = {
     "train.py": {
         "--half": "use --amp bf16 or --amp fp16 for training; val.py and detect.py have --half",
         "--sync-bn": "training uses one process on one device, so there are no statistics to synchronise; leave it out",
-        "--rect": "training images are square mosaics; validation is rectangular by default (val.rect); leave it out",
         "--evolve": "set values with --set and compare runs instead",
-        "--image-weights": "images are not sampled by class; leave it out",
+        "--image-weights": "use --class-balance",
         "--label-smoothing": "class targets are soft scores; for a Darknet network set model.loss.label_smoothing",
         "--quad": "leave it out",
         "--noautoanchor": "the head is anchor-free, and a Darknet network uses the anchors of its cfg; leave it out",

@@ -61,7 +61,7 @@ def read_hyperparameters(path: str, optimizer: str | None = None) -> Tree:
     if left_out:
         reasons = "; ".join(f"{', '.join(keys)} ({reason})" for reason, keys in left_out.items())
         print(f"--hyp {path}: not taken: {reasons}", file=sys.stderr)
-    return {HYPERPARAMETERS.get(key, key): _whole(key, value) for key, value in taken.items()}
+    return {HYPERPARAMETERS.get(key, key): whole_epochs(key, value) for key, value in taken.items()}
 
 
 def not_taken(tree: Mapping[str, object], optimizer: str | None) -> dict[str, list[str]]:
@@ -96,7 +96,7 @@ def _require_known(path: str, keys: Iterable[str]) -> None:
         )
 
 
-def _whole(key: str, value: object) -> object:
+def whole_epochs(key: str, value: object) -> object:
     """Epochs of warm-up as a whole number, at least one unless they are zero; below 1 is a fraction of the run here."""
     if key != "warmup_epochs" or isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**9:
         return value

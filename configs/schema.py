@@ -109,6 +109,8 @@ class Train(Frozen):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.05
     close_mosaic: Length = 0.25
     multi_scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rect: bool = False
+    class_balance: Unit = 0.0
     amp: Annotated[Literal["auto", "off", "bf16", "fp16"], OnOff] = "auto"
     channels_last: Annotated[Literal["auto", "on", "off"], OnOff] = "auto"
     compile: bool = False

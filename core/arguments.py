@@ -41,8 +41,8 @@ def whole(name: str, value: object, low: int, high: int | None = None) -> int:
 
 def switch(name: str, value: object) -> bool:
     """True or False, also as 1 or 0; ValueError for anything else."""
-    plain = _plain(value)
-    number = float(plain) if isinstance(plain, bool) else to_number(plain)
+    bare = plain(value)
+    number = float(bare) if isinstance(bare, bool) else to_number(bare)
     if number not in (0, 1):
         raise ValueError(f"{name}: found {shown(value)}, expected True or False")
     return bool(number)
@@ -89,7 +89,7 @@ def as_list(value: object) -> list[Any]:
 
 def to_number(value: object) -> float | None:
     """A finite number of Python, NumPy or PyTorch; None for other values, truth values and text among them."""
-    value = _plain(value)
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -98,7 +98,7 @@ def to_number(value: object) -> float | None:
         return None
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """A scalar of NumPy or PyTorch as Python's, other values as they are."""
     return value.item() if getattr(value, "ndim", 1) == 0 and hasattr(value, "item") else value
 

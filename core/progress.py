@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, occasional plain lines in a log file."""
+"""Progress of long work: a bar on a terminal or in a notebook, occasional plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Progress:
     def __init__(self, total: int, *, title: str, initial: int = 0, unit: str = "batch") -> None:
         self.title, self.total, self.done = title, total, initial
         self._bar = None
-        if sys.stderr.isatty():
+        if shows_bars():
             self._bar = tqdm(total=total, initial=initial, desc=title, unit=unit, dynamic_ncols=True, leave=False)
         self._last = time.monotonic()
 
@@ -59,7 +59,7 @@ def progress_bar(
     items: Iterable[T], title: str, *, total: int | None = None, unit: str = "image", show: bool = True
 ) -> tqdm[T]:
     """A progress bar over ``items`` that prints rarely if stderr is a log file."""
-    interval = 0.1 if sys.stderr.isatty() else LOG_FILE_INTERVAL
+    interval = 0.1 if shows_bars() else LOG_FILE_INTERVAL
     return tqdm(
         items,
         title,
@@ -71,6 +71,11 @@ def progress_bar(
         maxinterval=60,
         disable=not show,
     )
+
+
+def shows_bars() -> bool:
+    """Whether stderr shows a line that is written over: a terminal, or the output of a notebook's cell."""
+    return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel.")
 
 
 def map_in_threads(

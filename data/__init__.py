@@ -26,6 +26,7 @@ from data.loader import EvalLoader, TrainLoader
 from data.plausibility import examine
 from data.recent_images import RecentImages
 from data.samples import EvalSamples, ResizeMode, TrainSamples, base_image
+from data.sampling import Arrangement, repeat_factors
 from data.synthetic import draw
 from data.verify import verify_images
 from data.workers import default_workers
@@ -109,6 +110,9 @@ def build_train_loader(
     mosaic_until: int | None = None,
     stretch: bool = False,
     smooth: bool = True,
+    rect: bool = False,
+    class_balance: float = 0.0,
+    stride: int = 32,
     progress: bool = True,
     pin_memory: bool = False,
     rank: int = 0,
@@ -119,24 +123,42 @@ def build_train_loader(
     `batch` images are a step of all `world` processes, of which this one loads the share of its `rank`.
 
     `stretch`, `smooth`: how the detector expects images to be resized, see `data.samples.ResizeMode`.
+    `rect`: batches of images of like aspect, each as small as they allow in multiples of `stride`, without mosaic and
+    mixup. `class_balance`: the threshold of `data.sampling.repeat_factors`; 0: each image once an epoch.
     """
     mode = ResizeMode(stretch=stretch, smooth=smooth)
     augmentation = _augmentation(augment)
     store = _train_store(annotations, imgsz, mode, cache, progress=progress)
     recent = None
-    if store is None and (augmentation.mosaic or augmentation.mixup):
+    if store is None and not rect and (augmentation.mosaic or augmentation.mixup):
         recent = RecentImages.fitting(len(annotations), imgsz, shared=workers > 0)
     samples = TrainSamples(
         annotations,
         imgsz=imgsz,
         seed=seed,
         augmentation=augmentation,
-        mosaic_until=mosaic_until,
+        mosaic_until=0 if rect else mosaic_until,
         store=store,
         recent=recent,
         resize_mode=mode,
     )
-    return TrainLoader(samples, batch=batch, workers=workers, pin_memory=pin_memory, rank=rank, world=world)
+    sizes = [mode.size(width, height, imgsz) for width, height in annotations.sizes.tolist()] if rect else None
+    arrangement = Arrangement(
+        seed,
+        batch,
+        factors=repeat_factors(annotations, class_balance) if class_balance else None,
+        sizes=None if sizes is None else np.array(sizes),
+        stride=stride,
+    )
+    return TrainLoader(
+        samples,
+        batch=batch,
+        workers=workers,
+        pin_memory=pin_memory,
+        rank=rank,
+        world=world,
+        arrangement=arrangement,
+    )
 
 
 def build_eval_loader(

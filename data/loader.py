@@ -26,6 +26,7 @@ from data.annotations import Annotations
 from data.image_cache import ImageStore
 from data.recent_images import RecentImages
 from data.samples import EvalSamples, Failure, Sample, TrainSamples, epoch_order
+from data.sampling import Arrangement, RectSamples
 from data.workers import (
     LoaderError,
     PipedBatch,
@@ -85,12 +86,25 @@ def checksum(*arrays: np.ndarray, start: int = 0) -> int:
     return start
 
 
-class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index), in a new order for each epoch, from any batch on; of each, the share of a process."""
+class EpochSampler(Sampler[list[tuple[int, ...]]]):
+    """Batches of (epoch, index), in a new order for each epoch, from any batch on; of each, the share of a process.
 
-    def __init__(self, count: int, *, batch: int, seed: int, rank: int = 0, world: int = 1):
+    For batches that are not square, of (epoch, index, height, width).
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        arrangement: Arrangement | None = None,
+    ):
         self.count, self.batch, self.seed = count, batch, seed
         self.rank, self.world = rank, world
+        self.arrangement = Arrangement(seed, batch) if arrangement is None else arrangement
         self.epoch, self.first = 0, 0
 
     def __len__(self) -> int:
@@ -100,11 +114,13 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         """Permutation (N,) of the images for an epoch."""
         return epoch_order(self.count, seed=self.seed, epoch=epoch)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = self.epoch, self.order(self.epoch).tolist()
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
+        epoch = self.epoch
+        order = self.arrangement.order(epoch, self.order(epoch)).tolist()
         for number in range(self.first, len(self)):
             whole = order[number * self.batch : (number + 1) * self.batch]
-            yield [(epoch, whole[place]) for place in share(len(whole), self.rank, self.world)]
+            shape = self.arrangement.shape(whole) or ()
+            yield [(epoch, whole[place], *shape) for place in share(len(whole), self.rank, self.world)]
 
 
 class TrainLoader:
@@ -119,13 +135,22 @@ class TrainLoader:
         pin_memory: bool = False,
         rank: int = 0,
         world: int = 1,
+        arrangement: Arrangement | None = None,
     ):
-        """`batch` images for all `world` processes together, of which this one gets the share of its `rank`."""
+        """`batch` images for all `world` processes together, of which this one gets the share of its `rank`.
+
+        `arrangement`: class balance, or batches that are not square.
+        """
         self.dataset = samples
         self.annotations = samples.annotations
-        self.sampler = EpochSampler(len(samples), batch=batch, seed=samples.seed, rank=rank, world=world)
+        self.sampler = EpochSampler(
+            len(samples), batch=batch, seed=samples.seed, rank=rank, world=world, arrangement=arrangement
+        )
         self.workers = workers
-        self._loader = _data_loader(samples, self.sampler, samples.annotations, workers, pin_memory)
+        rect = self.sampler.arrangement.sizes is not None
+        self._loader = _data_loader(
+            RectSamples(samples) if rect else samples, self.sampler, samples.annotations, workers, pin_memory
+        )
 
     def images_of(self, batch: int) -> int:
         """The number of images of a batch of an epoch, those of all processes."""
@@ -155,7 +180,8 @@ class TrainLoader:
 
     def describe(self) -> str:
         """A one-line summary of the data and how it is loaded."""
-        return _describe(self.annotations, self.dataset.store, self.workers, recent=self.dataset.recent)
+        text = _describe(self.annotations, self.dataset.store, self.workers, recent=self.dataset.recent)
+        return text + self.sampler.arrangement.describe()
 
 
 class EvalLoader:
@@ -246,7 +272,7 @@ def _describe(
 
 
 def _data_loader(
-    samples: TrainSamples | EvalSamples,
+    samples: TrainSamples | RectSamples | EvalSamples,
     batches: EpochSampler | list[list[int]],
     annotations: Annotations,
     workers: int,
@@ -257,7 +283,7 @@ def _data_loader(
         gc.collect()
         gc.freeze()
         atexit.register(gc.unfreeze)  # else some libraries report leaks at exit
-    side = samples.imgsz if isinstance(samples, TrainSamples) else 0
+    side = 0 if isinstance(samples, EvalSamples) else samples.imgsz
     return DataLoader(
         samples,
         batch_sampler=batches,

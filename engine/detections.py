@@ -7,12 +7,13 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from core.text import printable
 from data.sources import Frame
-from engine.pictures.drawing import draw_detections, save_image
+from engine.pictures.drawing import draw_detections, png, save_image
 
 Record = dict[str, str | int | float | list[float]]
 
@@ -28,6 +29,7 @@ class Result:
     frame: Frame  # the image (frame.image, RGB) and its source
     speed: dict[str, float]  # milliseconds for preprocess, inference and nms
     shape: tuple[int, int]  # height and width of the network's input
+    track_ids: np.ndarray | None = None  # (n,) int64, -1 for a box without an id; None: not tracked
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -55,23 +57,29 @@ class Result:
 
     def plot(self) -> np.ndarray:
         """A copy of the image, RGB, with boxes, class names and scores drawn in; small images are enlarged."""
-        return draw_detections(self.image, self.boxes, self.labels, self.scores, self.names)
+        return draw_detections(self.image, self.boxes, self.labels, self.scores, self.names, track_ids=self.track_ids)
+
+    def _repr_png_(self) -> bytes:
+        """The picture in a notebook."""
+        return png(self.plot())
 
     def records(self) -> list[Record]:
-        """One dict per detection: image, (frame,) label, name, score and bbox: left, top, width, height in pixels."""
+        """One dict per detection: image, (frame,) (track_id,) label, name, score and bbox: left, top, width, height in
+        pixels."""
         where: Record = {"image": self.path}
         if self.frame.is_video:
             where["frame"] = self.frame.frame_index
         return [
             {
                 **where,
+                **({"track_id": number} if number >= 0 else {}),
                 "label": label,
                 "name": self.names[label],
                 "score": round(score, 5),
                 "bbox": [round(value, 3) for value in (left, top, right - left, bottom - top)],
             }
-            for (left, top, right, bottom), score, label in zip(
-                self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
+            for (left, top, right, bottom), score, label, number in zip(
+                self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self._numbers(), strict=True
             )
         ]
 
@@ -86,11 +94,37 @@ class Result:
             "detections": self.records(),
         }
 
+    def to_supervision(self) -> Any:
+        """The detections as ``supervision.Detections``, for its annotators, trackers, zones and sinks.
+
+        Class names are in ``data["class_name"]``. ValueError if supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ValueError(
+                "supervision is not installed: uv sync --extra supervision, or pip install --no-deps supervision "
+                "defusedxml (its opencv-python would overwrite the headless build that is here)"
+            ) from error
+        names = np.array([self.names[label] for label in self.labels.tolist()], dtype=str)
+        return supervision.Detections(
+            xyxy=self.boxes.astype(np.float32),
+            confidence=self.scores.astype(np.float32),
+            class_id=self.labels.astype(int),
+            tracker_id=self.track_ids,
+            data={"class_name": names},
+        )
+
     def to_txt(self, *, save_conf: bool = False) -> str:
-        """YOLO's text format, one line per detection: label, center x, center y, width, height, normalized."""
+        """YOLO's text format, one line per detection: label, center x, center y, width, height, normalized.
+
+        With ``save_conf`` the score is added; the track id, if objects are tracked, comes last, -1 for none.
+        """
         width, height = self.frame.size
         lines = []
-        for box, score, label in zip(self.boxes.astype(float), self.scores, self.labels, strict=True):
+        for box, score, label, track in zip(
+            self.boxes.astype(float), self.scores, self.labels, self._numbers(), strict=True
+        ):
             left, top, right, bottom = box / (width, height, width, height)
             values = [
                 (left + right) / 2,
@@ -99,8 +133,13 @@ class Result:
                 bottom - top,
                 *([score] if save_conf else []),
             ]
-            lines.append(f"{label} " + " ".join(f"{value:.6g}" for value in values) + "\n")
+            number = "" if self.track_ids is None else f" {track}"
+            lines.append(f"{label} " + " ".join(f"{value:.6g}" for value in values) + number + "\n")
         return "".join(lines)
+
+    def _numbers(self) -> list[int]:
+        """The track ids, -1 for a box without one."""
+        return [-1] * len(self) if self.track_ids is None else self.track_ids.tolist()
 
     def save_txt(self, path: str | os.PathLike, *, save_conf: bool = False) -> None:
         """Write ``to_txt``; without detections, an empty file."""

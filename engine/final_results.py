@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from core.commands import command, near
 from core.device import out_of_memory
 from core.distributed import from_main, is_main, world
 from core.files import file_sha256
@@ -18,10 +21,10 @@ from engine.run import NO_OBJECTS, TrainingRun
 from engine.run_record import finish_run
 
 
-def finish(run: TrainingRun, next_command: str) -> None:
+def finish(run: TrainingRun) -> dict[str, float]:
     """Score the best weights with pycocotools, draw the pictures, complete run.json, and close the loggers.
 
-    Of several processes, all detect and rank 0 does the rest.
+    Returns COCO's twelve numbers of the best weights. Of several processes, all detect and rank 0 does the rest.
     """
     trainer, folder, state = run.trainer, run.folder, run.trainer.state
     trainer.clock.close_epoch()
@@ -35,7 +38,7 @@ def finish(run: TrainingRun, next_command: str) -> None:
         trainer.eval_model.load_state_dict(load_checkpoint(best)["model"])
     result = run.validate(official=True)
     if result is None:
-        return
+        return {}
     if not found:
         run.save_best(result)
     numbers = result.stats.numbers
@@ -76,10 +79,17 @@ def finish(run: TrainingRun, next_command: str) -> None:
         folder=folder,
         epoch=scored + (f"; last epoch {last:.3f}" if last >= 0 else ""),
         skipped=run.skipped,
-        next_command=next_command,
+        next_command=next_command(run.setup.splits["val"].path(0), folder),
     )
     for logger in run.loggers:
         logger.end(RunEnd(numbers, summary))
+    return {name: float(value) for name, value in numbers.items()}
+
+
+def next_command(image: str, folder: Path) -> str:
+    """Return the detect.py command to try after the run, on an image."""
+    weights = near(folder.absolute() / "weights" / "best.pt")
+    return command("detect.py", "--weights", weights, "--source", near(Path(image)))
 
 
 def _shared_time(run: TrainingRun) -> dict[str, object]:

@@ -1,11 +1,11 @@
-"""A training run: its folder, checkpoints, loggers and pictures, around the loop of train.py."""
+"""A training run: its folder, checkpoints, loggers and pictures, around the loop of engine/training.py."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from uuid import uuid4
 
@@ -26,7 +26,7 @@ from engine.energy import EnergyMeter
 from engine.evaluation.evaluate import EvalResult, detect, in_turn, score
 from engine.evaluation.ground_truth import GroundTruth
 from engine.failures import failure_reason
-from engine.loggers import EpochEnd, Row, RunStart, make_loggers
+from engine.loggers import EpochEnd, Logger, Row, RunStart, make_loggers
 from engine.loggers.console import start_summary
 from engine.machine import PeakMemory, fingerprint, processes, processes_here
 from engine.pictures import plots
@@ -46,14 +46,17 @@ class TrainingRun:
     Each of several processes that train together has one; that of rank 0 writes and prints.
     """
 
-    def __init__(self, setup: TrainSetup, resumed: Resumed | None = None) -> None:
-        """Load weights, build the trainer or restore it from a checkpoint, and create the run folder."""
+    def __init__(self, setup: TrainSetup, resumed: Resumed | None = None, *, loggers: Sequence[Logger] = ()) -> None:
+        """Load weights, build the trainer or restore it from a checkpoint, and create the run folder.
+
+        ``loggers``: further ones, besides those that the config names.
+        """
         self.setup, self.config = setup, setup.config
         self.train_loader, self.val_loader = setup.train_loader, setup.val_loader
         self.classes = setup.splits["train"].classes
         self.truth = GroundTruth.from_annotations(setup.splits["val"])
         self.issues = list_issues({split: annotations.issues for split, annotations in setup.splits.items()})
-        self.loggers = make_loggers(self.config.run.loggers) if is_main() else []
+        self.loggers = [*make_loggers(self.config.run.loggers), *loggers] if is_main() else []
         self.skipped = ""
         if self.truth.crowd.all():  # or empty
             setup.notes.append(f"best.pt will be the last epoch: no mAP {NO_OBJECTS}")

@@ -1,28 +1,33 @@
-"""What a training run is built from, and the trainer built from it."""
+"""What a training run is built from, how it is built, and the trainer built from it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 import models
 from configs.schema import Config
-from core.device import DeviceConfig, process_count
-from core.distributed import world
+from core.allocator import keep_freed_memory
+from core.device import DeviceConfig, device_of_process, place, process_count, set_deterministic, use_threads
+from core.distributed import from_main, is_main, local_rank, local_world, main_first, rank, world
 from core.options import NmsOptions
 from core.types import DetectorModel
-from data import hold_out, load_dataset
+from data import build_eval_loader, build_train_loader, hold_out, load_dataset
 from data.annotations import Annotations
 from data.loader import EvalLoader, TrainLoader
 from data.plausibility import nothing_to_train_on
+from data.workers import most_workers
 from engine.clock import Clock
 from engine.data_parallel import needs_sync_norms, replicate
 from engine.ema import ModelEMA
 from engine.forward import Forward, training_forward
 from engine.optim import build_optimizer, freeze, learning_rate
 from engine.trainer import Trainer
+from models import build_model, census, format_census
+from models.activations import activation_parameters
 from models.census import CensusRow
 from ops import mish, norm_act
 from ops.sync_norm import synchronise
@@ -48,12 +53,22 @@ def require_shares(config: Config) -> int:
     for key, wrong in single.items():
         if wrong and count > 1:
             raise ValueError(f"train.{key}: several processes train without it; leave it out, or use one device")
+    one_shape = {
+        "compile": train.compile,
+        "graphs": train.graphs == "on",
+        "multi_scale": train.multi_scale > 0,
+    }
+    for key, wrong in one_shape.items():
+        if wrong and train.rect:
+            raise ValueError(f"train.{key}: with --rect, batches differ in shape; leave one of the two out")
+    if train.rect and config.model.kind == "darknet":
+        raise ValueError("train.rect: Darknet networks are trained on images stretched to a square; leave it out")
     return count
 
 
 @dataclass(frozen=True)
 class TrainSetup:
-    """Everything train.py builds before the run exists; nothing has been written yet."""
+    """Everything that `build` makes before the run exists; nothing has been written yet."""
 
     config: Config
     model: DetectorModel
@@ -122,7 +137,7 @@ def build_trainer(setup: TrainSetup) -> Trainer:
             device,
             shape=(batch, 3, setup.imgsz, setup.imgsz),
             compiled=train.compile,
-            graphs=train.graphs,
+            graphs="off" if train.rect else train.graphs,  # a graph has one shape
             accumulate=setup.accumulate,
             multi_scale=train.multi_scale,
             checkpointing=train.grad_checkpointing,
@@ -209,3 +224,85 @@ def prepare_operator(config: Config, model: models.Detector | models.Darknet, de
         return {"implementation": "none", "reason": "not used by any layer"}
     chosen = mish.dispatch(device.device, device.amp_dtype or torch.float32, compiled=config.train.compile)
     return {"implementation": chosen.implementation, "reason": chosen.reason}
+
+
+def build(config: Config) -> TrainSetup:
+    """Build device, network and loaders. Nothing is written yet, so wrong input leaves no trace of a run."""
+    train, val = config.train, config.val
+    own = train.device
+    if world() > 1:
+        own = device_of_process(train.device, number=local_rank(), processes=local_world())
+    use_threads(train.threads)
+    device = place(own, amp=train.amp, channels_last=train.channels_last)
+    if device.device.type == "cuda" and world() > 1:
+        torch.cuda.set_device(device.device)
+    set_deterministic(train.deterministic)
+    keep_freed_memory()
+    torch.manual_seed(train.seed)
+    with torch.device("meta"):
+        build_model(config.model)  # report a wrong activation before reading the data
+    splits = from_main(lambda: load_splits(config))
+    names = splits["train"].classes
+    config, notes = adapt_config(config, classes=len(names))
+    model = build_model(config.model, names=names, seed=train.seed)
+    with main_first():
+        train_loader, val_loader = build_loaders(config, splits, model, pin_memory=device.device.type == "cuda")
+    assert val.iou is not None and train.imgsz is not None  # resolved by load
+    rows = census(model, device=device.device, dtype=device.amp_dtype, compiled=train.compile)
+    return TrainSetup(
+        config=config,
+        model=model,
+        device=device,
+        splits=splits,
+        data_sha256={split: annotations.sha256 for split, annotations in splits.items()},
+        train_loader=train_loader,
+        val_loader=val_loader,
+        nms=NmsOptions(conf=val.conf, iou=val.iou, max_det=val.max_det, multi_label=True),
+        census=rows,
+        census_text=format_census(rows),
+        gflops=models.flops(model, train.imgsz),
+        operator=prepare_operator(config, model, device),
+        learnable=[name for name, _ in activation_parameters(model)],
+        notes=notes,
+    )
+
+
+def build_loaders(
+    config: Config, splits: Mapping[str, Annotations], model: DetectorModel, *, pin_memory: bool
+) -> tuple[TrainLoader, EvalLoader]:
+    """The loaders of this process for training and validation."""
+    train, val = config.train, config.val
+    assert train.epochs is not None and train.imgsz is not None  # resolved by load
+    both: dict[str, Any] = {
+        "imgsz": train.imgsz,
+        "workers": most_workers() if train.workers is None else train.workers,
+        "cache": train.cache,
+        "progress": is_main(),
+        "pin_memory": pin_memory,
+        "rank": rank(),
+        "world": world(),
+    }
+    train_loader = build_train_loader(
+        splits["train"],
+        batch=train.batch,
+        seed=train.seed,
+        augment=config.augment,
+        mosaic_until=train.epochs - closing_epochs(train.close_mosaic, train.epochs),
+        rect=train.rect,
+        class_balance=train.class_balance,
+        stride=model.stride,
+        **(both | dict(model.fitting)),
+    )
+    val_loader = build_eval_loader(
+        splits["val"],
+        batch=val.batch or 2 * train.batch,
+        preprocess=model.preprocess,
+        rect=val.rect,
+        **both,
+    )
+    return train_loader, val_loader
+
+
+def closing_epochs(length: float, epochs: int) -> int:
+    """Return the number of epochs without mosaic at the end; a length below 1 is a fraction of the run."""
+    return min(epochs, round(length if length >= 1 else length * epochs))

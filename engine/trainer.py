@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -230,8 +231,12 @@ class Trainer:
     def stop_on_signals(self) -> Iterator[None]:
         """Let Ctrl-C and SIGTERM stop the training after a whole step; a second one ends the process at once.
 
-        A launcher of several processes repeats signals, and kills them itself if they take too long to end.
+        A launcher of several processes repeats signals, and kills them itself if they take too long to end. Outside of
+        the main thread, where Python takes no signals, nothing changes.
         """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def request_stop(number: int, frame: FrameType | None) -> None:
             self.stop_signal = number

@@ -84,7 +84,7 @@ def _config(
 def _setup(
     folder: Path, activation: str, seed: int, *, trained_to: int, images: tuple[int, int], epochs: int
 ) -> TrainSetup:
-    """As train.build makes it; the test images are its split val, which nothing is chosen by."""
+    """As engine.setup.build makes it; the test images are its split val, which nothing is chosen by."""
     config = _config(folder, activation, seed, trained_to=trained_to, images=images, epochs=epochs)
     train, val = config.train, config.val
     device = place(train.device, amp=train.amp, channels_last=train.channels_last)

@@ -52,7 +52,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def bare(no_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs without pictures and without the evaluation at their end."""
-    monkeypatch.setattr("engine.final_results.finish", lambda run, command: None)
+    monkeypatch.setattr("engine.final_results.finish", lambda run: {})
 
 
 def start(*more: object) -> int:

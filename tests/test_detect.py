@@ -1,6 +1,7 @@
 """detect.py: what it writes for each kind of source."""
 
 import functools
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -130,6 +131,38 @@ def test_a_video_becomes_a_video(place: Path, here: Path, capsys: pytest.Capture
 
 
 @pytest.mark.slow
+def test_objects_of_a_video_are_tracked(place: Path, here: Path) -> None:
+    """The still film of one picture: what is found in every frame keeps its id."""
+    pytest.importorskip("trackers")
+    picture = cv2.imread(str(next((place / "shapes/images/test").iterdir())))
+    size = (picture.shape[1] // 2 * 2, picture.shape[0] // 2 * 2)
+    writer = cv2.VideoWriter(str(here / "still.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 12.0, size)
+    for _ in range(4):
+        writer.write(picture[: size[1], : size[0]])
+    writer.release()
+    arguments = ["--weights", place / "best.pt", "--source", "still.mp4", "--conf", 0.6, "--max-det", 5, "--iou", 0.1]
+    assert run(detect.main, "detect.py", *arguments, "--track", "--save-txt", "--save-json") == 0
+    labels = [np.loadtxt(path, ndmin=2) for path in sorted((here / "runs/detect/exp/labels").glob("*.txt"))]
+    assert len(labels) == 4 and all(rows.shape[1] == 6 and len(rows) for rows in labels)
+    first, *later = [rows[:, 5].astype(int).tolist() for rows in labels]
+    assert set(first) == {-1} and set(later[0]) & set(later[1]) & set(later[2]) - {-1}
+    assert all(len(set(ids)) == len(ids) for ids in later if -1 not in ids)
+    found = json.loads((here / "runs/detect/exp/detections.json").read_text())
+    numbers = [record["track_id"] for record in found if record["frame"] == 1 and "track_id" in record]
+    assert sorted(numbers) == sorted(number for number in later[0] if number >= 0)
+    results = YOLO(place / "best.pt").track("still.mp4", conf=0.6, max_det=5, iou=0.1)
+    assert [result.track_ids.tolist() for result in results if result.track_ids is not None] == [first, *later]
+
+
+def test_tracking_without_its_package_is_one_line(
+    place: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "trackers" else find(name))
+    assert run(detect.main, "detect.py", "--weights", place / "best.pt", "--source", place / "clip.mp4", "--track") == 2
+    assert "pip install trackers" in capsys.readouterr().err and list(here.iterdir()) == []
+
+
 def test_a_video_that_lacks_frames_is_no_success(
     place: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,7 +92,7 @@ def test_config_objects_are_read_at_the_doors_only() -> None:
     """configs is imported by the entry scripts and yolo.py; parts take plain keyword arguments."""
     parts = [path for path in modules() if path.relative_to(ROOT).as_posix() not in COMMANDS | SHORT_NAMES]
     readers = {p.relative_to(ROOT) for p in parts if "configs" in imported(p.read_text(encoding="utf-8"))}
-    doors = {Path("engine") / f"{name}.py" for name in ("setup", "resume", "checkpoint", "batch_size")}
+    doors = {Path("engine") / f"{name}.py" for name in ("setup", "resume", "checkpoint", "batch_size", "training")}
     folders = {path.parts[0] for path in readers - doors}
     assert folders <= {"configs", "yolo.py", "comparison", "benchmarks", "studies"} | {
         f"{script}.py" for script in SCRIPTS

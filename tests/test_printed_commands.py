@@ -22,6 +22,7 @@ from comparison.report import report
 from core import commands
 from core.commands import ROOT, command
 from data.tools import convert, download
+from engine.final_results import next_command
 from engine.run import TrainingRun
 from tests.comparison.made_runs import write_run
 from tests.support.scripts import run
@@ -36,7 +37,15 @@ PARSERS: dict[str, Callable[[Sequence[str]], object]] = {
     "compare.py": compare.parse,
 }
 # Files with calls of `command`; each is covered by a test here.
-MAKERS = {"train.py", "compare.py", "export.py", "configs/cli.py", "comparison/report.py", "engine/run.py"} | {
+MAKERS = {
+    "engine/final_results.py",
+    "compare.py",
+    "export.py",
+    "configs/cli.py",
+    "comparison/report.py",
+    "engine/run.py",
+    "engine/training.py",
+} | {
     "data/tools/convert.py",
     "data/tools/download.py",
     "weights/publish.py",
@@ -110,8 +119,15 @@ def leads_to(path: str) -> Path:
 
 def test_after_training(folder: Path) -> None:
     image = folder / "images/a b.jpg"
-    arguments = check(train.next_command(str(image), folder / "run"), "detect.py")
+    arguments = check(next_command(str(image), folder / "run"), "detect.py")
     assert leads_to(arguments[3]) == image and leads_to(arguments[1]) == folder / "run/weights/best.pt"
+
+
+def test_to_train_on_several_devices(folder: Path) -> None:
+    with pytest.raises(ValueError, match="start a process each with") as error:
+        YOLO("yolo-mish.yaml").train(device="cpu,cpu")
+    line = str(error.value).partition("each with ")[2].removesuffix(" ...")
+    assert check(f"{line} --cfg yolo-mish.yaml", "train.py")[:2] == ["--device", "cpu,cpu"]
 
 
 def test_to_resume_a_run(folder: Path) -> None:

@@ -37,6 +37,8 @@ def parse(*words: str) -> dict:
         (["--freeze", "backbone,neck.N3"], {"train.freeze": ["backbone", "neck.N3"]}),
         (["--noval"], {"train.val": False}),
         (["--multi-scale"], {"train.multi_scale": 0.5}),
+        (["--rect", "--class-balance"], {"train.rect": True, "train.class_balance": 0.1}),
+        (["--class-balance", "0.02"], {"train.class_balance": 0.02}),
         (["--set", "a.b=1", "c=x", "--set", "d=true"], {"a.b": 1, "c": "x", "d": True}),
         (["--epochs", "3", "--set", "train.epochs=4"], {"train.epochs": 4}),
         ([], {}),

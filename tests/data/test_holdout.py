@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-import train
 from configs.schema import load
 from data import hold_out, load_dataset
 from data.annotations import Annotations
+from engine.setup import build
 from tests.support.checkpoints import write_data
 
 
@@ -43,7 +43,7 @@ def test_both_parts_have_an_image(images: Annotations) -> None:
 def test_training_validates_on_held_out_training_images_only(tmp_path: Path) -> None:
     data = write_data(tmp_path, train=10, val=2)
     config = load("yolo.yaml", {"data": str(data), "train.imgsz": 64, "train.holdout": 0.3, "train.device": "cpu"})
-    setup = train.build(config)
+    setup = build(config)
     assert {name: len(each) for name, each in setup.splits.items()} == {"train": 7, "val": 3}
     assert all("train" in path for each in setup.splits.values() for path in each.paths)
     assert set(setup.splits["train"].paths).isdisjoint(setup.splits["val"].paths)

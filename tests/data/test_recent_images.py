@@ -51,6 +51,7 @@ def test_a_spawned_worker_starts_with_empty_slots():
 
 
 def test_short_memory_or_semaphores_mean_no_slots(monkeypatch):
+    monkeypatch.setattr(recent_images, "available_memory", lambda: 4 << 30)
     assert RecentImages.fitting(1000, 640, shared=False).slots == slots_for(640) == 436
     assert RecentImages.fitting(10, 640, shared=False).slots == 10
     monkeypatch.setattr(recent_images, "available_memory", lambda: 47 << 20)

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 
-import train
 from configs.cli import parse_setting
 from configs.schema import load
 from core.distributed import all_sum, is_main, joined, share
 from core.types import Batch, Outputs
-from engine.setup import TrainSetup, build_trainer
+from engine.setup import TrainSetup, build, build_trainer
 from engine.trainer import Trainer
 
 SMALL = Path(__file__).with_name("small.yaml")
@@ -22,7 +21,7 @@ SMALL = Path(__file__).with_name("small.yaml")
 
 def steps(settings: dict[str, Any], *, shards: int = 1, setup: TrainSetup | None = None) -> dict[str, Any]:
     """Train `train.epochs`; with `shards`, each batch is passed on in so many shares, each with its own statistics."""
-    setup = train.build(load(SMALL, settings)) if setup is None else setup
+    setup = build(load(SMALL, settings)) if setup is None else setup
     trainer, losses, checksums = build_trainer(setup), [], []
     if shards > 1:
         trainer.forward = lambda images: in_shards(trainer, images, shards)
