@@ -271,17 +271,13 @@ class YOLO:
         """
         chosen = ExportOptions(**given("export", options, ExportKeywords.__annotations__))
         require_options(format, chosen)
-        model = require_exportable(self.model, self.weights, chosen, has_data=data is not None)
-        size = self.input_size(chosen.imgsz)
-        if not isinstance(size, tuple):
-            size = model.input_size(size)[::-1] if isinstance(model, Darknet) else (size, size)
+        trained = self.exportable(chosen, has_data=data is not None)
 
         def images_of(split: str, count: int) -> list[np.ndarray]:
             return read_images(load_dataset(self._data(data), split, verify=False, progress=progress), count)
 
-        config = self.config.model_dump(mode="json")
         return export_file(
-            Trained(model, self.weights, self.census, config, size, self.iou, self.names_from),
+            trained,
             format,
             chosen,
             images=draw_images() if data is None else images_of("val", CHECKED),
@@ -289,6 +285,15 @@ class YOLO:
             output=None if output is None else Path(output),
             say=print if progress else lambda _: None,
         )
+
+    def exportable(self, options: ExportOptions, *, has_data: bool) -> Trained:
+        """What is exported; ValueError for a file that was exported already, for fp16, and for int8 without data."""
+        model = require_exportable(self.model, self.weights, options, has_data=has_data)
+        size = self.input_size(options.imgsz)
+        if not isinstance(size, tuple):
+            size = model.input_size(size)[::-1] if isinstance(model, Darknet) else (size, size)
+        config = self.config.model_dump(mode="json")
+        return Trained(model, self.weights, self.census, config, size, self.iou, self.names_from)
 
     def nms_options(
         self, options: PredictOptions | EvalOptions, *, multi_label: bool, agnostic: bool = False
