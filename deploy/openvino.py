@@ -37,7 +37,8 @@ def quantise(path: Path, network: Exportable, inputs: Sequence[np.ndarray]) -> N
     logging.getLogger("nncf").setLevel(logging.ERROR)
     model = openvino.Core().read_model(_xml(path))
     text = str(model.get_rt_info([KEY]).value)
-    kept = [op.get_friendly_name() for op in model.get_ops() if onnx_files.stays_float(op.get_friendly_name())]
+    operators = [(op.get_friendly_name(), op.get_type_name()) for op in model.get_ops()]
+    kept = [name for name, kind in operators if onnx_files.stays_float(name, kind)]
     quantised = nncf.quantize(
         model,
         nncf.Dataset(list(inputs)),

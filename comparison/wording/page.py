@@ -56,8 +56,9 @@ PAGE = {
         "are no estimate of its mAP."
     ),
     "places": (
-        "mAP50-95 of the exported files against their latency at batch 1: the mean over seeds, and small dots for single "
-        "runs. Filled marks are fp32, open ones int8. The legend has the training time of each relative to the baseline."
+        "mAP50-95 of the exported files against their latency at batch 1: the mean over seeds, and small dots for "
+        "single runs. Filled marks are fp32, open ones int8. The legend has the training time of each relative to the "
+        "baseline."
     ),
     "timing_figure": "Ratio to the first row, with simultaneous 95 % intervals.",
     "causes": (

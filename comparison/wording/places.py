@@ -59,13 +59,13 @@ def notes(summary: Summary) -> list[str]:
     threads = sorted({place.threads for place in places if place.threads})
     lines = [
         "The weights of the last epoch of every run, exported with export.py's defaults, each file compared with "
-        "PyTorch and scored by the evaluator of val.py. Every image is padded to the square size of the file, so the mAP "
-        "may differ from that of the runs. int8: quantised after training, calibrated on training images. These numbers "
-        "were not declared in the plan: descriptive.",
+        "PyTorch and scored by the evaluator of val.py. Every image is padded to the square size of the file, so the "
+        "mAP may differ from that of the runs. int8: quantised after training, calibrated on training images. These "
+        "numbers were not declared in the plan: descriptive.",
         f"Latency: {join([count(each, 'thread') for each in threads]) or 'not measured'}, batch 1, without NMS; the "
-        "median over rounds of each file, all files of a runtime interleaved in random order in one process. Ratios are "
-        f"those of geometric means over seeds, with simultaneous {level(outcome.alpha)} intervals. Peak memory: what "
-        "loading and running a file adds to a fresh process.",
+        "median over rounds of each file, all files of a runtime interleaved in random order in one process. Ratios "
+        f"are those of geometric means over seeds, with simultaneous {level(outcome.alpha)} intervals. Peak memory: "
+        "what loading and running a file adds to a fresh process.",
     ]
     loads = {f"{place.name}: {place.load}": None for place in places}
     lines.append(" ".join(loads))
