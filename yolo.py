@@ -173,6 +173,8 @@ class YOLO:
         - ``rect``: pad images to a multiple of the stride instead of a square
         - ``batch``: batch size; does not change the results
         - ``workers``: threads that read image files ahead, by default one per core, at most 8
+        - ``tile``: for small objects in large images, detect in overlapping tiles of this side in pixels (0: that of
+          the network's input) and in the whole image, and merge the boxes
         - ``bgr``: arrays are in OpenCV's channel order
 
         None stands for the default of each. Raises ValueError for a value of another type or out of range.
@@ -195,6 +197,7 @@ class YOLO:
             rect=chosen.rect,
             batch=chosen.batch,
             classes=self.labels(chosen.classes),
+            tile=chosen.tile,
         )
         frames = source if isinstance(source, Source) else open_source(source, bgr=bgr)
         return predictor.run(frames, workers=chosen.workers)

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +86,26 @@ class Result:
             "speed": dict(self.speed),
             "detections": self.records(),
         }
+
+    def to_supervision(self) -> Any:
+        """The detections as ``supervision.Detections``, for its annotators, trackers, zones and sinks.
+
+        Class names are in ``data["class_name"]``. ValueError if supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ValueError(
+                "supervision is not installed: uv sync --extra supervision, or pip install --no-deps supervision "
+                "defusedxml (its opencv-python would overwrite the headless build that is here)"
+            ) from error
+        names = np.array([self.names[label] for label in self.labels.tolist()], dtype=str)
+        return supervision.Detections(
+            xyxy=self.boxes.astype(np.float32),
+            confidence=self.scores.astype(np.float32),
+            class_id=self.labels.astype(int),
+            data={"class_name": names},
+        )
 
     def to_txt(self, *, save_conf: bool = False) -> str:
         """YOLO's text format, one line per detection: label, center x, center y, width, height, normalized."""
