@@ -14,7 +14,7 @@ from engine.tiling import OVERLAP, merge_tiles, tile_boxes
 @pytest.mark.parametrize(("width", "height", "side"), [(100, 60, 32), (33, 32, 32), (640, 2000, 320), (50, 20, 32)])
 def test_every_object_up_to_the_overlap_is_whole_in_some_tile(width: int, height: int, side: int) -> None:
     tiles = tile_boxes(width, height, side)
-    assert all(0 <= l and 0 <= t and r <= width and b <= height for l, t, r, b in tiles)  # noqa: E741
+    assert all(l >= 0 and t >= 0 and r <= width and b <= height for l, t, r, b in tiles)  # noqa: E741
     assert {(r - l, b - t) for l, t, r, b in tiles} == {(min(side, width), min(side, height))}  # noqa: E741
     size = int(side * OVERLAP)
     for left in range(0, max(1, width - size), 3):
@@ -64,7 +64,7 @@ def test_nothing_found() -> None:
 
 
 class Bright(torch.nn.Module):
-    """A detector of bright pixels at full resolution: a box of 4 x 4 pixels around the brightest cell of each 8 x 8."""
+    """A detector of one white pixel: a box of 4 x 4 pixels around it."""
 
     stride, names = 8, ["dot"]
 
@@ -75,19 +75,24 @@ class Bright(torch.nn.Module):
     def preprocess(self, image, size, *, rect=False, original=None):
         from core.geometry import letterbox
 
-        return letterbox(image, size, rect=rect, stride=8)
+        return letterbox(image, size, rect_stride=self.stride if rect else None)
 
     def forward(self, images):
         return images.mean(1)
 
     def decode(self, maps):
-        rows = [plane.nonzero() for plane in (maps > 0.9)]
-        boxes = torch.stack([torch.cat((r[:, [1, 0]] - 2.0, r[:, [1, 0]] + 2.0), 1)[:1] for r in rows])
-        return boxes, torch.ones(len(maps), boxes.shape[1], 1)
+        boxes, scores = torch.zeros(len(maps), 1, 4), torch.zeros(len(maps), 1, 1)
+        for number, plane in enumerate(maps):
+            for row, column in (plane > 0.9).nonzero()[:1].tolist():
+                boxes[number, 0] = torch.tensor([column - 2, row - 2, column + 2, row + 2])
+                scores[number] = 1
+        return boxes, scores
 
     def nms(self, boxes, scores, options):
+        rows = [score[:, 0] > options.conf for score in scores]
         return [
-            Detections(b, s[:, 0], torch.zeros(len(b), dtype=torch.long)) for b, s in zip(boxes, scores, strict=True)
+            Detections(each[row], score[row, 0], torch.zeros(int(row.sum()), dtype=torch.long))
+            for each, score, row in zip(boxes, scores, rows, strict=True)
         ]
 
 
