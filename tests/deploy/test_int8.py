@@ -60,7 +60,8 @@ def test_convolutions_are_quantised_and_the_decoder_is_not(
     assert sorted(read) == [("train", 3), ("val", 8)]
     assert exported.metadata.precision == "int8" and exported.path.name.startswith("best-int8")
     parity = exported.parity
-    assert parity is not None and parity.tolerance is None and 0 < parity.mean_score < 0.1 and parity.pairs > 0
+    assert parity is not None and parity.tolerance is None and 0 < parity.pair_score < 0.1
+    assert parity.pairs > 0.5 * parity.expected  # of an untrained network, whose scores are near each other
 
     found = operators(exported.path, target)
     steps = {"DequantizeLinear", "FakeQuantize"}
