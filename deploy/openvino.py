@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,12 @@ def quantise(path: Path, network: Exportable, inputs: Sequence[np.ndarray]) -> N
         preset=nncf.QuantizationPreset.MIXED,
         ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
     )
-    _save(quantised, path, half=False, text=text)
+    # Its constants are mapped from the files that were read: writing over those ends the process (SIGBUS).
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        aside = Path(folder) / path.name
+        _save(quantised, aside, half=False, text=text)
+        for written in aside.iterdir():
+            os.replace(written, path / written.name)
 
 
 def _save(model: openvino.Model, path: Path, *, half: bool, text: str) -> None:
