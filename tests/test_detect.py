@@ -228,9 +228,12 @@ def test_tiles_and_the_formats_of_other_programs(place: Path, here: Path) -> Non
         json.loads((here / f"runs/detect/{name}/detections.json").read_text()) for name in ("exp", "exp2", "exp3")
     )
     assert plain == same and len(plain) > 0 and tiled != plain
-    assert all(min(row["bbox"][:2]) >= 0 and row["bbox"][0] + row["bbox"][2] <= 96.01 for row in tiled)
     folder = here / "runs/detect/exp"
     coco = json.loads((folder / "coco.json").read_text())
+    sizes = {each["file_name"]: (each["width"], each["height"]) for each in coco["images"]}
+    for row in tiled:
+        (left, top, wide, high), (width, height) = row["bbox"], sizes[row["image"]]
+        assert left >= 0 and top >= 0 and left + wide <= width + 0.01 and top + high <= height + 0.01
     assert [each["bbox"] for each in coco["annotations"]] == [row["bbox"] for row in plain]
     assert len((folder / "detections.csv").read_text().splitlines()) == 1 + len(plain)
     tasks = json.loads((folder / "label_studio.json").read_text())
