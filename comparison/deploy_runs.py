@@ -85,9 +85,9 @@ def export_run(run: Run, arguments: Namespace) -> None:
     from yolo import YOLO
 
     weights = run.folder / WEIGHTS
-    about = {"format": 1, "split": arguments.split, "epoch": run.rows[-1]["epoch"]}
+    about: dict[str, Any] = {"format": 1, "split": arguments.split, "epoch": run.rows[-1]["epoch"]}
     about["weights_sha256"] = file_sha256(weights)
-    content = read_deployed(run) or {**about, "files": {}}
+    content: dict[str, Any] = read_deployed(run) or {**about, "files": {}}
     if other := [key for key, value in about.items() if content.get(key) != value]:
         raise ValueError(f"{run.folder / DEPLOYED}: written for another {other[0]}; remove it to measure again")
     model = None
@@ -197,7 +197,7 @@ def time_files(folder: Path, runs: Sequence[Run], target: str, arguments: Namesp
             if "sha256" in row:
                 name = label(run, precision)
                 paths[name], hashes[name] = run.folder / row["file"], row["sha256"]
-    content = read_latency(folder) or {"format": 1, "targets": {}}
+    content: dict[str, Any] = read_latency(folder) or {"format": 1, "targets": {}}
     known = content["targets"].get(target, {})
     cores = known.get("other_cores")
     same = {name: each["sha256"] for name, each in known.get("files", {}).items()} == hashes

@@ -131,7 +131,8 @@ def _place(
         row = timed.get("files", {}).get(label(runs[place], precision), {})
         if counts and row and row["sha256"] == each["sha256"]:
             latencies[place] = median(row["times_ms"])
-    loss, losses = None, {}
+    loss: Metric | None = None
+    losses: dict[str, Difference] = {}
     if precision != BASE:
         other = file_key(target, BASE)
         pairs = {

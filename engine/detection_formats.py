@@ -32,11 +32,20 @@ def add_to_coco(content: dict[str, list[dict[str, Any]]], result: Result) -> Non
     image = len(content["images"]) + 1
     name = f"{result.name}.jpg" if result.frame.is_video else result.path
     content["images"].append({"id": image, "file_name": name, "width": width, "height": height})
-    for record in result.records():
-        left, top, wide, high = record["bbox"]  # type: ignore[misc]  # a list of four numbers
-        annotation = {"id": len(content["annotations"]) + 1, "image_id": image, "category_id": record["label"] + 1}  # type: ignore[operator]
+    for (left, top, right, bottom), score, label in zip(
+        result.boxes.tolist(), result.scores.tolist(), result.labels.tolist(), strict=True
+    ):
+        box = [round(value, 3) for value in (left, top, right - left, bottom - top)]
         content["annotations"].append(
-            annotation | {"bbox": record["bbox"], "area": round(wide * high, 3), "iscrowd": 0, "score": record["score"]}
+            {
+                "id": len(content["annotations"]) + 1,
+                "image_id": image,
+                "category_id": label + 1,
+                "bbox": box,
+                "area": round(box[2] * box[3], 3),
+                "iscrowd": 0,
+                "score": round(score, 5),
+            }
         )
 
 
