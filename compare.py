@@ -110,11 +110,15 @@ def start(arguments: Namespace, given: dict[str, Any], folder: Path) -> int:
     from comparison.cli_spec import arms_from
     from comparison.runner import group_gpus, list_gpus
     from core.files import check_run_name
+    from deploy.targets import runnable
 
     check_run_name(folder.name)
+    arguments.deploy = runnable(arguments.deploy or (), int8=arguments.int8)
     gpus = list_gpus(given.get("train.device"))
     if gpus:
         given.pop("train.device", None)
+    if arguments.deploy_threads < 1:
+        raise ValueError(f"--deploy-threads {arguments.deploy_threads}: expected 1 or more")
     if arguments.jobs < 1:
         raise ValueError(f"--jobs {arguments.jobs}: expected 1 or more")
     if arguments.jobs > 1 and (gpus or arguments.engine == "ray"):
@@ -152,7 +156,7 @@ class Comparison:
 
     def run(self, arms: Sequence["Arm"], common: dict[str, "JsonValue"], notes: Sequence[str]) -> int:
         """Run what is left of it; returns the number of runs that were stopped from outside."""
-        from comparison import runner, timing_probe, tuning
+        from comparison import deployment, runner, timing_probe, tuning
         from comparison.cli_spec import plan_from
         from comparison.integrity import check_runs
         from comparison.plan import read_plan
@@ -200,6 +204,9 @@ class Comparison:
                 score_runs(
                     each, self._runs(each, place), device=str(common.get("train.device", "auto")).partition(",")[0]
                 )
+        if arguments.deploy and not unfinished:
+            threads = arguments.deploy_threads
+            deployment.measure(folder, arguments.deploy, int8=arguments.int8, threads=threads, split=plan.split)
         print(self._report(plan))
         return unfinished
 
@@ -304,6 +311,10 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         parser.error(
             "expected what to compare (--acts, --vary or --arm), or folders of finished runs (--report or --verify)"
         )
+    if not arguments.deploy and (arguments.int8 or arguments.deploy_threads != 1):
+        parser.error("--int8 and --deploy-threads are for --deploy, as in --deploy onnxruntime openvino --int8")
+    if arguments.deploy and not compared:
+        parser.error("--deploy measures in the folder of a comparison: rerun its command with --deploy")
     return arguments
 
 

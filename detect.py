@@ -44,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         conf=arguments.save_conf,
         crops=arguments.save_crop,
         records=arguments.save_json,
+        table=arguments.save_csv,
+        coco=arguments.save_coco,
+        label_studio=arguments.save_label_studio,
+        model=Path(arguments.weights).name,
         vid_stride=arguments.vid_stride,
     )
     results = model.stream(
@@ -58,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         agnostic=arguments.agnostic_nms,
         workers=arguments.workers,
         track=arguments.track,
+        tile=arguments.tile,
     )
     print(model.describe(), flush=True)
     speeds: list[dict[str, float]] = []
@@ -91,7 +96,16 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         default=PredictOptions.rect,
         help="pad images to a multiple of the stride instead of a square",
     )
-    add("--device", default="auto", help="auto, cpu, cuda, or a GPU number")
+    add(
+        "--tile",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="SIDE",
+        help="for small objects in large images: detect in overlapping tiles of this side in pixels (default: that of "
+        "the network's input) and in the whole image, and merge the boxes",
+    )
+    add("--device", default="auto", help="auto, cpu, cuda, a GPU number, or mps (never run by this project's tests)")
     add("--half", action="store_true", help="compute in fp16, on a GPU only")
     add(
         "--workers",
@@ -110,6 +124,9 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--save-conf", action="store_true", help="with --save-txt: append the score to each line")
     add("--save-crop", action="store_true", help="write each detection to crops/CLASS/NAME.jpg")
     add("--save-json", action="store_true", help="write detections.json: image, class name, score, bbox in pixels")
+    add("--save-csv", action="store_true", help="write detections.csv: image, frame, class, score, corners in pixels")
+    add("--save-coco", action="store_true", help="write coco.json, a COCO data set with scores, as FiftyOne reads it")
+    add("--save-label-studio", action="store_true", help="write label_studio.json: tasks with predictions")
     add("--project", default="runs/detect", help="parent folder of the runs")
     add("--name", default="exp", help="name of the run; a number is appended if it exists")
     add("--exist-ok", action="store_true", help="write into an existing run folder")

@@ -103,7 +103,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         action="store_true",
         help="evaluate even if more than half of the images or annotations cannot be used",
     )
-    add("--device", default="auto", help="auto, cpu, cuda, or a GPU number")
+    add("--device", default="auto", help="auto, cpu, cuda, a GPU number, or mps (never run by this project's tests)")
     add("--half", action="store_true", help="compute in fp16, on a GPU only")
     add(
         "--workers",

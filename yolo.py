@@ -288,6 +288,8 @@ class YOLO:
         - ``rect``: pad images to a multiple of the stride instead of a square
         - ``batch``: batch size; does not change the results
         - ``workers``: threads that read image files ahead, by default one per core, at most 8
+        - ``tile``: for small objects in large images, detect in overlapping tiles of this side in pixels (0: that of
+          the network's input) and in the whole image, and merge the boxes
         - ``bgr``: arrays are in OpenCV's channel order; ``track``: see ``YOLO.track``
 
         None stands for the default of each. Raises ValueError for a value of another type or out of range.
@@ -315,6 +317,7 @@ class YOLO:
             rect=chosen.rect,
             batch=chosen.batch,
             classes=self.labels(chosen.classes),
+            tile=chosen.tile,
         )
         frames = source if isinstance(source, Source) else open_source(source, bgr=bgr)
         found = predictor.run(frames, workers=chosen.workers)
@@ -392,17 +395,13 @@ class YOLO:
         """
         chosen = ExportOptions(**given("export", options, ExportKeywords.__annotations__))
         require_options(format, chosen)
-        model = require_exportable(self.model, self.weights, chosen, has_data=data is not None)
-        size = self.input_size(chosen.imgsz)
-        if not isinstance(size, tuple):
-            size = model.input_size(size)[::-1] if isinstance(model, Darknet) else (size, size)
+        trained = self.exportable(chosen, has_data=data is not None)
 
         def images_of(split: str, count: int) -> list[np.ndarray]:
             return read_images(load_dataset(self._data(data), split, verify=False, progress=progress), count)
 
-        config = self.config.model_dump(mode="json")
         return export_file(
-            Trained(model, self.weights, self.census, config, size, self.iou, self.names_from),
+            trained,
             format,
             chosen,
             images=draw_images() if data is None else images_of("val", CHECKED),
@@ -410,6 +409,15 @@ class YOLO:
             output=None if output is None else Path(output),
             say=print if progress else lambda _: None,
         )
+
+    def exportable(self, options: ExportOptions, *, has_data: bool) -> Trained:
+        """What is exported; ValueError for a file that was exported already, for fp16, and for int8 without data."""
+        model = require_exportable(self.model, self.weights, options, has_data=has_data)
+        size = self.input_size(options.imgsz)
+        if not isinstance(size, tuple):
+            size = model.input_size(size)[::-1] if isinstance(model, Darknet) else (size, size)
+        config = self.config.model_dump(mode="json")
+        return Trained(model, self.weights, self.census, config, size, self.iou, self.names_from)
 
     def nms_options(
         self, options: PredictOptions | EvalOptions, *, multi_label: bool, agnostic: bool = False

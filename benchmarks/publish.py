@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from comparison.deployment import DEPLOYED, LATENCY
 from comparison.journal import JOURNAL
 from comparison.plan import PLAN
 from comparison.report import report
@@ -21,10 +22,10 @@ from comparison.timing_record import TIMING
 from comparison.tuning import COMMON
 from comparison.tuning import FOLDER as TUNING
 
-RAW = ("run.json", "results.csv", SCORES, "failure*.json")  # of a run
-ABOUT = (PLAN, JOURNAL, TIMING, "timing.csv")  # of a comparison
+RAW = ("run.json", "results.csv", SCORES, DEPLOYED, "failure*.json")  # of a run
+ABOUT = (PLAN, JOURNAL, TIMING, "timing.csv", LATENCY)  # of a comparison
 TABLES = ("table.csv", "runs.csv")
-PICTURES = ("answer_wide.png", "curves_wide.png", "runs.png", "times.png", "tuning.png")
+PICTURES = ("answer_wide.png", "curves_wide.png", "runs.png", "times.png", "tuning.png", "places.png")
 VERDICT = ("verdicts", "time_verdicts", "recommendation", "tuning")  # keys of report.json
 PARTS = (TUNING, COMMON)  # subfolders of a comparison that hold runs
 

@@ -25,6 +25,7 @@ from comparison.figure_style import (
     new_figure,
     plain,
 )
+from comparison.place_views import plot_places
 from comparison.run_figures import map_row, plot_curves, plot_runs, scaled_curves, time_row
 from comparison.summary import PRIMARY, Metric, Outcome, Summary, TimingRow, TuningSummary
 
@@ -63,6 +64,8 @@ def draw(summary: Summary, palette: Palette) -> dict[str, Figure]:
         drawn["tuning"] = plot_tuning(summary.tuning, palette)
     if summary.timing.rows:
         drawn["timing"] = plot_timing(summary.timing.rows, palette, excluded=summary.timing.excluded)
+    if any(place.latency.measured for place in summary.places):
+        drawn["places"] = plot_places(summary, palette)
     return drawn
 
 

@@ -12,6 +12,7 @@ def add_comparison_flags(parser: argparse.ArgumentParser) -> None:
     _add_arms(add)
     _add_plan(add)
     _add_running(add)
+    _add_deployment(add)
     _add_reports(add)
 
 
@@ -95,6 +96,18 @@ def _add_running(add: Add) -> None:
         help="rounds of timed steps for the time estimate; 0: no estimate",
     )
     add("--timing", action="store_true", help="also measure the training step in isolation")
+
+
+def _add_deployment(add: Add) -> None:
+    add(
+        "--deploy",
+        nargs="+",
+        metavar="RUNTIME",
+        help="after the runs, measure each network where it will run: onnxruntime, openvino, ncnn, torchscript; also "
+        "on a finished comparison",
+    )
+    add("--int8", action="store_true", help="with --deploy: also quantised, calibrated on training images")
+    add("--deploy-threads", type=int, default=1, metavar="N", help="with --deploy: threads of a runtime")
 
 
 def _add_reports(add: Add) -> None:

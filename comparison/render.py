@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from comparison import wording
 from comparison.causes import ERROR_KINDS
 from comparison.figure_style import Palette, inline_svg
+from comparison.place_views import place_table
 from comparison.summary import (
     Field,
     Outcome,
@@ -40,7 +41,7 @@ from core.templates import templates
 
 PICTURES = {
     "answer": ("answer", "answer_wide"), "curves": ("curves", "curves_wide"), "runs": ("runs",), "times": ("times",),
-    "timing": ("timing",), "tuning": ("tuning",), "tradeoff": ("tradeoff",),
+    "timing": ("timing",), "places": ("places",), "tuning": ("tuning",), "tradeoff": ("tradeoff",),
 }  # fmt: skip
 
 
@@ -83,6 +84,8 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         budget_words=wording.captions.budgets(summary),
         budgets=budget_table(summary, palette),
         timing=timing_table(summary, palette),
+        places=place_table(summary, palette),
+        place_words=wording.places.notes(summary),
         tuning=tuning_table(summary.tuning, palette),
         required_table=required_table(summary),
         variation=wording.recommendations.variation(summary),

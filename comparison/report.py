@@ -11,6 +11,7 @@ from pathlib import Path
 from comparison import wording
 from comparison.analysis import analyse, concluded, with_isolated_time
 from comparison.causes import find_causes
+from comparison.deployment import read_places
 from comparison.evaluation import evaluate_all
 from comparison.fingerprint import deviations, pairing, run_settings, unpaired
 from comparison.image_bootstrap import sample_images
@@ -23,6 +24,7 @@ from comparison.summary import (
     FORMAT,
     Field,
     Outcome,
+    Place,
     RequiredSeeds,
     Requirement,
     Setting,
@@ -94,7 +96,8 @@ def write_report(
     planned, larger = analyse(runs, plan, baseline=baseline, doubts=doubts(runs, plan))
     tuning, timing = None if plan is None else _tuning(plan, runs, folder), read_timing(folder / TIMING, runs)
     planned = with_isolated_time(planned, timing)
-    summary = summarise(planned, larger, runs, plan, timing=timing, tuning=tuning)
+    places = () if plan is None else read_places(folder, runs, planned, split=plan.split)
+    summary = summarise(planned, larger, runs, plan, timing=timing, tuning=tuning, places=places)
 
     # matplotlib and jinja2 are slow to import, and refusals do without them
     from comparison import figures, render
@@ -119,18 +122,18 @@ def summarise(
     *,
     timing: Timing,
     tuning: TuningSummary | None = None,
+    places: tuple[Place, ...] = (),
 ) -> Summary:
     """The summary of analysed runs."""
     is_control = plan is not None and plan.aa
     runs = [concluded(run) for run in runs]
     evaluations, split = evaluate_all(runs), plan.split if plan else "val"
+    answer = wording.recommendations.control(planned) if is_control else wording.recommendations.recommendation(planned)
     return Summary(
         format=FORMAT,
         planned=planned,
         larger=larger,
-        recommendation=wording.recommendations.control(planned)
-        if is_control
-        else wording.recommendations.recommendation(planned),
+        recommendation=(answer[0], *wording.places.answers(places, planned), *answer[1:]),
         required_seeds=_required_seeds(planned),
         runs=tuple(_run_row(run, planned) for run in runs),
         curves=tuple(learning_curve(run) for run in runs if run.status == "finished"),
@@ -141,6 +144,7 @@ def summarise(
         image_sampling=sample_images(planned, runs, evaluations, split=split),
         causes=find_causes(planned, runs, evaluations, target=plan.target if plan else None),
         tuning=tuning,
+        places=places,
     )
 
 

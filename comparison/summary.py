@@ -265,6 +265,31 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """A runtime and a precision in which the trained networks run after export (--deploy); descriptive.
+
+    The metrics have a value for each run; latency is compared by ratios.
+    """
+
+    runtime: str  # with its version
+    precision: str
+    threads: int
+    score: Metric  # mAP50-95 of the exported files
+    latency: Metric  # ms at batch 1; without values if the times do not count
+    size: Metric
+    memory: Metric
+    load: str  # of the machine by other processes, in words
+    loss: Metric | None  # int8: the mAP minus that of the fp32 file, compared between activations
+    losses: Mapping[str, Difference]  # the same of each activation by itself
+    missing: tuple[str, ...]  # "mish, seed 3: why"
+
+    @property
+    def name(self) -> str:
+        """The runtime without its version."""
+        return " ".join(word for word in self.runtime.split() if not word[:1].isdigit())
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuningCurve:
     """The mAP of one arm on held-out training images, by value of the tuned key."""
 
@@ -305,6 +330,7 @@ class Summary:
     image_sampling: ImageSampling
     causes: Mapping[str, tuple[Metric, ...]]  # by group; descriptive
     tuning: TuningSummary | None = None
+    places: tuple[Place, ...] = ()  # where it runs after export, if that was measured
 
     @property
     def noun(self) -> str:
@@ -327,6 +353,8 @@ def to_json(summary: Summary) -> str:
     """The text of report.json: the fields of the planned outcome at the top level, beside the others."""
     content = asdict(summary)
     planned = content.pop("planned")
+    if not content["places"]:
+        del content["places"]
     return json.dumps(_finite({**content, **planned}), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 

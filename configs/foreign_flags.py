@@ -44,12 +44,11 @@ INSTEAD: dict[str, dict[str, str]] = {
     "detect.py": {
         "--view-img": _WINDOWS,
         "--show": _WINDOWS,
-        "--save-csv": "use --save-json or --save-txt",
         "--line-width": _DRAWING,
         "--line-thickness": _DRAWING,
         "--hide-labels": "leave it out",
         "--hide-conf": "leave it out",
-        "--augment": "there is no test-time augmentation; a larger --imgsz helps with small objects",
+        "--augment": "there is no test-time augmentation; --tile or a larger --imgsz helps with small objects",
         "--visualize": "leave it out",
         "--update": "leave it out",
         "--dnn": "leave it out",

@@ -66,7 +66,10 @@ def use_threads(count: int | None) -> None:
 
 
 def pick_device(device: str = "auto") -> tuple[torch.device, str]:
-    """Return the torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or a GPU number, and its description."""
+    """The torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:1``, a GPU number or ``mps``, and its description.
+
+    ``auto`` never chooses ``mps``, on which nothing of this project has been run.
+    """
     text = str(device).strip().lower()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text in ("auto", ""):
@@ -75,9 +78,13 @@ def pick_device(device: str = "auto") -> tuple[torch.device, str]:
         text = f"cuda:{text}"
     if text == "cpu":
         return torch.device("cpu"), f"CPU, {torch.get_num_threads()} threads"
+    if text == "mps":
+        if not torch.backends.mps.is_available():
+            raise ValueError(f"device {device!r}: PyTorch {torch.__version__} has no Metal device on this machine")
+        return torch.device("mps"), "Apple GPU (mps), not tested by this project"
     name, _, number = text.partition(":")
     if name != "cuda" or (number and not number.isdecimal()):
-        raise ValueError(f"device {device!r}: expected auto, cpu, cuda, cuda:N or the number of one GPU")
+        raise ValueError(f"device {device!r}: expected auto, cpu, cuda, cuda:N, the number of one GPU, or mps")
     index = int(number or 0)
     if index >= count:
         raise ValueError(f"device {device!r}: {count} CUDA GPUs are visible to PyTorch {torch.__version__}")
@@ -128,6 +135,8 @@ def _pick_amp(device: torch.device, amp: str) -> tuple[torch.dtype | None, str]:
         if cpu_has_bf16():
             return torch.bfloat16, "auto: this CPU has bf16 instructions"
         return None, "auto: this CPU has no bf16 instructions"
+    if device.type == "mps":
+        return None, "auto: not tested on mps"
     if torch.cuda.get_device_capability(device) >= (8, 0):
         return torch.bfloat16, "auto: this GPU supports bf16 natively"
     return torch.float16, "auto: this GPU supports fp16 but not bf16 natively"
@@ -154,6 +163,8 @@ def synchronize(device: torch.device) -> None:
     """Wait for the device to finish; returns at once on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def set_deterministic(wanted: bool) -> None:

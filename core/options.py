@@ -46,11 +46,12 @@ class PredictOptions:
     rect: bool = True
     agnostic: bool = False
     workers: int | None = None  # threads that read images ahead; None: one per core, at most 8
+    tile: int | None = None  # side of overlapping tiles in pixels, 0: that of the network's input; None: no tiles
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value of another type or out of range."""
         _convert(self, imgsz=image_size, batch=partial(whole, low=1), workers=partial(whole, low=0, high=MAX_WORKERS))
-        _convert(self, rect=switch, agnostic=switch)
+        _convert(self, rect=switch, agnostic=switch, tile=partial(whole, low=0))
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class PredictKeywords(TypedDict, total=False):
     rect: bool
     agnostic: bool
     workers: int | None
+    tile: int | None
 
 
 class EvalKeywords(TypedDict, total=False):

@@ -132,10 +132,11 @@ def _append_nms(model: onnx.ModelProto, metadata: Metadata) -> None:
     graph.output.append(helper.make_tensor_value_info(DETECTIONS, TensorProto.FLOAT, ["detected", 6]))
 
 
-PIECEWISE = ("Relu", "LeakyRelu", "PRelu", "Clip", "Min", "Max")  # activations that lose nothing in int8
+# Activations that lose nothing in int8, by their operators in ONNX and in OpenVINO.
+PIECEWISE = ("Relu", "LeakyRelu", "PRelu", "Clip", "Min", "Max", "Clamp", "Minimum", "Maximum")
 
 
-def stays_float(name: str, kind: str = "") -> bool:
+def stays_float(name: str, kind: str) -> bool:
     """Whether a node computes in fp32 after quantisation: the decoder, NMS, and smooth activations.
 
     Coordinates need more than 256 values; the intermediate values of a formula span several powers of ten.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,8 @@ def quantise(path: Path, network: Exportable, inputs: Sequence[np.ndarray]) -> N
     logging.getLogger("nncf").setLevel(logging.ERROR)
     model = openvino.Core().read_model(_xml(path))
     text = str(model.get_rt_info([KEY]).value)
-    kept = [op.get_friendly_name() for op in model.get_ops() if onnx_files.stays_float(op.get_friendly_name())]
+    operators = [(op.get_friendly_name(), op.get_type_name()) for op in model.get_ops()]
+    kept = [name for name, kind in operators if onnx_files.stays_float(name, kind)]
     quantised = nncf.quantize(
         model,
         nncf.Dataset(list(inputs)),
@@ -45,7 +47,12 @@ def quantise(path: Path, network: Exportable, inputs: Sequence[np.ndarray]) -> N
         preset=nncf.QuantizationPreset.MIXED,
         ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
     )
-    _save(quantised, path, half=False, text=text)
+    # Its constants are mapped from the files that were read: writing over those ends the process (SIGBUS).
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        aside = Path(folder) / path.name
+        _save(quantised, aside, half=False, text=text)
+        for written in aside.iterdir():
+            os.replace(written, path / written.name)
 
 
 def _save(model: openvino.Model, path: Path, *, half: bool, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +41,7 @@ TARGETS: dict[str, Target] = {
     "coreml": Target("Core ML", ".mlpackage", "coreml", ("coremltools",), None, _can("half op")),
     "tensorrt": Target("TensorRT", ".engine", "tensorrt", ("tensorrt", *ONNX), ("tensorrt",), _can("half op")),
 }
+NEED_A_GPU = ("tensorrt",)
 INSTEAD = {
     "int8": "--format onnx or openvino",
     "nms": "--format onnx or openvino",
@@ -90,6 +92,22 @@ def require_packages(name: str, *, to_run: bool = False, int8: bool = False) -> 
             f"{target.title} needs {', '.join(missing)}, not installed here: uv sync --extra {target.extra}, or "
             f"pip install {' '.join(missing)}"
         )
+
+
+def runnable(names: Sequence[str], *, int8: bool = False) -> list[str]:
+    """The targets that compare.py --deploy names, also by their runtime; ValueError for those that do not run here."""
+    found = list(dict.fromkeys("onnx" if name.lower() == "onnxruntime" else name for name in names))
+    for name in found:
+        try:
+            if find_target(name).runtime is None or name in NEED_A_GPU:
+                able = ", ".join(
+                    each for each in TARGETS if TARGETS[each].runtime is not None and each not in NEED_A_GPU
+                )
+                raise ValueError(f"{name} does not run on a CPU here; expected some of {able}")
+            require_packages(name, int8=int8)
+        except ValueError as error:
+            raise ValueError(f"--deploy: {error}") from error
+    return found
 
 
 def module_of(name: str) -> ModuleType:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
 
-from core.files import MIN_FREE, increment_path
+from core.files import MIN_FREE, increment_path, write_text
+from engine.detection_formats import CSV_COLUMNS, add_to_coco, csv_rows, label_studio_task
 from engine.detections import Record, Result
 
 DEFAULT_FPS = 25.0
@@ -60,25 +62,35 @@ class DetectionFiles:
         conf: bool = False,
         crops: bool = False,
         records: bool = False,
+        table: bool = False,
+        coco: bool = False,
+        label_studio: bool = False,
+        model: str = "",
         vid_stride: int = 1,
     ) -> None:
         """Choose what to write.
 
         ``pictures``: images and videos with detections drawn in; ``txt``: labels/NAME.txt, with scores if ``conf``;
-        ``crops``: crops/CLASS/NAME.jpg; ``records``: detections.json; ``vid_stride``: that of the source.
+        ``crops``: crops/CLASS/NAME.jpg; ``records``: detections.json; ``table``: detections.csv; ``coco``: coco.json;
+        ``label_studio``: label_studio.json, which names the ``model``; ``vid_stride``: that of the source.
         """
         self.project, self.run, self.exist_ok = project, name, exist_ok
         self.pictures, self.txt, self.conf, self.crops, self.records = pictures, txt, conf, crops, records
+        self.table, self.coco, self.label_studio, self.model = table, coco, label_studio, model
         self.vid_stride = vid_stride
         self.folder: Path | None = None
         self._video: _Video | None = None
         self._json: TextIO | None = None
         self._written = 0
+        self._csv: TextIO | None = None
+        self._coco: dict[str, list[dict[str, Any]]] = {}
+        self._tasks: list[dict[str, Any]] = []
 
     @property
     def idle(self) -> bool:
         """Whether nothing is to be written."""
-        return not (self.pictures or self.txt or self.crops or self.records)
+        structured = self.records or self.table or self.coco or self.label_studio
+        return not (self.pictures or self.txt or self.crops or structured)
 
     def add(self, result: Result) -> None:
         """Write the files of one result."""
@@ -97,6 +109,12 @@ class DetectionFiles:
             result.save_crops(self.folder / "crops")
         if self.records:
             self._add_records(result.records())
+        if self.table:
+            self._add_rows(result)
+        if self.coco:
+            add_to_coco(self._coco, result)
+        if self.label_studio:
+            self._tasks.append(label_studio_task(result, model=self.model))
 
     def _add_frame(self, result: Result) -> None:
         """Write a frame to the video of its source, resized if its size differs from the first frame's."""
@@ -126,6 +144,15 @@ class DetectionFiles:
             self._written += 1
         self._json.flush()
 
+    def _add_rows(self, result: Result) -> None:
+        """Append to detections.csv."""
+        if self._csv is None:
+            assert self.folder is not None
+            self._csv = open(self.folder / "detections.csv", "w", encoding="utf-8", newline="")  # noqa: SIM115 as above
+            csv.writer(self._csv).writerow(CSV_COLUMNS)
+        csv.writer(self._csv).writerows(csv_rows(result))
+        self._csv.flush()
+
     def _end_video(self) -> None:
         if self._video is not None:
             video, self._video = self._video, None
@@ -138,6 +165,12 @@ class DetectionFiles:
             self._json.write("\n]\n")
             self._json.close()
             self._json = None
+        if self._csv is not None:
+            self._csv.close()
+            self._csv = None
+        for name, content in (("coco.json", self._coco), ("label_studio.json", self._tasks)):
+            if content and self.folder is not None:
+                write_text(self.folder / name, json.dumps(content) + "\n")
 
     def __enter__(self) -> DetectionFiles:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from core.options import NmsOptions
 from core.types import Detections, DetectorModel
 from data.sources import Frame, Source
 from engine.detections import Result
+from engine.tiling import merge_tiles, tile_boxes
 
 MAX_THREADS = 8  # that read images ahead, by default
 
@@ -35,21 +37,53 @@ class Predictor:
         rect: bool,
         batch: int,
         classes: Sequence[int] | None,
+        tile: int | None = None,
     ) -> None:
         """`classes`: the labels to detect, None for all; the rest as in core.options.PredictOptions."""
         self.model, self.names, self.device = model, names, device
         self.nms, self.imgsz, self.rect, self.batch, self.classes = nms, imgsz, rect, batch, classes
+        longest = max(imgsz) if isinstance(imgsz, tuple) else imgsz
+        self.tile = longest if tile == 0 else tile
 
     def run(self, frames: Source, *, workers: int | None = None) -> Iterator[Result]:
         """Yield the results in the order of the frames; `workers` as in core.options.PredictOptions."""
         waiting: list[Frame] = []
         for frame in frames.iterate(min(usable_cores(), MAX_THREADS) if workers is None else workers):
+            if self.tile is not None and max(frame.size) > self.tile:
+                if waiting:
+                    yield from self._detect_batch(waiting)
+                    waiting = []
+                yield self._detect_in_tiles(frame, self.tile)
+                continue
             waiting.append(frame)
             if len(waiting) == self.batch:
                 yield from self._detect_batch(waiting)
                 waiting = []
         if waiting:
             yield from self._detect_batch(waiting)
+
+    def _detect_in_tiles(self, frame: Frame, side: int) -> Result:
+        """Detect in overlapping tiles of a frame and in the whole of it, and merge the boxes."""
+        width, height = frame.size
+        places = [(0, 0, width, height), *tile_boxes(width, height, side)]
+        found: list[Result] = []
+        for first in range(0, len(places), self.batch):
+            views = [
+                replace(frame, image=np.ascontiguousarray(frame.image[top:bottom, left:right]))
+                for left, top, right, bottom in places[first : first + self.batch]
+            ]
+            found += self._detect_batch(views)
+        start = time.perf_counter()
+        boxes, scores, labels = merge_tiles(
+            [(place, each.boxes, each.scores, each.labels) for place, each in zip(places, found, strict=True)],
+            size=frame.size,
+            iou=self.nms.iou,
+            max_det=self.nms.max_det,
+            agnostic=self.nms.agnostic,
+        )
+        speed = {part: sum(each.speed[part] for each in found) for part in found[0].speed}
+        speed["nms"] += (time.perf_counter() - start) * 1e3
+        return Result(boxes, scores, labels, self.names, frame, speed, found[-1].shape)
 
     def _detect_batch(self, frames: Sequence[Frame]) -> list[Result]:
         """Detect in frames; only those of one shape share a forward pass: padding would change the results."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import compare
-from comparison import runner
+from comparison import deployment, runner
 from comparison.plan import read_plan
 from comparison.scores import WEIGHTS
 from comparison.summary import PRIMARY
@@ -80,6 +80,36 @@ def test_help_is_instant() -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert time.monotonic() - begun < 3 and "--acts" in done.stdout
     assert not re.search(r"\| +(torch|pydantic|scipy|numpy)\b", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--int8"], "--int8 and --deploy-threads are for --deploy"),
+        (["--deploy", "openvin"], "did you mean 'openvino'"),
+        (["--deploy", "torchscript", "--deploy-threads", 0], "--deploy-threads 0: expected 1 or more"),
+    ],
+)
+def test_deployment_flags_are_refused_before_anything_is_written(
+    words: list[object], expected: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--acts", "relu", "mish", *words) == 2
+    assert expected in capsys.readouterr().err and not [*here.iterdir()]
+
+
+def test_networks_are_measured_after_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The order of it, and that a finished comparison is only added to; tests/comparison has the measurement itself."""
+    monkeypatch.chdir(tmp_path)
+    measured = []
+    monkeypatch.setattr(deployment, "measure", lambda folder, targets, **how: measured.append((folder, targets, how)))
+    words = ["--acts", "relu", "mish", "--seeds", 2, "--data", write_data(tmp_path), "--probe", 0, *SMALL]
+    assert command(*words) == 0 and not measured
+    assert command(*words, "--deploy", "torchscript", "--deploy-threads", 2) == 0
+    how = {"int8": False, "threads": 2, "split": "val"}
+    assert measured == [(Path("runs/compare/exp"), ["torchscript"], how)]
+    assert capsys.readouterr().out.count("starts") == 4
 
 
 def test_a_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub, capsys) -> None:

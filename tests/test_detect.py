@@ -248,3 +248,26 @@ def test_help_answers_at_once() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "--source" in done.stdout and time.perf_counter() - start < 5
     assert not {"torch", "cv2", "pydantic"} & {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+
+
+@pytest.mark.slow
+def test_tiles_and_the_formats_of_other_programs(place: Path, here: Path) -> None:
+    arguments = ["--weights", place / "best.pt", "--source", place / "shapes/images/test", "--nosave", "--save-json"]
+    formats = ["--save-csv", "--save-coco", "--save-label-studio"]
+    assert run(detect.main, "detect.py", *arguments, *formats) == 0
+    assert run(detect.main, "detect.py", *arguments, "--tile", 500) == 0  # larger than the images
+    assert run(detect.main, "detect.py", *arguments, "--tile", 48) == 0
+    plain, same, tiled = (
+        json.loads((here / f"runs/detect/{name}/detections.json").read_text()) for name in ("exp", "exp2", "exp3")
+    )
+    assert plain == same and len(plain) > 0 and tiled != plain
+    folder = here / "runs/detect/exp"
+    coco = json.loads((folder / "coco.json").read_text())
+    sizes = {each["file_name"]: (each["width"], each["height"]) for each in coco["images"]}
+    for row in tiled:
+        (left, top, wide, high), (width, height) = row["bbox"], sizes[row["image"]]
+        assert left >= 0 and top >= 0 and left + wide <= width + 0.01 and top + high <= height + 0.01
+    assert [each["bbox"] for each in coco["annotations"]] == [row["bbox"] for row in plain]
+    assert len((folder / "detections.csv").read_text().splitlines()) == 1 + len(plain)
+    tasks = json.loads((folder / "label_studio.json").read_text())
+    assert len(tasks) == 3 and sum(len(task["predictions"][0]["result"]) for task in tasks) == len(plain)

@@ -26,9 +26,12 @@ MAY_IMPORT = {
 }
 # Entry scripts in all but their place: run as python -m, they may import what scripts may, and no module outside their
 # folder may import them, but for the short names kept in data/.
-COMMANDS = {"models/darknet/__main__.py", "comparison/step_timing.py", "weights/publish.py"} | {
-    path.relative_to(ROOT).as_posix() for path in (ROOT / "data" / "tools").glob("*.py")
-}
+COMMANDS = {
+    "models/darknet/__main__.py",
+    "comparison/deploy_runs.py",
+    "comparison/step_timing.py",
+    "weights/publish.py",
+} | {path.relative_to(ROOT).as_posix() for path in (ROOT / "data" / "tools").glob("*.py")}
 SHORT_NAMES = {"data/check.py", "data/convert.py", "data/download.py"}
 TIMED = {"studies/timings.py"}  # times steps by the functions of comparison/step_timing.py
 OURS = set(MAY_IMPORT) - {"scripts"} | SCRIPTS

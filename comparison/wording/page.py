@@ -55,6 +55,11 @@ PAGE = {
         " single runs. A ring marks the chosen value, the dashed line the common one. These scores chose a value; they "
         "are no estimate of its mAP."
     ),
+    "places": (
+        "mAP50-95 of the exported files against their latency at batch 1: the mean over seeds, and small dots for "
+        "single runs. Filled marks are fp32, open ones int8. The legend has the training time of each relative to the "
+        "baseline."
+    ),
     "timing_figure": "Ratio to the first row, with simultaneous 95 % intervals.",
     "causes": (
         "Descriptive: each interval holds for all candidates in one quantity, not over all quantities, so one of them "

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from deploy.options import ExportOptions
-from deploy.targets import TARGETS, find_target, require_options, require_packages, target_of
+from deploy.targets import TARGETS, find_target, require_options, require_packages, runnable, target_of
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,23 @@ def test_files_are_told_apart_by_their_names(tmp_path) -> None:
     assert target_of(tmp_path / "a_openvino") == "openvino" and target_of(tmp_path / "any") == "ncnn"
     (tmp_path / "weights").mkdir()
     assert target_of(tmp_path / "weights") is None
+
+
+def test_runtimes_that_a_comparison_measures() -> None:
+    pytest.importorskip("onnxscript", reason="uv sync --extra onnx")
+    pytest.importorskip("onnxruntime", reason="uv sync --extra onnx")
+    assert runnable(["onnxruntime", "torchscript", "onnx"]) == ["onnx", "torchscript"] and runnable([]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("coreml", "--deploy: coreml does not run on a CPU here; expected some of onnx, torchscript"),
+        ("tensorrt", "--deploy: tensorrt does not run on a CPU here"),
+        ("openvin", "--deploy: format: unknown format 'openvin', did you mean 'openvino'"),
+        ("tflite", "--deploy: format tflite: .*litert-torch"),
+    ],
+)
+def test_runtimes_that_it_cannot_measure(name: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        runnable([name])
