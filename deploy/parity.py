@@ -19,6 +19,7 @@ from deploy.runtime import DeployedDetector
 
 LEAST_SCORE = 0.001  # of a box that the comparison before NMS looks at: val.py's confidence threshold
 CONFIDENCES = (0.25, 0.05, 0.01, LEAST_SCORE)  # the first at which the network detects anything is used
+CHAINS = 500  # detections, of which one may lack a counterpart: suppression by boxes that others nearly suppressed
 SAME_OBJECT = 0.5  # IoU above which two detections of a class are taken for the same object
 
 
@@ -64,7 +65,12 @@ class Parity:
         if self.tolerance is None:
             return True
         limits = ((self.score, self.tolerance.score), (self.overlap, self.tolerance.overlap))
-        return self.unexplained == 0 and not any(value > limit for value, limit in limits)
+        return self.unexplained <= self.allowed and not any(value > limit for value, limit in limits)
+
+    @property
+    def allowed(self) -> int:
+        """How many detections may lack a counterpart: none, but for the hundreds of boxes of an untrained network."""
+        return self.expected // CHAINS
 
     def lines(self) -> list[str]:
         """The check in words."""
@@ -81,7 +87,7 @@ class Parity:
         lines.append(
             f"detections at confidence {self.conf:g}: {pairs}; same objects differ by {self.pair_score:.2g} in score "
             f"and {self.pair_overlap:.2g} in 1 - IoU on average"
-            + (f"; {self.unexplained} without a counterpart (at most 0)" if limits else "")
+            + (f"; {self.unexplained} without a counterpart (at most {self.allowed})" if limits else "")
         )
         return lines
 
