@@ -124,7 +124,7 @@ def test_a_file_that_computes_something_else_is_named_failed(
 
 REFUSED = {
     "wrong format": ("--format onx", "did you mean 'onnx'"),
-    "no checkpoint": ("--weights {place}/shapes.yaml", "shapes.yaml: damaged, or not a checkpoint"),
+    "no checkpoint": ("--weights {place}/shapes.yaml", "shapes.yaml: a YAML file, expected a checkpoint"),
     "missing": ("--weights none.pt", "none.pt: no such checkpoint"),
     "a folder as output": ("--output {here}", "a name ending in .onnx is expected"),
     "a folder of that name": ("--output {here}/folder.onnx", "is a folder that was not exported for onnx"),

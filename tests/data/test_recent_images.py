@@ -54,9 +54,9 @@ def test_short_memory_or_semaphores_mean_no_slots(monkeypatch):
     monkeypatch.setattr(recent_images, "available_memory", lambda: 4 << 30)
     assert RecentImages.fitting(1000, 640, shared=False).slots == slots_for(640) == 436
     assert RecentImages.fitting(10, 640, shared=False).slots == 10
-    monkeypatch.setattr(recent_images, "available_memory", lambda: 47 << 20)
+    monkeypatch.setattr(recent_images, "available_memory", lambda: 46 << 20)
     assert RecentImages.fitting(10, 640, shared=False) is None
-    monkeypatch.setattr(recent_images, "available_memory", lambda: 48 << 20)
+    monkeypatch.setattr(recent_images, "available_memory", lambda: 47 << 20)
     assert RecentImages.fitting(10, 640, shared=False) is not None
 
     class Context:
