@@ -26,8 +26,8 @@ class Tracks:
         """
         if importlib.util.find_spec("trackers") is None:
             raise ValueError(
-                "tracking: the package trackers is not installed: uv sync --extra track, or pip install --no-deps trackers supervision  "
-                "v defusedxml pydeprecate (its opencv-python would overwrite the headless build that is here)"
+                "tracking: the package trackers is not installed: uv sync --extra track, or pip install --no-deps "
+                "trackers supervision av defusedxml pydeprecate (its opencv-python would overwrite the headless build)"
             )
         self.conf = conf
         self.lowest = min(conf, LOW)  # the confidence threshold with which to detect
