@@ -8,6 +8,7 @@ rerun the same command to resume.
 
 import signal
 import sys
+import tempfile
 from argparse import SUPPRESS, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -106,7 +107,7 @@ def start(arguments: Namespace, given: dict[str, Any], folder: Path) -> int:
 
     Raises Interrupted after a signal, DiskFull if there is no space for what is left.
     """
-    from comparison import ray_runner
+    from comparison import ray_runner, slurm_runner
     from comparison.cli_spec import arms_from
     from comparison.runner import group_gpus, list_gpus
     from core.files import check_run_name
@@ -121,10 +122,15 @@ def start(arguments: Namespace, given: dict[str, Any], folder: Path) -> int:
         raise ValueError(f"--deploy-threads {arguments.deploy_threads}: expected 1 or more")
     if arguments.jobs < 1:
         raise ValueError(f"--jobs {arguments.jobs}: expected 1 or more")
-    if arguments.jobs > 1 and (gpus or arguments.engine == "ray"):
-        raise ValueError("--jobs shares the cores of one machine; GPUs and Ray train one run per device as it is")
+    if arguments.jobs > 1 and (gpus or arguments.engine != "local"):
+        raise ValueError("--jobs shares the cores of one machine; GPUs, Ray and Slurm train one run per device anyway")
+    if arguments.slurm and arguments.engine != "slurm":
+        raise ValueError("--slurm says what the jobs of --engine slurm ask for; add that, or leave it out")
     if arguments.engine == "ray":
         ray_runner.connect()
+    if arguments.engine == "slurm":
+        with tempfile.TemporaryDirectory() as place:  # its errors come before anything is written
+            slurm_runner.connect(Path(place), slurm_runner.read_parameters(arguments.slurm))
     if arguments.gpus_per_run != 1:
         gpus = group_gpus(gpus, arguments.gpus_per_run, engine=arguments.engine)
         given["train.device"] = ",".join(map(str, range(arguments.gpus_per_run)))  # of those that a run can see
@@ -227,12 +233,15 @@ class Comparison:
 
     def _train(self, plan: "Plan", folder: Path, after_seed: Callable[[int], None] = lambda seeds: None) -> int:
         """Train what is left of a plan; returns the number of runs that were stopped from outside."""
-        from comparison import ray_runner, runner
+        from comparison import ray_runner, runner, slurm_runner
 
         retry = self.arguments.retry_failed
         if self.arguments.engine == "ray":
             each = self.arguments.gpus_per_run
             ray_runner.train_all(plan, folder, retry_failed=retry, gpus_per_run=each, after_seed=after_seed)
+        elif self.arguments.engine == "slurm":
+            asked = slurm_runner.read_parameters(self.arguments.slurm)
+            slurm_runner.train_all(plan, folder, parameters=asked, retry_failed=retry, after_seed=after_seed)
         else:
             jobs = self.arguments.jobs
             runner.train_all(plan, folder, gpus=self.gpus, at_once=jobs, retry_failed=retry, after_seed=after_seed)

@@ -72,7 +72,19 @@ def _add_plan(add: Add) -> None:
 
 
 def _add_running(add: Add) -> None:
-    add("--engine", choices=("local", "ray"), default="local", help="train on this machine or on a Ray cluster")
+    add(
+        "--engine",
+        choices=("local", "ray", "slurm"),
+        default="local",
+        help="train on this machine, on a Ray cluster, or as jobs of Slurm",
+    )
+    add(
+        "--slurm",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="with --engine slurm: what each job asks for, as in partition=gpu gpus_per_node=1 timeout_min=600",
+    )
     add(
         "--jobs",
         type=int,

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from comparison.plan import Plan, PlannedRun
 from comparison.runs import FAILURE, earlier_failures, read_rows, read_run
-from core.files import MIN_FREE, write_text
+from core.files import MIN_FREE, is_locked, write_text
 from core.text import format_duration, printable
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINER = (sys.executable, str(ROOT / "train.py"))
 LOGS = "logs"
+POLL_SECONDS = 0.3
 USAGE_ERROR = 2  # exit code of a script for wrong input
 MAX_REASON = 500  # characters
 GRACE_SECONDS = 600.0  # for a stopped run to finish its step and save, before SIGKILL
@@ -188,6 +189,28 @@ class Heartbeat:
             return 0.0
         times = [sum(value or 0 for name, value in row.items() if name.startswith("time_")) for row in rows]
         return max(times, default=0.0)
+
+
+def train_here(job: Job) -> int:
+    """Train or resume a run on this machine of a cluster; returns its exit code, 0 if it is already finished.
+
+    An exception that ends the wait, by which the cluster cancels its task, stops the run, which is saved.
+    """
+    while is_locked(job.folder):  # the training of a lost task is still running
+        time.sleep(POLL_SECONDS)
+    if job.status() == "finished":
+        return 0
+    process = job.launch()
+    heartbeat = Heartbeat(job)
+    try:
+        while process.poll() is None:  # a blocking wait cannot be interrupted
+            time.sleep(POLL_SECONDS)
+            line, stalled = heartbeat.check()
+            if stalled:
+                return end_stalled(job, process, line)
+        return process.returncode
+    finally:
+        stop(process)
 
 
 def end_stalled(job: Job, process: subprocess.Popen, reason: str) -> int:

@@ -6,37 +6,16 @@ folder, so if a worker or its machine is lost, another one resumes its run.
 
 import logging
 import signal
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from comparison.job import GRACE_SECONDS, ROOT, TRAINER, Heartbeat, Job, end_stalled, stop
+from comparison.job import GRACE_SECONDS, POLL_SECONDS, ROOT, TRAINER, train_here
 from comparison.plan import Plan, PlannedRun
 from comparison.progress import Progress
-from comparison.runner import POLL_SECONDS, Interrupted, remaining, stop_signals
-from core.files import is_locked
+from comparison.runner import Interrupted, remaining, stop_signals
 
 RETRIES = 5  # of a run whose worker is lost
-
-
-def train_one(job: Job) -> int:
-    """Train or resume a run on this worker; returns its exit code, 0 if it is already finished."""
-    while is_locked(job.folder):  # the training of a lost worker is still running
-        time.sleep(POLL_SECONDS)
-    if job.status() == "finished":
-        return 0
-    process = job.launch()
-    heartbeat = Heartbeat(job)
-    try:
-        while process.poll() is None:  # Ray cannot interrupt a blocking wait
-            time.sleep(POLL_SECONDS)
-            line, stalled = heartbeat.check()
-            if stalled:
-                return end_stalled(job, process, line)
-        return process.returncode
-    finally:
-        stop(process)  # if Ray cancels the task, by raising an exception here
 
 
 def connect() -> ModuleType:
@@ -65,7 +44,7 @@ def train_all(
     gpus = gpus_per_run if ray.cluster_resources().get("GPU") else 0
     if gpus_per_run > 1 and not gpus:
         raise ValueError(f"--gpus-per-run {gpus_per_run}: the Ray cluster has no GPU")
-    task = ray.remote(train_one).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
+    task = ray.remote(train_here).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
     groups = remaining(plan, folder, retry_failed=retry_failed)
     with Progress(plan, folder, trainer=trainer, after_seed=after_seed) as progress, stop_signals() as signals:
         jobs = progress.jobs

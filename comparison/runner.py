@@ -14,14 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comparison.job import TRAINER, Heartbeat, Job, end_stalled, make_job, stop
+from comparison.job import POLL_SECONDS, TRAINER, Heartbeat, Job, end_stalled, make_job, stop
 from comparison.plan import Plan, PlannedRun
 from comparison.progress import Progress
 from comparison.runs import Run, read_run
 from core.cores import usable_cores
 from core.files import is_locked
-
-POLL_SECONDS = 0.3
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
@@ -190,10 +188,10 @@ def list_gpus(device: str | None, *, nvidia_smi: Callable[[], str] | None = None
 
 
 def group_gpus(gpus: Sequence[str], each: int, *, engine: str) -> tuple[str, ...]:
-    """The GPUs in groups of ``each``, as CUDA_VISIBLE_DEVICES names them; Ray makes its own."""
+    """The GPUs in groups of ``each``, as CUDA_VISIBLE_DEVICES names them; Ray and Slurm make their own."""
     if each < 1:
         raise ValueError(f"--gpus-per-run {each}: expected 1 or more")
-    if engine == "ray":
+    if engine != "local":
         return ()
     if len(gpus) < each or len(gpus) % each:
         raise ValueError(f"--gpus-per-run {each}: found {len(gpus)} GPUs; expected a multiple, as in --device 0,1,2,3")
