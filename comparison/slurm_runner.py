@@ -22,7 +22,8 @@ from comparison.runner import Interrupted, remaining, stop_signals
 from core.text import one_line
 
 if TYPE_CHECKING:
-    from submitit import AutoExecutor, DelayedSubmission
+    from submitit import AutoExecutor
+    from submitit.helpers import DelayedSubmission
 
 FOLDER = "slurm"  # of the comparison: what submitit writes, and the output of its jobs
 TIME_LIMITS = 1000  # reached by one run before it is given up
