@@ -1,27 +1,31 @@
 """Runs of several processes of which one is killed by SIGKILL at random moments, compared with a run never stopped.
 
-``python -m tests.stress.rank_kills --kills 20 --processes 2``. The others must end by themselves; the run is resumed by
-as many processes, and its end must be bit for bit that of the whole one.
+``python -m tests.stress.rank_kills --kills 20 --processes 2``. ``train.py --device cpu,cpu`` must end the others by
+itself, with exit code 1; the run is resumed by as many processes, and ends bit for bit as the whole one.
 """
 
 import argparse
+import contextlib
+import os
 import random
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from tests.stress.kills import OPTIONS, compare, prepare
-from tests.support.processes import ROOT, output_of, start_together, wait_for
-from tests.support.warm_python import warm_python
+from tests.support.processes import ROOT
 
 TRAIN = ROOT / "tests" / "support" / "quick_train.py"
 PATIENCE = 120  # seconds in which the others end after a kill; a few on a quiet machine
 
 
 def soak(
-    python: str,
     folder: Path,
     *,
     kills: int,
@@ -32,16 +36,13 @@ def soak(
 ) -> Counter[int]:
     """Kill a random rank ``kills`` times, at most ``chain`` times in a run; returns how often each rank was killed.
 
-    Raises AssertionError where a process does not end, or the end of a run differs from that of the whole one.
+    Raises AssertionError where a training does not end, or the end of a run differs from that of the whole one.
     """
     rng = random.Random(seed)
-    start = [*OPTIONS, "--data", str(prepare(folder)), "--device", "cpu"]
-
-    def launch(*words: object) -> list:
-        return start_together(processes, python, TRAIN, *words, folder=folder)
-
+    start = [*OPTIONS, "--data", str(prepare(folder)), "--device", ",".join(["cpu"] * processes)]
     begun = time.monotonic()
-    assert wait_for(launch(*start, "--name", "whole")) == [0] * processes, output_of(0, folder)
+    whole = launch(folder, *start, "--name", "whole")
+    assert whole.wait() == 0, log(folder)
     seconds = time.monotonic() - begun
     done: Counter[int] = Counter()
     runs = 0
@@ -50,27 +51,49 @@ def soak(
         cut = folder / f"runs/train/cut{runs}"
         last, left = cut / "weights/last.pt", min(chain, kills - done.total())
         while True:
-            words: list[object] = ["--resume", last] if last.is_file() else [*start, "--name", cut.name, "--exist-ok"]
-            ranks = launch(*words)
+            words = ["--resume", str(last)] if last.is_file() else [*start, "--name", cut.name, "--exist-ok"]
+            training = launch(folder, *words)
             victim, moment = rng.randrange(processes), rng.uniform(0.0, seconds)
-            killed = False
-            if left > 0:
-                end = time.monotonic() + moment
-                while time.monotonic() < end and all(each.poll() is None for each in ranks):
-                    time.sleep(0.01)
-                killed = ranks[victim].poll() is None
-                if killed:
-                    ranks[victim].kill()
-                    done[victim] += 1
-                    left -= 1
-                    report(f"{done.total()} killed, run {runs}, rank {victim} after {moment:.1f} s")
-            codes = wait_for(ranks, PATIENCE)
-            if codes == [0] * processes or (2 in codes and "is finished" in output_of(0, folder)):
+            killed = left > 0 and kill_rank(training, victim, moment)
+            code = training.wait(None if left == 0 else seconds + PATIENCE)
+            if killed:
+                done[victim] += 1
+                left -= 1
+                report(f"{done.total()} killed, run {runs}, rank {victim} after {moment:.1f} s, exit code {code}")
+            if code == 0 or (code == 2 and "is finished" in log(folder)):
                 break
-            assert killed and 2 not in codes, f"{codes}: {output_of(0, folder)}"
+            assert killed and code == 1, f"exit code {code}: {log(folder)}"
         wrong = compare(folder / "runs/train/whole", cut)
         assert not wrong, f"run {runs} (seed {seed}) differs from the one never stopped in {wrong[:5]}"
     return done
+
+
+def launch(folder: Path, *words: str) -> subprocess.Popen:
+    """Start train.py, which starts a process for each device."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with open(folder / "log.txt", "a", encoding="utf-8") as output:
+        return subprocess.Popen(
+            [sys.executable, str(TRAIN), *words], cwd=folder, env=environment, stdout=output, stderr=output
+        )
+
+
+def kill_rank(training: subprocess.Popen, rank: int, seconds: float) -> bool:
+    """Kill this rank so many seconds from now, or as soon as it exists; False if the training ends before."""
+    end = time.monotonic() + seconds
+    while training.poll() is None:
+        if time.monotonic() >= end:
+            for child in psutil.Process(training.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if child.environ().get("RANK") == str(rank):
+                        child.kill()
+                        return True
+        time.sleep(0.05)
+    return False
+
+
+def log(folder: Path) -> str:
+    """The end of the output of the runs."""
+    return (folder / "log.txt").read_text(encoding="utf-8")[-600:]
 
 
 def main() -> None:
@@ -80,9 +103,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    with warm_python() as python, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         done = soak(
-            python,
             Path(folder),
             kills=arguments.kills,
             processes=arguments.processes,
