@@ -323,7 +323,8 @@ class _Size(argparse.Action):
 def require_weights(parser: argparse.ArgumentParser, weights: str | None) -> str:
     """Return ``weights``, or exit with one line that names the newest trained weights or how to train some."""
     if weights and weights.endswith((".yaml", ".yml")):
-        parser.error(f"--weights {weights}: a YAML file, expected a checkpoint; train.py --cfg trains a configuration")
+        train = command("train.py", "--cfg", weights)
+        parser.error(f"--weights {weights}: a YAML file, expected a checkpoint; to train a configuration: {train}")
     if weights:
         return weights
     trained = sorted(RUNS.glob("*/weights/best.pt"), key=lambda path: (path.stat().st_mtime, str(path)))
