@@ -200,6 +200,6 @@ def test_results_and_labels(tmp_path):
     )
     plot_train_batch(tmp_path / "train_batch0.jpg", batch, ["a", "b"])
     pictures = written(tmp_path)
-    names = ("results.png", "one.png", "five.png", "labels.png", "split.png", "train_batch0.jpg")
+    names = ("results.png", "one.png", "slowed.png", "five.png", "labels.png", "split.png", "train_batch0.jpg")
     assert set(pictures) == set(names)
     assert pictures["one.png"].shape[1] * 6 == pictures["five.png"].shape[1] * 4  # a panel per loss term, at least 4
