@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison.flags import add_comparison_flags
-from configs.cli import AUTO, Parser, add_config_flags, overrides, run_script
+from configs.cli import Parser, add_config_flags, overrides, run_script
+from configs.flags import AUTO
 from core.commands import command
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def compare(acts: Sequence[str | Mapping[str, object]] | None = None, **options:
 
     Keyword arguments are the flags of compare.py and train.py, with the same defaults (``seeds``, ``tune``, ``split``,
     ``timing``, ..., ``epochs``, ``imgsz``, ...), and ``cfg``; ``arm={"A": {"train.lr": 0.01}, ...}`` and
-    ``vary="augment.mosaic=1,0.5"`` compare other settings. Every run is trained in a process of its own. Ctrl-C
+    ``vary="augment.mosaic=1,0.5"`` compare other settings. Every run is trained in a separate process. Ctrl-C
     saves the running runs and returns the comparison as it stands; the same call resumes it.
 
     Raises TypeError or ValueError for wrong arguments, FileNotFoundError for what is missing.

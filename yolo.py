@@ -23,7 +23,6 @@ from core.arguments import ImageSize, class_numbers, given, shown
 from core.device import pick_device
 from core.options import Classes, EvalKeywords, EvalOptions, NmsOptions, PredictKeywords, PredictOptions
 from data import build_eval_loader, load_dataset
-from data.names import find_names
 from data.sources import Source, open_source
 from data.synthetic import read_stamp
 from deploy.export import Exported, Trained, export_file, require_exportable
@@ -31,7 +30,7 @@ from deploy.images import CHECKED, draw_images, read_images
 from deploy.options import ExportKeywords, ExportOptions
 from deploy.runtime import DeployedDetector, open_runtime
 from deploy.targets import require_options, target_of
-from engine.checkpoint import build_described, build_from_checkpoint
+from engine.checkpoint import build_described, build_from_checkpoint, build_from_darknet
 from engine.detections import Result
 from engine.evaluation.evaluate import EvalResult, evaluate, with_progress
 from engine.evaluation.ground_truth import GroundTruth
@@ -42,8 +41,7 @@ from engine.resume import NEWEST
 from engine.tracking import Tracks
 from engine.train_result import TrainResult
 from engine.training import start
-from models import CensusRow, Darknet, Detector, build_model, census, plan_darknet
-from models.darknet.weights import check_weights, read_weights
+from models import CensusRow, Darknet, Detector
 from ops.mish import prepare
 
 __all__ = ["YOLO", "Logger", "Result", "TrainResult"]
@@ -99,23 +97,38 @@ class YOLO:
 
     def _load(self, cfg: str | os.PathLike | None = None, names: str | os.PathLike | None = None) -> None:
         """Build the network that ``self.weights`` belongs to, with these weights, on the device."""
-        weights, half, fuse = self.weights, self._half, self._fuse
+        weights, half = self.weights, self._half
         model: Detector | Darknet
-        if cfg is None:
-            if self.weights.suffix == ".weights":
-                raise ValueError(f"{weights}: a Darknet .weights does not describe its network; give its .cfg as cfg")
-            if names is not None:
-                raise ValueError(f"names: {names}; the class names of {weights} are in the checkpoint, leave it out")
-            if target_of(self.weights) is not None:
-                self._network = self._from_export(half)
-                return
-            model = self._from_checkpoint()
+        self.names_from = None
+        if cfg is not None:
+            model, self.config, self.census, self.names_from = build_from_darknet(weights, Path(cfg), names=names)
+        elif weights.suffix == ".weights":
+            raise ValueError(f"{weights}: a Darknet .weights does not describe its network; give its .cfg as cfg")
+        elif names is not None:
+            raise ValueError(f"names: {names}; the class names of {weights} are in the checkpoint, leave it out")
+        elif target_of(weights) is not None:
+            self._network = self._from_export(half)
+            return
         else:
-            model = self._from_darknet(Path(cfg), names)
+            model, self.config, self.census = build_from_checkpoint(weights)
+        self.names = model.names
         if any(row.activation == "mish" for row in self.census):
             prepare(self.device)  # compile the kernel before any clock starts
-        model = (model.fused() if fuse else model.eval()).to(self.device)
+        model = (model.fused() if self._fuse else model.eval()).to(self.device)
         self._network = model.half() if half else model
+
+    def _from_export(self, half: bool) -> DeployedDetector:
+        runtime = open_runtime(self.weights)
+        found = runtime.metadata
+        if self.device.type != "cpu":
+            self.device, _ = pick_device("cpu")
+        if half:
+            raise ValueError(f"half: {self.weights} computes in {found.precision}, as it was exported; leave it out")
+        reference, self.config, self.census = build_described(
+            self.weights, config=found.config, names=found.names, rows=found.census
+        )
+        self.names, self.names_from, self.device_text = list(found.names), found.names_from, runtime.description
+        return DeployedDetector(runtime, reference, path=self.weights)
 
     @property
     def model(self) -> Detector | Darknet | DeployedDetector:
@@ -182,7 +195,7 @@ class YOLO:
         run = start(given, cfg=cfg, resumed_from=resumed_from, loggers=callbacks)
         found = next((path for path in (run.best, run.last) if path.is_file()), None)
         if found is not None:
-            self.weights, self._cfg, self.names_from = found, None, None
+            self.weights, self._cfg = found, None
             self._load()
         return run
 
@@ -196,43 +209,6 @@ class YOLO:
         if not has_data:
             found["data"] = self._data(None).model_dump(mode="json")
         return yaml.safe_dump(found, allow_unicode=True)
-
-    def _from_export(self, half: bool) -> DeployedDetector:
-        runtime = open_runtime(self.weights)
-        found = runtime.metadata
-        if self.device.type != "cpu":
-            self.device, _ = pick_device("cpu")
-        if half:
-            raise ValueError(f"half: {self.weights} computes in {found.precision}, as it was exported; leave it out")
-        reference, self.config, self.census = build_described(
-            self.weights, config=found.config, names=found.names, rows=found.census
-        )
-        self.names, self.names_from, self.device_text = list(found.names), found.names_from, runtime.description
-        return DeployedDetector(runtime, reference, path=self.weights)
-
-    def _from_checkpoint(self) -> Detector | Darknet:
-        model, self.config, self.census = build_from_checkpoint(self.weights)
-        self.names = model.names
-        return model
-
-    def _from_darknet(self, cfg: Path, names: str | os.PathLike | None) -> Darknet:
-        if cfg.suffix != ".cfg":
-            raise ValueError(f"cfg: {cfg}; a Darknet .cfg is expected, with the .weights that belong to it")
-        self.config = load(cfg)
-        plan = plan_darknet(self.config.darknet)
-        if not plan.heads:
-            raise ValueError(f"{cfg}: a classifier, without a [yolo] layer; expected a detector's .cfg")
-        file = check_weights(self.weights, plan)  # before allocating the network of a wrong cfg
-        if not file.is_whole(plan):
-            raise ValueError(
-                f"{self.weights}: ends early, after {file.layers} of {len(plan.layers)} layers of {cfg}: a backbone to "
-                f"start a training from; {plan.values - file.values} values are missing to detect with"
-            )
-        self.names, self.names_from = find_names(plan.classes, names, beside=(self.weights, cfg))
-        model = build_model(self.config.darknet, names=self.names, seed=0)
-        self.census = census(model)
-        read_weights(file, model)
-        return model
 
     @property
     def imgsz(self) -> int:

@@ -1,7 +1,7 @@
 """Training steps beside a busy program: ``python -m benchmarks.shared_machine --threads 1 2 --busy 0 1``.
 
 Steps of ``benchmarks.step`` (forward, loss, backward, clipping, optimiser) with so many threads, while so many
-processes that never wait run beside it. Each pair of numbers is measured in a process of its own, for some seconds, in
+processes that never wait run beside it. Each pair of numbers is measured in a separate process, for some seconds, in
 interleaved rounds; the table has images per second: the median over rounds, the least and the largest.
 """
 

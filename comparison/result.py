@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import html
 import importlib.util
@@ -10,6 +9,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from core.templates import image_tag
 
 PICTURES = ("runs.png", "curves_wide.png")  # in a notebook
 
@@ -52,6 +53,4 @@ class CompareResult:
     def _repr_html_(self) -> str:
         """The comparison in a notebook: its recommendation and the mAP of every run."""
         found = [path for name in PICTURES if (path := self.folder / "pictures" / name).is_file()]
-        images = [base64.b64encode(path.read_bytes()).decode() for path in found]
-        pictures = "".join(f'<img src="data:image/png;base64,{text}" style="max-width: 100%">' for text in images)
-        return f"<p>{html.escape(str(self))}</p>{pictures}"
+        return f"<p>{html.escape(str(self))}</p>" + "".join(map(image_tag, found))

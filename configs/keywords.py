@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from configs.cli import AUTO, TRAIN, Flag
+from configs.flags import AUTO, TRAIN, Flag
 from configs.foreign_flags import INSTEAD
 from configs.hyperparameters import HYPERPARAMETERS, read_hyperparameters, whole_epochs
 from configs.loading import CONFIGS, Tree, flatten, read_yaml

@@ -5,6 +5,7 @@ Two kinds: ``training`` holds everything a run needs to resume bit for bit, ``we
 (engine/published.py).
 """
 
+import os
 import pickle
 import struct
 import warnings
@@ -17,14 +18,15 @@ from typing import IO, Any, cast
 import torch
 from pydantic import ValidationError
 
-from configs.schema import Config
+from configs.schema import Config, load
 from core.files import replacing
 from core.limits import MAX_CLASSES
 from core.types import DetectorModel, StateDict
+from data.names import find_names
 from engine.archive import read_archive
 from engine.published import locate, read_model
-from models import CensusRow, Darknet, Detector, build_model, census
-from models.darknet.weights import start_from_weights
+from models import CensusRow, Darknet, Detector, build_model, census, plan_darknet
+from models.darknet.weights import check_weights, read_weights, start_from_weights
 
 FORMAT = 1
 MAX_CHECKPOINT_BYTES = 16 << 30
@@ -200,6 +202,33 @@ def build_from_checkpoint(path: Path) -> tuple[Detector | Darknet, Config, list[
     _require_activations(path, rows, content["census"])
     model.load_state_dict(weights)
     return model, config, rows
+
+
+def build_from_darknet(
+    weights: Path, cfg: Path, *, names: str | os.PathLike | None = None
+) -> tuple[Darknet, Config, list[CensusRow], str]:
+    """The network of Darknet's files with its weights, its config, its census, and where its class names come from.
+
+    ``names``: a file with the class names, by default `data.names.find_names`'s choice. Raises FileNotFoundError or
+    ValueError for a missing file, and for files that do not belong together or do not make a detector.
+    """
+    if cfg.suffix != ".cfg":
+        raise ValueError(f"cfg: {cfg}; a Darknet .cfg is expected, with the .weights that belong to it")
+    config = load(cfg)
+    plan = plan_darknet(config.darknet)
+    if not plan.heads:
+        raise ValueError(f"{cfg}: a classifier, without a [yolo] layer; expected a detector's .cfg")
+    file = check_weights(weights, plan)  # before allocating the network of a wrong cfg
+    if not file.is_whole(plan):
+        raise ValueError(
+            f"{weights}: ends early, after {file.layers} of {len(plan.layers)} layers of {cfg}: a backbone to "
+            f"start a training from; {plan.values - file.values} values are missing to detect with"
+        )
+    found, source = find_names(plan.classes, names, beside=(weights, cfg))
+    model = build_model(config.darknet, names=found, seed=0)
+    rows = census(model)
+    read_weights(file, model)
+    return model, config, rows, source
 
 
 def build_described(

@@ -66,31 +66,33 @@ class SlowSteps:
         self._steps: list[float] = []
         self._since = time.monotonic()
         self._told: float | None = None
-        self.seconds = 0.0  # of the steps that were slowed, until it is set to 0
 
-    def add(self, seconds: float) -> str | None:
-        """Add the duration of a step; returns one line if steps are slowed, at most once in QUIET_SECONDS."""
+    def add(self, seconds: float) -> tuple[float, str | None]:
+        """Add the duration of a step; returns the seconds of the latest steps if they were slowed, else 0, and a line
+        that says so, at most once in QUIET_SECONDS."""
         now = time.monotonic()
         self._steps.append(seconds)
         if len(self._steps) < WINDOW_STEPS or now - self._since < WINDOW_SECONDS:
-            return None
+            return 0.0, None
         steps, self._steps, self._since = self._steps, [], now
         median, cores = statistics.median(steps), self._others.cores()
         usual = statistics.median(self._usual) if self._usual else median
         if median <= SLOW * usual or cores < BUSY_CORES:
             self._usual.append(median)
-            return None
-        self.seconds += sum(steps)
+            return 0.0, None
         if self._told is not None and now - self._told < QUIET_SECONDS:
-            return None
+            return sum(steps), None
         self._told = now
-        text = (
-            f"other processes use {cores:.1f} of {usable_cores()} cores, and a step takes {median:.3g} s instead of "
-            f"{usual:.3g} s"
-        )
-        if torch.get_num_threads() == 1:
-            return text
-        return (
-            f"{text}, since each thread waits for the slowest; beside them one thread is faster: press Ctrl-C and add "
-            "--threads 1 to the command that resumes (not bit-equal to an undisturbed run, but for rounding the same)"
-        )
+        return sum(steps), _advice(cores, median, usual)
+
+
+def _advice(cores: float, now: float, usual: float) -> str:
+    """What other processes do to the steps, in seconds, and what helps."""
+    load = f"other processes use {cores:.1f} of {usable_cores()} cores"
+    text = f"{load}, and a step takes {now:.3g} s instead of {usual:.3g} s"
+    if torch.get_num_threads() == 1:
+        return text
+    return (
+        f"{text}, since each thread waits for the slowest; beside them one thread is faster: press Ctrl-C and add "
+        "--threads 1 to the command that resumes (the result then differs in rounding)"
+    )

@@ -16,6 +16,12 @@ from data.sources import Frame
 from engine.pictures.drawing import draw_detections, png, save_image
 
 Record = dict[str, str | int | float | list[float]]
+SUPERVISION = "supervision av defusedxml pydeprecate"  # what it needs that is not installed with this project
+
+
+def without_opencv(packages: str) -> str:
+    """How pip installs packages that depend on another build of OpenCV, in a message."""
+    return f"pip install --no-deps {packages} (their opencv-python would overwrite the headless build that is here)"
 
 
 @dataclass(frozen=True)
@@ -103,8 +109,7 @@ class Result:
             import supervision
         except ImportError as error:
             raise ValueError(
-                "supervision is not installed: uv sync --extra supervision, or pip install --no-deps supervision "
-                "defusedxml (its opencv-python would overwrite the headless build that is here)"
+                f"supervision is not installed: uv sync --extra supervision, or {without_opencv(SUPERVISION)}"
             ) from error
         names = np.array([self.names[label] for label in self.labels.tolist()], dtype=str)
         return supervision.Detections(

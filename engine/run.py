@@ -116,7 +116,7 @@ class TrainingRun:
         before = (starts[-1].get("machine") or {}).get("threads")
         if before in (None, now) or self.setup.device.device.type != "cpu":
             return []
-        return [f"resumed with --threads {now}, not {before}: not bit-equal to an undisturbed run, but for rounding"]
+        return [f"resumed with --threads {now}, not {before}: rounding differs from that of an undisturbed run"]
 
     def _start_entry(self) -> dict[str, object]:
         state = self.trainer.state
@@ -212,8 +212,11 @@ class TrainingRun:
     def before_step(self, number: int, batch: Batch) -> None:
         """Draw the first batches of the first epoch; say so if other processes slow the steps."""
         seconds = self.trainer.clock.last_step
-        if is_main() and seconds is not None and (line := self.slow_steps.add(seconds)) is not None:
-            write_line(f"{self.title}, batch {number + 1}: {line}")
+        if is_main() and seconds is not None:
+            slowed, line = self.slow_steps.add(seconds)
+            self.trainer.clock.add("contended", slowed)
+            if line is not None:
+                write_line(f"{self.title}, batch {number + 1}: {line}")
         if is_main() and self.trainer.state.epoch == 0 and number < DRAWN_BATCHES and self.folder.is_dir():
             plots.plot_train_batch(self.folder / f"train_batch{number}.jpg", batch, self.classes)
 
@@ -278,8 +281,6 @@ class TrainingRun:
         """Close the epoch in the trainer's state and clock; return its row of results.csv but for the act/* columns."""
         trainer, crc32 = self.trainer, self.trainer.state.batches_crc32
         images = len(self.train_loader.dataset) * trainer.state.batch / len(self.train_loader)
-        trainer.clock.add("contended", self.slow_steps.seconds)
-        self.slow_steps.seconds = 0.0
         trainer.state.close_epoch()
         times = trainer.clock.close_epoch()
         row: Row = {"epoch": trainer.state.epoch, "step": trainer.state.step}

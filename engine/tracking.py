@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.detections import Result
+from engine.detections import SUPERVISION, Result, without_opencv
 
 LOW = 0.1  # ByteTrack follows objects whose score falls, down to this (Zhang et al. 2022)
 USUAL_FPS = 30.0  # of images, and of videos that do not say
@@ -26,8 +26,8 @@ class Tracks:
         """
         if importlib.util.find_spec("trackers") is None:
             raise ValueError(
-                "tracking: the package trackers is not installed: uv sync --extra track, or pip install --no-deps "
-                "trackers supervision av defusedxml pydeprecate (its opencv-python would overwrite the headless build)"
+                "tracking: the package trackers is not installed: uv sync --extra track, or "
+                f"{without_opencv(f'trackers {SUPERVISION}')}"
             )
         self.conf = conf
         self.lowest = min(conf, LOW)  # the confidence threshold with which to detect

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.metrics import FITNESS
+from core.templates import image_tag
 from engine.loggers import Row
 
 SHOWN = ("results.png", "val_batch0_pred.jpg")  # pictures in a notebook
@@ -60,10 +60,4 @@ class TrainResult:
     def _repr_html_(self) -> str:
         """The run in a notebook: the line, the curves of its losses and metrics, and detections of its best weights."""
         pictures = [self.folder / name for name in SHOWN if (self.folder / name).is_file()]
-        return f"<p>{html.escape(str(self))}</p>" + "".join(map(_image, pictures))
-
-
-def _image(path: Path) -> str:
-    kind = "png" if path.suffix == ".png" else "jpeg"
-    text = base64.b64encode(path.read_bytes()).decode()
-    return f'<img src="data:image/{kind};base64,{text}" alt="{html.escape(path.name)}" style="max-width: 100%">'
+        return f"<p>{html.escape(str(self))}</p>" + "".join(map(image_tag, pictures))

