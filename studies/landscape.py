@@ -235,11 +235,11 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
         axis.imshow(
             output_map(act, SHAPES["shallow"], 0, 200), origin="lower", extent=(0, SIDE, 0, SIDE), cmap="viridis"
         )
-        axis.set(title=f"Output of a random network, {LABELS[act]}", xlabel="second input", ylabel="first input")
+        axis.set(title=f"A random network, {LABELS[act]}", xlabel="second input", ylabel="first input")
     _draw_ratios(axes[0, 2], rows, "roughness", [("outputs", shape) for shape in SHAPES])
     axes[0, 2].set(title="Roughness of the output", xlabel="relative to ReLU (95 % interval)")
     _draw_ratios(axes[0, 3], rows, "eigenvalue", [("digits", None), ("detector", None)])
-    axes[0, 3].set(title="Largest eigenvalue of the Hessian", xlabel="relative to ReLU (95 % interval)")
+    axes[0, 3].set(title="Hessian, largest eigenvalue", xlabel="relative to ReLU (95 % interval)")
     _draw_planes(figure, list(axes[1, :3]), rows)
     _draw_rises(axes[1, 3], rows)
 
@@ -259,6 +259,10 @@ def _draw_ratios(axis: "Axes", rows: Sequence[Row], column: str, groups: Sequenc
     axis.axvline(1, color="black", linewidth=0.8)
     axis.set_yticks(range(len(acts)), [LABELS[act] for act in acts])
     axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    ticks = [tick for tick in (0.05, 0.1, 0.2, 0.5, 0.7, 1, 1.4, 2, 5, 10) if low <= tick <= high]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
     axis.margins(y=0.25)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
