@@ -79,7 +79,7 @@ TRAIN = (
     Flag(
         ("--rect",),
         "train.rect",
-        "batches of images of like aspect, not padded to squares; without mosaic and mixup",
+        "batches of images of like aspect, not padded to squares; without mosaic, copy-paste and mixup",
         None,
         const=True,
     ),
@@ -93,7 +93,7 @@ TRAIN = (
     Flag(
         ("--close-mosaic",),
         "train.close_mosaic",
-        "number (or fraction, if below 1) of final epochs without mosaic and mixup",
+        "number (or fraction, if below 1) of final epochs without mosaic, copy-paste and mixup",
         float,
     ),
     Flag(("--seed",), "train.seed", "random seed of weights, data order and augmentation", int),

@@ -32,12 +32,13 @@ HYPERPARAMETERS = {
     "fliplr": "augment.flip_lr",
     "mosaic": "augment.mosaic",
     "mixup": "augment.mixup",
+    "copy_paste": "augment.copy_paste",
     "close_mosaic": "train.close_mosaic",
 }
 # Keys without an equivalent; ignored with a note.
 IGNORED_HYPERPARAMETERS = {
     *("warmup_momentum", "warmup_bias_lr", "anchors", "paste_in", "loss_ota"),
-    *("copy_paste", "copy_paste_mode", "label_smoothing", "pose", "kobj", "bgr", "auto_augment", "erasing", "cutmix"),
+    *("copy_paste_mode", "label_smoothing", "pose", "kobj", "bgr", "auto_augment", "erasing", "cutmix"),
 }
 YOLOV5_LOSS = {"obj", "obj_pw", "cls_pw", "iou_t", "anchor_t", "fl_gamma", "giou"}  # keys of no other loss
 WHOLE_RUN = {"task", "mode"}  # in Ultralytics' default.yaml and a run's args.yaml, among all settings of a run

@@ -74,6 +74,7 @@ class Augment(Frozen):
 
     mosaic: Unit = 1.0
     mixup: Unit = 0.0
+    copy_paste: Unit = 0.0
     hsv_h: Unit = 0.015
     hsv_s: Unit = 0.7
     hsv_v: Unit = 0.4

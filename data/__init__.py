@@ -123,14 +123,16 @@ def build_train_loader(
     `batch` images are a step of all `world` processes, of which this one loads the share of its `rank`.
 
     `stretch`, `smooth`: how the detector expects images to be resized, see `data.samples.ResizeMode`.
-    `rect`: batches of images of like aspect, each as small as they allow in multiples of `stride`, without mosaic and
-    mixup. `class_balance`: the threshold of `data.sampling.repeat_factors`; 0: each image once an epoch.
+    `rect`: batches of images of like aspect, each as small as they allow in multiples of `stride`, without mosaic,
+    copy-paste and mixup. `class_balance`: the threshold of `data.sampling.repeat_factors`; 0: each image once an epoch.
     """
     mode = ResizeMode(stretch=stretch, smooth=smooth)
     augmentation = _augmentation(augment)
+    if augmentation.copy_paste and not len(annotations.point_starts) > 1:
+        raise ValueError(f"augment.copy_paste: no annotation of {annotations.source} has polygons")
     store = _train_store(annotations, imgsz, mode, cache, progress=progress)
     recent = None
-    if store is None and not rect and (augmentation.mosaic or augmentation.mixup):
+    if store is None and not rect and (augmentation.mosaic or augmentation.copy_paste or augmentation.mixup):
         recent = RecentImages.fitting(len(annotations), imgsz, shared=workers > 0)
     samples = TrainSamples(
         annotations,
@@ -217,7 +219,7 @@ def _augmentation(section: Any) -> Augmentation:
     """The config's section as plain values; None is no augmentation."""
     if section is None:
         return Augmentation()
-    names = ("mosaic", "mixup", "flip_lr", "flip_ud", "degrees", "translate", "scale", "shear", "perspective")
-    values = {name: float(getattr(section, name)) for name in (*names, "blur", "gray", "clahe")}
+    names = ("mosaic", "mixup", "copy_paste", "flip_lr", "flip_ud", "degrees", "translate", "scale", "shear")
+    values = {name: float(getattr(section, name)) for name in (*names, "perspective", "blur", "gray", "clahe")}
     hsv = (float(section.hsv_h), float(section.hsv_s), float(section.hsv_v))
     return Augmentation(**values, hsv=hsv, extra=tuple(dict(entry) for entry in section.extra))

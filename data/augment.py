@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from albumentations import BasicTransform, Compose
 
 # Random streams of one sample.
-LAYOUT, MIXUP, COLOUR, RARE, EXTRA = range(5)
+LAYOUT, MIXUP, COLOUR, RARE, EXTRA, COPY_PASTE = range(6)
 LEVELS = np.arange(256, dtype=np.float64)  # of a channel
 
 
@@ -35,6 +35,7 @@ class Augmentation:
 
     mosaic: float = 0.0
     mixup: float = 0.0
+    copy_paste: float = 0.0
     hsv: tuple[float, float, float] = (0.0, 0.0, 0.0)
     flip_lr: float = 0.0
     flip_ud: float = 0.0

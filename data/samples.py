@@ -21,7 +21,8 @@ from torch.utils.data import Dataset
 from core.arguments import ImageSize
 from core.geometry import Geometry, fit, resize
 from data.annotations import Annotations
-from data.augment import LAYOUT, MIXUP, Augmentation, PhotometricAugment, stream
+from data.augment import COPY_PASTE, LAYOUT, MIXUP, Augmentation, PhotometricAugment, stream
+from data.copy_paste import paste_objects
 from data.image import ImageError, read_image
 from data.image_cache import ImageStore
 from data.mosaic import Tile, centre_place, lay_out, mosaic_places, random_pose
@@ -111,7 +112,7 @@ class TrainSamples(Dataset):
         recent: RecentImages | None = None,
         resize_mode: ResizeMode = ResizeMode(),  # noqa: B008
     ):
-        """`mosaic_until`: first epoch without mosaic and mixup, None for no such epoch.
+        """`mosaic_until`: first epoch without mosaic, copy-paste and mixup, None for no such epoch.
 
         `store` caches all base images; without it, `recent` keeps some of them.
         """
@@ -140,6 +141,12 @@ class TrainSamples(Dataset):
         settings = self.augmentation
         composed = self.mosaic_until is None or epoch < self.mosaic_until
         image, boxes, labels = self._scene(epoch, index, composed, stream(self.seed, epoch, index, LAYOUT))
+        if composed and settings.copy_paste:
+            rng = stream(self.seed, epoch, index, COPY_PASTE)
+            if rng.random() < settings.copy_paste:
+                tile = self._tile(epoch, *self._partners(epoch, index, 1, rng))
+                matrix = random_pose(self.imgsz, rng, **settings.pose()) @ centre_place(tile)
+                image, boxes, labels = paste_objects(image, boxes, labels, tile=tile, matrix=matrix)
         if composed and settings.mixup:
             rng = stream(self.seed, epoch, index, MIXUP)
             if rng.random() < settings.mixup:

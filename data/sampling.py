@@ -49,7 +49,7 @@ class Arrangement:
         if self.factors is not None:
             parts.append(f"classes balanced: repeat factors 1 to {self.factors.max():.1f}")
         if self.sizes is not None:
-            parts.append("batches of like aspect, without mosaic and mixup")
+            parts.append("batches of like aspect, without mosaic, copy-paste and mixup")
         return "".join(f", {part}" for part in parts)
 
 

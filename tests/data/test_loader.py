@@ -24,6 +24,7 @@ def augment(**changes):
     values = {
         "mosaic": 0.8,
         "mixup": 0.5,
+        "copy_paste": 0.0,
         "hsv_h": 0.015,
         "hsv_s": 0.7,
         "hsv_v": 0.4,

@@ -80,7 +80,7 @@ def test_rectangular_batches_are_as_small_as_their_images_allow(section: SimpleN
         width, height = sizes[images].max(0)  # their long sides are that of training
         assert tuple(batch.images.shape[2:]) == (math.ceil(height / 32) * 32, math.ceil(width / 32) * 32)
     assert (64, 96) in shapes and (96, 64) in shapes
-    assert "batches of like aspect, without mosaic and mixup" in found.describe()
+    assert "batches of like aspect, without mosaic, copy-paste and mixup" in found.describe()
 
 
 def test_without_augmentation_an_image_is_whole_in_its_batch(section: SimpleNamespace) -> None:
