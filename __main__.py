@@ -20,6 +20,7 @@ COMMANDS = {
     "check": "data.tools.check",
     "convert": "data.tools.convert",
     "download": "data.tools.download",
+    "tile": "data.tools.tile",
 }
 USAGE = f"""usage: yolo-mish {{{",".join(COMMANDS)}}} ...
 
@@ -31,6 +32,7 @@ USAGE = f"""usage: yolo-mish {{{",".join(COMMANDS)}}} ...
   check     look for errors in a data set
   convert   convert YOLO, VOC and CVAT labels to COCO
   download  download a public data set
+  tile      cut large images into tiles, for small objects
 
 "yolo-mish COMMAND --help" shows the flags of a command.
 """

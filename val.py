@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         single_cls=arguments.single_cls or None,
         strict_data=arguments.strict_data,
         allow_skipped=arguments.allow_skipped,
+        tile=arguments.tile,
     )
     print(report(result, verbose=arguments.verbose), flush=True)
     issues = list_issues({arguments.split: result.truth.issues})
@@ -95,6 +96,15 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         action=BooleanOptionalAction,
         default=EvalOptions.rect,
         help="pad images to a multiple of the stride instead of a square",
+    )
+    add(
+        "--tile",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="SIDE",
+        help="detect in overlapping tiles of this side in pixels (default: that of the network's input) and in the "
+        "whole image, as detect.py --tile does, and score on the whole images",
     )
     add("--single-cls", action="store_true", help="treat all classes as one class; default: as in training")
     add("--strict-data", action="store_true", help="stop at the first damaged image or annotation")

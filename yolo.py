@@ -32,8 +32,9 @@ from deploy.runtime import DeployedDetector, open_runtime
 from deploy.targets import require_options, target_of
 from engine.checkpoint import build_described, build_from_checkpoint, build_from_darknet
 from engine.detections import Result
-from engine.evaluation.evaluate import EvalResult, evaluate, with_progress
+from engine.evaluation.evaluate import EvalResult, evaluate, score, with_progress
 from engine.evaluation.ground_truth import GroundTruth
+from engine.evaluation.tiled import detect_in_tiles
 from engine.loggers import Logger
 from engine.predictor import Predictor
 from engine.published import locate
@@ -284,20 +285,26 @@ class YOLO:
         tracks = Tracks(chosen.conf) if track else None
         if tracks is not None:
             chosen = replace(chosen, conf=tracks.lowest)
-        predictor = Predictor(
-            self.model,
-            names=self.names,
-            device=self.device,
-            nms=self.nms_options(chosen, multi_label=False, agnostic=chosen.agnostic),
-            imgsz=self.input_size(chosen.imgsz),
-            rect=chosen.rect,
-            batch=chosen.batch,
-            classes=self.labels(chosen.classes),
-            tile=chosen.tile,
-        )
+        nms = self.nms_options(chosen, multi_label=False, agnostic=chosen.agnostic)
+        predictor = self._predictor(chosen, nms, self.labels(chosen.classes))
         frames = source if isinstance(source, Source) else open_source(source, bgr=bgr)
         found = predictor.run(frames, workers=chosen.workers)
         return found if tracks is None else tracks.follow(found, vid_stride=frames.vid_stride)
+
+    def _predictor(
+        self, options: PredictOptions | EvalOptions, nms: NmsOptions, classes: Sequence[int] | None = None
+    ) -> Predictor:
+        return Predictor(
+            self.model,
+            names=self.names,
+            device=self.device,
+            nms=nms,
+            imgsz=self.input_size(options.imgsz),
+            rect=options.rect,
+            batch=options.batch,
+            classes=classes,
+            tile=options.tile,
+        )
 
     def val(
         self, data: str | os.PathLike | None = None, *, progress: bool = True, **options: Unpack[EvalKeywords]
@@ -316,6 +323,7 @@ class YOLO:
         - ``single_cls``: treat all classes as one, by default as in training
         - ``strict_data``: raise ValueError for damaged data, which are otherwise skipped and listed in
           ``result.truth.issues``; ``allow_skipped``: even if they are more than half
+        - ``tile``: detect as ``predict`` does with ``tile``, and score on the whole images
 
         Raises ValueError if the classes of the data are not those of the weights.
         """
@@ -333,6 +341,14 @@ class YOLO:
         )
         if not single:
             self._require_classes(annotations.classes, f"the {chosen.split} split of {annotations.source}")
+        truth = GroundTruth.from_annotations(annotations)
+        if chosen.tile is not None:
+            if single and len(self.names) > 1:
+                raise ValueError(f"tile: the {len(self.names)} classes of {self.weights} cannot be merged in tiles")
+            found = detect_in_tiles(
+                self._predictor(chosen, nms), annotations, truth=truth, progress=progress, workers=chosen.workers
+            )
+            return score(found, truth=truth, nms=nms, official=True)
         loader = build_eval_loader(
             annotations,
             imgsz=imgsz,
@@ -346,7 +362,7 @@ class YOLO:
         return evaluate(
             self.model,
             with_progress(loader, total=len(loader)) if progress else loader,
-            truth=GroundTruth.from_annotations(annotations),
+            truth=truth,
             nms=nms,
             official=True,
             merge_classes=single,

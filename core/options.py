@@ -69,11 +69,13 @@ class EvalOptions:
     single_cls: bool | None = None  # None: as in training
     strict_data: bool = False
     allow_skipped: bool = False  # or as in training
+    tile: int | None = None  # as for PredictOptions
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value of another type or out of range."""
         _convert(self, imgsz=image_size, batch=partial(whole, low=1), workers=partial(whole, low=0, high=MAX_WORKERS))
         _convert(self, rect=switch, single_cls=switch, strict_data=switch, allow_skipped=switch)
+        _convert(self, tile=partial(whole, low=0))
 
 
 class PredictKeywords(TypedDict, total=False):
@@ -105,6 +107,7 @@ class EvalKeywords(TypedDict, total=False):
     single_cls: bool | None
     strict_data: bool
     allow_skipped: bool
+    tile: int | None
 
 
 def _convert(options: object, **checks: Callable[[str, object], object]) -> None:

@@ -15,10 +15,11 @@ from core.cores import usable_cores
 from core.device import synchronize
 from core.geometry import Geometry
 from core.options import NmsOptions
+from core.tiles import tile_places
 from core.types import Detections, DetectorModel
 from data.sources import Frame, Source
 from engine.detections import Result
-from engine.tiling import merge_tiles, tile_boxes
+from engine.tiling import merge_tiles
 
 MAX_THREADS = 8  # that read images ahead, by default
 
@@ -65,7 +66,7 @@ class Predictor:
     def _detect_in_tiles(self, frame: Frame, side: int) -> Result:
         """Detect in overlapping tiles of a frame and in the whole of it, and merge the boxes."""
         width, height = frame.size
-        places = [(0, 0, width, height), *tile_boxes(width, height, side)]
+        places = [(0, 0, width, height), *tile_places(width, height, side)]
         found: list[Result] = []
         for first in range(0, len(places), self.batch):
             views = [

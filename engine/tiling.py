@@ -1,4 +1,4 @@
-"""Large images in overlapping tiles: where they lie, and which of their detections make one result."""
+"""Large images in overlapping tiles (core/tiles.py): which of their detections make one result."""
 
 from __future__ import annotations
 
@@ -8,35 +8,14 @@ import numpy as np
 import torch
 from torchvision.ops import batched_nms
 
-OVERLAP = 0.25  # of a tile with the next one; objects up to this size lie whole in some tile
+from core.tiles import Place
+
 EDGE = 1.0  # pixels from an inner border of a tile within which a box counts as cut off
 MERGE_IOU = 0.5  # views at different scales agree less than boxes of one view
 
-Box = tuple[int, int, int, int]
-"""left, top, right, bottom in pixels of the image."""
-
-
-def tile_boxes(width: int, height: int, side: int) -> list[Box]:
-    """Tiles of `side` pixels that cover an image and overlap by OVERLAP or more; one if the image is no larger.
-
-    The last tile of a row or column is moved inside.
-    """
-
-    def starts(length: int) -> list[int]:
-        if length <= side:
-            return [0]
-        count = -(-(length - side) // max(1, round(side * (1 - OVERLAP))))
-        return [round(place * (length - side) / count) for place in range(count + 1)]
-
-    return [
-        (left, top, min(left + side, width), min(top + side, height))
-        for top in starts(height)
-        for left in starts(width)
-    ]
-
 
 def merge_tiles(
-    parts: Sequence[tuple[Box, np.ndarray, np.ndarray, np.ndarray]],
+    parts: Sequence[tuple[Place, np.ndarray, np.ndarray, np.ndarray]],
     *,
     size: tuple[int, int],
     iou: float,

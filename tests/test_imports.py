@@ -32,7 +32,7 @@ COMMANDS = {
     "comparison/step_timing.py",
     "weights/publish.py",
 } | {path.relative_to(ROOT).as_posix() for path in (ROOT / "data" / "tools").glob("*.py")}
-SHORT_NAMES = {"data/check.py", "data/convert.py", "data/download.py"}
+SHORT_NAMES = {"data/check.py", "data/convert.py", "data/download.py", "data/tile.py"}
 TIMED = {"studies/timings.py"}  # times steps by the functions of comparison/step_timing.py
 OURS = set(MAY_IMPORT) - {"scripts"} | SCRIPTS
 

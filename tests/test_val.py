@@ -11,7 +11,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import val
+from engine.evaluation.coco import BOX_DECIMALS
 from tests.support.scripts import run
+from yolo import YOLO
 
 PICTURES = {"PR_curve.png", "F1_curve.png", "confusion_matrix.png", "confusion_matrix_normalized.png"}
 SAMPLES = {"val_batch0_labels.jpg", "val_batch0_pred.jpg"}
@@ -54,3 +56,34 @@ def test_splits_data_and_square_images(place: Path, here: Path) -> None:
     assert {"errors.html", "errors.csv", "label_suspects.csv"} <= {path.name for path in (here / "out/one").iterdir()}
     assert len((here / "out/one/errors.csv").read_text().splitlines()) == 1 + 2
     assert len(json.loads((here / "out/one/metrics.json").read_text())["classes"]) == 1
+
+
+@pytest.mark.slow
+def test_tiles_are_scored_on_the_whole_images(place: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Images no larger than a tile have the numbers of ordinary evaluation; others the boxes of `predict` in tiles."""
+    arguments = ["--weights", place / "best.pt", "--conf", 0.2, "--exist-ok"]
+    found = {}
+    for name, tile in (("whole", []), ("large", ["--tile", 96]), ("small", ["--tile", 64])):
+        assert run(val.main, "val.py", *arguments, "--name", name, *tile) == 0
+        found[name] = [
+            json.loads((here / f"runs/val/{name}/{file}.json").read_text()) for file in ("metrics", "predictions")
+        ]
+    assert found["large"][0]["numbers"] == found["whole"][0]["numbers"] != found["small"][0]["numbers"]
+    model = YOLO(place / "best.pt", device="cpu")
+    images = json.loads((place / "shapes/annotations/val.json").read_text())["images"]
+    paths = [place / "shapes/images/val" / image["file_name"] for image in images]
+    expected = model.predict(paths, conf=0.2, tile=64, imgsz=model.imgsz)
+    assert {tuple(row["bbox"][:2]) for row in found["small"][1]} >= {
+        (round(float(box[0]), BOX_DECIMALS), round(float(box[1]), BOX_DECIMALS))
+        for result in expected
+        for box in result.boxes[:1]
+    }
+    assert all(
+        row["bbox"][0] + row["bbox"][2] <= image["width"] + 0.01
+        for row in found["small"][1]
+        for image in images
+        if image["id"] == row["image_id"]
+    )
+    capsys.readouterr()
+    assert run(val.main, "val.py", *arguments, "--tile", 64, "--single-cls") == 2
+    assert "tile: the 6 classes of" in capsys.readouterr().err

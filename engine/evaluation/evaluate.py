@@ -118,7 +118,7 @@ def detect(
             found.append(
                 Detected(
                     images=len(batch.images),
-                    predictions=_to_rows(detections, batch, truth),
+                    predictions=_batch_rows(detections, batch, truth),
                     losses={name: value * len(batch.images) for name, value in terms.items()},
                     crc32=batch.crc32,
                     milliseconds=spent,
@@ -221,22 +221,29 @@ def _losses(model: DetectorModel, outputs: Outputs, batch: Batch, device: torch.
     return {name: float(value) for name, value in terms.items()}
 
 
-def _to_rows(detections: list[Detections], batch: Batch, truth: GroundTruth) -> np.ndarray:
-    """The detections of a batch as prediction rows in pixels of the original images, rounded as written to JSON."""
-    category_ids = np.array(truth.category_ids, np.int64)
+def _batch_rows(detections: list[Detections], batch: Batch, truth: GroundTruth) -> np.ndarray:
+    """The prediction rows of a batch."""
     tables = []
     for found, geometry, image_id in zip(detections, batch.geometries, batch.image_ids, strict=True):
-        if image_id not in truth.key_of:
-            raise ValueError(f"the loader returned image id {image_id!r}, which is not in the ground truth")
-        corners = np.asarray(geometry.to_image(found.boxes.numpy()), np.float64).reshape(-1, 4)
-        table = np.empty((len(corners), 7))
-        table[:, 0] = truth.key_of[image_id]
-        table[:, 1:3] = np.round(corners[:, :2], BOX_DECIMALS)
-        table[:, 3:5] = np.round(corners[:, 2:] - corners[:, :2], BOX_DECIMALS)
-        table[:, 5] = np.round(found.scores.numpy().astype(np.float64), SCORE_DECIMALS)
-        table[:, 6] = category_ids[found.labels.numpy()]
-        tables.append(table[(table[:, 3:5] > 0).all(axis=1)])  # a box outside the image is empty after clipping
+        corners = geometry.to_image(found.boxes.numpy())
+        tables.append(to_rows(corners, found.scores.numpy(), found.labels.numpy(), image_id=image_id, truth=truth))
     return np.concatenate(tables) if tables else np.zeros((0, 7))
+
+
+def to_rows(
+    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, *, image_id: int | str, truth: GroundTruth
+) -> np.ndarray:
+    """Detections in an image, with boxes (n, 4) xyxy in its pixels, as prediction rows, rounded as written to JSON."""
+    if image_id not in truth.key_of:
+        raise ValueError(f"the loader returned image id {image_id!r}, which is not in the ground truth")
+    corners = np.asarray(boxes, np.float64).reshape(-1, 4)
+    table = np.empty((len(corners), 7))
+    table[:, 0] = truth.key_of[image_id]
+    table[:, 1:3] = np.round(corners[:, :2], BOX_DECIMALS)
+    table[:, 3:5] = np.round(corners[:, 2:] - corners[:, :2], BOX_DECIMALS)
+    table[:, 5] = np.round(scores.astype(np.float64), SCORE_DECIMALS)
+    table[:, 6] = np.array(truth.category_ids, np.int64)[labels]
+    return table[(table[:, 3:5] > 0).all(axis=1)]  # a box outside the image is empty after clipping
 
 
 def _for_drawing(batch: Batch, detections: list[Detections]) -> DrawnBatch:

@@ -1,30 +1,13 @@
-"""Tiles: that they cover an image, and that merged boxes are those of the objects."""
+"""Boxes of tiles, merged, are those of the objects."""
 
 import numpy as np
-import pytest
 import torch
 
 from core.options import NmsOptions
 from core.types import Detections
 from data.sources import open_source
 from engine.predictor import Predictor
-from engine.tiling import OVERLAP, merge_tiles, tile_boxes
-
-
-@pytest.mark.parametrize(("width", "height", "side"), [(100, 60, 32), (33, 32, 32), (640, 2000, 320), (50, 20, 32)])
-def test_every_object_up_to_the_overlap_is_whole_in_some_tile(width: int, height: int, side: int) -> None:
-    tiles = tile_boxes(width, height, side)
-    assert all(l >= 0 and t >= 0 and r <= width and b <= height for l, t, r, b in tiles)  # noqa: E741
-    assert {(r - l, b - t) for l, t, r, b in tiles} == {(min(side, width), min(side, height))}  # noqa: E741
-    size = int(side * OVERLAP)
-    for left in range(0, max(1, width - size), 3):
-        for top in range(0, max(1, height - size), 3):
-            right, bottom = min(left + size, width), min(top + size, height)
-            assert any(l <= left and t <= top and r >= right and b >= bottom for l, t, r, b in tiles)  # noqa: E741
-
-
-def test_one_tile_for_an_image_that_is_no_larger() -> None:
-    assert tile_boxes(32, 20, 32) == [(0, 0, 32, 20)]
+from engine.tiling import merge_tiles
 
 
 def part(place: tuple[int, int, int, int], *boxes: tuple[float, float, float, float, float, int]):
