@@ -117,6 +117,7 @@ def plan_from(
         "budget": arguments.budget,
         "all_pairs": arguments.all_pairs,
         "aa": arguments.aa,
+        "journaled": True,
         "tuning": tuned,
         "target": arguments.target,
         "redrawn": embedded_data(arms[0].config) if arguments.redraw_data else {},

@@ -13,7 +13,7 @@ from typing import Any
 from comparison import wording
 from comparison.evaluation import VAL_FILES
 from comparison.fingerprint import DATA, EPOCHS, check_comparable, check_redrawn
-from comparison.journal import retrained
+from comparison.journal import irregular
 from comparison.plan import Plan, PlannedRun, brief
 from comparison.runs import ACTIVATION_KEYS, PARTS, PRECISION, Run, activation_label, run_folders
 from comparison.scores import check_scored, require_unchanged
@@ -183,13 +183,29 @@ def doubts(runs: Sequence[Run], plan: Plan | None) -> tuple[str, ...]:
     elif early := [run.folder.name for _, run in planned if _started_before(run, plan)]:
         reasons.append(wording.reasons.older_than_plan(early))
     reasons += [reason for each, run in planned if (reason := next(_deviations(each, run, plan), ""))]
-    again, lost = retrained([run for _, run in planned])
-    reasons += [wording.reasons.trained_again(again)] if again else []
-    reasons += [wording.reasons.failures_removed(lost)] if lost else []
-    return tuple(reasons)
+    return (*reasons, *_journal_doubts(runs, plan))
+
+
+def _journal_doubts(runs: Sequence[Run], plan: Plan) -> Iterator[str]:
+    """What the journal of the comparison says against these runs, which are all in its folder."""
+    by_key = {_planned_key(run, plan): run for run in runs}
+    for folder in dict.fromkeys(run.folder.parent for run in runs):
+        runs_of = {each.name: by_key.get(each) for each in plan.runs}
+        found = irregular(folder, runs_of, complete=plan.journaled)
+        for names, reason in (
+            (found.again, wording.reasons.trained_again),
+            (found.lost, wording.reasons.failures_removed),
+            (found.other, wording.reasons.not_as_noted),
+        ):
+            if names:
+                yield reason(names)
+        if found.edited:
+            yield wording.reasons.journal_edited()
 
 
 def _planned_key(run: Run, plan: Plan) -> PlannedRun:
+    if not run.record:
+        return plan.planned(run.act, run.seed)
     seed = _seed(run)
     assert isinstance(seed, int)
     return PlannedRun(plan.acts[0] if plan.aa else run.act, seed)

@@ -92,6 +92,7 @@ class Plan(BaseModel):
     all_pairs: bool = False  # also the candidates against each other, a family of tests of its own
     aa: bool = Field(False, alias="same")  # A/A control: one activation against itself under other seeds
     redrawn: dict[str, JsonValue] = {}  # section `data` of the embedded set that is drawn anew for each seed; or {}
+    journaled: bool = False  # the journal has the end of every run; not of plans of earlier versions
     target: Annotated[float, Field(gt=0, lt=1)] | None = None  # mAP50-95 as a fraction, for the epochs to reach it
     sigma_assumed: Annotated[float, Field(gt=0)] | None = None  # residual sd of one run's mAP50-95; None if unknown
     notes: tuple[str, ...] = ()
@@ -163,9 +164,10 @@ class Plan(BaseModel):
 
     def _group(self, number: int, seed: int, acts: Sequence[str]) -> tuple[PlannedRun, ...]:
         start = number % len(acts) if acts else 0
-        return tuple(self._run(act, seed) for act in (*acts[start:], *acts[:start]))
+        return tuple(self.planned(act, seed) for act in (*acts[start:], *acts[:start]))
 
-    def _run(self, act: str, seed: int) -> PlannedRun:
+    def planned(self, act: str, seed: int) -> PlannedRun:
+        """The run of an arm and a seed as they are compared; an A/A control relabels those of its second arm."""
         if self.aa and act.endswith(AA_SUFFIX):
             return PlannedRun(act.removesuffix(AA_SUFFIX), seed + self._seed_offset)
         return PlannedRun(act, seed)
@@ -333,7 +335,7 @@ def read_plan(folder: Path) -> Plan | None:
         raise ValueError(f"{file}: not JSON, the file is damaged: {error}") from error
     seal = content.pop(SEAL, None) if isinstance(content, dict) else None
     plan = _validated(content, f"{file}: ")
-    if seal is not None and seal != seal_of(content, b""):
+    if (seal is not None or plan.journaled) and seal != seal_of(content, b""):
         raise ValueError(f"{file}: changed after it was written (the seal does not match); restore it")
     return plan
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comparison.job import TRAINER, Job, make_job
-from comparison.journal import note
+from comparison.journal import Event, note, note_ended
 from comparison.plan import Plan, PlannedRun
 from comparison.runs import read_rows, read_run
 from core.text import format_duration
@@ -40,6 +40,7 @@ class Progress:
         self.jobs = {run: make_job(plan, run, folder, trainer=trainer) for run in plan.runs}
         self.weights = {run: plan.step_ms.get(run.act, 1.0) for run in plan.runs}  # relative time of an epoch
         self.status = {run: job.status() for run, job in self.jobs.items()}
+        note_ended(folder, {run.name: status for run, status in self.status.items()})
         self.epochs = {run: self._epochs(run) for run in self.jobs}
         self.kills: Counter[PlannedRun] = Counter()
         self.complete_seeds = self._complete_seeds()
@@ -91,8 +92,17 @@ class Progress:
 
     def started(self, job: Job) -> None:
         """Report that a run starts or resumes, and note it in the journal."""
-        note(job.folder.parent, job.run.name, "resumed" if job.has_checkpoint else "started")
+        self.note_start(job)
         self._show(f"{job.run.name} {'resumes' if job.has_checkpoint else 'starts'}")
+
+    @staticmethod
+    def note_start(job: Job) -> None:
+        """Note in the journal that a run starts, starts again, as it left no checkpoint, or resumes."""
+        event: Event = "started"
+        if job.folder.is_dir():
+            event = "resumed" if job.has_checkpoint else "restarted"
+        job.folder.mkdir(parents=True, exist_ok=True)
+        note(job.folder.parent, job.run.name, event)
 
     def ended(self, job: Job, status: str) -> bool:
         """Report how a run ended; True if it was killed and is to be resumed."""

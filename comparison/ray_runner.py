@@ -4,6 +4,7 @@ All machines see the comparison's folder and this repository under the same path
 folder, so if a worker or its machine is lost, another one resumes its run.
 """
 
+import itertools
 import logging
 import signal
 from collections.abc import Callable, Sequence
@@ -48,7 +49,10 @@ def train_all(
     groups = remaining(plan, folder, retry_failed=retry_failed)
     with Progress(plan, folder, trainer=trainer, after_seed=after_seed) as progress, stop_signals() as signals:
         jobs = progress.jobs
-        pending: dict[object, PlannedRun] = {task.remote(jobs[run]): run for group in groups for run in group}
+        pending: dict[object, PlannedRun] = {}
+        for run in itertools.chain(*groups):
+            progress.note_start(jobs[run])
+            pending[task.remote(jobs[run])] = run
         try:
             while pending:
                 ended, _ = ray.wait(list(pending), timeout=POLL_SECONDS)

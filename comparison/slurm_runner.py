@@ -7,6 +7,7 @@ reaches its time limit, saves its run and is put back into the queue, where it r
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -99,7 +100,10 @@ def train_all(
     groups = remaining(plan, folder, retry_failed=retry_failed)
     with Progress(plan, folder, trainer=trainer, after_seed=after_seed) as progress, stop_signals() as signals:
         jobs = progress.jobs
-        pending: dict[Any, PlannedRun] = {executor.submit(Task(jobs[run])): run for group in groups for run in group}
+        pending: dict[Any, PlannedRun] = {}
+        for run in itertools.chain(*groups):
+            progress.note_start(jobs[run])
+            pending[executor.submit(Task(jobs[run]))] = run
         try:
             while pending:
                 for task in [each for each in pending if each.done()]:

@@ -92,6 +92,7 @@ def grid(text: str, arms: Sequence[Arm], common: Overrides, *, cfg: str, seeds: 
         arms={each.name: each.overrides for each in listed},
         epochs={each.name: each.config.train.epochs for each in listed},
         varies=varied_keys(listed),
+        journaled=True,
     )
     return Grid(key=key, values=values, common=found[0], arms=tuned, plan=plan)
 
@@ -168,6 +169,7 @@ def common_plan(plan: Plan, arms: Sequence[Arm], existing: Plan | None) -> Plan:
         arms={arm.name: arm.overrides for arm in at_common},
         epochs={arm.name: arm.config.train.epochs for arm in at_common},
         varies=varied_keys(at_common),
+        journaled=plan.journaled,
         notes=(f"the same comparison with {plan.tuning.key}={plan.tuning.common} for all arms",),
     )
     return second if existing is None else existing.merged(second)

@@ -93,6 +93,12 @@ def lock_run_folder(folder: Path) -> IO:
     return file
 
 
+def lock(file: IO) -> None:
+    """Wait until no other process has locked an open file, and lock it until it is closed; nothing on Windows."""
+    if fcntl is not None:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+
+
 def is_locked(folder: Path) -> bool:
     """Whether another process has locked a run folder; always False on Windows."""
     if fcntl is None or not (folder / LOCK).is_file():

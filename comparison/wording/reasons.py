@@ -59,13 +59,28 @@ def stopped_early(run: str, epochs: int, of: int) -> str:
 
 
 def trained_again(runs: Sequence[str]) -> str:
-    """Runs that the journal has as started anew after they had finished."""
-    return f"{join(runs)}: trained again after {'it' if len(runs) == 1 else 'they'} had finished"
+    """Runs that the journal has as started anew after they had finished, or after their folder had been removed."""
+    return f"{join(runs)}: trained again after {'it' if len(runs) == 1 else 'they'} had finished or had been removed"
 
 
 def failures_removed(runs: Sequence[str]) -> str:
     """Runs whose folders have fewer failures than the journal."""
     return f"{join(runs)}: a failed attempt is missing from the run folder{'' if len(runs) == 1 else 's'}"
+
+
+def not_as_noted(runs: Sequence[str]) -> str:
+    """Runs whose folders are not what the journal noted at their end."""
+    one = len(runs) == 1
+    return (
+        f"{join(runs)}: the journal of the comparison has no such end of {'this run' if one else 'these runs'}, so "
+        f"{'it was' if one else 'they were'} removed, replaced or edited, or ended after the comparison was killed "
+        "(then rerun its command)"
+    )
+
+
+def journal_edited() -> str:
+    """That lines of the journal were edited or removed."""
+    return "journal.jsonl was edited: its lines do not follow one another"
 
 
 def not_in_plan(runs: Sequence[str]) -> str:
