@@ -120,7 +120,11 @@ def scaled_curves(summary: Summary) -> tuple[dict[str, list[LearningCurve]], flo
     return {act: several for act, several in curves.items() if several}, until
 
 
-def _minutes(curve: LearningCurve) -> list[float]:
+def _epochs(curve: LearningCurve) -> Sequence[float]:
+    return curve.epochs
+
+
+def _minutes(curve: LearningCurve) -> Sequence[float]:
     return [seconds / 60 for seconds in curve.seconds]
 
 
@@ -133,35 +137,33 @@ def plot_curves(
     until: float | None = None,
     wide: bool = False,
 ) -> Figure:
-    """mAP by epoch and by training time: mean over seeds and the range from the lowest to the highest.
+    """mAP by epoch and, if any training time counts, by training time: mean over seeds, range from lowest to highest.
 
     `until`: seconds at which the fastest run of each seed ends. The axes cover the second half of the training.
     """
-    keys = math.ceil((len(curves) + 2) / (4 if wide else 2))  # lines of the legend
-    figure = new_figure((4.4 if wide else 7.0) + 0.22 * keys, wide=wide)
-    by_epoch, by_time = figure.subplots(1, 2) if wide else figure.subplots(2, 1)
-    for number, (name, several) in enumerate(curves.items()):
-        style = (*palette[name], 0.03 * number)
-        _band(by_epoch, [(curve.epochs, curve.points) for curve in several], style)
-        _band(by_time, [(_minutes(curve), curve.points) for curve in several if curve.seconds], style)
-    by_epoch.set(title="equal epochs, second half of training", xlabel="epoch", ylabel="mAP50-95, points")
-    by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    by_time.set(
-        title="equal training time, second half of training",
-        xlabel="training time, minutes (mean over seeds)",
-        ylabel="mAP50-95, points",
-    )
-    if until is not None:
-        by_time.axvline(until / 60, color=INK, lw=1.2, ls=":")
     every = [curve for several in curves.values() for curve in several]
+    panels = [("equal epochs", "epoch", _epochs)]
+    if any(curve.seconds for curve in every):
+        panels.append(("equal training time", "training time, minutes (mean over seeds)", _minutes))
+    keys = math.ceil((len(curves) + 2) / (4 if wide else 2))  # lines of the legend
+    height = (4.4 if wide else 3.5 * len(panels)) + 0.22 * keys
+    figure = new_figure(height, wide=wide)
+    shape = (1, len(panels)) if wide else (len(panels), 1)
     low = min((curve.points[(len(curve.points) - 1) // 2] for curve in every), default=0.0)
     high = max((max(curve.points) for curve in every), default=1.0)
     room = 0.06 * (high - low) or 1.0
-    for axis, times in ((by_epoch, [c.epochs for c in every]), (by_time, [_minutes(c) for c in every])):
-        begins = [each[(len(each) - 1) // 2] for each in times if len(each)]
+    for axis, (budget, xlabel, times) in zip(figure.subplots(*shape, squeeze=False).flat, panels, strict=True):
+        for number, (name, several) in enumerate(curves.items()):
+            _band(axis, [(times(curve), curve.points) for curve in several], (*palette[name], 0.03 * number))
+        axis.set(title=f"{budget}, second half of training", xlabel=xlabel, ylabel="mAP50-95, points")
+        begins = [each[(len(each) - 1) // 2] for curve in every if len(each := times(curve))]
         axis.set_ylim(max(low - room, 0), high + room)
         axis.set_xlim(left=0.97 * min(begins, default=0.0))
         axis.grid()
+        if times is _epochs:
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        elif until is not None:
+            axis.axvline(until / 60, color=INK, lw=1.2, ls=":")
     add_title(figure, title)
     add_legend(figure, _curve_keys(curves, palette, until), 4 if wide else 2)
     return figure

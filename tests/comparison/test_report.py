@@ -493,6 +493,22 @@ def test_scaled_curves_match_the_values_at_equal_time(tmp_path: Path) -> None:
             assert np.interp(until, curve.seconds, curve.points) == pytest.approx(arm.values[seed])
 
 
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(("others", "panels"), [(0.0, 2), (0.9, 1)])
+def test_learning_curves_have_no_panel_for_times_that_do_not_count(
+    tmp_path: Path, others: float, panels: int, wide: bool
+) -> None:
+    for act, last in (("relu", 0.3), ("mish", 0.4)):
+        for seed in range(2):
+            write_run(tmp_path / f"{act}-s{seed}", act=act, seed=seed, last=last, others=others)
+    runs = read_runs([tmp_path])
+    outcome, larger = analyse(runs, plan_of(("relu", "mish"), range(2)))
+    curves, until = run_figures.scaled_curves(summarise(outcome, larger, runs, None, timing=Timing()))
+    palette = figure_style.Palette(outcome.acts, baseline="relu")
+    axes = run_figures.plot_curves(curves, palette, title="", until=until, wide=wide).axes
+    assert len(axes) == panels and all(len(axis.get_lines()) >= 2 for axis in axes)
+
+
 @pytest.mark.slow
 def test_gain_against_cost_shows_estimates_and_both_intervals(tmp_path: Path) -> None:
     write_comparison(tmp_path, gains={"relu": 0.0, "silu": 0.5, "mish": 2.0}, slower={"mish": 1.2}, seeds=range(3))
