@@ -93,7 +93,8 @@ def write_report(
         plan = None
     elif plan is not None and (extra := not_in_plan(runs, folder)):
         remarks.append(wording.reasons.not_in_plan(extra))
-    planned, larger = analyse(runs, plan, baseline=baseline, doubts=doubts(runs, plan))
+    doubtful = (*doubts(runs, plan), *(() if plan is None else _tuning_doubts(plan, folder)))
+    planned, larger = analyse(runs, plan, baseline=baseline, doubts=doubtful)
     tuning, timing = None if plan is None else _tuning(plan, runs, folder), read_timing(folder / TIMING, runs)
     planned = with_isolated_time(planned, timing)
     places = () if plan is None else read_places(folder, runs, planned, split=plan.split)
@@ -171,15 +172,35 @@ def _tuning(plan: Plan, runs: Sequence[Run], folder: Path) -> TuningSummary | No
     )
 
 
-def _evidence(plan: Plan, folder: Path) -> tuple[str, ...]:
-    """What the runs of the tuning do not confirm. ValueError if one of them was changed after its end."""
+def _tuning_runs(folder: Path) -> tuple[Plan, list[Run]] | None:
+    """The plan and the runs of a tuning in this folder. ValueError if a run was changed after its end."""
     steps = read_plan(folder)
     if steps is None or not any(folder.glob("*/run.json")):
-        return (wording.captions.tuning_unconfirmed(None),)
+        return None
     runs = read_runs([folder])
     check_runs(runs)
-    unlike = unconfirmed(plan, steps, runs)
+    return steps, runs
+
+
+def _evidence(plan: Plan, folder: Path) -> tuple[str, ...]:
+    """What the runs of the tuning do not confirm."""
+    found = _tuning_runs(folder)
+    if found is None:
+        return (wording.captions.tuning_unconfirmed(None),)
+    unlike = unconfirmed(plan, *found)
     return (wording.captions.tuning_unconfirmed(unlike),) if any(unlike) else ()
+
+
+def _tuning_doubts(plan: Plan, folder: Path) -> tuple[str, ...]:
+    """Why the tuning of a plan is not the one that its runs show."""
+    if plan.tuning is None:
+        return ()
+    found = _tuning_runs(folder / FOLDER)
+    if found is None:
+        return (wording.reasons.tuning_removed(),) if plan.journaled else ()
+    _, other = unconfirmed(plan, *found)
+    reasons = [wording.reasons.other_scores(other)] if other else []
+    return (*map(wording.reasons.of_tuning, doubts(found[1], found[0])), *reasons)
 
 
 def _tuning_curve(tuned: Tuning, act: str) -> TuningCurve:

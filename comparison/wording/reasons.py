@@ -83,6 +83,21 @@ def journal_edited() -> str:
     return "journal.jsonl was edited: its lines do not follow one another"
 
 
+def of_tuning(reason: str) -> str:
+    """A reason that is about the runs of the tuning."""
+    return f"tuning: {reason}"
+
+
+def tuning_removed() -> str:
+    """That a tuned comparison has lost the runs of its tuning."""
+    return "the runs of the tuning were removed"
+
+
+def other_scores(runs: Sequence[str]) -> str:
+    """The runs of the tuning whose scores are not those from which the plan has chosen."""
+    return f"tuning: the scores of {join(runs)} are not those of the plan"
+
+
 def not_in_plan(runs: Sequence[str]) -> str:
     """The finished runs of a folder that its plan does not name."""
     return (

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import compare
 from comparison import runner, tuning
 from comparison.cli_spec import arms_from
+from comparison.journal import note
 from comparison.plan import Plan, Tuning, read_plan
 from comparison.report import report, summarise
 from comparison.runs import Run
@@ -226,6 +228,48 @@ def test_tuning_runs_that_are_gone_or_have_other_scores_are_named(tuned: Path, u
     assert "scores are not those of the plan: mish, train.lr=0.004, seed 1000" in words_of(tuned)
     shutil.rmtree(tuned / "tuning")
     assert "The runs of the tuning are not in this folder" in words_of(tuned)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda place: None, ""),
+        (lambda place: note(place, "relu_train.lr=0.001-s1000", "started"), "trained again"),
+        (lambda place: shutil.rmtree(place / "relu_train.lr=0.001-s1000"), "relu_train.lr=0.001-s1000: the journal"),
+        (lambda place: replaced(place / "relu_train.lr=0.001-s1000"), "are not those of the plan"),
+        (lambda place: (place / "journal.jsonl").unlink(), "the journal of the comparison has no such end"),
+        (shutil.rmtree, "the runs of the tuning were removed"),
+    ],
+)
+def test_a_tuning_that_was_repeated_or_edited_gives_no_verdict(
+    tuned: Path, undrawn: None, change: Callable[[Path], object], reason: str
+) -> None:
+    for each in ("tuning", "common", "."):
+        with_journal(tuned / each)
+    change(tuned / "tuning")
+    report([tuned], tuned)
+    reasons = json.loads((tuned / "report.json").read_text(encoding="utf-8"))["exploratory"]
+    assert any(reason in each for each in reasons) if reason else reasons == []
+
+
+def with_journal(place: Path) -> None:
+    """Let the runs of a comparison be those that its journal notes."""
+    plan = read_plan(place)
+    assert plan is not None
+    plan = plan.model_copy(update={"journaled": True})
+    plan.write(place)
+    declare(place, plan)
+    for each in plan.runs:
+        note(place, each.name, "started")
+        note(place, each.name, "finished")
+
+
+def replaced(run: Path) -> None:
+    """Another run in the place of one of the tuning."""
+    varied = json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]["run"]
+    shutil.rmtree(run)
+    write_run(run, act="relu", seed=1000, last=0.9)
+    edit_record(run, lambda record: record["config"].update(run=varied))
 
 
 def test_an_edited_run_of_the_tuning_is_refused(tuned: Path, undrawn: None) -> None:
