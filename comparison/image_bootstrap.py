@@ -99,7 +99,10 @@ def sample_images(
     known = {key: found for key in keys if isinstance(found := evaluations.get(key), Evaluation)}
     folders = {(run.act, run.seed): run.folder.name for run in runs}
     counts = {each.images for each in known.values()} | {
-        value for run in runs if isinstance(value := (run.record.get("images") or {}).get(split), int)
+        value
+        for run in runs
+        for value in ((run.record.get("images") or {}).get(split), run.split == split and run.scores.get("images"))
+        if isinstance(value, int) and not isinstance(value, bool)
     }
     return ImageSampling(
         images=counts.pop() if len(counts) == 1 else None,

@@ -81,6 +81,7 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         main_table=main_table(summary, palette),
         notes=[note for key, note in wording.page.NOTES.items() if key not in metrics or metrics[key].measured],
         secondary=secondary_table(outcome, palette),
+        runs_caption=wording.captions.runs(summary.setting),
         budget_words=wording.captions.budgets(summary),
         budgets=budget_table(summary, palette),
         timing=timing_table(summary, palette),

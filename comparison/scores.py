@@ -11,6 +11,8 @@ from core.files import file_sha256, write_text
 from core.seal import SEAL, seal_of
 
 WEIGHTS = Path("weights", "last.pt")
+WEIGHTS_SHA256 = "weights_sha256"  # in run.json, by the run at its end, and in scores.json
+RECORD = "run.json"
 Score = Callable[[Path, str], Mapping[str, float | None]]
 """Scores the weights in a file on a split: the metrics by column of results.csv, None if undefined.
 
@@ -39,20 +41,24 @@ def score_all(
         file, weights = run.folder / SCORES, run.folder / WEIGHTS
         digest = file_sha256(weights)
         content = run.scores
+        if run.record.get(WEIGHTS_SHA256, digest) != digest:
+            raise ValueError(f"{weights}: not the weights of the last epoch of its run ({RECORD} has another hash)")
         if not content:
             show(f"{run.folder.name}: scoring its last epoch on {plan.split}")
             content = {
                 "split": plan.split,
                 "epoch": run.rows[-1]["epoch"],
-                "weights_sha256": digest,
+                WEIGHTS_SHA256: digest,
                 "data_sha256": data_sha256(run, plan.split),
                 "metrics": dict(score(weights, plan.split)),
             }
             files = [run.folder / name for name in detection_files(plan.split)]
             content |= {f"{each.stem}_sha256": file_sha256(each) for each in files if each.is_file()}
+            if files[1].is_file():
+                content["images"] = len(json.loads(files[1].read_text(encoding="utf-8"))["images"])
             content[SEAL] = scores_seal(run, content)
             write_text(file, json.dumps(content, indent=2) + "\n")
-        if (content.get("split"), content.get("weights_sha256")) != (plan.split, digest):
+        if (content.get("split"), content.get(WEIGHTS_SHA256)) != (plan.split, digest):
             raise ValueError(f"{file}: written for other weights or another split than {weights} on {plan.split}")
         scored.append(run.with_scores(content))
     return scored
@@ -75,6 +81,9 @@ def check_scored(plan: Plan, runs: Sequence[Run]) -> None:
             changed = True
         if changed:
             raise ValueError(f"{run.folder / SCORES}: changed after it was written (the seal does not match)")
+        scored = run.scores.get(WEIGHTS_SHA256)
+        if run.scores and run.record.get(WEIGHTS_SHA256, scored) != scored:
+            raise ValueError(f"{run.folder / SCORES}: written for other weights than {RECORD} names")
         if run.status == "finished" and run.scores.get("split") != plan.split:
             raise ValueError(
                 f"{run.folder}: not scored on {plan.split} yet; it is done after the last run: rerun the command of "

@@ -60,6 +60,7 @@ def finish(run: TrainingRun) -> dict[str, float]:
         latency={"ms_per_image": latency, "imgsz": run.setup.imgsz, "batch": 1},
         diagnostics=diagnostics,
         **_shared_time(run),
+        weights_sha256=file_sha256(folder / "weights" / "last.pt"),
         energy={"source": run.energy.source if run.energy is not None else "not measured"},
         **{
             f"{name}_sha256": file_sha256(folder / f"{name}.json")

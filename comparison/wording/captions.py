@@ -131,6 +131,15 @@ def paired(unpaired: Mapping[str, Sequence[str]]) -> str:
     return f"Within each seed, all runs shared {join(parts)} (checked)."
 
 
+def runs(setting: Setting) -> str:
+    """The caption of the figure of single runs; that those of a seed are paired only where it was checked."""
+    shared = "" if setting.pairing or setting.unpaired else ", which share starting weights and batches"
+    return (
+        f"Each mark is one run. A thin line joins the runs of a seed{shared}. Parallel lines mean that pairing by seed "
+        "has reduced the variance."
+    )
+
+
 def _estimation(metric: Metric) -> str:
     comparison, sample = metric.comparison, "round" if metric.key == STEP else "seed"
     if comparison is None:

@@ -36,10 +36,6 @@ PAGE = {
         "Mean over seeds and the range from the lowest to the highest seed. Time is training time without warm-up, "
         "validation, saving and waiting for data."
     ),
-    "runs": (
-        "Each mark is one run. A thin line joins the runs of a seed, which share starting weights and batches. "
-        "Parallel lines mean that pairing by seed has reduced the variance."
-    ),
     "times": "Training time per epoch. A cross marks a run excluded from timing.",
     "all_timed": (
         f"No run is excluded from timing: none waited for data for more than {100 * MAX_DATA_WAIT_FRACTION:g} % of "

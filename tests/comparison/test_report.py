@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -299,6 +300,9 @@ def test_the_cost_is_unknown_if_all_runs_are_excluded_from_timing(tmp_path: Path
     assert numbers["metrics"]["time"]["comparison"] is None and len(numbers["excluded"]) == 6
     assert "Equal time is unavailable" in Page(tmp_path / "report.html").text
     assert text.startswith("Use mish") and "training time not compared" in text
+    source = Page(tmp_path / "report.html").source
+    assert "<figure>" in source[source.index('id="answer"') : source.index('id="limits"')]  # the gain alone
+    assert source.count('aria-label="mAP') == 1
 
 
 def test_unfinished_runs_are_listed_and_not_included(tmp_path: Path, undrawn: None) -> None:
@@ -582,6 +586,11 @@ def test_runs_of_a_seed_that_do_not_share_what_they_should_are_named_first(
     assert text.startswith(f"WARNING: seed 0: {what} between relu-s0, mish-s0")
     page = Page(tmp_path / "report.html").text
     assert page.index(what) < page.index("What this does not say")
+    assert "(checked)" not in page
+    setting = summarise(*analyse(runs := read_runs([tmp_path]), None), runs, None, timing=Timing()).setting
+    assert "share" not in wording.captions.runs(setting) and "share" in wording.captions.runs(
+        replace(setting, pairing=())
+    )
 
 
 def test_an_interim_analysis_is_called_so(tmp_path: Path, undrawn: None) -> None:

@@ -75,6 +75,25 @@ def test_runs_are_scored_once_and_only_with_the_weights_they_have(folder: Path, 
         score_all(plan, read_runs([folder]), score, data_sha256=annotations_sha256)
 
 
+def test_other_weights_than_those_of_the_run_are_not_scored(folder: Path, undrawn: None) -> None:
+    """Weights that were put there afterwards, or scores of them."""
+    plan = plan_of(ACTS, range(3), split="test")
+    place = folder / "mish-s1"
+    edit_record(place, lambda record: record.update(weights_sha256=file_sha256(place / WEIGHTS)))
+    declare(folder, plan)
+    score_all(plan, read_runs([folder]), made, data_sha256=annotations_sha256)
+    report_of(folder, plan)
+    (place / "scores.json").unlink()
+    (place / WEIGHTS).write_text("trained on")
+    with pytest.raises(ValueError, match=r"mish-s1.weights.last\.pt: not the weights of the last epoch of its run"):
+        score_all(plan, read_runs([folder]), made, data_sha256=annotations_sha256)
+    run = read_run(place)
+    scores = {"split": "test", "epoch": 8, "weights_sha256": "ab" * 32, "metrics": made(place / WEIGHTS, "test")}
+    (place / "scores.json").write_text(json.dumps({**scores, "seal": scores_seal(run, scores)}))
+    with pytest.raises(ValueError, match=r"mish-s1.scores\.json: written for other weights than run\.json names"):
+        report_of(folder, plan)
+
+
 def test_a_report_without_the_scores_is_refused(folder: Path, undrawn: None) -> None:
     plan = plan_of(ACTS, range(3), split="test")
     declare(folder, plan)
@@ -145,6 +164,10 @@ def test_the_images_of_the_split_are_resampled(folder: Path, undrawn: None) -> N
     sampling = numbers["image_sampling"]
     assert sampling["images"] == 9 and sampling["effects"]["mish"]["seeds"] == [0, 1, 2]
     assert "CI over test images (9)" in text
+    assert "9 test images" in (folder / "report.html").read_text(encoding="utf-8")
+    for run in folder.glob("*-s?"):
+        (run / "predictions_test.json").rename(run / "kept.json")
+    report_of(folder, plan)
     assert "9 test images" in (folder / "report.html").read_text(encoding="utf-8")
     (folder / "mish-s1/predictions_test.json").write_text("[]")
     with pytest.raises(ValueError, match=r"mish-s1.predictions_test\.json: changed after it was written"):
