@@ -169,6 +169,7 @@ class Comparison:
         from comparison.plan import read_plan
         from comparison.timing_record import TIMING
         from comparison.wording.plans import describe, describe_tuning
+        from engine.machine import source_hash
 
         arguments, folder = self.arguments, self.folder
         require_own(folder)
@@ -189,6 +190,8 @@ class Comparison:
                 tuned = tuning.choose(grid, runs, common_trained=arguments.tune_common)
         plan = plan_from(arguments, arms, common, notes=notes, existing=existing, folder=folder, tuned=tuned)
         self._require_space(plan, folder)
+        if existing is None:
+            plan = plan.model_copy(update={"source_sha256": source_hash()})
         plan.write(folder)
         print(f"{describe(plan)}\n{'folder':<20}{folder}", flush=True)
         if arguments.timing and not (folder / TIMING).is_file():

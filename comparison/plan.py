@@ -28,7 +28,8 @@ FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin
          "budget": "budget", "varies": "varies", "split": "split", "tuning": "tuning", "all_pairs": "all_pairs",
          "aa": "same", "target": "target", "redrawn": "redraw-data"}  # fmt: skip
 # What does not belong to the declaration: estimates and later additions, by their names in plan.json.
-NOT_DECLARED = {"notes", "step_ms", "batches", "start_s", "created", "added_acts", "added_seeds", "sigma_assumed"}
+NOT_DECLARED = {"notes", "step_ms", "batches", "start_s", "created", "added_acts", "added_seeds", "sigma_assumed",
+                "source_sha256"}  # fmt: skip
 # Fields with a value for each arm, and their names in messages.
 BY_ARM = {"arms": "specs", "epochs": "epochs", "last_epoch_batches": "batches of the last epoch"}
 
@@ -100,6 +101,7 @@ class Plan(BaseModel):
     batches: tuple[int, int] = (0, 0)  # per epoch: training, validation; from the probe
     start_s: Annotated[float, Field(ge=0)] = 0.0  # start-up time of a run, from the probe
     created: str = ""
+    source_sha256: str = ""  # of the code that wrote the plan; each run has its own
     added_acts: tuple[str, ...] = ()
     added_seeds: tuple[Seed, ...] = ()
 

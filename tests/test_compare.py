@@ -15,6 +15,7 @@ from comparison import deployment, runner
 from comparison.plan import read_plan
 from comparison.scores import WEIGHTS
 from comparison.summary import PRIMARY
+from core.files import file_sha256
 from tests.comparison.made_runs import write_run
 from tests.support import training
 from tests.support.checkpoints import write_data
@@ -53,6 +54,8 @@ def test_a_real_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capf
     records = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/run.json")}
     assert sorted(records) == ["mish-s0", "mish-s1", "relu-s0", "relu-s1"]
     for name, record in records.items():
+        assert record["code"]["source_sha256"] == plan.source_sha256
+        assert record["weights_sha256"] == file_sha256(folder / name / "weights/last.pt")
         act, seed = record["config"]["model"]["act"]["name"], record["config"]["train"]["seed"]
         assert name == f"{act}-s{seed}" and record["results"] and (folder / f"logs/{name}.log").is_file()
     assert {path.name for path in folder.iterdir()} >= {"report.html", "report.json", "table.csv", "runs.csv"}

@@ -22,6 +22,10 @@ from core.text import format_duration
 
 MAX_TIME_GAP = 0.02  # relative difference in training time up to which times count as equal
 LENGTH = ("train.epochs", "train.last_epoch_batches")  # config keys of the number of training images seen
+SEALS = (
+    "Hashes in the runs, the plan and the journal find files that were edited, removed or exchanged by accident or to "
+    "tidy up. They are no signature: whoever computes them again can change anything."
+)
 MAX_LISTED = 5  # runs in a sentence
 
 
@@ -119,7 +123,22 @@ def method(outcome: Outcome, setting: Setting) -> list[str]:
         "margin (two one-sided tests). mAP and training time are two families of tests, each with its own error rate; "
         "all other metrics are descriptive. The last epoch is compared, not the best one, and no outlier is removed.",
     ]
-    return lines + list(setting.pairing or [paired(setting.unpaired)])
+    return [*lines, *(setting.pairing or [paired(setting.unpaired)]), *_correlation(outcome.primary), SEALS]
+
+
+def _correlation(metric: Metric) -> list[str]:
+    """What pairing by seed has brought, if three pairs or more are known."""
+    differences = metric.comparison.differences.values() if metric.comparison else ()
+    known = {each.name: each.correlation for each in differences if each.correlation is not None}
+    if not known:
+        return []
+    listed = join([f"{name} {signed(value)}" for name, value in known.items()])
+    useless = [name for name, value in known.items() if value <= 0]
+    found = f"; it has not reduced the variance for {join(useless)}" if useless else ""
+    return [
+        f"Correlation between the mAP of paired runs: {listed}. Pairing reduces the variance of a difference by this "
+        f"fraction{found}."
+    ]
 
 
 def paired(unpaired: Mapping[str, Sequence[str]]) -> str:

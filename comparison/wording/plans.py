@@ -86,6 +86,7 @@ def plan_record(plan: Plan | None) -> tuple[tuple[str, str], ...]:
     if plan is None:
         return ()
     entries = [("written", plan.created), ("config", plan.cfg)]
+    entries += [("code", plan.source_sha256)] if plan.source_sha256 else []
     entries += [entry for entry in plan_entries(plan) if entry[0] != "order"]
     if plan.overrides:
         entries.append(("overrides", ", ".join(f"{key}={value}" for key, value in plan.overrides.items())))

@@ -77,11 +77,13 @@ def _objection(outcome: Outcome, act: str) -> str:
 
 
 def _equal_time(outcome: Outcome, act: str) -> str:
-    """The mAP at equal training time, where the training times differ significantly; else empty."""
+    """The mAP at equal training time, where the times differ significantly; else empty."""
     until = outcome.metrics["until"]
     difference = until.difference(act)
-    if outcome.time_verdicts[act].kind not in ("higher", "lower") or difference is None or until.comparison is None:
+    if outcome.time_verdicts[act].kind not in ("higher", "lower"):
         return ""
+    if difference is None or until.comparison is None:
+        return "at equal training time not known (--budget time)"
     interval = f" ({confidence_interval(difference.interval, until.comparison.alpha)})" if difference.interval else ""
     return f"at equal training time {signed(difference.estimate)} {POINTS}{interval} by an unfinished schedule"
 

@@ -593,6 +593,19 @@ def test_runs_of_a_seed_that_do_not_share_what_they_should_are_named_first(
     )
 
 
+def test_the_page_says_what_pairing_and_hashes_are_worth(tmp_path: Path, undrawn: None) -> None:
+    """Seeds that move both activations alike, and one that does not follow the baseline."""
+    values = {"relu": (60.0, 62.0, 64.0), "mish": (61.0, 63.0, 65.1), "silu": (64.0, 62.5, 60.0)}
+    for act, points in values.items():
+        for seed, each in enumerate(points):
+            write_run(tmp_path / f"{act}-s{seed}", act=act, seed=seed, last=each / 100)
+    report_of(tmp_path, plan_of(tuple(values), range(3)))
+    page = Page(tmp_path / "report.html").text
+    silu = np.corrcoef(values["relu"], values["silu"])[0, 1]
+    assert f"mish +1.00 and silu {silu:+.2f}. " in page and "has not reduced the variance for silu" in page
+    assert "They are no signature" in page
+
+
 def test_an_interim_analysis_is_called_so(tmp_path: Path, undrawn: None) -> None:
     write_comparison(tmp_path, gains={"relu": 0.0, "mish": 3.0}, seeds=range(5))
     plan = plan_of(("relu", "mish"), range(5), interim=(3, 5))
@@ -663,6 +676,7 @@ def test_an_isolated_timing_is_the_cost_where_no_training_time_counts(tmp_path: 
     assert (
         numbers["time_verdicts"]["mish"]["kind"] == "higher" and "30 rounds" in numbers["time_verdicts"]["mish"]["text"]
     )
+    assert "at equal training time not known (--budget time)" in text
     page = Page(tmp_path / "report.html").text
     assert "Training step, isolated timing" in page and "30 rounds (all runs complete)" in page
 
