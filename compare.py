@@ -166,6 +166,7 @@ class Comparison:
         from comparison import deployment, runner, timing_probe, tuning
         from comparison.cli_spec import plan_from
         from comparison.integrity import check_runs
+        from comparison.journal import note
         from comparison.plan import read_plan
         from comparison.timing_record import TIMING
         from comparison.wording.plans import describe, describe_tuning
@@ -197,6 +198,7 @@ class Comparison:
         if arguments.timing and not (folder / TIMING).is_file():
             cores = runner.share_of_cores(arguments.jobs)  # as the runs
             print(timing_probe.measure(plan, folder, rounds=TIMING_ROUNDS, environment=cores), flush=True)
+            note(folder, TIMING, "timed")
         plans = [(plan, folder)]
         if (at_common := tuning.common_folder(plan, folder)) is not None:
             plans.append((tuning.common_plan(plan, arms, read_plan(at_common)), at_common))

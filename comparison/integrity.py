@@ -13,11 +13,12 @@ from typing import Any
 from comparison import wording
 from comparison.evaluation import VAL_FILES
 from comparison.fingerprint import DATA, EPOCHS, check_comparable, check_redrawn
-from comparison.journal import irregular
+from comparison.journal import irregular, timings
 from comparison.plan import Plan, PlannedRun, brief
 from comparison.runs import ACTIVATION_KEYS, PARTS, PRECISION, Run, activation_label, run_folders
 from comparison.scores import check_scored, require_unchanged
 from comparison.summary import PRIMARY
+from comparison.timing_record import TIMING
 from configs.loading import flatten
 from core.seal import SEAL, seal_of
 
@@ -199,6 +200,8 @@ def _journal_doubts(runs: Sequence[Run], plan: Plan) -> Iterator[str]:
         ):
             if names:
                 yield reason(names)
+        if not timings(folder / TIMING)[1]:
+            yield wording.reasons.timing_changed()
         if found.edited:
             yield wording.reasons.journal_edited()
 

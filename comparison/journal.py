@@ -1,4 +1,4 @@
-"""The journal of a comparison, journal.jsonl: a line for each start and end of a run.
+"""The journal of a comparison, journal.jsonl: a line for each start and end of a run, and for each isolated timing.
 
 A line at the end of a run has the hashes of what the run left, and every line the hash of all lines before it. So a run
 that was removed, replaced or trained again, a failure that was removed or invented, and an edited journal are found.
@@ -17,15 +17,17 @@ from comparison.runs import FAILURE, Run, earlier_failures
 from core.files import lock
 
 JOURNAL = "journal.jsonl"
-Event = Literal["started", "restarted", "resumed", "finished", "failed"]
+Event = Literal["started", "restarted", "resumed", "finished", "failed", "timed"]
 Ended = ("finished", "failed")
 
 
 def note(folder: Path, run: str, event: Event) -> None:
-    """Append an event of a run to the journal of its comparison."""
+    """Append an event of a run, or of the file of a timing, to the journal of its comparison."""
     entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "run": run, "event": event}
     if event in Ended:
         entry |= _evidence(folder / run)
+    elif event == "timed":
+        entry["files"] = _sha256((folder / run).read_bytes())
     with open(folder / JOURNAL, "a+b") as file:
         lock(file)
         file.seek(0)
@@ -65,6 +67,13 @@ def read_journal(folder: Path) -> Journal:
             pass
         before += line
     return Journal(events=found, chained=chained)
+
+
+def timings(file: Path) -> tuple[int, bool]:
+    """How often an isolated timing was measured into this file, and whether it holds the last one, as far as noted."""
+    noted = [each for each in read_journal(file.parent).events.get(file.name, ()) if each["event"] == "timed"]
+    held = file.is_file() and bool(noted) and noted[-1].get("files") == _sha256(file.read_bytes())
+    return len(noted), held or not noted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 from comparison import wording
 from comparison.checks import MAX_OTHER_CORES
 from comparison.fingerprint import run_settings
+from comparison.journal import timings
 from comparison.runs import Run
 from comparison.summary import Timing, TimingRow
 from core.seal import SEAL, seal_of
@@ -45,7 +46,9 @@ def read_timing(path: Path, runs: Sequence[Run] = ()) -> Timing:
         counts = cores is not None and cores <= MAX_OTHER_CORES and not doubts
         return Timing(
             words=wording.captions.timing_setting(content),
-            load=" ".join([wording.captions.timing_load(cores), *doubts]),
+            load=" ".join(
+                [wording.captions.timing_load(cores), *doubts, *wording.captions.timed_again(timings(path)[0])]
+            ),
             excluded=cores is not None and cores > MAX_OTHER_CORES,
             rows=rows,
             rounds=_rounds(content) if counts else {},

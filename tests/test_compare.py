@@ -12,6 +12,7 @@ import pytest
 
 import compare
 from comparison import deployment, runner
+from comparison.journal import timings
 from comparison.plan import read_plan
 from comparison.scores import WEIGHTS
 from comparison.summary import PRIMARY
@@ -237,4 +238,5 @@ def test_the_isolated_timing_is_in_the_report(tmp_path: Path, monkeypatch: pytes
     shown = json.loads((folder / "report.json").read_text())["timing"]["rows"]
     assert [row["act"] for row in shown] == ["relu", "mish"]
     assert [row["ratio"] for row in shown] == pytest.approx([row["ratio"] for row in measured])
+    assert timings(folder / "timing.json") == (1, True)
     assert (folder / "pictures/timing.png").is_file() and "relative to relu" in capsys.readouterr().out

@@ -325,6 +325,11 @@ def timing_doubts(*, sealed: bool, unlike: Sequence[str]) -> list[str]:
     return doubts
 
 
+def timed_again(times: int) -> list[str]:
+    """That an isolated timing was repeated; what was measured before is not known."""
+    return [f"It was measured {times} times, of which this is the last."] if times > 1 else []
+
+
 def setting(same: Mapping[str, str | int | float | bool]) -> tuple[str, ...]:
     """What was trained, as far as all runs share it."""
     templates = {

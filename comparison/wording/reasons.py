@@ -83,6 +83,11 @@ def journal_edited() -> str:
     return "journal.jsonl was edited: its lines do not follow one another"
 
 
+def timing_changed() -> str:
+    """That the isolated timing is not the one that was measured last."""
+    return "timing.json was removed or replaced after it was measured"
+
+
 def of_tuning(reason: str) -> str:
     """A reason that is about the runs of the tuning."""
     return f"tuning: {reason}"

@@ -20,6 +20,7 @@ from tests.comparison.made_runs import (
     write_comparison,
     write_failed,
 )
+from tests.comparison.test_report import rounds, timing_of
 from tests.comparison.test_runner import STUB, behave
 from tests.comparison.test_runner import plan_of as plan_to_train
 
@@ -153,6 +154,20 @@ def test_a_forged_comparison_has_no_verdict(folder: Path, name: str) -> None:
         assert found(folder) != []
     except ValueError as refused:
         assert "plan.json: changed" in str(refused)
+
+
+def test_an_isolated_timing_that_is_measured_again_says_so(folder: Path) -> None:
+    file = folder / "timing.json"
+    for ratio in (1.2, 1.01):
+        file.write_text(json.dumps(timing_of(times_ms=rounds(ratio))))
+        note(folder, file.name, "timed")
+    assert found(folder) == []
+    text = json.loads((folder / "report.json").read_text(encoding="utf-8"))["timing"]["load"]
+    assert "measured 2 times, of which this is the last" in text
+    file.write_text(json.dumps(timing_of(times_ms=rounds(1.0))))
+    assert found(folder) == ["timing.json was removed or replaced after it was measured"]
+    file.unlink()
+    assert found(folder) == ["timing.json was removed or replaced after it was measured"]
 
 
 @pytest.mark.parametrize(
