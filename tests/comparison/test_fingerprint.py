@@ -77,6 +77,8 @@ def test_activation_seed_folder_and_gpu_number_may_differ() -> None:
         ({"machine__gpus": [{"name": "A100"}]}, "machine.gpu"),
         ({"machine__packages": {"torch": "2.14"}}, "machine.packages.torch"),
         ({"machine__environment": {"OMP_NUM_THREADS": "2"}}, "machine.environment.OMP_NUM_THREADS"),
+        ({"batches_per_epoch": 12}, "batches_per_epoch"),
+        ({"skipped": {"val: image damaged": 40}}, "skipped.val: image damaged"),
         ({"census": [{"activation": "relu", "implementation": "torch.nn.functional.relu"}]}, "fused"),
     ],
 )

@@ -237,6 +237,22 @@ def test_validation_images_and_skipped_ones_must_agree(folder: Path) -> None:
         report([folder], folder / "report")
 
 
+@pytest.mark.parametrize("epochs", [range(8), range(4, 8)])  # of the whole run, since a resume
+def test_other_validation_images_are_found(folder: Path, epochs: range) -> None:
+    """Of the same names and annotations: the loader's checksum of what the network sees."""
+    for run in folder.glob("*-s?"):
+        changed = epochs if run.name == "mish-s1" else ()
+        edit_rows(
+            run,
+            lambda rows, changed=changed: [{**row, "val_crc32": 7 + (k in changed)} for k, row in enumerate(rows)],
+            resealed=True,
+        )
+        edit_record(run, lambda record: record["last_epoch"].pop("val_crc32", None))
+    found = "8.0" if len(epochs) == 8 else "7.0, then 8.0"
+    with pytest.raises(ValueError, match=rf"val\.images: 7\.0 \(.*\), {found} \(mish-s1\)"):
+        report([folder], folder / "report")
+
+
 def test_a_resume_elsewhere_is_a_difference(folder: Path) -> None:
     def moved(record: dict[str, Any]) -> None:
         start = record["starts"][0]

@@ -25,6 +25,21 @@ def test_source_hash_sees_every_change(tmp_path):
     assert machine.source_hash(tmp_path) == hashes[-1]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "KMP_AFFINITY", "OMP_PROC_BIND", "MKL_CBWR", "MALLOC_ARENA_MAX",
+        "LD_PRELOAD", "NVIDIA_TF32_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+        "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "ATEN_CPU_CAPABILITY", "GLIBC_TUNABLES",
+    ],
+)  # fmt: skip
+def test_variables_that_change_kernels_are_recorded(name, monkeypatch):
+    monkeypatch.setenv(name, "a value")
+    monkeypatch.setenv("A_SECRET", "another")
+    environment = machine.machine()["environment"]
+    assert environment[name] == "a value" and "A_SECRET" not in environment
+
+
 def test_fingerprint_tells_commit_and_changes(tmp_path):
     assert machine.fingerprint(tmp_path)["commit"] is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
