@@ -211,7 +211,7 @@ def limits(summary: Summary) -> list[tuple[str, str]]:
         (
             "Schedule",
             f"{'' if epochs is None else f'Every run was trained for {epochs} epochs. '}A longer or shorter training "
-            "may change the size of a difference, and its sign.",
+            "may change the size of a difference, and its sign. How soon each reaches a given mAP was not tested.",
         ),
         (
             "Tuning",

@@ -554,7 +554,10 @@ def test_the_page_says_what_the_result_does_not_say(tmp_path: Path, undrawn: Non
     report_of(tmp_path, plan_of(("relu", "mish"), range(2)))
     text = Page(tmp_path / "report.html").text
     box = text[text.index("What this does not say") : text.index("Gain and cost of each")]
-    assert all(words in box for words in ("shapes", "8 epochs", "learning rate 0.125", "147 validation", "cpu, bf16"))
+    assert all(
+        words in box
+        for words in ("shapes", "8 epochs", "learning rate 0.125", "147 validation", "cpu, bf16", "How soon")
+    )
     assert "is not known" in box and "147 validation images" in text[: text.index("Result")]
 
 
