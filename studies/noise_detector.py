@@ -23,15 +23,22 @@ BATCH = 16
 
 
 def noisy_map(
-    activation: str, seed: int, *, trained_to: int, sigmas: Sequence[int], images: tuple[int, int], epochs: int
+    activation: str,
+    seed: int,
+    *,
+    trained_to: int,
+    sigmas: Sequence[int],
+    images: tuple[int, int],
+    epochs: int,
+    size: str = "n",
 ) -> list[float]:
     """mAP50-95 in % on images with noise of each standard deviation, in units of pixel values from 0 to 255.
 
     In training, the standard deviation is drawn between 0 and ``trained_to`` for each image. ``images``: to train on
-    and to test on.
+    and to test on. ``size``: of the model.
     """
     with TemporaryDirectory() as folder:
-        setup = _setup(Path(folder), activation, seed, trained_to=trained_to, images=images, epochs=epochs)
+        setup = _setup(_config(Path(folder), activation, size, seed, trained_to, images, epochs))
         trainer, loader = build_trainer(setup), setup.train_loader
         for epoch in range(epochs):
             trainer.state.epoch = epoch
@@ -56,13 +63,14 @@ def with_noise(batches: EvalLoader, sigma: int, seed: int) -> Iterator[Batch]:
 
 
 def _config(
-    folder: Path, activation: str, seed: int, *, trained_to: int, images: tuple[int, int], epochs: int
+    folder: Path, activation: str, size: str, seed: int, trained_to: int, images: tuple[int, int], epochs: int
 ) -> Config:
     counts = dict(zip(("train", "val"), images, strict=True))
     noise = {"name": "GaussNoise", "std_range": [0.0, trained_to / 255], "p": 1.0}
     return load(
         "yolo.yaml",
         {
+            "model.size": size,
             "model.act": activation,
             "model.levels": [2, 3],  # a third of the layers
             "data": {
@@ -81,16 +89,13 @@ def _config(
     )
 
 
-def _setup(
-    folder: Path, activation: str, seed: int, *, trained_to: int, images: tuple[int, int], epochs: int
-) -> TrainSetup:
+def _setup(config: Config) -> TrainSetup:
     """As engine.setup.build makes it; the test images are its split val, which nothing is chosen by."""
-    config = _config(folder, activation, seed, trained_to=trained_to, images=images, epochs=epochs)
     train, val = config.train, config.val
+    assert val.iou is not None and train.epochs is not None  # resolved by load
     device = place(train.device, amp=train.amp, channels_last=train.channels_last)
     splits = load_splits(config, verify=(), progress=False)
-    model = build_model(config.model, names=splits["train"].classes, seed=seed)
-    assert val.iou is not None  # resolved by load
+    model = build_model(config.model, names=splits["train"].classes, seed=train.seed)
     return TrainSetup(
         config=config,
         model=model,
@@ -101,10 +106,10 @@ def _setup(
             splits["train"],
             imgsz=SIDE,
             batch=BATCH,
-            seed=seed,
+            seed=train.seed,
             augment=config.augment,
             cache="ram",
-            mosaic_until=epochs - round(train.close_mosaic * epochs),
+            mosaic_until=train.epochs - round(train.close_mosaic * train.epochs),
             progress=False,
             **model.fitting,
         ),
