@@ -1,6 +1,7 @@
 """The first use in a process: in a user's context, during a capture, after a failure of another kernel, by any name of
 the device, and on systems without kernels. The CUDA driver is emulated."""
 
+import contextlib
 import platform
 
 import pytest
@@ -154,7 +155,7 @@ class Failing:
         self.driver, self.code = driver, code
 
     def __getattr__(self, name: str):
-        return (lambda *arguments: self.code) if name == "cuLaunchKernel" else getattr(self.driver, name)
+        return (lambda *arguments: self.code) if name == "cuLaunchKernelEx" else getattr(self.driver, name)
 
 
 def test_a_launch_with_too_many_resources_is_the_launchs_own_error(untried, monkeypatch, capsys):
@@ -162,7 +163,35 @@ def test_a_launch_with_too_many_resources_is_the_launchs_own_error(untried, monk
     norm, x = block()
     assert norm_act.fusion(norm, nn.ReLU(), "cpu", x.dtype) is not None  # not known yet
     assert norm_act.norm_act(x, norm, nn.ReLU()).grad_fn.name() == "ReluBackward0"
-    assert "cuLaunchKernel failed" in capsys.readouterr().err
+    assert "cuLaunchKernelEx failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["pair", "Mish"])
+def test_a_device_that_is_not_the_current_one_is_made_so(emulated, monkeypatch, kind):
+    """As of a tensor on cuda:1 while cuda:0 is current: memory and launches would go to the wrong GPU."""
+    current, allocate, launch = [], emulated.empty, emulated._launch
+
+    @contextlib.contextmanager
+    def guard():
+        current.append(1)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(emulated, "is_current", lambda: bool(current))
+    monkeypatch.setattr(emulated, "guard", guard)
+    monkeypatch.setattr(emulated, "empty", lambda *given: allocate(*given) if current else pytest.fail("elsewhere"))
+    monkeypatch.setattr(emulated, "_launch", lambda *given: launch(*given) if current else pytest.fail("elsewhere"))
+    norm_act._plan.cache_clear()
+    norm, x = block()
+    act = Mish()
+    y = norm_act.norm_act(x, norm, act) if kind == "pair" else mish(x)
+    y.backward(torch.ones_like(y))
+    leaf = x.detach().clone().requires_grad_()
+    expected = nn.functional.mish(nn.BatchNorm2d(8)(leaf)) if kind == "pair" else nn.functional.mish(leaf)
+    expected.backward(torch.ones_like(y))
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(x.grad, leaf.grad, rtol=1e-4, atol=1e-5)
+    assert not current
 
 
 # ------------------------------------------------------------------------------------------------- names and systems
