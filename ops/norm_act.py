@@ -38,7 +38,7 @@ from ops.sync_norm import SyncBatchNorm, sync_norm_act
 ACTIVATIONS: dict[type[nn.Module], int] = {Mish: 0, nn.ReLU: 1, nn.SiLU: 2, nn.LeakyReLU: 3}  # csrc/norm_act_*
 NORMS = (nn.BatchNorm2d, SyncBatchNorm)
 _is_tracing, _are_transforms_active = torch._C._is_tracing, torch._C._are_functorch_transforms_active
-_ONE = torch.ones((), dtype=torch.int64)  # added in less time than a number
+_ONE = torch.ones((), dtype=torch.int64, device="cpu")  # added in less time than a number
 FUSED_TYPES = {"cpu": CpuKernels.fused_types, "cuda": CudaKernels.fused_types}
 
 

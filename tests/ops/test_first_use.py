@@ -3,6 +3,8 @@ the device, and on systems without kernels. The CUDA driver is emulated."""
 
 import contextlib
 import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from ops import backend, build, first_use, grid, norm_act
 from ops.groups import EVERYTHING, MISH, Group, pairs
 from ops.kernels import NAMES, TYPES
 from ops.mish import Mish, mish, prepare
+from tests.support.processes import ROOT
 
 CPU = torch.device("cpu")
 DIFFERENCE = first_use.difference
@@ -233,3 +236,17 @@ def test_mps_gets_a_line_once(monkeypatch, capsys):
         assert backend.choose(torch.device("mps")).implementation == "torch.nn.functional.mish"
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "on mps, slower: no custom kernel for mps" in said
+
+
+@pytest.mark.slow
+def test_an_import_under_another_default_device(kernels):
+    """As in a script that begins with torch.set_default_device("cuda")."""
+    code = (
+        "import torch; torch.set_default_device('meta')\n"
+        "from ops.mish import Mish; from ops.norm_act import norm_act\n"
+        "norm = torch.nn.BatchNorm2d(8, device='cpu')\n"
+        "y = norm_act(torch.ones(2, 8, 4, 4, device='cpu'), norm, Mish()); y.sum().backward()\n"
+        "print(y.grad_fn.name(), norm.num_batches_tracked.item())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["_NormActBackward", "1"], done.stderr
