@@ -9,10 +9,10 @@ import ctypes
 import functools
 import os
 import platform
+import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from ops import build
 from ops.build import Unavailable, say
 from ops.cuda import CudaKernels, refuse_in_capture
-from ops.kernels import ARGUMENTS, ARRAYS, TYPES, Kernels, Pass
+from ops.kernels import ARRAYS, TYPES, Kernels, Map, Pass
 
 FORCED = ("eager", "torch", "cpu", "cuda")
 
@@ -133,16 +133,20 @@ def dense(x: Tensor) -> tuple[Tensor, Tensor]:
 
 # ------------------------------------------------------------------------------------------------------------- the CPU
 
-_NUMBERS: dict[str, Any] = {
-    **dict.fromkeys(("eps", "slope", "factor"), ctypes.c_float),
-    **{"act": ctypes.c_int, "count": ctypes.c_int64},
-}
+_pack_map = struct.Struct("@2iq4P").pack  # the struct Map of csrc/mish_cpu.cpp
+_pack_addresses = struct.Struct(f"@{len(ARRAYS)}P").pack
+_CONSTANTS = struct.Struct("@P4q2i3f0q")  # what follows the addresses in the struct Call of csrc/norm_act_cpu.cpp
 
 
 class CpuKernels(Kernels):
-    """The CPU library, called through ctypes, which releases the GIL during calls."""
+    """The CPU library, called through ctypes, which releases the GIL during calls.
+
+    A call takes one argument, a packed struct: ctypes needs more time for several than to pack them.
+    """
 
     fused_types = (torch.float32, torch.bfloat16)
+    # As in the code that torch.compile generates.
+    empty = staticmethod(torch._C._dynamo.guards._empty_strided_cpu)  # type: ignore[attr-defined]
 
     def __init__(self, path: Path, instructions: str):
         """Load the library; Unavailable on failure."""
@@ -150,45 +154,46 @@ class CpuKernels(Kernels):
         self.origin = f"build {path.stem}"
         try:
             self.library = ctypes.CDLL(str(path))
-            self.parallel_for = ctypes.c_void_p(_address_of_parallel_for())
+            self.library.mish_map  # noqa: B018 - AttributeError if it is another library
+            self.parallel_for = _address_of_parallel_for()
         except (OSError, AttributeError) as error:
             raise Unavailable(f"{path} cannot be loaded ({error})") from error
-        self._map = self.library.mish_map
-        self._map.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, *[ctypes.c_void_p] * 4)
 
-    def map(self, order: int, x: Tensor, g: Tensor, out: Tensor) -> None:
-        """As Kernels.map."""
-        values = (x.data_ptr(), g.data_ptr(), out.data_ptr())
-        code = self._map(TYPES[x.dtype], order, x.numel(), *values, self.parallel_for)
-        if code != 0:
-            raise RuntimeError(f"mish_map of the CPU library failed with code {code}")
+    def bind_map(self, order: int, dtype: torch.dtype, count: int) -> Map:
+        """As Kernels.bind_map."""
+        function, kind, threads = self.library.mish_map, TYPES[dtype], self.parallel_for
 
-    def bind(self, name: str, kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: Any) -> Pass:
+        def run(x: int, g: int, out: int) -> None:
+            code = function(_pack_map(kind, order, count, x, g, out, threads))
+            if code != 0:
+                raise RuntimeError(f"mish_map of the CPU library failed with code {code}")
+
+        return run
+
+    def bind(
+        self, names: Sequence[str], kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: Any
+    ) -> Pass:
         """As Kernels.bind; the alignment does not matter."""
-        constants = {
-            "type": ctypes.c_int(kind),
-            **{key: ctypes.c_int64(size) for key, size in (("outer", outer), ("channels", channels), ("inner", inner))},
-            **{key: _NUMBERS[key](value) for key, value in numbers.items()},
-            "threads": self.parallel_for,
-        }
-        given, expected = (*ARRAYS, *constants), ("type", "outer", "channels", "inner", *ARGUMENTS[name], "threads")
-        chosen, fixed = itemgetter(*map(given.index, expected)), tuple(constants.values())
-        function = self.library[name]  # not the attribute, which is one object for all bindings
-        function.argtypes = [type(constants[key]) if key in constants else ctypes.c_void_p for key in expected]
+        count, act = numbers.get("count", 0), numbers.get("act", 0)
+        floats = (numbers.get(key, 0.0) for key in ("eps", "slope", "factor"))
+        constants = _CONSTANTS.pack(self.parallel_for, outer, channels, inner, count, kind, act, *floats)
+        functions = [getattr(self.library, name) for name in names]
 
         def run(*arrays: int) -> None:
-            code = function(*chosen(arrays + fixed))
-            if code != 0:
-                raise RuntimeError(f"{name} of the CPU library failed with code {code}")
+            call = _pack_addresses(*arrays) + constants
+            for function in functions:
+                code = function(call)
+                if code != 0:
+                    raise RuntimeError(f"{function.__name__} of the CPU library failed with code {code}")
 
         return run
 
 
-def _address_of_parallel_for() -> int | None:
+def _address_of_parallel_for() -> int:
     """torch_parallel_for of PyTorch's stable C interface (2.10 and later), which uses PyTorch's own threads."""
     name = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}.get(sys.platform, "libtorch_cpu.so")
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
-    return ctypes.cast(library.torch_parallel_for, ctypes.c_void_p).value
+    return ctypes.cast(library.torch_parallel_for, ctypes.c_void_p).value or 0
 
 
 def _cpu(index: int | None) -> CpuKernels:

@@ -8,18 +8,17 @@ import functools
 import struct
 import sys
 import threading
-from collections.abc import Callable
-from itertools import product
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ops.build import Unavailable
 from ops.grid import POINTERS, THREADS, cut, variant_of
 from ops.groups import MISH, SUMS, Group
-from ops.kernels import ALIGNMENT, NAMES, TYPES, Kernels, Pass
+from ops.kernels import ALIGNMENT, ARGUMENTS, NAMES, TYPES, Kernels, Map, Pass
 
 PIECES = 2  # same as in csrc/mish_cuda.cu
 # Errors of a kernel that ran before, of whatever library, after which nothing runs in the process any more
@@ -27,10 +26,12 @@ PIECES = 2  # same as in csrc/mish_cuda.cu
 LOST = (214, 700, 702, 709, 710, *range(714, 720))
 OTHER_CONTEXT = (201, 400)  # what a launch returns if the thread's context is not that of the kernel
 
-_addresses = struct.Struct(f"@{len(POINTERS)}P").pack
-_four_addresses = struct.Struct("@4P").pack
-_pointer = functools.lru_cache(maxsize=256)(ctypes.c_void_p)  # of a stream, of which there are few
-_Four = ctypes.c_int64 * 4  # the arguments of a kernel mish_*: three addresses and a number
+_pack_addresses = struct.Struct(f"@{len(POINTERS)}P").pack  # at the beginning of the struct Call of norm_act_cuda.cu
+_pack_map = struct.Struct("@3Pq").pack  # the struct Map of csrc/mish_cuda.cu
+CONFIG = struct.Struct("@7I2PI0P")  # CUlaunchConfig of cuda.h: grid, block, shared memory, stream, attributes
+
+# What follows the addresses in a struct of arguments, and kernels that take it with their grids (x, y).
+Launch = tuple[bytes, Sequence[tuple[ctypes.c_void_p, int, int]]]
 
 
 class _Thread(threading.local):
@@ -41,6 +42,8 @@ class CudaKernels(Kernels):
     """The kernels of one GPU."""
 
     fused_types = (torch.float32, torch.bfloat16, torch.float16)
+    # As in the code that torch.compile generates.
+    empty = staticmethod(torch._C._dynamo.guards._empty_strided_cuda)  # type: ignore[attr-defined]
 
     def __init__(self, image_of: Callable[[Group], Path], index: int):
         """Load the kernels of Mish into PyTorch's context on this GPU; Unavailable on failure.
@@ -64,13 +67,6 @@ class CudaKernels(Kernels):
             self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), device)
         self.load(MISH)
         self.origin = f"build {next(iter(self._modules)).stem}"
-        self._maps = {  # by order, type and alignment: the kernel, and how many elements a block of it writes
-            (order, dtype, aligned): (
-                self.functions[f"mish_{order}_{NAMES[TYPES[dtype]]}_{'vector' if aligned else 'scalar'}"],
-                THREADS * PIECES * ALIGNMENT // dtype.itemsize if aligned else THREADS,
-            )
-            for order, dtype, aligned in product(range(3), TYPES, (True, False))
-        }
 
     def load(self, group: Group) -> None:
         """Build a group of kernels if necessary and load it, once; Unavailable on failure.
@@ -99,68 +95,76 @@ class CudaKernels(Kernels):
         """The group that `bind` takes for these arguments."""
         return Group(NAMES[kind], variant_of(channels, inner, _width(kind, aligned)), act)
 
-    def map(self, order: int, x: Tensor, g: Tensor, out: Tensor) -> None:
-        """As Kernels.map, in the current stream of the tensors' GPU."""
-        first, second, third, count = x.data_ptr(), g.data_ptr(), out.data_ptr(), x.numel()
-        function, per_block = self._maps[order, x.dtype, not (first | second | third) % ALIGNMENT]
-        values = _Four(first, second, third, count)
-        at = ctypes.addressof(values)
-        self._launch(_four_addresses(at, at + 8, at + 16, at + 24), (function, -(-count // per_block), 1))
-
-    def bind(self, name: str, kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: Any) -> Pass:
-        """As Kernels.bind; the pass runs in the current stream of the GPU."""
-        sums, act = name in SUMS, numbers.pop("act", None)
-        grid = cut(outer, channels, inner, width=_width(kind, aligned), sums=sums, sms=self.sms)
-        if sums:
-            numbers.setdefault("count", outer * inner)
-        constants = grid.numbers(**numbers)
-        kernel = f"{name if act is None else f'{name}_{act}'}_{NAMES[kind]}_{grid.variant}"
-        if kernel not in self.functions:  # those without an activation are in the groups of all activations
-            self.load(self.group(kind, channels, inner, aligned, act or 0))
-        launches = [(self.functions[kernel], *grid.blocks)]
+    def bind_map(self, order: int, dtype: torch.dtype, count: int) -> Map:
+        """As Kernels.bind_map, in the current stream of the GPU."""
+        name = f"mish_{order}_{NAMES[TYPES[dtype]]}"
+        in_vectors, in_scalars = (
+            [(b"", [(self.functions[f"{name}_{variant}"], -(-count // per_block), 1)])]
+            for variant, per_block in (("vector", THREADS * PIECES * ALIGNMENT // dtype.itemsize), ("scalar", THREADS))
+        )
         launch = self._launch
-        if not sums:
 
-            def run(*arrays: int) -> None:
-                call = ctypes.c_char_p(_addresses(*arrays, 0) + constants)
-                launch(ctypes.byref(call), *launches)  # one argument, the struct Call
+        def run(x: int, g: int, out: int) -> None:
+            launch(_pack_map(x, g, out, count), in_scalars if (x | g | out) % ALIGNMENT else in_vectors)
 
-            return run
-        launches.append((self.functions[f"{name}_end"], channels, 1))
-        size = (2 * grid.blocks[1] + 1) * channels  # two sums per split and channel, and the offset of the first
-        new = torch.empty(0, dtype=torch.float32, device=self.device).new_empty
+        return run
+
+    def bind(
+        self, names: Sequence[str], kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: Any
+    ) -> Pass:
+        """As Kernels.bind; the passes run in the current stream of the GPU."""
+        act, launches, scratch = numbers.pop("act", None), [], 0
+        for name in names:
+            sums, width = name in SUMS, _width(kind, aligned)
+            grid = cut(outer, channels, inner, width=width, sums=sums, sms=self.sms)
+            with_act = f"{name}_{act}" if "act" in ARGUMENTS[name] else name
+            kernel = f"{with_act}_{NAMES[kind]}_{grid.variant}"
+            if kernel not in self.functions:  # those without an activation are in the groups of all activations
+                self.load(self.group(kind, channels, inner, aligned, act or 0))
+            kernels = [(self.functions[kernel], *grid.blocks)]
+            if sums:  # two per split and channel, and the offset of the first
+                kernels.append((self.functions[f"{name}_end"], channels, 1))
+                scratch = max(scratch, (2 * grid.blocks[1] + 1) * channels)
+            launches.append((grid.numbers(**({"count": outer * inner} if sums else {}) | numbers), kernels))
+        launch, empty, size = self._launch, self.empty, (scratch,)
+
+        def run(*arrays: int) -> None:
+            launch(_pack_addresses(*arrays, 0), launches)
 
         def run_sums(*arrays: int) -> None:
-            partial = new(size)
-            call = ctypes.c_char_p(_addresses(*arrays, partial.data_ptr()) + constants)
-            launch(ctypes.byref(call), *launches)
+            partial = empty(size, (1,), torch.float32)
+            launch(_pack_addresses(*arrays, partial.data_ptr()), launches)
 
-        return run_sums
+        return run_sums if scratch else run
 
-    def _launch(self, places: object, *launches: tuple[ctypes.c_void_p, int, int]) -> None:
-        """Launch kernels (function, grid x, grid y) one after the other in the current stream.
+    def _launch(self, addresses: bytes, launches: Sequence[Launch]) -> None:
+        """Launch kernels one after the other in the current stream.
 
-        `places`: the addresses of their arguments. The driver copies the arguments before this returns.
+        Each takes a struct by value: the addresses and what follows. The driver copies it before this returns.
         """
-        if not self._is_current():
-            with torch.cuda.device(self.index):
-                return self._launch(places, *launches)
         previous = None if self._thread.entered else self._enter()
         try:
-            stream, launch = _pointer(self._stream()), self.driver.cuLaunchKernel
-            for function, x, y in launches:  # Python's int is passed as int: only addresses need a type
-                code = launch(function, x, y, 1, THREADS, 1, 1, 0, stream, places, None)
-                if code:
-                    if code in OTHER_CONTEXT and previous is None:  # it was changed after the thread was first seen
-                        previous = self._enter()
-                        code = launch(function, x, y, 1, THREADS, 1, 1, 0, stream, places, None)
-                    self._check("cuLaunchKernel", code)
+            stream, launch = self._stream(), self.driver.cuLaunchKernelEx
+            for constants, kernels in launches:
+                arguments = ctypes.byref(ctypes.c_char_p(addresses + constants))
+                for function, x, y in kernels:
+                    code = launch(_config(x, y, stream), function, arguments, None)
+                    if code:
+                        if code in OTHER_CONTEXT and previous is None:  # changed after the thread was first seen
+                            previous = self._enter()
+                            code = launch(_config(x, y, stream), function, arguments, None)
+                        self._check("cuLaunchKernelEx", code)
         finally:
             if previous is not None:
                 self._leave(previous)
 
-    def _is_current(self) -> bool:
+    def is_current(self) -> bool:
+        """As Kernels.is_current."""
         return torch._C._cuda_getDevice() == self.index
+
+    def guard(self) -> AbstractContextManager[object]:
+        """As Kernels.guard."""
+        return torch.cuda.device(self.index)
 
     def _stream(self) -> int:
         return torch._C._cuda_getCurrentRawStream(
@@ -207,6 +211,12 @@ class CudaKernels(Kernels):
         raise Unavailable(f"{name} failed: {said}")
 
 
+@functools.lru_cache(maxsize=4096)
+def _config(x: int, y: int, stream: int) -> bytes:
+    """The CUlaunchConfig of a grid in a stream: one argument for many, each of which takes ctypes time."""
+    return CONFIG.pack(x, y, 1, THREADS, 1, 1, 0, stream, 0, 0)
+
+
 def _width(kind: int, aligned: bool) -> int:
     """Elements of a piece."""
     itemsize = next(dtype.itemsize for dtype, number in TYPES.items() if number == kind)
@@ -216,9 +226,11 @@ def _width(kind: int, aligned: bool) -> int:
 def _driver(path: str = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1") -> ctypes.CDLL:
     """The CUDA driver; Unavailable if it cannot be loaded."""
     try:
-        return ctypes.CDLL(path)
-    except OSError as error:
+        driver = ctypes.CDLL(path)
+        driver.cuLaunchKernelEx  # noqa: B018 - AttributeError before CUDA 11.8
+    except (OSError, AttributeError) as error:
         raise Unavailable(f"the CUDA driver cannot be loaded ({error})") from error
+    return driver
 
 
 def refuse_in_capture(what: str, prepare: str) -> None:

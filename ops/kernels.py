@@ -5,7 +5,8 @@ takes addresses only: a small network calls hundreds a step, and the host must n
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -29,25 +30,47 @@ ARGUMENTS = {  # of the functions of csrc/norm_act_cpu.cpp after type and shape,
     "norm_act_backward": ("x", "mean", "variance", "weight", "by_weight", "by_bias", "eps", "count", "out"),
 }
 
+Map = Callable[[int, int, int], None]  # takes the addresses of x, g and the result
 Pass = Callable[..., None]  # takes the addresses of ARRAYS in this order, 0 for those that are missing or unused
 
 
 class Kernels(ABC):
-    """Compiled kernels of one device; `name` and `origin` are for the user."""
+    """Compiled kernels of one device; `name` and `origin` are for the user.
+
+    `empty`, maps and passes are for callers that have seen to it that the device is the current one (`is_current`,
+    `guard`).
+    """
 
     name: str
     origin: str
     fused_types: tuple[torch.dtype, ...]  # of x in the passes of the batch norm
+    # An uninitialised tensor by shape, strides and type, in less than half the time of torch.empty_like: no dispatcher.
+    empty: Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], Tensor]
+
+    def is_current(self) -> bool:
+        """Whether PyTorch's current device is this one."""
+        return True
+
+    def guard(self) -> AbstractContextManager[object]:
+        """Makes this device the current one."""
+        return nullcontext()
 
     @abstractmethod
+    def bind_map(self, order: int, dtype: torch.dtype, count: int) -> Map:
+        """mish(x), g mish'(x) or g mish''(x), for `order` 0, 1 or 2, over `count` values of a type, one at least."""
+
     def map(self, order: int, x: Tensor, g: Tensor, out: Tensor) -> None:
-        """Write mish(x), g mish'(x) or g mish''(x) to `out`; all dense and of the same layout and type."""
+        """Bind a map and run it: dense tensors of the same layout and type."""
+        self.bind_map(order, x.dtype, x.numel())(x.data_ptr(), g.data_ptr(), out.data_ptr())
 
     @abstractmethod
-    def bind(self, name: str, kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: Any) -> Pass:
-        """A pass over x (outer, channels, inner), with inner = 1 for channels_last, of the type `kind` of TYPES.
+    def bind(
+        self, names: Sequence[str], kind: int, outer: int, channels: int, inner: int, aligned: bool, **numbers: Any
+    ) -> Pass:
+        """Passes over x (outer, channels, inner), one after the other, with inner = 1 for channels_last, of the type
+        `kind` of TYPES.
 
-        `aligned`: the arrays of x's shape begin at multiples of ALIGNMENT. `numbers`: those of ARGUMENTS[name].
+        `aligned`: the arrays of x's shape begin at multiples of ALIGNMENT. `numbers`: those of ARGUMENTS of the passes.
         """
 
     def call(
@@ -58,8 +81,9 @@ class Kernels(ABC):
         addresses = {key: address(given.pop(key)) for key in ARRAYS if key in given}
         large = (addresses.get(key, 0) for key in ("x", "dy", "out"))
         aligned = not any(each % ALIGNMENT for each in large)
-        run = self.bind(name, kind, outer, channels, inner, aligned, **given)
-        run(*(addresses.get(key, 0) for key in ARRAYS))
+        with self.guard():
+            run = self.bind((name,), kind, outer, channels, inner, aligned, **given)
+            run(*(addresses.get(key, 0) for key in ARRAYS))
 
 
 def address(tensor: Tensor | None) -> int:

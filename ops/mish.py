@@ -5,11 +5,12 @@ derivatives in closed form, or PyTorch's operator if no kernel is available. tor
 algebraic form with one exponential and one division instead, which the compiler fuses with its neighbours: it cannot
 look into a kernel, and PyTorch's operator would be lowered to log1p and tanh. ONNX export emits ONNX's Mish operator.
 
-Call path of an ordinary tensor: `mish` -> `_Mish` if a gradient is recorded -> `_run` -> the kernel. Under a dispatch
-mode, a transform, a forward derivative or a profiler: `mish` -> `_mish` (autograd, vmap, forward mode) -> yolo::mish,
-through the dispatcher -> `_run`.
+Call path of an ordinary tensor: `mish` -> `_DirectMish` if a gradient is recorded -> `_Plan` -> the kernel. Under a
+dispatch mode, a transform, a forward derivative or a profiler, and for tensors that are not dense: `mish` -> `_mish`
+(autograd, vmap, forward mode) -> yolo::mish, through the dispatcher -> `_run`.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +63,13 @@ def mish(x: Tensor, inplace: bool = False) -> Tensor:
     kernels = choice.kernels
     if kernels is None:
         return x * torch.tanh(F.softplus(x)).to(x.dtype) if choice.eager else F.mish(x)
-    if not is_direct(x):
+    plan = _plan(kernels, x.dtype, x.shape, x.stride()) if is_direct(x) else None
+    if plan is None:
         return _mish(x)
-    return _apply(x) if x.requires_grad and torch.is_grad_enabled() else _run(kernels, 0, x)
+    if not kernels.is_current():
+        with kernels.guard():
+            return mish(x)
+    return _apply(x, plan) if x.requires_grad and torch.is_grad_enabled() else plan.run(0, x, x)
 
 
 class Mish(nn.Module):
@@ -108,6 +113,48 @@ def _traced(x: Tensor) -> Tensor:
     return formula(x)
 
 
+# ------------------------------------------------------------------------------------------- calls of ordinary tensors
+
+
+class _Plan:
+    """How calls run for one shape, layout and type."""
+
+    def __init__(self, kernels: Kernels, dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...]):
+        self.kernels, self.dtype, self.strides = kernels, dtype, strides
+        self.empty, self.size, self.count = kernels.empty, tuple(shape), shape.numel()
+        self.maps = [kernels.bind_map(order, dtype, self.count) for order in (0, 1)]
+
+    def run(self, order: int, x: Tensor, g: Tensor) -> Tensor:
+        """mish(x) or g mish'(x), for `order` 0 or 1."""
+        if g.stride() != self.strides:  # that of a sum is expanded
+            g = self.empty(self.size, self.strides, self.dtype).copy_(g)
+        out = self.empty(self.size, self.strides, self.dtype)
+        self.maps[order](x.data_ptr(), g.data_ptr(), out.data_ptr())
+        return out
+
+    def fits(self, x: Tensor, grad: Tensor) -> bool:
+        """Whether `run` takes a saved x, which hooks may have changed, and its gradient."""
+        dtype, count = self.dtype, self.count
+        return (
+            x.stride() == self.strides
+            and x.numel() == count == grad.numel()
+            and x.dtype is dtype is grad.dtype
+            and x.get_device() == grad.get_device()
+            and self.kernels.is_current()
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan(kernels: Kernels, dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...]) -> _Plan | None:
+    """The plan for dense tensors, None for others and for empty ones."""
+    expected = 1
+    for stride, size in sorted(zip(strides, shape, strict=True)):
+        if size != 1 and stride != expected:
+            return None
+        expected *= size
+    return _Plan(kernels, dtype, shape, strides) if expected else None
+
+
 # ---------------------------------------------------------------------------------------------- the operator's schema
 
 _is_tracing = torch._C._is_tracing
@@ -142,7 +189,8 @@ def _run_operator(name: str, order: int, x: Tensor, grad: Tensor | None = None) 
         raise RuntimeError(f"yolo::{name} expects order 0, 1 or 2, not {order}")
     if grad is not None and not is_like(grad, x):
         raise RuntimeError(f"yolo::{name} expects grad like x, {described(x)}, not {described(grad)}")
-    return _run(kernels, order, x, grad)
+    with kernels.guard():
+        return _run(kernels, order, x, grad)
 
 
 for _key in ("CPU", "CUDA"):
@@ -172,7 +220,7 @@ def _mish(x: Tensor) -> Tensor:
 def _mish_backward(grad: Tensor, x: Tensor, order: int) -> Tensor:
     if not torch.is_grad_enabled() and is_direct(grad) and is_direct(x) and is_like(grad, x):
         kernels = choose(x.device).kernels
-        if kernels is not None:
+        if kernels is not None and kernels.is_current():
             return _run(kernels, order, x, grad)
     transformed = torch._C._are_functorch_transforms_active()
     return (_TransformedMishBackward if transformed else _MishBackward).apply(grad, x, order)
@@ -197,15 +245,21 @@ class _Mish(torch.autograd.Function):
         return _mish_backward(tangent, ctx.saved_tensors[0], 1)
 
 
-class _DirectMish(_Mish):
+class _DirectMish(torch.autograd.Function):
     """For tensors that kernels may take without the dispatcher."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, plan: _Plan) -> Tensor:
         ctx.save_for_backward(x)
-        kernels = choose(x.device).kernels
-        assert kernels is not None  # `mish` has looked
-        return _run(kernels, 0, x)
+        ctx.plan = plan
+        return plan.run(0, x, x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (x,), plan = ctx.saved_tensors, ctx.plan
+        if torch.is_grad_enabled() or not (is_direct(grad) and plan.fits(x, grad)):
+            return _mish_backward(grad, x, 1), None
+        return plan.run(1, x, grad), None
 
 
 # Without the Python half of `apply`, which serves transforms only: `mish` takes the other form under them.

@@ -28,7 +28,7 @@ from ops.build import Unavailable
 from ops.cuda import CudaKernels
 from ops.first_use import activation
 from ops.groups import EVERYTHING, Group
-from ops.kernels import ALIGNMENT, NAMES, PLAIN_TENSORS, TYPES, Kernels, is_direct, is_like
+from ops.kernels import ALIGNMENT, NAMES, PLAIN_TENSORS, TYPES, Kernels, is_direct
 from ops.mish import Dispatch, Mish
 from ops.mish import prepare as prepare_mish
 from ops.norm_act_operators import BACKWARD, FORWARD, REDUCE, STATISTICS
@@ -38,6 +38,7 @@ from ops.sync_norm import SyncBatchNorm, sync_norm_act
 ACTIVATIONS: dict[type[nn.Module], int] = {Mish: 0, nn.ReLU: 1, nn.SiLU: 2, nn.LeakyReLU: 3}  # csrc/norm_act_*
 NORMS = (nn.BatchNorm2d, SyncBatchNorm)
 _is_tracing, _are_transforms_active = torch._C._is_tracing, torch._C._are_functorch_transforms_active
+_ONE = torch.ones((), dtype=torch.int64, device="cpu")  # added in less time than a number
 FUSED_TYPES = {"cpu": CpuKernels.fused_types, "cuda": CudaKernels.fused_types}
 
 
@@ -66,49 +67,47 @@ def norm_act(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     """act(norm(x)) for x (B, C, H, W), fused if `fusion` allows it and no hook or tracer observes the modules."""
     if torch.compiler.is_compiling() or not isinstance(norm, nn.BatchNorm2d) or _is_observed(x, norm, act):
         return act(norm(x))
-    arrays = _arrays(norm)
+    weight, bias, running_mean, running_var, batches = _arrays(norm)
+    arrays = weight, bias, running_mean, running_var
     device, dtype, tracked = x.device, x.dtype, None
     if dtype not in FUSED_TYPES.get(device.type, ()) or not _fit(arrays, norm.num_features, x.get_device()):
         return act(norm(x))
-    use_batch, factor = norm.training or arrays[2] is None, 0.0
+    use_batch, factor = norm.training or running_mean is None, 0.0
     slope = act.negative_slope if isinstance(act, nn.LeakyReLU) else 0.0
     if use_batch and type(norm) is SyncBatchNorm:
         if choose(device).kernels is None or device in first_use.wrong:
             return act(norm(x))
         return sync_norm_act(x, norm, ACTIVATIONS[type(act)], slope)
-    if norm.training and norm.track_running_stats:
-        tracked = norm.num_batches_tracked
-        if tracked is not None:
-            factor = 1.0 / (float(tracked) + 1.0) if norm.momentum is None else norm.momentum
-    if last := not x.is_contiguous():
-        last = x.is_contiguous(memory_format=torch.channels_last)
-        if not last:
-            x = x.contiguous()
-    shape, kernels, aligned = x.shape, choose(device).kernels, not x.data_ptr() % ALIGNMENT
-    options = (use_batch, factor, norm.eps, ACTIVATIONS[type(act)], slope)
-    plan = _plan(kernels, device, dtype, shape, last, aligned, *options)
+    if norm.training and norm.track_running_stats and batches is not None:
+        tracked = batches
+        factor = 1.0 / (float(tracked) + 1.0) if norm.momentum is None else norm.momentum
+    kernels, options = choose(device).kernels, (use_batch, factor, norm.eps, ACTIVATIONS[type(act)], slope)
+    shape = x.shape
+    plan = _plan(kernels, device, dtype, shape, x.stride(), not x.data_ptr() % ALIGNMENT, *options)
     if plan is None or shape[1] != norm.num_features or device in first_use.wrong:
         return act(norm(x))
+    if plan.format is None:
+        return norm_act(x.contiguous(), norm, act)
     if tracked is not None:
-        tracked.add_(1)
-    weight, bias, *_ = arrays
+        tracked.add_(_ONE)
     if torch.is_grad_enabled() and (
         x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
     ):
-        return _apply(x, weight, bias, arrays, plan)
+        return _apply(x, weight, bias, (arrays, plan))
     return _forward(x, arrays, plan)[0]
 
 
 Arrays = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
-def _arrays(norm: nn.BatchNorm2d) -> Arrays:
-    """Weight, bias, running mean and variance."""
+def _arrays(norm: nn.BatchNorm2d) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Weight, bias, running mean and variance, and the number of batches seen."""
     try:  # a module's attributes take ten times as long
-        parameters, buffers = norm._parameters, norm._buffers
-        return parameters["weight"], parameters["bias"], buffers["running_mean"], buffers["running_var"]
+        values, buffers = norm._parameters, norm._buffers
+        running = buffers["running_mean"], buffers["running_var"], buffers["num_batches_tracked"]
+        return values["weight"], values["bias"], *running
     except KeyError:  # a replica of DataParallel has them as plain attributes
-        return norm.weight, norm.bias, norm.running_mean, norm.running_var
+        return norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.num_batches_tracked
 
 
 def _is_observed(x: Tensor, norm: nn.Module, act: nn.Module) -> bool:
@@ -146,17 +145,17 @@ def _fit(arrays: Arrays, channels: int, index: int) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _plan(
-    kernels: Kernels | None, device: torch.device, dtype: torch.dtype, shape: torch.Size, last: bool, aligned: bool,
-    *options: Any,
+    kernels: Kernels | None, device: torch.device, dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...],
+    aligned: bool, *options: Any,
 ) -> Plan | None:  # fmt: skip
-    """The plan for x of this shape, in channels_last (`last`) or contiguous; None where the modules must run.
+    """The plan for x of this shape and layout; None where the modules must run.
 
     On a GPU, the kernels are loaded and compared with PyTorch's operators before the first plan that uses them.
     """
     if kernels is None or len(shape) != 4 or shape.numel() <= shape[1]:
         return None  # no kernels, or too few values
-    plan = Plan(kernels, device, dtype, shape, last, Options(*options))
-    if isinstance(kernels, CudaKernels):
+    plan = Plan(kernels, device, dtype, shape, strides, Options(*options))
+    if isinstance(kernels, CudaKernels) and plan.format is not None:
         first_use.check(kernels, device, kernels.group(TYPES[dtype], *plan.sizes[1:], aligned, plan.options.act))
     return plan
 
@@ -168,20 +167,23 @@ def _forward(x: Tensor, arrays: Arrays, plan: Plan) -> tuple[Tensor, Tensor | No
         running_mean = running_var = None
     if not is_direct(x):
         return _forward_by_operators(x, (weight, bias, running_mean, running_var), plan.options)
-    y, at = torch.empty_like(x), x.data_ptr()
+    if not plan.kernels.is_current():
+        with plan.kernels.guard():
+            return _forward(x, arrays, plan)
+    y, at = plan.empty(plan.size, plan.strides, plan.dtype), x.data_ptr()
     out = y.data_ptr()
-    statistics_of, run, *_ = plan.unaligned if (at | out) % ALIGNMENT else plan.aligned
+    run = (plan.unaligned if (at | out) % ALIGNMENT else plan.aligned).forward
+    by = 0 if weight is None else weight.data_ptr()
+    offset = 0 if bias is None else bias.data_ptr()
     mean = 0 if running_mean is None else running_mean.data_ptr()
     variance = 0 if running_var is None else running_var.data_ptr()
-    statistics = None
-    if plan.use_batch:
-        channels = plan.channels
-        statistics = plan.new((2, channels))
-        running, mean = (mean, variance), statistics.data_ptr()
-        variance = mean + 4 * channels
-        statistics_of(at, 0, 0, mean, variance, 0, 0, *running, 0, 0)
-    by = 0 if weight is None else weight.data_ptr()
-    run(at, 0, out, mean, variance, by, 0 if bias is None else bias.data_ptr(), 0, 0, 0, 0)
+    if not plan.use_batch:
+        run(at, 0, out, mean, variance, by, offset, 0, 0, 0, 0)
+        return y, None
+    channels = plan.channels
+    statistics = plan.empty((2, channels), (channels, 1), torch.float32)
+    first = statistics.data_ptr()
+    run(at, 0, out, first, first + 4 * channels, by, offset, mean, variance, 0, 0)
     return y, statistics
 
 
@@ -200,24 +202,30 @@ Saved = tuple[Tensor, Tensor, Tensor | None, Tensor | None]  # x, statistics (2,
 def _gradients(grad: Tensor, saved: Saved, plan: Plan, *, needs_x: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x (unless `needs_x`: of the activation's input), weight and bias."""
     x, statistics, weight, bias = saved
-    if (
-        not is_direct(grad)
-        or not is_like(grad, x)
-        or not x.is_contiguous(memory_format=plan.format)  # hooks of saved tensors may have changed it
-        or x.shape != plan.shape
-        or x.dtype is not plan.dtype
+    dtype, count = plan.dtype, plan.count
+    if not (
+        is_direct(grad)
+        and x.stride() == plan.strides  # hooks of saved tensors may have changed x
+        and x.numel() == count == grad.numel()
+        and x.dtype is dtype is grad.dtype
+        and x.get_device() == grad.get_device()
     ):
         return _gradients_by_operators(grad, saved, plan.options, needs_x=needs_x)
-    grad = grad.contiguous(memory_format=plan.format)  # that of a sum is expanded; or it has the other layout
-    g, new, channels = torch.empty_like(x), plan.new, plan.channels
+    if not plan.kernels.is_current():
+        with plan.kernels.guard():
+            return _gradients(grad, saved, plan, needs_x=needs_x)
+    if grad.stride() != plan.strides:  # that of a sum is expanded; or it has the other layout
+        grad = plan.empty(plan.size, plan.strides, dtype).copy_(grad)
+    empty, channels = plan.empty, plan.channels
+    g = empty(plan.size, plan.strides, dtype)
+    by_weight, by_bias = empty((channels,), (1,), torch.float32), empty((channels,), (1,), torch.float32)
     at, dy, out, mean = x.data_ptr(), grad.data_ptr(), g.data_ptr(), statistics.data_ptr()
-    _, _, reduce, backward = plan.unaligned if (at | dy | out) % ALIGNMENT else plan.aligned
-    by_weight, by_bias = new(channels), new(channels)
-    variance, first, second = mean + 4 * channels, by_weight.data_ptr(), by_bias.data_ptr()
-    by = 0 if weight is None else weight.data_ptr()
-    reduce(at, dy, out, mean, variance, by, 0 if bias is None else bias.data_ptr(), 0, 0, first, second)
-    if needs_x:
-        backward(at, 0, out, mean, variance, by, 0, 0, 0, first, second)
+    passes = plan.unaligned if (at | dy | out) % ALIGNMENT else plan.aligned
+    (passes.gradients if needs_x else passes.reduce)(
+        at, dy, out, mean, mean + 4 * channels,
+        0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(),
+        0, 0, by_weight.data_ptr(), by_bias.data_ptr(),
+    )  # fmt: skip
     return g, by_weight, by_bias
 
 
@@ -240,7 +248,8 @@ class _NormAct(torch.autograd.Function):
     """Fused norm and activation; saves x and four arrays of one value per channel."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, arrays: Arrays, plan: Plan) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, call: tuple[Arrays, Plan]) -> Tensor:
+        arrays, plan = call
         y, statistics = _forward(x, arrays, plan)
         if statistics is None:  # a copy: a later call may update the running statistics before this one's backward pass
             assert arrays[2] is not None and arrays[3] is not None
@@ -254,13 +263,13 @@ class _NormAct(torch.autograd.Function):
         needed: tuple[bool, ...] = ctx.needs_input_grad
         saved: tuple[Any, ...] = ctx.saved_tensors
         if torch.is_grad_enabled():  # for higher derivatives use PyTorch's operators
-            return *_plain_gradients(ctx, grad, *saved), None, None
+            return *_plain_gradients(ctx, grad, *saved), None
         by_x, by_weight, by_bias = _gradients(grad, saved, ctx.plan, needs_x=needed[0])
         return (
             by_x if needed[0] else None,
             by_weight if needed[1] else None,
             by_bias if needed[2] else None,
-            *(None, None),
+            None,
         )
 
 

@@ -1,11 +1,9 @@
 """How calls of ops.norm_act run for one shape, layout, type and options: passes bound to all but addresses."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from ops.kernels import TYPES, Kernels, Pass
 
@@ -22,32 +20,27 @@ class Options(NamedTuple):
 
 
 class Passes(NamedTuple):
-    """The four passes, bound to everything but addresses."""
+    """The passes of a call, bound to everything but addresses."""
 
-    statistics: Pass
-    forward: Pass
+    forward: Pass  # preceded by the statistics of x if they are used
     reduce: Pass
-    backward: Pass
+    gradients: Pass  # reduce, and the gradient of x
 
 
 class Plan:
     """How calls run for one shape, layout, type and options."""
 
     def __init__(
-        self, kernels: Kernels, device: torch.device, dtype: torch.dtype, shape: torch.Size, last: bool,
+        self, kernels: Kernels, device: torch.device, dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...],
         options: Options,
     ):  # fmt: skip
         self.kernels, self.device, self.dtype, self.shape, self.options = kernels, device, dtype, shape, options
-        self.use_batch, self.channels = options.use_batch, shape[1]
+        self.empty, self.size, self.strides = kernels.empty, tuple(shape), strides
+        self.use_batch, self.channels, self.count = options.use_batch, shape[1], shape.numel()
         self.updates = not options.use_batch or options.factor != 0  # or reads them: the running statistics
-        self.format = torch.channels_last if last else torch.contiguous_format
+        self.format = _format(shape, strides)
 
-    # Made when they are first needed, in a direct call: no mode sees or replaces what they allocate.
-
-    @functools.cached_property
-    def new(self) -> Callable[..., Tensor]:
-        """Allocates fp32 of a shape: the method of a tensor, which takes a third less time than torch.empty."""
-        return torch.empty(0, dtype=torch.float32, device=self.device).new_empty
+    # Made when they are first needed, in a direct call.
 
     @functools.cached_property
     def aligned(self) -> Passes:
@@ -70,14 +63,29 @@ class Plan:
     def _bind(self, *, aligned: bool) -> Passes:
         outer, channels, inner = self.sizes
         use_batch, factor, eps, act, slope = self.options
+        count = outer * inner if use_batch else 0
 
-        def bind(name: str, **numbers: Any) -> Pass:
-            return self.kernels.bind(name, TYPES[self.dtype], outer, channels, inner, aligned, **numbers)
+        def bind(*names: str) -> Pass:
+            return self.kernels.bind(
+                names, TYPES[self.dtype], outer, channels, inner, aligned,
+                eps=eps, act=act, slope=slope, factor=factor, count=count,
+            )  # fmt: skip
 
-        forward = bind("norm_act_forward", eps=eps, act=act, slope=slope)  # first: its name has the group to load
         return Passes(
-            bind("norm_statistics", factor=factor),
-            forward,
-            bind("norm_act_reduce", eps=eps, act=act, slope=slope),
-            bind("norm_act_backward", eps=eps, count=outer * inner if use_batch else 0),
+            bind("norm_statistics", "norm_act_forward") if use_batch else bind("norm_act_forward"),
+            bind("norm_act_reduce"),
+            bind("norm_act_reduce", "norm_act_backward"),
         )
+
+
+def _format(shape: torch.Size, strides: tuple[int, ...]) -> torch.memory_format | None:
+    """The layout of a tensor (B, C, H, W) that the kernels support, None for any other."""
+    for order, found in (((3, 2, 1, 0), torch.contiguous_format), ((1, 3, 2, 0), torch.channels_last)):
+        expected = 1
+        for dim in order:
+            if shape[dim] != 1 and strides[dim] != expected:
+                break
+            expected *= shape[dim]
+        else:
+            return found
+    return None

@@ -86,15 +86,24 @@ static int32_t map_order(int order, int64_t count, const void* x, const void* g,
   }
 }
 
-// out = mish(x), g mish'(x) or g mish''(x), for `order` 0, 1 or 2 (0 does not read g). `type`: as in ops/backend.py.
+// Arguments of mish_map, as ops/backend.py packs them. `type`: as in ops/kernels.py.
+struct Map {
+  int type, order;
+  int64_t count;
+  const void *x, *g;
+  void* out;
+  ParallelFor parallel_for;
+};
+
+// out = mish(x), g mish'(x) or g mish''(x), for `order` 0, 1 or 2 (0 does not read g).
 // Returns 0, the error code of torch_parallel_for, or -1 for an unsupported type or order.
-extern "C" int32_t mish_map(
-    int type, int order, int64_t count, const void* x, const void* g, void* out, ParallelFor parallel_for) {
-  switch (type) {
-    case 0: return map_order<float>(order, count, x, g, out, parallel_for);
-    case 1: return map_order<double>(order, count, x, g, out, parallel_for);
-    case 2: return map_order<f16>(order, count, x, g, out, parallel_for);
-    case 3: return map_order<bf16>(order, count, x, g, out, parallel_for);
+extern "C" int32_t mish_map(const Map* call) {
+  const Map& a = *call;
+  switch (a.type) {
+    case 0: return map_order<float>(a.order, a.count, a.x, a.g, a.out, a.parallel_for);
+    case 1: return map_order<double>(a.order, a.count, a.x, a.g, a.out, a.parallel_for);
+    case 2: return map_order<f16>(a.order, a.count, a.x, a.g, a.out, a.parallel_for);
+    case 3: return map_order<bf16>(a.order, a.count, a.x, a.g, a.out, a.parallel_for);
     default: return -1;
   }
 }

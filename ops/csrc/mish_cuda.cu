@@ -7,6 +7,13 @@
 
 constexpr int PIECES = 2;
 
+// Arguments of a kernel, as ops/cuda.py packs them: `order` 0 does not read g.
+struct Map {
+  const void *x, *g;
+  void* out;
+  long long count;
+};
+
 template <int Order, typename S> FN Piece<S> map_piece(const Piece<S>& x, const Piece<S>& g) {
   Piece<S> result;
 #pragma unroll
@@ -18,7 +25,7 @@ template <int Order, typename S> FN Piece<S> map_piece(const Piece<S>& x, const 
   return result;
 }
 
-template <int Order, typename S> FN void map_vectors(const S* x, const S* g, S* out, long long count) {
+template <int Order, typename S> FN void map_vector(const S* x, const S* g, S* out, long long count) {
   constexpr int WIDTH = 16 / sizeof(S);
   const long long first = (long long)blockIdx.x * (THREADS * PIECES) + threadIdx.x, whole = count / WIDTH;
   Piece<S> a[PIECES], b[PIECES];
@@ -40,21 +47,17 @@ template <int Order, typename S> FN void map_vectors(const S* x, const S* g, S* 
   if (blockIdx.x == gridDim.x - 1 && i < count) out[i] = mish_element<Order>(x[i], Order ? g[i] : x[i]);
 }
 
-template <int Order, typename S> FN void map_scalars(const S* x, const S* g, S* out, long long count) {
+template <int Order, typename S> FN void map_scalar(const S* x, const S* g, S* out, long long count) {
   const long long i = (long long)blockIdx.x * THREADS + threadIdx.x;
   if (i < count) out[i] = mish_element<Order>(x[i], Order ? g[i] : x[i]);
 }
 
-#define KERNEL(ORDER, NAME, S)                                                                              \
-  extern "C" __global__ void __launch_bounds__(THREADS)                                                     \
-      mish_##ORDER##_##NAME##_vector(const S* x, const S* g, S* out, long long count) {                     \
-    map_vectors<ORDER>(x, g, out, count);                                                                   \
-  }                                                                                                         \
-  extern "C" __global__ void __launch_bounds__(THREADS)                                                     \
-      mish_##ORDER##_##NAME##_scalar(const S* x, const S* g, S* out, long long count) {                     \
-    map_scalars<ORDER>(x, g, out, count);                                                                   \
+#define KERNEL(ORDER, NAME, S, WAY)                                                                         \
+  extern "C" __global__ void __launch_bounds__(THREADS) mish_##ORDER##_##NAME##_##WAY(const Map a) {        \
+    map_##WAY<ORDER>(static_cast<const S*>(a.x), static_cast<const S*>(a.g), static_cast<S*>(a.out), a.count); \
   }
-#define KERNELS(NAME, S) KERNEL(0, NAME, S) KERNEL(1, NAME, S) KERNEL(2, NAME, S)
+#define ORDERS(NAME, S, WAY) KERNEL(0, NAME, S, WAY) KERNEL(1, NAME, S, WAY) KERNEL(2, NAME, S, WAY)
+#define KERNELS(NAME, S) ORDERS(NAME, S, vector) ORDERS(NAME, S, scalar)
 
 KERNELS(float32, float)
 KERNELS(float64, double)

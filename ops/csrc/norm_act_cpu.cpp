@@ -63,11 +63,14 @@ struct Folded {
 template <typename S> struct Repeated {
   int64_t length, apart;
   std::vector<float> values;
-  Repeated(int64_t channels, const std::vector<const float*>& arrays)
-      : length(channels * times(channels)), apart((length + 31) / 32 * 32 + 48), values(arrays.size() * apart) {
+  Repeated(Shape shape, const std::vector<const float*>& arrays)
+      : length(shape.channels * std::min(times(shape.channels), shape.outer)),
+        apart((length + 31) / 32 * 32 + 48),
+        values(arrays.size() * apart) {
     float* to = values.data();
     for (const float* array : arrays) {
-      for (int64_t i = 0; i < length; i++) to[place<S>(i)] = array[i % channels];
+      for (int64_t start = 0; start < length; start += shape.channels)
+        for (int64_t c = 0; c < shape.channels; c++) to[place<S>(start + c)] = array[c];
       to += apart;
     }
   }
@@ -84,7 +87,7 @@ template <typename S> struct Repeated {
 template <typename S, size_t N, typename Body>
 int32_t each_piece(Shape shape, const float* const (&arrays)[N], ParallelFor parallel_for, const Body& body) {
   if (shape.inner == 1) {
-    const Repeated<S> r(shape.channels, {arrays, arrays + N});
+    const Repeated<S> r(shape, {arrays, arrays + N});
     std::array<const float*, N> values;
     for (size_t k = 0; k < N; k++) values[k] = r[k];
     const int64_t total = shape.outer * shape.channels, tiles = (total + r.length - 1) / r.length;
@@ -229,6 +232,7 @@ template <typename Term, typename S>
 int32_t sum_planes(
     Shape shape, const S* x, const S* dy, Affine a, float slope, S* kept, double* sums, ParallelFor parallel_for) {
   constexpr int64_t LANES = 128;
+  const int64_t used = std::min(LANES, (shape.inner + 31) / 32 * 32);  // bf16 in groups: up to 32 that `place` permutes
   const int64_t in_part = std::max<int64_t>(1, GRAIN / shape.inner), parts = (shape.outer + in_part - 1) / in_part;
   std::vector<Pair<double>> partial(parts * shape.channels);
   const int64_t grain = std::max<int64_t>(1, GRAIN / (in_part * shape.inner));
@@ -246,10 +250,9 @@ int32_t sum_planes(
           add<Term>(length, x + at, dy + at, mean, scale, shift, slope, kept + at, p, q);
           in_lanes += length;
           if (in_lanes < 4096 && (o + 1 < stop || i + LANES < shape.inner)) continue;
-          for (int64_t lane = 0; lane < LANES; lane++) first += p[lane];
-          for (int64_t lane = 0; lane < LANES; lane++) second += q[lane];
-          std::fill_n(p, LANES, 0.0f);
-          std::fill_n(q, LANES, 0.0f);
+          for (int64_t lane = 0; lane < used; lane++) first += p[lane], second += q[lane];
+          std::fill_n(p, used, 0.0f);
+          std::fill_n(q, used, 0.0f);
           in_lanes = 0;
         }
       }
@@ -272,7 +275,7 @@ int32_t sum_planes(
 template <typename Term, typename S>
 int32_t sum_rows(
     Shape shape, const S* x, const S* dy, Affine a, float slope, S* kept, double* sums, ParallelFor parallel_for) {
-  const Repeated<S> r(shape.channels, {a.mean, a.scale, a.shift});
+  const Repeated<S> r(shape, {a.mean, a.scale, a.shift});
   const int64_t total = shape.outer * shape.channels, tiles = (total + r.length - 1) / r.length;
   const int64_t in_block = std::clamp<int64_t>(tiles / 64, 64, 256), blocks = (tiles + in_block - 1) / in_block;
   std::vector<double> partial(blocks * 2 * shape.channels, 0.0);
@@ -357,69 +360,76 @@ template <typename Body> int32_t with_type_and_act(int type, int act, const Body
 
 }  // namespace
 
+// Arguments of the functions below, as ops/backend.py packs them; each reads the part it needs.
+struct Call {
+  const void *x, *dy;
+  void* out;                                 // y, or g, which becomes dx
+  float *mean, *variance;                    // one value per channel, like all down to `by_bias`
+  const float *weight, *bias;                // may be null
+  float *running_mean, *running_var;         // may be null
+  float *by_weight, *by_bias;
+  ParallelFor parallel_for;
+  int64_t outer, channels, inner, count;     // count: values per channel, 0 for fixed statistics
+  int type, act;                             // type: 0 for fp32, 3 for bf16, as in ops/kernels.py
+  float eps, slope, factor;
+};
+static_assert(sizeof(Call) == 152, "ops/backend.py packs as many bytes");
+
 // All return 0, the error code of torch_parallel_for, or -1 for an unsupported type or activation.
-// `type`: 0 for fp32, 3 for bf16, as in ops/backend.py. Arrays with one value per channel are fp32; weight, bias and the
-// running statistics may be null.
 
 // Mean and biased variance; running statistics are updated with momentum `factor`, the variance with the unbiased one.
-extern "C" int32_t norm_statistics(
-    int type, int64_t outer, int64_t channels, int64_t inner, const void* x, float* mean, float* variance,
-    float* running_mean, float* running_var, float factor, ParallelFor parallel_for) {
-  return with_type(type, [&](auto element) {
+extern "C" int32_t norm_statistics(const Call* call) {
+  const Call& a = *call;
+  return with_type(a.type, [&](auto element) {
     using S = decltype(element);
     return statistics(
-        Shape{outer, channels, inner}, static_cast<const S*>(x), mean, variance, running_mean, running_var, factor,
-        parallel_for);
+        Shape{a.outer, a.channels, a.inner}, static_cast<const S*>(a.x), a.mean, a.variance, a.running_mean,
+        a.running_var, a.factor, a.parallel_for);
   });
 }
 
-extern "C" int32_t norm_act_forward(
-    int type, int64_t outer, int64_t channels, int64_t inner, const void* x, const float* mean, const float* variance,
-    const float* weight, const float* bias, float eps, int act, float slope, void* y, ParallelFor parallel_for) {
-  const Folded f(channels, variance, weight, bias, eps);
-  return with_type_and_act(type, act, [&](auto element, auto chosen) {
+extern "C" int32_t norm_act_forward(const Call* call) {
+  const Call& a = *call;
+  const Folded f(a.channels, a.variance, a.weight, a.bias, a.eps);
+  return with_type_and_act(a.type, a.act, [&](auto element, auto chosen) {
     using S = decltype(element);
     return forward<chosen.value>(
-        Shape{outer, channels, inner}, static_cast<const S*>(x), Affine{mean, f.scale.data(), f.shift.data()}, slope,
-        static_cast<S*>(y), parallel_for);
+        Shape{a.outer, a.channels, a.inner}, static_cast<const S*>(a.x),
+        Affine{a.mean, f.scale.data(), f.shift.data()}, a.slope, static_cast<S*>(a.out), a.parallel_for);
   });
 }
 
 // g, dweight and dbias.
-extern "C" int32_t norm_act_reduce(
-    int type, int64_t outer, int64_t channels, int64_t inner, const void* x, const void* dy, const float* mean,
-    const float* variance, const float* weight, const float* bias, float eps, int act, float slope, void* g,
-    float* dweight, float* dbias, ParallelFor parallel_for) {
-  const Folded f(channels, variance, weight, bias, eps);
-  std::vector<double> sums(2 * channels);
-  const int32_t failed = with_type_and_act(type, act, [&](auto element, auto chosen) {
+extern "C" int32_t norm_act_reduce(const Call* call) {
+  const Call& a = *call;
+  const Folded f(a.channels, a.variance, a.weight, a.bias, a.eps);
+  std::vector<double> sums(2 * a.channels);
+  const int32_t failed = with_type_and_act(a.type, a.act, [&](auto element, auto chosen) {
     using S = decltype(element);
     return sum<Gradients<chosen.value, Digits<S>::value>>(
-        Shape{outer, channels, inner}, static_cast<const S*>(x), static_cast<const S*>(dy),
-        Affine{mean, f.scale.data(), f.shift.data()}, slope, static_cast<S*>(g), sums.data(), parallel_for);
+        Shape{a.outer, a.channels, a.inner}, static_cast<const S*>(a.x), static_cast<const S*>(a.dy),
+        Affine{a.mean, f.scale.data(), f.shift.data()}, a.slope, static_cast<S*>(a.out), sums.data(), a.parallel_for);
   });
-  for (int64_t c = 0; c < channels; c++) {
-    dbias[c] = float(sums[c]);
-    dweight[c] = float(sums[channels + c] * f.inverse[c]);
+  for (int64_t c = 0; c < a.channels; c++) {
+    a.by_bias[c] = float(sums[c]);
+    a.by_weight[c] = float(sums[a.channels + c] * f.inverse[c]);
   }
   return failed;
 }
 
-// Turns g into dx. `count`: values per channel over which the statistics were taken, 0 if they do not depend on x.
-extern "C" int32_t norm_act_backward(
-    int type, int64_t outer, int64_t channels, int64_t inner, const void* x, const float* mean, const float* variance,
-    const float* weight, const float* dweight, const float* dbias, float eps, int64_t count, void* g,
-    ParallelFor parallel_for) {
-  const Folded f(channels, variance, weight, nullptr, eps);
-  std::vector<float> k1(channels), k2(channels);
-  for (int64_t c = 0; c < channels && count; c++) {
-    k1[c] = dbias[c] / count;
-    k2[c] = dweight[c] * f.inverse[c] / count;
+// Turns g into dx.
+extern "C" int32_t norm_act_backward(const Call* call) {
+  const Call& a = *call;
+  const Folded f(a.channels, a.variance, a.weight, nullptr, a.eps);
+  std::vector<float> k1(a.channels), k2(a.channels);
+  for (int64_t c = 0; c < a.channels && a.count; c++) {
+    k1[c] = a.by_bias[c] / a.count;
+    k2[c] = a.by_weight[c] * f.inverse[c] / a.count;
   }
-  return with_type(type, [&](auto element) {
+  return with_type(a.type, [&](auto element) {
     using S = decltype(element);
     return backward(
-        Shape{outer, channels, inner}, static_cast<const S*>(x), mean, f.scale.data(), k1.data(), k2.data(),
-        static_cast<S*>(g), parallel_for);
+        Shape{a.outer, a.channels, a.inner}, static_cast<const S*>(a.x), a.mean, f.scale.data(), k1.data(), k2.data(),
+        static_cast<S*>(a.out), a.parallel_for);
   });
 }

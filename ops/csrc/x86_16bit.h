@@ -101,15 +101,15 @@ FN void store(bf16* at, const Group& values, int count) {
   else std::memcpy(at, &pairs, count * sizeof(bf16));
 }
 
-// exp(c) for c in [-88, 88], 0 at -88: 2^k exp(r), |r| <= ln(2) / 2, by a polynomial of degree 4 (5, if not Short).
+// exp(c) for c in [-88, 88], 0 at -88: 2^k exp(r), |r| <= ln(2) / 2, by a polynomial of degree 4: that of the least error,
+// 2.6e-6, or in the short form Taylor's, which has the error 4e-5 and is exact at 0.
 template <bool Short> FN V exponential(V c) {
   const V magic = all(12582912.0f);  // as in mish_math.h
   const V shifted = c * all(1.44269504f) + magic, k = shifted - magic, r = c - k * all(0.693147181f);
-  V p = Short ? all(1.0f / 24) : r * all(1.0f / 120) + all(1.0f / 24);
-  p = p * r + all(1.0f / 6);
-  p = p * r + all(0.5f);
-  p = p * r + all(1.0f);
-  p = p * r + all(1.0f);
+  V p = all(Short ? 1.0f / 24 : 0.0414585657f) * r + all(Short ? 1.0f / 6 : 0.167909324f);
+  p = p * r + all(Short ? 0.5f : 0.500043631f);
+  p = p * r + all(Short ? 1.0f : 0.999963403f);
+  p = p * r + all(Short ? 1.0f : 0.999999285f);
   const __m256i power = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
   return p * _mm256_castsi256_ps(_mm256_add_epi32(power, _mm256_set1_epi32(0x3f800000)));  // k = -127 gives 0
 }

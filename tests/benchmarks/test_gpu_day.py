@@ -14,10 +14,11 @@ import torch
 import yaml
 
 from benchmarks.gpu_day import __main__ as day
-from benchmarks.gpu_day import digest, plan, start
+from benchmarks.gpu_day import digest, plan, sanitize, start
 from benchmarks.gpu_day.processes import ABSENT, FAILED, PASSED, ROOT, SKIPPED, STOPPED, Job, Outcome
 from benchmarks.gpu_day.record import MAX_LINES, Record
 from benchmarks.gpu_day.training import state_sha256
+from ops.backend import Choice, choose
 
 
 def python(name: str, code: str, **options: object) -> Job:
@@ -245,6 +246,19 @@ def test_lines_of_the_sanitizer():
         "========= COMPUTE-SANITIZER\n========= Invalid __global__ read of size 4\n========= ERROR SUMMARY: 1 error\n"
     )
     assert digest.sanitizer({}, output) == ["ERROR SUMMARY: 1 error", "Invalid __global__ read of size 4"]
+
+
+def test_what_the_sanitizer_runs(monkeypatch, capsys):
+    """It passes where our kernels run and their results are finite, and fails otherwise."""
+    monkeypatch.setattr(sys, "argv", ["sanitize", "--device", "cpu"])
+    if choose(torch.device("cpu")).kernels is None:
+        pytest.skip("no kernels")
+    assert sanitize.main() == 0 and capsys.readouterr().out == ""
+    with monkeypatch.context() as broken:
+        broken.setattr(sanitize, "norm_act", lambda x, norm, act: act(norm(x)) * float("nan"))
+        assert sanitize.main() == 1 and "not finite: torch.bfloat16" in capsys.readouterr().out
+    monkeypatch.setattr(sanitize, "choose", lambda device: Choice("torch.nn.functional.mish", "no kernels"))
+    assert sanitize.main() == 1 and "our kernels are not what runs" in capsys.readouterr().out
 
 
 def test_the_record_replaces_its_json_as_a_whole(tmp_path):

@@ -1,8 +1,8 @@
 """Shared fixtures: CPU kernels, a build cache, and CUDA kernels emulated on the CPU."""
 
 import contextlib
-import ctypes
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ops import backend, build
+from ops.cuda import Launch
 from tests.ops.cpu_stand_in import StandIn, choose_on_the_cpu, load_driver
 
 
@@ -64,10 +65,10 @@ class EmulatedKernels(StandIn):
         super().__init__(library)
         self.launched: set[str] = set()
 
-    def _launch(self, places: object, *launches: tuple[ctypes.c_void_p, int, int]) -> None:
+    def _launch(self, addresses: bytes, launches: Sequence[Launch]) -> None:
         names = {function.value: name for name, function in self.functions.items()}
-        self.launched |= {names[function.value] for function, *_ in launches}
-        super()._launch(places, *launches)
+        self.launched |= {names[function.value] for _, kernels in launches for function, *_ in kernels}
+        super()._launch(addresses, launches)
 
 
 @pytest.fixture(scope="session")

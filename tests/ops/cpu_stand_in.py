@@ -11,11 +11,13 @@ from ops import backend, cuda, first_use
 class StandIn(cuda.CudaKernels):
     """The kernels of a library, without the queries for PyTorch's GPU."""
 
+    empty = staticmethod(torch._C._dynamo.guards._empty_strided_cpu)  # type: ignore[attr-defined]
+
     def __init__(self, library: Path):
         super().__init__(lambda group: library, 0)
         self.device = torch.device("cpu")
 
-    def _is_current(self) -> bool:
+    def is_current(self) -> bool:
         return True
 
     def _stream(self) -> int:

@@ -30,7 +30,7 @@ extern "C" __attribute__((visibility("hidden"))) char __start_shared_memory, __s
 // ------------------------------------------------------------------------------------------------- the threads of a block
 struct Function {
   void (*of_call)(Call);
-  void (*of_map)(const void*, const void*, void*, long long);
+  void (*of_map)(Map);
 };
 
 static Function* running;
@@ -56,9 +56,7 @@ static void barrier() { leave(AT_BARRIER); }
 static void live() {  // a thread, in block after block
   for (;;) {
     if (running->of_call) running->of_call(*static_cast<Call*>(arguments[0]));
-    else running->of_map(
-        *static_cast<void**>(arguments[0]), *static_cast<void**>(arguments[1]), *static_cast<void**>(arguments[2]),
-        *static_cast<long long*>(arguments[3]));
+    else running->of_map(*static_cast<Map*>(arguments[0]));
     leave(ENDED);
   }
 }
@@ -119,11 +117,16 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
   return 0;
 }
 
-int cuLaunchKernel(
-    void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
-    void* stream, void** places, void** extra) {
+struct Config {  // CUlaunchConfig of cuda.h
+  unsigned gx, gy, gz, bx, by, bz, shared;
+  void *stream, *attributes;
+  unsigned attribute_count;
+};
+
+int cuLaunchKernelEx(const Config* config, void* function, void** places, void** extra) {
+  const auto [gx, gy, gz, bx, by, bz, shared, stream, attributes, attribute_count] = *config;
   if (gx == 0 || gy == 0 || gx > 0x7fffffffu || gy > 65535 || gz != 1) return 1;
-  if (bx != THREADS || by != 1 || bz != 1 || shared != 0 || extra) return 1;
+  if (bx != THREADS || by != 1 || bz != 1 || shared != 0 || attributes || attribute_count || extra) return 1;
   running = static_cast<Function*>(function);
   arguments = places;
   launches[stream]++;

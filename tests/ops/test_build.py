@@ -1,6 +1,5 @@
 """Builds: once among many processes, never a wrong one, robust against kills, or a reason for failure."""
 
-import ctypes
 import multiprocessing
 import os
 import platform
@@ -154,11 +153,10 @@ def test_the_baseline_instruction_set_gives_equal_results(tmp_path):
         pytest.skip("no C++ compiler")
     path = tmp_path / "baseline.so"
     build.compile_with([compiler, *build.CPU_FLAGS, str(build.SOURCES / "mish_cpu.cpp"), "-o", str(path)])
-    run, threads = ctypes.CDLL(str(path)).mish_map, ctypes.c_void_p(backend._address_of_parallel_for())
+    kernels = backend.CpuKernels(path, "baseline")
     for dtype, tolerance in TOLERANCES.items():
         x = torch.linspace(-87.3, 30, 50_001).to(dtype)
         y = torch.empty_like(x)
-        pointers = (ctypes.c_void_p(each.data_ptr()) for each in (x, x, y))
-        assert run(backend.TYPES[dtype], 0, ctypes.c_int64(len(x)), *pointers, threads) == 0
+        kernels.map(0, x, x, y)
         smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
         torch.testing.assert_close(y.double(), reference(x), rtol=tolerance, atol=max(smallest, 1e-37))

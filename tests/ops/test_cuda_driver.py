@@ -1,6 +1,8 @@
 """What ops/cuda.py asks of the CUDA driver: contexts, threads and handles, with a driver that only keeps account."""
 
+import ctypes
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,7 +48,7 @@ class Driver:
         function._obj.value = hash(name) & 0xFFFF
         return 0
 
-    def cuLaunchKernel(self, *arguments) -> int:
+    def cuLaunchKernelEx(self, *arguments) -> int:
         self.calls.append("launch")
         return 0 if self.current == PRIMARY else 201 if self.current is None else 400
 
@@ -77,6 +79,28 @@ def test_the_handles_of_a_group_are_fetched_when_it_is_loaded(kernels):
     for group in groups.pairs():
         kernels.load(group)
     assert set(kernels.functions) == set(groups.EVERYTHING.kernels) and len(kernels.functions) == 116
+
+
+def test_the_launch_configuration_is_that_of_cuda_h(tmp_path):
+    """Its bytes, read back by a program that includes the header of PyTorch's CUDA packages."""
+    headers = sorted(Path(torch.__file__).parent.parent.glob("nvidia/*/include/cuda.h"))
+    compiler = build.cpp_compiler()
+    if not headers or compiler is None:
+        pytest.skip("no cuda.h or no C++ compiler")
+    fields = ("gridDimX", "gridDimY", "gridDimZ", "blockDimX", "blockDimY", "blockDimZ", "sharedMemBytes")
+    fields += ("hStream", "attrs", "numAttrs")
+    written = "; ".join(f"out[{i}] = (unsigned long long)config->{name}" for i, name in enumerate(fields))
+    (tmp_path / "read.cpp").write_text(f"""#include <cuda.h>
+        extern "C" int read(const CUlaunchConfig* config, unsigned long long* out) {{
+          {written};
+          return int(sizeof *config);
+        }}""")
+    library = tmp_path / "read.so"
+    include = str(headers[-1].parent)
+    build.compile_with([compiler, "-shared", "-fPIC", "-I", include, str(tmp_path / "read.cpp"), "-o", str(library)])
+    out, config = (ctypes.c_ulonglong * len(fields))(), cuda._config(2**31 - 1, 65535, 2**40)
+    assert ctypes.CDLL(str(library)).read(config, out) == len(config)
+    assert list(out) == [2**31 - 1, 65535, 1, 256, 1, 1, 0, 2**40, 0, 0]
 
 
 def test_a_thread_is_looked_at_once(kernels, driver):
@@ -122,9 +146,9 @@ def test_loading_restores_a_green_context(driver, tmp_path):
 
 
 def test_errors_are_named(kernels):
-    with pytest.raises(build.Unavailable, match="cuLaunchKernel failed: error 701"):
-        kernels._check("cuLaunchKernel", 701)
+    with pytest.raises(build.Unavailable, match="cuLaunchKernelEx failed: error 701"):
+        kernels._check("cuLaunchKernelEx", 701)
     for code in (700, 702, 716, 719):
         with pytest.raises(RuntimeError, match="launched earlier") as raised:
-            kernels._check("cuLaunchKernel", code)
+            kernels._check("cuLaunchKernelEx", code)
         assert not isinstance(raised.value, build.Unavailable)

@@ -1,7 +1,10 @@
 """The first use in a process: in a user's context, during a capture, after a failure of another kernel, by any name of
 the device, and on systems without kernels. The CUDA driver is emulated."""
 
+import contextlib
 import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from ops import backend, build, first_use, grid, norm_act
 from ops.groups import EVERYTHING, MISH, Group, pairs
 from ops.kernels import NAMES, TYPES
 from ops.mish import Mish, mish, prepare
+from tests.support.processes import ROOT
 
 CPU = torch.device("cpu")
 DIFFERENCE = first_use.difference
@@ -154,7 +158,7 @@ class Failing:
         self.driver, self.code = driver, code
 
     def __getattr__(self, name: str):
-        return (lambda *arguments: self.code) if name == "cuLaunchKernel" else getattr(self.driver, name)
+        return (lambda *arguments: self.code) if name == "cuLaunchKernelEx" else getattr(self.driver, name)
 
 
 def test_a_launch_with_too_many_resources_is_the_launchs_own_error(untried, monkeypatch, capsys):
@@ -162,7 +166,35 @@ def test_a_launch_with_too_many_resources_is_the_launchs_own_error(untried, monk
     norm, x = block()
     assert norm_act.fusion(norm, nn.ReLU(), "cpu", x.dtype) is not None  # not known yet
     assert norm_act.norm_act(x, norm, nn.ReLU()).grad_fn.name() == "ReluBackward0"
-    assert "cuLaunchKernel failed" in capsys.readouterr().err
+    assert "cuLaunchKernelEx failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["pair", "Mish"])
+def test_a_device_that_is_not_the_current_one_is_made_so(emulated, monkeypatch, kind):
+    """As of a tensor on cuda:1 while cuda:0 is current: memory and launches would go to the wrong GPU."""
+    current, allocate, launch = [], emulated.empty, emulated._launch
+
+    @contextlib.contextmanager
+    def guard():
+        current.append(1)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(emulated, "is_current", lambda: bool(current))
+    monkeypatch.setattr(emulated, "guard", guard)
+    monkeypatch.setattr(emulated, "empty", lambda *given: allocate(*given) if current else pytest.fail("elsewhere"))
+    monkeypatch.setattr(emulated, "_launch", lambda *given: launch(*given) if current else pytest.fail("elsewhere"))
+    norm_act._plan.cache_clear()
+    norm, x = block()
+    act = Mish()
+    y = norm_act.norm_act(x, norm, act) if kind == "pair" else mish(x)
+    y.backward(torch.ones_like(y))
+    leaf = x.detach().clone().requires_grad_()
+    expected = nn.functional.mish(nn.BatchNorm2d(8)(leaf)) if kind == "pair" else nn.functional.mish(leaf)
+    expected.backward(torch.ones_like(y))
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(x.grad, leaf.grad, rtol=1e-4, atol=1e-5)
+    assert not current
 
 
 # ------------------------------------------------------------------------------------------------- names and systems
@@ -204,3 +236,17 @@ def test_mps_gets_a_line_once(monkeypatch, capsys):
         assert backend.choose(torch.device("mps")).implementation == "torch.nn.functional.mish"
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "on mps, slower: no custom kernel for mps" in said
+
+
+@pytest.mark.slow
+def test_an_import_under_another_default_device(kernels):
+    """As in a script that begins with torch.set_default_device("cuda")."""
+    code = (
+        "import torch; torch.set_default_device('meta')\n"
+        "from ops.mish import Mish; from ops.norm_act import norm_act\n"
+        "norm = torch.nn.BatchNorm2d(8, device='cpu')\n"
+        "y = norm_act(torch.ones(2, 8, 4, 4, device='cpu'), norm, Mish()); y.sum().backward()\n"
+        "print(y.grad_fn.name(), norm.num_batches_tracked.item())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["_NormActBackward", "1"], done.stderr

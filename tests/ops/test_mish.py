@@ -353,3 +353,28 @@ def test_values_behind_a_negative_bit():
     negated = torch.complex(torch.zeros_like(x), x).conj().imag
     assert negated.is_neg()
     torch.testing.assert_close(mish(negated), F.mish(-x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["of a sum", "other layout", "converted when saved"])
+def test_gradients_in_any_layout(kind):
+    """Expanded from one value, as that of a sum; in another layout; of an x that hooks have changed."""
+    values = torch.linspace(-6, 6, 2 * 8 * 3 * 5).view(2, 8, 3, 5)
+    x = values.to(memory_format=torch.channels_last).requires_grad_()
+    grad = torch.ones(()).expand(x.shape) if kind == "of a sum" else torch.linspace(0.5, 1, x.numel()).view(x.shape)
+    if kind == "converted when saved":
+        with torch.autograd.graph.saved_tensors_hooks(lambda each: each.bfloat16(), lambda each: each.float()):
+            y = mish(x)
+    else:
+        y = mish(x)
+    y.backward(grad)
+    seen = values.bfloat16().float() if kind == "converted when saved" else values
+    torch.testing.assert_close(x.grad.double(), derivative(seen) * grad.double(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_saved_tensor_of_another_type_is_read_as_such():
+    """bf16 has half the bytes: read as fp32, memory after its end would be read."""
+    x = torch.linspace(-3, 3, 64, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: each.bfloat16(), lambda each: each):
+        y = mish(x)
+    with pytest.raises(RuntimeError, match="grad like x"):
+        y.backward(torch.ones_like(x))

@@ -179,8 +179,8 @@ def test_launches_use_the_stream_and_report_errors(emulated):
     assert emulated.driver.launched_in(9) == before + 2
     with pytest.raises(backend.Unavailable, match="cuModuleGetFunction failed: named symbol not found"):
         emulated._function(next(iter(emulated._modules.values())), "no_such_kernel")
-    with pytest.raises(backend.Unavailable, match="cuLaunchKernel failed: refused"):
-        emulated._launch(None, (emulated.functions["norm_statistics_end"], 0, 1))
+    with pytest.raises(backend.Unavailable, match="cuLaunchKernelEx failed: refused"):
+        emulated._launch(bytes(192), [(b"", [(emulated.functions["norm_statistics_end"], 0, 1)])])
 
 
 # ---------------------------------------------------------------------------------------------- tried before it is used
@@ -235,7 +235,7 @@ def test_a_wrong_kernel_is_rejected(untried, monkeypatch, capsys, name, argument
 
 def test_a_kernel_that_cannot_be_launched_is_rejected(untried, monkeypatch, capsys):
     def failing(*arguments) -> None:
-        raise backend.Unavailable("cuLaunchKernel failed: out of resources")
+        raise backend.Unavailable("cuLaunchKernelEx failed: out of resources")
 
     monkeypatch.setattr(untried, "call", failing)
     norm_act.prepare("cpu", dtype=torch.float32, memory_format=torch.contiguous_format, activations=[nn.ReLU])
