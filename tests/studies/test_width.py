@@ -30,12 +30,18 @@ def test_a_loss_of_swish_at_the_largest_size(loss: float, verdict: str) -> None:
     generator = np.random.default_rng(0)
     rows = []
     for cell in width.cells(quick=False):
+        if "detector" in cell:
+            rows.append({**cell, "map": {"ReLU": 10.0, "Swish": 12.5, "Mish": 12.0}[str(cell["act"])] + cell["seed"]})
+            continue
         largest = (cell["width"], cell["blocks"]) == (width.WIDTHS[-1], width.BLOCKS[-1])
         accuracy = 97 - (loss if largest and cell["act"] == "Swish" else 0) + generator.normal(scale=0.1)
         rows.append({**cell, "test_accuracy": accuracy})
     (finding,) = width.conclude(rows[::-1])
     assert finding.verdict == verdict and finding.judged is not None
     assert finding.judged.estimate == pytest.approx(loss, abs=0.2)
+    for size in ("0.25 (n)", "0.5 (s)"):
+        text = finding.found.partition(f"A detector at width {size}, mAP50-95 in points: ")[2]
+        assert text.startswith("Mish 14.0; Swish minus Mish +0.50") and "Mish minus ReLU +2.00" in text
 
 
 def test_findings_by_hand() -> None:
