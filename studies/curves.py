@@ -71,6 +71,8 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
             f"operator's largest relative error between -{REACH} and {REACH} is {worst['fp64 d0']:.1g} in fp64 and "
             f"{worst['fp32 d0']:.1g} in fp32, its derivative's {worst['fp64 d1']:.1g} and {worst['fp32 d1']:.1g}, "
             "largest where the derivative itself is almost 0.",
+            brief=f"the first derivative jumps at 0 by {number(relu, 'jump d1 at 0'):.3g} for ReLU and by "
+            f"{number(mish, 'jump d1 at 0'):.1g} for Mish",
             verdict="supported" if smooth else "contradicted",
         ),
         Finding(
@@ -80,6 +82,7 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
             f"is {at('mish', [furthest], 1)[0]:.3f}, {abs(off[furthest]):.3f} away, where {MARGIN} was allowed. "
             f"The exact derivative has its maximum {number(mish, 'slope'):.4f} at {number(mish, 'slope x'):.3f} and "
             f"is {at('mish', [0.0], 1)[0]:.4g} at 0. The drawn function itself was not digitised.",
+            brief=f"{abs(off[furthest]):.3f} off at {furthest:g}; {MARGIN} counts",
             verdict="contradicted" if abs(off[furthest]) > MARGIN else "supported",
         ),
     ]

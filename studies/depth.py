@@ -182,6 +182,7 @@ def _accuracy(rows: Sequence[Row], other: str) -> Finding:
         f"{mean_text(differences, unit='points')}. The gradient of the first dense layer at the start, divided by "
         f"that of the last, with {depth} layers: {gradients}",
         judged=judge(differences, POINT),
+        unit="points, mean of the depths",
         primary=other == "swish",
     )
 
@@ -208,6 +209,7 @@ def _overfitting(rows: Sequence[Row]) -> Finding:
         published="shown in a figure of the loss",
         found=found,
         judged=judged,
+        unit="% less gap between test and training loss",
     )
 
 
@@ -231,6 +233,7 @@ def _other_arms(found: Mapping[str, Sequence[Row]], rates: Mapping[str, float]) 
         published="nothing; the paper has one learning rate and one initialisation",
         found=f"test accuracy with {depth} layers, {'; '.join(parts)}",
         judged=judge(ahead(found["tuned"], "test_accuracy", "mish", "swish"), POINT),
+        unit=f"points from swish with {depth} layers",
         primary=False,
     )
 

@@ -157,6 +157,8 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
             f"output over a square of side {SIDE:g}: {shallow}{deep}. Roughness is the total variation of the slope "
             f"along {LINES} random lines, divided by the mean absolute slope (geometric means, 95 % intervals).",
             judged=judge(outputs, MARGIN),
+            unit="of ReLU's roughness",
+            ratio=-1,
         ),
         finding(
             claim="The loss around a minimum is smoother with Mish than with ReLU.",
@@ -168,6 +170,8 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
             "0 wherever it exists: its Hessian consists of the Gauss-Newton part and of products of the weights of "
             "different layers, and does not see the corners, as the rise at a distance does.",
             judged=judge(sharpness, MARGIN),
+            unit="of ReLU's largest eigenvalue",
+            ratio=-1,
         ),
     ]
 

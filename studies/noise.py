@@ -144,6 +144,7 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
                 f"Mish and {means[1]:.2f} % with {label}, a difference of {mean_text(accuracy, unit='points')}; the "
                 f"test loss differs by {mean_text(loss, '+.3f', 'nats')}",
                 judged=judge(accuracy, MARGIN),
+                unit="points, mean of the noisy tests",
                 primary=other == "relu",
             )
         )
@@ -169,6 +170,7 @@ def _about_detector(rows: Sequence[Row]) -> Finding:
         f"64 pixels, mAP50-95 on {rows[0]['test_images']} others averaged over noise of standard deviation "
         f"{sigmas[0]} to {sigmas[-1]} (pixel values 0..255): {'; '.join(sentences)}",
         judged=judge(against, MARGIN) if len(against) > 1 else None,
+        unit="points of mAP from ReLU, trained without noise",
         primary=False,
     )
 

@@ -18,8 +18,9 @@ HEAD = """\
 The claims of Misra, arXiv 1908.08681, each with what was published and what was found here. What decides a claim, the
 margins and the numbers of seeds were written down before the runs ([paper/plan.md](paper/plan.md)). A verdict is
 *supported*, *contradicted* or *inconclusive*; p-values are corrected by Holm's method over the primary figures of all
-claims. Intervals are 95 % intervals. This page is written by `python -m studies all --page docs/results/paper.md`; the
-raw cells are in [paper/](paper/).
+claims, and rows whose section names no p-value are descriptive. Intervals are 95 % intervals; differences are as
+claimed, and what counts is the margin. This page is written by `python -m studies all --page docs/results/paper.md`;
+the raw cells are in [paper/](paper/).
 """
 
 
@@ -69,13 +70,7 @@ def _finding(content: dict[str, Any]) -> Finding:
 
 
 def _row(name: str, finding: Finding) -> str:
-    judged = finding.judged
-    if judged is None:
-        found = finding.found.split(". ")[0].rstrip(".")
-    else:
-        low, high = judged.interval
-        found = f"{judged.estimate:.3g} [{low:.3g}, {high:.3g}] as claimed, counts from {judged.margin:.3g}"
-    cells = (f"[{name}](#{name})", finding.claim, finding.published, found, f"**{finding.verdict}**")
+    cells = (f"[{name}](#{name})", finding.claim, finding.published, finding.brief, f"**{finding.verdict}**")
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 

@@ -194,6 +194,7 @@ def _about_cifar10(rows: Sequence[Row]) -> Finding:
         published="13 activations, 23 runs each: mean 87.48 % for Mish, p < 0.0001 against 9 of them (Table 1)",
         found=found,
         judged=_weakest(rows),
+        unit="points from the closest",
     )
 
 
@@ -220,6 +221,7 @@ def _about_coco(rows: Sequence[Row]) -> Finding:
         published="+2.1 AP50 for YOLOv4 with CSPDarknet-53 (abstract), which is pacsp-s; +0.1 to +1.4 AP (Table 5)",
         found=found,
         judged=_weakest(paper),
+        unit="AP, the smallest of the differences",
     )
 
 
@@ -250,6 +252,7 @@ def _about_depth(rows: Sequence[Row]) -> Finding:
         published="one run a point, without a standard deviation (Fig. 4a, and a second version on the poster)",
         found=found,
         judged=judge(gaps, margin=1.0),
+        unit="points from Swish, mean of 15 to 25 layers",
         primary=False,
     )
 

@@ -147,6 +147,8 @@ def _about_training(rows: Sequence[Row]) -> Finding:
         published="a hypothesis without a measurement; with the naive operator 1.48 times ReLU's time (Mish#18)",
         found=" ".join(found),
         judged=judged,
+        unit="of the step time with ReLU",
+        ratio=-1,
     )
 
 
@@ -170,6 +172,8 @@ def _about_conditions(rows: Sequence[Row]) -> Finding:
         published="a hypothesis without a measurement",
         found=" ".join(found),
         judged=judged,
+        unit="of the branch-free time",
+        ratio=1,
     )
 
 
@@ -237,7 +241,8 @@ def _draw_ratios(axis: "Axes", groups: Mapping[str, Mapping[str, Row]]) -> None:
     axis.set_yticks([-line for line in range(len(names))], names)
     axis.axvline(1, color="black", linewidth=0.8)
     axis.set_xlabel("ratio of times: median of the rounds, 95 % interval")
-    axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_formatter("{x:g}")
+    if max(number(row, "ratio") for group in groups.values() for row in group.values()) > 4:
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}")
     axis.grid(axis="x", which="both", alpha=0.3)
     axis.legend(fontsize=8)

@@ -93,6 +93,7 @@ def operator(name: str, *, elements: int, way: str, rounds: int) -> Row:
 
 def _compiled(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     torch._dynamo.config.recompile_limit = 100
+    torch._functorch.config.donated_buffer = False  # the backward pass is timed again and again
     return cast(Callable[[Tensor], Tensor], torch.compile(function, fullgraph=True, dynamic=False))
 
 

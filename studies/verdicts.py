@@ -32,18 +32,45 @@ class Finding:
     claim: str
     published: str
     found: str  # with numbers and intervals
+    brief: str  # the deciding figure
     verdict: Verdict  # without Holm's correction
     judged: Judged | None = None  # of the claim's primary figure; None where nothing is random, or it is descriptive
 
 
-def finding(*, claim: str, published: str, found: str, judged: Judged | None, primary: bool = True) -> Finding:
+def finding(
+    *,
+    claim: str,
+    published: str,
+    found: str,
+    judged: Judged | None,
+    unit: str = "points",
+    ratio: Literal[-1, 1] | None = None,
+    primary: bool = True,
+) -> Finding:
     """A finding with the verdict on its figure, inconclusive without one.
 
-    Only a claim's primary figure is kept, as Holm's correction covers those alone.
+    The figure is in ``unit``, or the logarithm of a ratio times ``ratio``, its sign as claimed. Only a claim's primary
+    figure is kept, as Holm's correction covers those alone.
     """
+    brief = found.split(". ")[0].rstrip(".")
+    if judged is not None:
+        brief = _in_units(judged, unit) if ratio is None else _as_ratio(judged, unit, ratio)
     verdict = judged.verdict if judged else "inconclusive"
     kept = judged if primary else None
-    return Finding(claim=claim, published=published, found=found, verdict=verdict, judged=kept)
+    return Finding(claim=claim, published=published, found=found, brief=brief, verdict=verdict, judged=kept)
+
+
+def _in_units(judged: Judged, unit: str) -> str:
+    low, high = judged.interval
+    text = f"{judged.estimate:+.3g} [{low:+.3g}, {high:+.3g}] {unit}"
+    return f"{text}; {judged.margin:+.3g} counts" if judged.margin else text
+
+
+def _as_ratio(judged: Judged, unit: str, sign: int) -> str:
+    """The ratio itself, below 1 as claimed for a negative sign."""
+    low, high = sorted(math.exp(sign * end) for end in judged.interval)
+    text = f"{math.exp(sign * judged.estimate):.3f} [{low:.3f}, {high:.3f}] {unit}"
+    return f"{text}; {math.exp(sign * judged.margin):.2f} counts"
 
 
 def judge(differences: Sequence[float], margin: float) -> Judged:

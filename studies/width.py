@@ -163,6 +163,7 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
             published="ImageNet, CSPResNeXt-50: Swish 64.5 %, leaky ReLU 77.9 %, Mish 78.9 %, single runs",
             found=" ".join(found),
             judged=judged,
+            unit="points gained on Swish from the smallest to the largest",
         )
     ]
 

@@ -93,3 +93,10 @@ def test_one_cell_at_a_time_whatever_the_jobs(tmp_path, monkeypatch: pytest.Monk
         with pytest.raises(FileNotFoundError):  # as nothing was measured
             study.measure_all(name, tmp_path, quick=True, jobs=2)
     assert asked == [1, 2]
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_the_backward_pass_of_a_compiled_operator_is_timed_again_and_again() -> None:
+    row = timings.operator("ReLU, compiled", elements=4096, way="backward", rounds=3)
+    assert len(str(row["log_ratios"]).split()) == 3 and "note" not in row

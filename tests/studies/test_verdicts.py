@@ -1,5 +1,7 @@
 """The rules by which a claim is judged."""
 
+import math
+
 import pytest
 from scipy import stats
 
@@ -31,8 +33,9 @@ def test_no_difference_at_all_has_p_1() -> None:
 def test_a_finding_without_a_figure_is_inconclusive_and_a_descriptive_one_is_not_corrected() -> None:
     judged = judge([3.0, 3.5, 2.5, 3.2, 2.8], margin=1.0)
     words = {"claim": "c", "published": "p", "found": "f"}
-    assert finding(**words, judged=judged) == Finding(**words, verdict="supported", judged=judged)
-    assert finding(**words, judged=judged, primary=False) == Finding(**words, verdict="supported", judged=None)
+    whole, descriptive = finding(**words, judged=judged), finding(**words, judged=judged, primary=False)
+    assert (whole.verdict, whole.judged) == ("supported", judged)
+    assert (descriptive.verdict, descriptive.judged, descriptive.brief) == ("supported", None, whole.brief)
     assert finding(**words, judged=None).verdict == "inconclusive"
 
 
@@ -52,4 +55,14 @@ def test_holms_correction_against_hand_calculation() -> None:
 
 
 def _finding(judged: object) -> Finding:
-    return Finding(claim="c", published="p", found="f", verdict="supported", judged=judged)  # type: ignore[arg-type]
+    return Finding(claim="c", published="p", found="f", brief="b", verdict="supported", judged=judged)  # type: ignore[arg-type]
+
+
+def test_the_deciding_figure_in_its_unit_by_hand() -> None:
+    judged = judge([1.0, 2.0, 3.0], margin=0.5)  # mean 2, standard error 0.577, t 4.303
+    text = {"claim": "c", "published": "p", "found": "One. Two."}
+    assert finding(**text, judged=judged, unit="points").brief == "+2 [-0.484, +4.48] points; +0.5 counts"
+    less = judge([math.log(each) for each in (2.0, 2.0, 2.0)], margin=math.log(1.25))
+    assert finding(**text, judged=less, unit="of it", ratio=-1).brief == "0.500 [0.500, 0.500] of it; 0.80 counts"
+    assert finding(**text, judged=less, unit="of it", ratio=1).brief == "2.000 [2.000, 2.000] of it; 1.25 counts"
+    assert finding(**text, judged=None).brief == "One"
