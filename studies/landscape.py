@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 TITLE = "are the outputs of random networks and the loss around minima smoother with Mish?"
 MINUTES = 35
 EXTRA = "studies"
-PICTURE = (16.0, 8.0)
+PICTURE = (16.0, 12.0)
 MARGIN = -math.log(0.8)  # 20 % less, as a difference of logarithms
 SHAPES = {"shallow": (2, 64, 32, 16, 1), "deep": (2, 64, 64, 64, 64, 32, 16, 1)}
 OUTPUT_ACTS = ("relu", "leaky_relu", "silu", "gelu", "tanh", "mish")
@@ -109,7 +109,7 @@ def _of_detector(act: str, seed: int, scale: float) -> Row:
 
     _train(model, loss, len(images), epochs=max(1, round(40 * scale)), seed=seed, lr=0.01, batch=16)
     some = torch.arange(min(16, len(images)))
-    return _sharpness(smooth_loss(model, images[some], chosen(targets, some)), model, seed, scale, with_plane=False)
+    return _sharpness(smooth_loss(model, images[some], chosen(targets, some)), model, seed, scale)
 
 
 def _train(model: nn.Module, loss: Loss, count: int, *, epochs: int, seed: int, lr: float, batch: int) -> None:
@@ -120,16 +120,14 @@ def _train(model: nn.Module, loss: Loss, count: int, *, epochs: int, seed: int, 
     train(model, loss, optimizer, numbers, seed=seed, schedule=schedule)
 
 
-def _sharpness(
-    loss: Callable[[], Tensor], model: nn.Module, seed: int, scale: float, *, with_plane: bool = True
-) -> Row:
+def _sharpness(loss: Callable[[], Tensor], model: nn.Module, seed: int, scale: float) -> Row:
     """The loss, its largest eigenvalue and its rise by radius; for seed 0 the plane, as numbers with spaces, by row."""
     with torch.no_grad():
         row: Row = {"loss": float(loss())}
     row["eigenvalue"] = largest_eigenvalue(loss, model, seed=seed)
     rises = mean_rise(loss, model, RADII, directions=max(2, round(DIRECTIONS * scale)), seed=seed)
     row |= {f"rise {radius:g}": rise for radius, rise in rises.items()}
-    if with_plane and seed == 0:
+    if seed == 0:
         steps = STEPS[:: 1 if scale == 1 else 6]
         row["plane"] = " ".join(f"{value:.4g}" for line in plane(loss, model, list(steps), seed=seed) for value in line)
     return row
@@ -234,7 +232,7 @@ LABELS = {
 
 def draw(rows: Sequence[Row], figure: "Figure") -> None:
     """Outputs of a random network, the loss around minima, and the figures of all cells."""
-    axes = figure.subplots(2, 4)
+    axes = figure.subplots(3, 4)
     for axis, act in zip(axes[0], ("relu", "mish"), strict=False):
         axis.imshow(
             output_map(act, SHAPES["shallow"], 0, 200), origin="lower", extent=(0, SIDE, 0, SIDE), cmap="viridis"
@@ -244,8 +242,10 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
     axes[0, 2].set(title="Roughness of the output", xlabel="relative to ReLU (95 % interval)")
     _draw_ratios(axes[0, 3], rows, "eigenvalue", [("digits", None), ("detector", None)])
     axes[0, 3].set(title="Hessian, largest eigenvalue", xlabel="relative to ReLU (95 % interval)")
-    _draw_planes(figure, list(axes[1, :3]), rows)
-    _draw_rises(axes[1, 3], rows)
+    _draw_planes(figure, list(axes[1, :3]), rows, "digits", "cross-entropy (nat)")
+    _draw_rises(axes[1, 3], rows, "digits", "cross-entropy (nat)")
+    _draw_planes(figure, list(axes[2, :3]), rows, "detector", "training loss")
+    _draw_rises(axes[2, 3], rows, "detector", "training loss")
 
 
 def _draw_ratios(axis: "Axes", rows: Sequence[Row], column: str, groups: Sequence[tuple[str, str | None]]) -> None:
@@ -272,9 +272,12 @@ def _draw_ratios(axis: "Axes", rows: Sequence[Row], column: str, groups: Sequenc
     axis.legend(fontsize=8)
 
 
-def _draw_planes(figure: "Figure", axes: Sequence["Axes"], rows: Sequence[Row]) -> None:
-    planes = {str(row["act"]): np.array(str(row["plane"]).split(), float) for row in rows if row.get("plane")}
+def _draw_planes(figure: "Figure", axes: Sequence["Axes"], rows: Sequence[Row], kind: str, loss: str) -> None:
+    shown = [row for row in where(rows, kind=kind) if row.get("plane")]
+    planes = {str(row["act"]): np.array(str(row["plane"]).split(), float) for row in shown}
     if not planes:
+        for axis in axes:
+            axis.axis("off")
         return
     levels = np.geomspace(min(each.min() for each in planes.values()), max(each.max() for each in planes.values()), 16)
     for axis, act in zip(axes, TRAINED_ACTS, strict=True):
@@ -284,16 +287,18 @@ def _draw_planes(figure: "Figure", axes: Sequence["Axes"], rows: Sequence[Row]) 
         side = math.isqrt(len(planes[act]))
         steps = np.linspace(STEPS[0], STEPS[-1], side)
         filled = axis.contourf(steps, steps, planes[act].reshape(side, side), levels, norm="log", cmap="magma_r")
-        axis.set(title=f"Loss around the minimum, {LABELS[act]}", aspect="equal")
+        axis.set(title=f"Loss around the minimum, {kind}, {LABELS[act]}", aspect="equal")
         axis.set(xlabel="second direction, in filter norms", ylabel="first direction, in filter norms")
-    bar = figure.colorbar(filled, ax=list(axes), label="cross-entropy (nat), digits, seed 0", shrink=0.8)
-    bar.set_ticks([tick for tick in (1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100) if levels[0] <= tick <= levels[-1]])
+    bar = figure.colorbar(filled, ax=list(axes), label=f"{loss}, {kind}, seed 0", shrink=0.8)
+    ticks = (1e-4, 1e-3, 1e-2, 0.1, 1, 3, 5, 10, 20, 50, 100)
+    bar.set_ticks([tick for tick in ticks if levels[0] <= tick <= levels[-1]], minor=False)
+    bar.ax.yaxis.set_major_formatter("{x:g}")
     bar.minorticks_off()
 
 
-def _draw_rises(axis: "Axes", rows: Sequence[Row]) -> None:
+def _draw_rises(axis: "Axes", rows: Sequence[Row], kind: str, loss: str) -> None:
     for act in TRAINED_ACTS:
-        mine = where(rows, kind="digits", act=act)
+        mine = where(rows, kind=kind, act=act)
         columns = {radius: [number(row, f"rise {radius:g}") for row in mine] for radius in RADII}
         shown = [radius for radius, column in columns.items() if len(column) > 1 and min(column) > 0]
         if not shown:
@@ -301,8 +306,8 @@ def _draw_rises(axis: "Axes", rows: Sequence[Row]) -> None:
         middle, low, high = np.array([_geometric(np.log(columns[radius])) for radius in shown]).T
         error = [middle - low, high - middle]
         axis.errorbar(shown, middle, yerr=error, marker="o", label=f"{LABELS[act]}, 95 % interval", capsize=3)
-    axis.set(xscale="log", yscale="log", title="Loss off the minimum, digits")
-    axis.set(xlabel="radius, in filter norms", ylabel="mean rise of cross-entropy (nat)")
+    axis.set(xscale="log", yscale="log", title=f"Loss off the minimum, {kind}")
+    axis.set(xlabel="radius, in filter norms", ylabel=f"mean rise of {loss}")
     axis.set_xticks(RADII, [f"{radius:g}" for radius in RADII])
     axis.minorticks_off()
     axis.grid(alpha=0.3)

@@ -2,11 +2,13 @@
 
 A cell times one thing against another in interleaved rounds (`studies.timings`): an operator against ReLU, a training
 step against that with ReLU (fused with batch norm, as in training), or a kernel that branches against one that does
-not. Times beside other processes are not judged. How many epochs a target takes is measured by ``compare.py --target``.
+not. Times beside other processes are not judged. How many epochs a target takes is read from the published comparisons.
 """
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +39,9 @@ ARMS = (
 )
 BEST, PROCESSES = "mish, fused", 3  # the default, expected to be the best; its step is timed in so many processes
 STEP: Row = {"rounds": 30, "batch": 8, "side": 160}
+COMPARISONS = Path(__file__).parents[1] / "docs" / "results"  # with raw runs of detectors
+PUBLISHED, SEEDS = ("embedded", "bccd"), 5  # of relu, silu and mish
+TARGET = 0.9  # of the mean mAP50-95 that ReLU ends with
 LESS, MORE = -math.log(0.98), math.log(1.02)  # margins
 
 
@@ -70,11 +75,19 @@ def cells(*, quick: bool) -> list[Row]:
         for vectorised in (True, False)
         for form in ("if", "jump")
     ]
-    return [*steps, *memory, *kernels, *operators]
+    epochs: list[Row] = [
+        {"part": "epochs", "data": data, "name": name, "seed": seed}
+        for data in PUBLISHED
+        for name in ("relu", "silu", "mish")
+        for seed in range(SEEDS)
+    ]
+    return [*steps, *memory, *kernels, *operators, *epochs]
 
 
 def measure(cell: Row) -> Row:
     """The ratio of two times, or the memory."""
+    if cell["part"] == "epochs":
+        return {"map_by_epoch": _curve(COMPARISONS / f"{cell['data']}/{cell['name']}-s{cell['seed']}/results.csv")}
     settings = {key: value for key, value in cell.items() if key not in ("part", "process")}
     measured = {
         "operator": timings.operator,
@@ -83,6 +96,12 @@ def measure(cell: Row) -> Row:
         "branch": timings.branch,
     }[str(cell["part"])]
     return measured(settings.pop("name"), **settings)  # type: ignore[operator]
+
+
+def _curve(file: Path) -> str:
+    """mAP50-95 after each epoch of a run, with spaces between."""
+    with open(file, newline="", encoding="utf-8") as stream:
+        return " ".join(row["metrics/mAP50-95"] for row in csv.DictReader(stream))
 
 
 # ------------------------------------------------------------------------------------------------------------- findings
@@ -140,6 +159,7 @@ def _about_training(rows: Sequence[Row]) -> Finding:
         if part:
             words = "; ".join(f"{row['name']} {_ratio(row)}" for row in part)
             found.append(f"The operator on {largest:,} elements, {way}, by ReLU's time: {words}.")
+    found += [_epochs_to_target(rows, data) for data in PUBLISHED if chosen(rows, "epochs", data=data)]
     found += _circumstances([row for row in rows if row["part"] in ("step", "operator")], bool(judged))
     return finding(
         claim="Mish reduces the run time of training a detector",
@@ -174,6 +194,28 @@ def _about_conditions(rows: Sequence[Row]) -> Finding:
         judged=judged,
         unit="of the branch-free time",
         ratio=1,
+    )
+
+
+def epochs_until(curve: Sequence[float], target: float) -> int | None:
+    """The first epoch, from 1, after which a curve has the target; None if it never has."""
+    return next((epoch for epoch, value in enumerate(curve, 1) if value >= target), None)
+
+
+def _epochs_to_target(rows: Sequence[Row], data: str) -> str:
+    """How many epochs each activation took to most of what ReLU ends with, on the data of a published comparison."""
+    curves: dict[str, list[list[float]]] = {}
+    for row in chosen(rows, "epochs", data=data):
+        curves.setdefault(str(row["name"]), []).append([float(word) for word in str(row["map_by_epoch"]).split()])
+    target = TARGET * float(np.mean([curve[-1] for curve in curves["relu"]]))
+    words = []
+    for name, of_seeds in curves.items():
+        reached = [epoch for curve in of_seeds if (epoch := epochs_until(curve, target)) is not None]
+        never = f" ({len(of_seeds) - len(reached)} runs never)" if len(reached) < len(of_seeds) else ""
+        words.append(f"{name} {np.mean(reached):.1f}{never}" if reached else f"{name} never")
+    return (
+        f"Epochs until a mAP50-95 of {target:.3f}, {100 * TARGET:.0f} % of what ReLU ends with, in the published "
+        f"comparison {data}, mean of {len(curves['relu'])} seeds: {', '.join(words)}."
     )
 
 
