@@ -104,7 +104,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         const=0,
         metavar="SIDE",
         help="detect in overlapping tiles of this side in pixels (default: that of the network's input) and in the "
-        "whole image, as detect.py --tile does, and score on the whole images",
+        "whole image, as detect.py does with it, and score on the whole images",
     )
     add("--single-cls", action="store_true", help="treat all classes as one class; default: as in training")
     add("--strict-data", action="store_true", help="stop at the first damaged image or annotation")

@@ -21,7 +21,7 @@ import val
 from comparison.report import report
 from core import commands
 from core.commands import ROOT, command
-from data.tools import convert, download
+from data.tools import convert, download, tile
 from engine.final_results import next_command
 from engine.run import TrainingRun
 from tests.comparison.made_runs import write_run
@@ -48,6 +48,7 @@ MAKERS = {
 } | {
     "data/tools/convert.py",
     "data/tools/download.py",
+    "data/tools/tile.py",
     "weights/publish.py",
 }
 WRITTEN_OUT = re.compile(r"\bpython3? (-m |\S*\.py\b)|\b(train|val|detect|compare)\.py -|\b-m (data|models|ops)\.")
@@ -186,6 +187,23 @@ def test_after_a_conversion(folder: Path, splits: tuple[str, ...], capsys: pytes
     options = dict([given["--set"].split("=")]) if "--set" in given else {}
     config = load(given["--cfg"], {"data": given["--data"], **{key: float(value) for key, value in options.items()}})
     assert config.data.root == str(folder) and ("--set" in given) == ("val" not in splits)
+
+
+@pytest.mark.parametrize("splits", [("train",), ("train", "val")])
+def test_after_cutting_into_tiles(folder: Path, splits: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    from configs.schema import load
+
+    for split in splits:
+        for kind in ("images", "labels"):
+            (folder / "whole" / kind / split).mkdir(parents=True)
+        Image.fromarray(np.zeros((80, 100, 3), np.uint8)).save(folder / f"whole/images/{split}/a.png")
+        (folder / f"whole/labels/{split}/a.txt").write_text("0 .5 .5 .5 .5\n")
+    assert tile.main([str(folder / "whole"), "--out", str(folder / "tiles"), "--side", "64"]) == 0
+    arguments = check(capsys.readouterr().out.partition("train with: ")[2].strip(), "train.py")
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    holdout = {"train.holdout": 0.1} if "--set" in given else {}
+    config = load(given["--cfg"], {"data": given["--data"], "train.imgsz": int(given["--imgsz"]), **holdout})
+    assert config.data.root == str(folder / "tiles") and ("--set" in given) == ("val" not in splits)
 
 
 @pytest.mark.parametrize("split, program", [("train", "train.py"), ("val", "val.py")])

@@ -23,7 +23,7 @@ import yaml
 
 from configs.cli import Parser, run_script
 from configs.loading import CONFIGS, load_data
-from configs.schema import MAX_IMGSZ, MIN_IMGSZ, Data, load
+from configs.schema import MAX_IMGSZ, MIN_IMGSZ, MIN_STRIDE, Data, load
 from core.commands import command
 from core.files import write_text
 from core.progress import progress_bar
@@ -53,8 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="of the tiles of train without objects, keep this fraction; the other splits keep all",
     )
     options = parser.parse_args(argv)
-    if not MIN_IMGSZ <= options.side <= MAX_IMGSZ:
-        raise ValueError(f"--side {options.side}: expected {MIN_IMGSZ} to {MAX_IMGSZ} pixels")
+    if not MIN_IMGSZ <= options.side <= MAX_IMGSZ or options.side % MIN_STRIDE:
+        raise ValueError(
+            f"--side {options.side}: expected {MIN_IMGSZ} to {MAX_IMGSZ} pixels, a multiple of {MIN_STRIDE} as --imgsz"
+        )
     if not 0 <= options.overlap <= 0.9:
         raise ValueError(f"--overlap {options.overlap}: expected 0 to 0.9")
     if not 0 <= options.empty <= 1:
@@ -76,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{len(content['annotations']):,} boxes of {len(annotations.boxes):,}"
         )
     write_text(out / "coco.yaml", yaml.safe_dump(entries, sort_keys=False))
-    print(f"train with: {command('train.py', '--cfg', 'yolo-mish.yaml', '--data', out / 'coco.yaml')}")
+    held_out = () if "val" in entries else ("--set", "train.holdout=0.1")
+    words = ("--cfg", "yolo-mish.yaml", "--data", out / "coco.yaml", "--imgsz", options.side, *held_out)
+    print(f"train with: {command('train.py', *words)}")
     return 0
 
 

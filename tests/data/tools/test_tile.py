@@ -107,7 +107,8 @@ def test_names_of_images_that_differ_in_their_suffix_only() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--side", "20"], "--side 20: expected 64 to 4096 pixels"),
+        (["--side", "20"], "--side 20: expected 64 to 4096 pixels, a multiple of 32"),
+        (["--side", "650"], "--side 650: expected 64 to 4096 pixels, a multiple of 32"),
         (["--overlap", "1"], "--overlap 1.0: expected 0 to 0.9"),
         (["--empty", "2"], "--empty 2.0: expected 0 to 1"),
         (["--out", "set"], "--out set: exists and is not an empty folder; expected a new one"),
