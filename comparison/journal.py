@@ -18,13 +18,13 @@ from core.files import lock
 
 JOURNAL = "journal.jsonl"
 Event = Literal["started", "restarted", "resumed", "finished", "failed", "timed"]
-Ended = ("finished", "failed")
+ENDED = ("finished", "failed")
 
 
 def note(folder: Path, run: str, event: Event) -> None:
     """Append an event of a run, or of the file of a timing, to the journal of its comparison."""
     entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "run": run, "event": event}
-    if event in Ended:
+    if event in ENDED:
         entry |= _evidence(folder / run)
     elif event == "timed":
         entry["files"] = _sha256((folder / run).read_bytes())
@@ -42,7 +42,7 @@ def note_ended(folder: Path, statuses: Mapping[str, str]) -> None:
     """Note the ends of runs whose starts were noted, but not their ends, as the comparison was killed before."""
     events = read_journal(folder).events
     for run, status in statuses.items():
-        if status in Ended and run in events and events[run][-1]["event"] not in Ended:
+        if status in ENDED and run in events and events[run][-1]["event"] not in ENDED:
             note(folder, run, "finished" if status == "finished" else "failed")
 
 
@@ -114,7 +114,7 @@ def _trained_again(names: Sequence[str], *, complete: bool) -> bool:
 
 def _as_noted(events: Sequence[Mapping[str, Any]], run: Run | None) -> bool:
     """Whether the files of a run are those of its last noted end, and its failures those that were noted."""
-    ends = [each for each in events if each["event"] in Ended]
+    ends = [each for each in events if each["event"] in ENDED]
     if run is None:
         return not ends
     if run.status == "unfinished":

@@ -25,11 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from configs.cli import Parser, run_script
-from configs.loading import CONFIGS, load_data
-from configs.schema import Data, load
 from core.files import increment_path, write_text
 from core.text import printable
-from data import SPLITS, load_dataset
+from data import load_dataset
 from data.annotations import Annotations
 from data.image import read_image
 from data.issues import ISSUES_FILE, KINDS, count_issues, list_issues, summary, write_issues
@@ -37,6 +35,7 @@ from data.plausibility import mostly_skipped, nothing_to_train_on
 from data.tools import charts, duplicates, suspicious
 from data.tools.duplicates import Group, Overlap, find_duplicates, overlaps
 from data.tools.html_report import Section, Tile, box_tile, image_tile, save_sheet, write_page
+from data.tools.splits import read_splits
 from data.tools.suspicious import Suspicion, find_suspicious
 
 MAX_TILES = 20  # pictures of one kind
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="runs/check/exp", help="report folder; a number is added if it exists")
     parser.add_argument("--strict", action="store_true", help="exit with code 1 if anything is skipped")
     options = parser.parse_args(argv)
-    config, names = _read_config(options.data)
+    config, names = read_splits(options.data)
     splits = {name: load_dataset(config, name, allow_skipped=True, decode=True) for name in names}
     out = Path(os.path.normpath(options.out))
     folder = increment_path(out.parent, out.name)
@@ -63,13 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if check.refusals:
         raise ValueError(check.refusals[0])
     return 1 if options.strict and check.issues else 0
-
-
-def _read_config(data: str) -> tuple[Data, list[str]]:
-    """The data set, and its splits; one without a validation split, to be held out of train, is checked as well."""
-    config = load(CONFIGS / "yolo.yaml", {"data": data, "train.holdout": 0.1}).data  # without val, that is train's
-    given = load_data(data)
-    return config, [name for name in SPLITS if given.get(name) is not None]
 
 
 class Check:

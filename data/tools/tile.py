@@ -22,16 +22,16 @@ import numpy as np
 import yaml
 
 from configs.cli import Parser, run_script
-from configs.loading import CONFIGS, load_data
-from configs.schema import MAX_IMGSZ, MIN_IMGSZ, MIN_STRIDE, Data, load
+from configs.schema import MAX_IMGSZ, MIN_IMGSZ, MIN_STRIDE
 from core.commands import command
 from core.files import write_text
 from core.progress import progress_bar
 from core.tiles import OVERLAP, Place, tile_places
-from data import SPLITS, load_dataset
+from data import load_dataset
 from data.annotations import Annotations
 from data.mosaic import clip_polygon, move, move_boxes
 from data.samples import read_listed
+from data.tools.splits import read_splits
 
 KEPT_SUFFIXES = (".jpg", ".jpeg", ".png")  # other images are written as PNG
 JPEG_QUALITY = 95
@@ -82,13 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = ("--cfg", "yolo-mish.yaml", "--data", out / "coco.yaml", "--imgsz", options.side, *held_out)
     print(f"train with: {command('train.py', *words)}")
     return 0
-
-
-def read_splits(data: str) -> tuple[Data, list[str]]:
-    """The data set and the names of its splits; it may be without a validation split."""
-    config = load(CONFIGS / "yolo.yaml", {"data": data, "train.holdout": 0.1}).data  # without val, that is train's
-    given = load_data(data)
-    return config, [name for name in SPLITS if given.get(name) is not None]
 
 
 def write_tiles(
