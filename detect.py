@@ -7,12 +7,12 @@ in are written to runs/detect/exp*/.
 
 from __future__ import annotations
 
-from argparse import BooleanOptionalAction, Namespace
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.cli import Parser, add_weights_flags, require_weights, run_script
+from configs.cli import Parser, add_view_flags, add_weights_flags, require_weights, run_script
 from configs.foreign_flags import refuse_foreign_flags
 from core.options import PredictOptions
 from core.text import printable
@@ -90,21 +90,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--classes", nargs="+", metavar="CLASS", help="detect these classes only, by number or name")
     add("--agnostic-nms", action="store_true", help="apply NMS across classes")
     add("--batch", "--batch-size", type=int, default=PredictOptions.batch, help="batch size; does not change results")
-    add(
-        "--rect",
-        action=BooleanOptionalAction,
-        default=PredictOptions.rect,
-        help="pad images to a multiple of the stride instead of a square",
-    )
-    add(
-        "--tile",
-        type=int,
-        nargs="?",
-        const=0,
-        metavar="SIDE",
-        help="for small objects in large images: detect in overlapping tiles of this side in pixels (default: that of "
-        "the network's input) and in the whole image, and merge the boxes",
-    )
+    add_view_flags(parser, rect=PredictOptions.rect)
     add("--device", default="auto", help="auto, cpu, cuda, a GPU number, or mps (never run by this project's tests)")
     add("--half", action="store_true", help="compute in fp16, on a GPU only")
     add(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from argparse import BooleanOptionalAction, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from configs.cli import Parser, add_weights_flags, require_weights, run_script
+from configs.cli import Parser, add_view_flags, add_weights_flags, require_weights, run_script
 from configs.foreign_flags import refuse_foreign_flags
 from core.options import EvalOptions
 from core.text import printable
@@ -91,21 +91,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--batch", "--batch-size", type=int, default=EvalOptions.batch, help="batch size; does not change the numbers")
     add("--conf", "--conf-thres", type=float, default=EvalOptions.conf, help="confidence threshold")
     add("--max-det", type=int, default=EvalOptions.max_det, help="maximum number of detections per image")
-    add(
-        "--rect",
-        action=BooleanOptionalAction,
-        default=EvalOptions.rect,
-        help="pad images to a multiple of the stride instead of a square",
-    )
-    add(
-        "--tile",
-        type=int,
-        nargs="?",
-        const=0,
-        metavar="SIDE",
-        help="detect in overlapping tiles of this side in pixels (default: that of the network's input) and in the "
-        "whole image, as detect.py does with it, and score on the whole images",
-    )
+    add_view_flags(parser, rect=EvalOptions.rect)
     add("--single-cls", action="store_true", help="treat all classes as one class; default: as in training")
     add("--strict-data", action="store_true", help="stop at the first damaged image or annotation")
     add(

@@ -125,6 +125,25 @@ def add_config_flags(parser: argparse.ArgumentParser, *, replaced_help: Mapping[
     refuse_foreign_flags(parser, "train.py")
 
 
+def add_view_flags(parser: argparse.ArgumentParser, *, rect: bool) -> None:
+    """Add the flags of val.py and detect.py that say how the network sees an image; `rect`: the default of --rect."""
+    parser.add_argument(
+        "--rect",
+        action=argparse.BooleanOptionalAction,
+        default=rect,
+        help="pad images to a multiple of the stride instead of a square",
+    )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="SIDE",
+        help="for small objects in large images: detect in overlapping tiles of this side in pixels (default: that of "
+        "the network's input) and in the whole image, and merge the boxes",
+    )
+
+
 def add_weights_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of val.py and detect.py that select a trained detector and its NMS IoU threshold."""
     add = parser.add_argument
