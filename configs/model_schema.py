@@ -41,6 +41,7 @@ def _gains(value: object) -> object:
 
 # Level i has stride 2**i; models/backbone.py has widths for levels up to 7.
 Levels = Annotated[list[Annotated[int, Field(ge=2, le=7)]], AfterValidator(_consecutive)]
+Multiple = Annotated[float, Field(gt=0, le=8)]
 LossGains = Annotated[dict[str, NonNegative], BeforeValidator(_gains)]  # by loss term
 # The names and parameters that exist are in models/activations.py, which checks them when the model is built.
 Activation = Annotated[dict[str, str | bool | int | float], BeforeValidator(_activation)]
@@ -92,6 +93,8 @@ class YoloModel(Frozen):
 
     kind: Literal["yolo"] = "yolo"
     size: Literal["n", "s", "m", "l", "x"] = "n"
+    width_multiple: Multiple | None = None
+    depth_multiple: Multiple | None = None
     levels: Levels = [3, 4, 5]
     act: Activation = {"name": "silu"}
     backbone: BackbonePart = BackbonePart()

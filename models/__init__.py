@@ -127,7 +127,8 @@ def _build_detector(section: YoloSection, names: Sequence[str]) -> Detector:
         part: {stage: partial(ConvNormAct, act=activations[f"{part}.{stage}"], fuse=fuse) for stage in stages}
         for part, stages in _stages(section).items()
     }
-    channels, repeats = scaled_channels(section.size), scaled_repeats(section.size)
+    channels = scaled_channels(section.size, section.width_multiple)
+    repeats = scaled_repeats(section.size, section.depth_multiple)
     backbone = BACKBONES[section.backbone.name](
         section.levels, channels=channels, repeats=repeats, convs=convs["backbone"]
     )

@@ -19,15 +19,16 @@ CHANNELS = {1: 64, 2: 128, 3: 256, 4: 512, 5: 1024, 6: 1024, 7: 1024}
 REPEATS = {2: 3, 3: 6, 4: 6, 5: 3, 6: 3, 7: 3}  # of the bottlenecks in a CSP block
 
 
-def scaled_channels(size: str) -> dict[int, int]:
-    """Channels of each level at a size, as multiples of 8."""
-    _, width, largest = SIZES[size]
+def scaled_channels(size: str, width: float | None = None) -> dict[int, int]:
+    """Channels of each level at a size, or at a width multiple instead of the size's own, as multiples of 8."""
+    _, own, largest = SIZES[size]
+    width = width or own
     return {level: -(-int(min(channels, largest) * width) // 8) * 8 for level, channels in CHANNELS.items()}
 
 
-def scaled_repeats(size: str) -> dict[int, int]:
-    """Bottlenecks in the CSP block of each level at a size."""
-    depth = SIZES[size][0]
+def scaled_repeats(size: str, depth: float | None = None) -> dict[int, int]:
+    """Bottlenecks in the CSP block of each level at a size, or at a depth multiple instead of the size's own."""
+    depth = depth or SIZES[size][0]
     return {level: max(1, round(repeats * depth)) for level, repeats in REPEATS.items()}
 
 

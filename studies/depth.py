@@ -65,12 +65,19 @@ def cells(*, quick: bool) -> list[Row]:
     arm, steps, seeds, tuning, every = ARM_DEPTH, STEPS, SEEDS, TUNING_SEEDS, 1
     if quick:
         depths, arm, steps, seeds, tuning, rates, every = (4, 6), 4, 2, range(2), range(100, 101), RATES[:2], 25
+    gradients: list[Row] = [
+        {"part": "gradients", "initialisation": rule, "depth": depth, "activation": name, "seed": seed}
+        for rule in ("glorot", "he")
+        for depth in depths
+        for seed in seeds
+        for name in ACTIVATIONS
+    ]
     plan = [("glorot", rate, arm, seed) for seed in tuning for rate in rates]
     for seed in seeds:
         plan += [("glorot", RATE, depth, seed) for depth in depths]
         plan += [("he", RATE, arm, seed)]
         plan += [("glorot", rate, arm, seed) for rate in rates if rate != RATE]
-    return [
+    trainings: list[Row] = [
         {
             **{"initialisation": rule, "rate": rate, "depth": depth, "activation": name, "seed": seed},
             **{"steps": steps, "every": every},  # every: which images are evaluated
@@ -78,29 +85,16 @@ def cells(*, quick: bool) -> list[Row]:
         for rule, rate, depth, seed in plan
         for name in ACTIVATIONS
     ]
+    return trainings + gradients
 
 
 def measure(cell: Row) -> Row:
     """Losses in nats and accuracies in %, all in evaluation mode; gradient norms of the first step; dead units in %."""
-    depth, seed, steps, every = (int(number(cell, key)) for key in ("depth", "seed", "steps", "every"))
-    splits = mnist()
-    model = network(depth, str(cell["activation"]))
-    initialise(model, str(cell["initialisation"]), seed)
-    norms: list[float] = []
-
-    def keep_norms(step: int) -> None:
-        if step == 0:
-            layers = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
-            norms.extend(float(cast(Tensor, layer.weight.grad).norm()) for layer in layers)
-
-    train(
-        model,
-        cross_entropy(model, splits["train"]),
-        torch.optim.SGD(model.parameters(), lr=number(cell, "rate")),
-        batches(len(splits["train"].labels), BATCH, steps=steps, seed=2 * seed),
-        seed=seed,
-        after_backward=keep_norms,
-    )
+    if cell.get("part") == "gradients":
+        _, norms = _trained(cell, steps=1, rate=0.0)
+        return {"gradient_norms": " ".join(f"{norm:.6g}" for norm in norms)}
+    model, norms = _trained(cell, steps=int(number(cell, "steps")), rate=number(cell, "rate"))
+    splits, every = mnist(), int(number(cell, "every"))
     row: Row = {}
     for name, split in splits.items():
         column = name.replace("-", "_")
@@ -118,9 +112,32 @@ def measure(cell: Row) -> Row:
     }
 
 
+def _trained(cell: Row, *, steps: int, rate: float) -> tuple[nn.Sequential, list[float]]:
+    """The network of a cell after some steps, and the norm of the gradient of each layer's weights in the first."""
+    seed, images = int(number(cell, "seed")), mnist()["train"]
+    model = network(int(number(cell, "depth")), str(cell["activation"]))
+    initialise(model, str(cell["initialisation"]), seed)
+    norms: list[float] = []
+
+    def keep_norms(step: int) -> None:
+        if step == 0:
+            layers = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+            norms.extend(float(cast(Tensor, layer.weight.grad).norm()) for layer in layers)
+
+    train(
+        model,
+        cross_entropy(model, images),
+        torch.optim.SGD(model.parameters(), lr=rate),
+        batches(len(images.labels), BATCH, steps=steps, seed=2 * seed),
+        seed=seed,
+        after_backward=keep_norms,
+    )
+    return model, norms
+
+
 def arms(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows of each arm: paper, he and tuned, whose learning rate is chosen for each activation."""
-    final = [row for row in rows if row["seed"] not in TUNING_SEEDS]
+    final = [row for row in rows if "rate" in row and row["seed"] not in TUNING_SEEDS]
     he, glorot = (where(final, initialisation=rule) for rule in ("he", "glorot"))
     (depth,) = distinct(he, "depth")
     tuned = [where(glorot, depth=depth, activation=name, rate=rate) for name, rate in tuned_rates(rows).items()]
@@ -129,7 +146,7 @@ def arms(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def tuned_rates(rows: Sequence[Row]) -> dict[str, float]:
     """Each activation's rate with the highest held-out accuracy over the tuning seeds, the lowest of equal ones."""
-    tuning = [row for row in rows if row["seed"] in TUNING_SEEDS]
+    tuning = [row for row in rows if "rate" in row and row["seed"] in TUNING_SEEDS]
     rates = sorted({number(row, "rate") for row in tuning})
 
     def accuracy(name: str, rate: float) -> float:
@@ -148,18 +165,39 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
     """Accuracy against Swish and ReLU, over-fitting against Swish, and whether the other arms differ."""
     found = arms(rows)
     return [
-        _accuracy(found["paper"], "swish"),
+        _accuracy(found["paper"], "swish", gradients=_gradients(rows)),
         _accuracy(found["paper"], "relu"),
         _overfitting(found["paper"]),
         _other_arms(found, tuned_rates(rows)),
     ]
 
 
+def layer_gradients(rows: Sequence[Row], name: str, rule: str = "glorot") -> list[list[float]]:
+    """For each layer of the deepest network, the norms of its weights' gradient in the first step, by seed."""
+    rows = where(rows, part="gradients", activation=name, initialisation=rule)
+    chosen = where(rows, depth=max(distinct(rows, "depth")))
+    norms = [[float(word) for word in str(row["gradient_norms"]).split()] for row in chosen]
+    return [list(layer) for layer in zip(*norms, strict=True)]
+
+
+def _gradients(rows: Sequence[Row]) -> str:
+    """By which factor the gradient grows from layer to layer towards the input, with either initialisation."""
+    parts = []
+    for rule, label in (("glorot", "Glorot's initialisation"), ("he", "He's")):
+        factors = []
+        for name in ACTIVATIONS:
+            dense = layer_gradients(rows, name, rule)[2:-1]
+            growth = [(one / last) ** (1 / (len(dense) - 1)) for one, last in zip(dense[0], dense[-1], strict=True)]
+            factors.append(f"{name} {mean_text(growth, '.3f')}")
+        parts.append(f"with {label} {', '.join(factors)}")
+    return f". Towards the input, the gradient of a dense layer grows by this factor a layer: {'; '.join(parts)}"
+
+
 def _mean(rows: Sequence[Row], column: str, name: str) -> float:
     return fmean(by_seed(where(rows, activation=name), column))
 
 
-def _accuracy(rows: Sequence[Row], other: str) -> Finding:
+def _accuracy(rows: Sequence[Row], other: str, gradients: str = "") -> Finding:
     differences = ahead(rows, "test_accuracy", "mish", other)
     published = [f"{name} {PUBLISHED[name][5]:.1f} % and {PUBLISHED[name][10]:.1f} %" for name in ("mish", other)]
     parts = []
@@ -169,7 +207,7 @@ def _accuracy(rows: Sequence[Row], other: str) -> Finding:
         count = [len(where(here, activation=name, trained=True)) for name in ("mish", other)]
         parts.append(f"{depth} layers: {means} ({count[0]} and {count[1]} of the runs trained)")
     deepest = where(rows, depth=depth)
-    gradients = "; ".join(
+    ratios = "; ".join(
         f"{name} {_mean(deepest, 'gradient_ratio', name):.3g}, with "
         f"{_mean(deepest, 'dead_percent', name):.1f} % dead units at the end"
         for name in ("mish", other)
@@ -180,7 +218,7 @@ def _accuracy(rows: Sequence[Row], other: str) -> Finding:
         found=f"test accuracy in % on 1,000 MNIST digits after training on 3,500, mean over {len(differences)} seeds: "
         f"{'; '.join(parts)}; averaged over the depths, Mish minus {other} is "
         f"{mean_text(differences, unit='points')}. The gradient of the first dense layer at the start, divided by "
-        f"that of the last, with {depth} layers: {gradients}",
+        f"that of the last, with {depth} layers: {ratios}{gradients}",
         judged=judge(differences, POINT),
         unit="points, mean of the depths",
         primary=other == "swish",
@@ -248,7 +286,6 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
             ("accuracy", "test accuracy, %", {"test_accuracy": ""}),
             ("loss in evaluation mode", "loss, nats", {"test_loss": ", test", "train_loss": ", train"}),
             ("over-fitting", "test loss minus training loss, nats", {"gap": ""}),
-            ("gradient at the start", "norm at the first dense layer / at the last", {"gradient_ratio": ""}),
             ("dead units at the end", "dead units of the dense layers, %", {"dead_percent": ""}),
         ),
         strict=False,
@@ -258,10 +295,10 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
         panel.set(title=title, xlabel="layers", ylabel=label)
     for name in ACTIVATIONS:
         panels[0].plot(PUBLISHED_DEPTHS, PUBLISHED[name], ":", color=COLOURS[name], label=f"{name}, published")
-    panels[3].set_yscale("log")
-    for panel in (panels[0], panels[5]):
+    for panel in (panels[0], panels[4]):
         panel.set_ylim(0, 102)
-    _draw_arms(panels[5], found)
+    _draw_arms(panels[4], found)
+    _draw_gradients(panels[5], rows)
     for panel in panels:
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
@@ -274,6 +311,20 @@ def _draw_by_depth(panel: "Axes", rows: Sequence[Row], column: str, style: str, 
         samples = [by_seed(where(rows, depth=depth, activation=name), column) for depth in depths]
         shifted = [depth + 0.25 * (place - 1) for depth in depths]  # so that intervals do not cover each other
         errorbars(panel, shifted, samples, f"{name}{suffix}", linestyle=style, color=COLOURS[name])
+
+
+def _draw_gradients(panel: "Axes", rows: Sequence[Row]) -> None:
+    """The gradient of each layer of the deepest network, Glorot's initialisation solid and He's dashed."""
+    for rule, style, label in (("glorot", "-", ""), ("he", "--", ", He")):
+        for place, name in enumerate(ACTIVATIONS):
+            samples = layer_gradients(rows, name, rule)
+            shifted = [layer + 0.25 * (place - 1) for layer in range(1, len(samples) + 1)]
+            errorbars(panel, shifted, samples, f"{name}{label}", linestyle=style, color=COLOURS[name])
+    panel.set_yscale("log")
+    depth = max(distinct(where(rows, part="gradients"), "depth"))
+    panel.set(
+        title=f"gradient in the first step, {depth} layers", xlabel="layer", ylabel="gradient norm of its weights"
+    )
 
 
 def _draw_arms(panel: "Axes", found: Mapping[str, Sequence[Row]]) -> None:

@@ -30,15 +30,15 @@ def noisy_map(
     sigmas: Sequence[int],
     images: tuple[int, int],
     epochs: int,
-    size: str = "n",
+    width: float = 0.25,
 ) -> list[float]:
     """mAP50-95 in % on images with noise of each standard deviation, in units of pixel values from 0 to 255.
 
     In training, the standard deviation is drawn between 0 and ``trained_to`` for each image. ``images``: to train on
-    and to test on. ``size``: of the model.
+    and to test on. ``width``: the multiple of the channels.
     """
     with TemporaryDirectory() as folder:
-        setup = _setup(_config(Path(folder), activation, size, seed, trained_to, images, epochs))
+        setup = _setup(_config(Path(folder), activation, width, seed, trained_to, images, epochs))
         trainer, loader = build_trainer(setup), setup.train_loader
         for epoch in range(epochs):
             trainer.state.epoch = epoch
@@ -63,14 +63,14 @@ def with_noise(batches: EvalLoader, sigma: int, seed: int) -> Iterator[Batch]:
 
 
 def _config(
-    folder: Path, activation: str, size: str, seed: int, trained_to: int, images: tuple[int, int], epochs: int
+    folder: Path, activation: str, width: float, seed: int, trained_to: int, images: tuple[int, int], epochs: int
 ) -> Config:
     counts = dict(zip(("train", "val"), images, strict=True))
     noise = {"name": "GaussNoise", "std_range": [0.0, trained_to / 255], "p": 1.0}
     return load(
         "yolo.yaml",
         {
-            "model.size": size,
+            "model.width_multiple": width,
             "model.act": activation,
             "model.levels": [2, 3],  # a third of the layers
             "data": {

@@ -36,6 +36,7 @@ ELEMENTS = (1 << 14, 1 << 18, 1 << 22)  # 64 KiB to 16 MiB in fp32
 ARMS = (
     *("mish, fused", "mish, plain", "mish_torch, plain", "mish_eager, plain", "silu, fused", "silu, plain"),
     *("leaky_relu, fused", "leaky_relu, plain", "relu, plain", "identity, plain"),
+    *("relu, compiled", "silu, compiled", "mish, compiled", "mish_torch, compiled", "mish_eager, compiled"),
 )
 BEST, PROCESSES = "mish, fused", 3  # the default, expected to be the best; its step is timed in so many processes
 STEP: Row = {"rounds": 30, "batch": 8, "side": 160}

@@ -41,7 +41,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky ReLU": partial(F.leaky_relu, negative_slope=LEAKY),
 }
 COMPILED = {f"{name}, compiled": FUNCTIONS[name] for name in ("ReLU", "SiLU", "F.mish", "ops.mish")}
-ARMS = {  # networks of the step by name: model.act and model.norm_act
+ARMS = {  # networks of the step by name: model.act and model.norm_act, or train.compile for a plain one
     BASE: ("relu", "fused"),
     "relu, plain": ("relu", "plain"),
     "leaky_relu, fused": (f"{{name: leaky_relu, negative_slope: {LEAKY}}}", "fused"),
@@ -53,6 +53,7 @@ ARMS = {  # networks of the step by name: model.act and model.norm_act
     "mish_torch, plain": ("mish_torch", "plain"),
     "mish_eager, plain": ("mish_eager", "plain"),
     "identity, plain": ("identity", "plain"),
+    **{f"{act}, compiled": (act, "compiled") for act in ("relu", "silu", "mish", "mish_torch", "mish_eager")},
 }
 
 
@@ -156,6 +157,7 @@ def _options(arms: Sequence[str], folder: str, *, batch: int, side: int) -> list
     path.write_text(yaml.safe_dump(data), encoding="utf-8")
     words = ["--imgsz", str(side), "--batch", str(batch), "--device", "cpu", "--cfg", "yolo.yaml", "--data", str(path)]
     for arm in arms:
-        act, norm_act = ARMS[arm]
-        words += ["--arm", arm, f"model.act={act}", f"model.norm_act={norm_act}"]
+        act, form = ARMS[arm]
+        words += ["--arm", arm, f"model.act={act}"]
+        words += ["model.norm_act=plain", "train.compile=true"] if form == "compiled" else [f"model.norm_act={form}"]
     return words

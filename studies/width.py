@@ -35,7 +35,7 @@ ACTS = {"ReLU": "relu", "Swish": "silu", "Mish": "mish"}  # Swish with beta = 1 
 WIDTHS = (8, 16, 32, 64)  # channels of the first of two stages
 BLOCKS = (1, 2, 4)  # per stage: 6, 10, 18 layers
 SEEDS = 5
-SIZES = {"n": 0.25, "s": 0.5}  # of the detector, with their width multiples
+SIZES = {"half of n": 0.125, "n": 0.25, "s": 0.5}  # of the detector, with their width multiples
 DETECTOR_IMAGES, DETECTOR_EPOCHS = (160, 100), 60  # to train on and to test on
 TRAINING_IMAGES = 500  # the other 1297 are test images
 STEPS, BATCH, RATE = 200, 50, 0.05
@@ -73,7 +73,7 @@ def measure(cell: Row) -> Row:
             sigmas=(0,),
             images=DETECTOR_IMAGES,
             epochs=int(number(cell, "epochs")),
-            size=str(cell["detector"]),
+            width=SIZES[str(cell["detector"])],
         )
         return {"map": found}
     width, blocks, seed, steps = (int(number(cell, key)) for key in ("width", "blocks", "seed", "steps"))

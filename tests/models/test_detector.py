@@ -27,6 +27,22 @@ def test_sizes_are_those_of_the_field(size):
     assert [tuple(each.shape) for each in maps] == [(2, 144, 8, 12), (2, 144, 4, 6), (2, 144, 2, 3)]
 
 
+def test_multiples_of_width_and_depth_in_place_of_those_of_the_size():
+    def shapes(**changes):
+        with torch.device("meta"):
+            model = build_model(model_config(**changes), num_classes=3, seed=0)
+        return {name: tuple(each.shape) for name, each in model.named_parameters()}
+
+    assert shapes(size="n", width_multiple=0.5) == shapes(size="s")
+    assert shapes(size="x", width_multiple=1.0) == shapes(size="l") == shapes(size="l", depth_multiple=1.0)
+    narrow, deep = shapes(width_multiple=0.125), shapes(depth_multiple=2 / 3)
+    assert narrow.keys() == shapes().keys() and narrow["backbone.P4.0.conv.weight"][0] == 64
+    assert len(deep) > len(shapes())
+    for key, wrong in (("width_multiple", 0), ("depth_multiple", -1), ("width_multiple", float("nan"))):
+        with pytest.raises(ValueError, match=key):
+            model_config(**{key: wrong})
+
+
 @pytest.mark.slow
 def test_counting_flops_leaves_the_model_alone():
     model = build_model(model_config(), num_classes=3, seed=0).train()

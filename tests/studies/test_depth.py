@@ -57,10 +57,27 @@ def test_a_cell_does_not_depend_on_what_ran_before():
     assert alone["gradient_ratio"] == alone["gradient_first"] / alone["gradient_last"]
 
 
+@pytest.mark.slow
+def test_gradients_of_all_layers_are_those_of_the_first_step_of_a_training():
+    training = depth.cells(quick=True)[0]
+    cell = {"part": "gradients", **{key: training[key] for key in ("initialisation", "depth", "activation", "seed")}}
+    norms = [float(word) for word in measure(cell)["gradient_norms"].split()]
+    assert len(norms) == training["depth"]  # as many as layers with weights
+    found = measure(training)
+    expected = [found["gradient_first"], found["gradient_middle"], found["gradient_last"]]
+    dense = norms[2:-1]
+    assert [dense[0], dense[len(dense) // 2], dense[-1]] == pytest.approx(expected, rel=1e-5)
+
+
 def rows():
     """Made-up figures: Mish is better by 2 points by all depths, and its gap is half of swish's where all trained."""
     found = []
     for cell in depth.cells(quick=False):
+        if "rate" not in cell:  # the gradient is twice as large a layer nearer to the input, with swish three times
+            factor = {"swish": 3, "mish": 2, "relu": 1}[cell["activation"]]
+            norms = [factor ** float(layer) for layer in range(cell["depth"] - 1, -1, -1)]
+            found.append({**cell, "gradient_norms": " ".join(map(str, norms))})
+            continue
         deep, mish, seed = cell["depth"] > 20, cell["activation"] == "mish", cell["seed"]
         accuracy = (40.0 if deep else 90.0) + 2 * mish + 0.1 * seed + 0.01 * seed * mish
         accuracy += {0.03: 0, 0.1: 1, 0.3: 2 if mish else -1}[cell["rate"]]
@@ -85,6 +102,7 @@ def test_findings_by_hand():
     assert depth.trained_depths(depth.arms(rows())["paper"]) == [15, 20]
     assert gap.judged.estimate == pytest.approx(100 * 0.1 / 0.202) and gap.verdict == "supported"
     assert depth.tuned_rates(rows()) == {"relu": 0.1, "swish": 0.1, "mish": 0.3}
+    assert "relu 1.000 [1.000, 1.000], swish 3.000" in swish.found
     assert "mish 0.3" in others.found and others.judged is None
     tuned = depth.arms(rows())["tuned"]
     assert ahead(tuned, "test_accuracy", "mish", "swish") == pytest.approx([3, 3.01, 3.02, 3.03, 3.04])

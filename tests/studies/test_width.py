@@ -39,7 +39,7 @@ def test_a_loss_of_swish_at_the_largest_size(loss: float, verdict: str) -> None:
     (finding,) = width.conclude(rows[::-1])
     assert finding.verdict == verdict and finding.judged is not None
     assert finding.judged.estimate == pytest.approx(loss, abs=0.2)
-    for size in ("0.25 (n)", "0.5 (s)"):
+    for size in ("0.125 (half of n)", "0.25 (n)", "0.5 (s)"):
         text = finding.found.partition(f"A detector at width {size}, mAP50-95 in points: ")[2]
         assert text.startswith("Mish 14.0; Swish minus Mish +0.50") and "Mish minus ReLU +2.00" in text
 
