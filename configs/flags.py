@@ -61,7 +61,7 @@ TRAIN = (
         "nominal batch size: accumulate gradients up to this many images; default: no accumulation",
         int,
     ),
-    Flag(("--optimizer",), "train.optimizer", "optimizer", str.lower, ("sgd", "adamw")),
+    Flag(("--optimizer",), "train.optimizer", "optimizer", str.lower, ("muon", "adamw", "sgd")),
     Flag(("--lr0", "--lr"), "train.lr", "peak learning rate", float),
     Flag(("--cos-lr",), "train.schedule", "cosine schedule", None, const="cosine"),
     Flag(("--linear-lr",), "train.schedule", "linear schedule", None, const="linear"),

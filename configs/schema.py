@@ -99,7 +99,7 @@ class Train(Frozen):
     imgsz: Annotated[int, Field(ge=MIN_IMGSZ, le=MAX_IMGSZ, multiple_of=MIN_STRIDE)] | None = None
     batch: AtLeastOne = 16
     nominal_batch: AtLeastOne | None = None
-    optimizer: Literal["sgd", "adamw"] = "adamw"
+    optimizer: Literal["muon", "adamw", "sgd"] = "adamw"
     lr: Positive = 0.002
     lr_final: Unit = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
+from engine.muon import Muon, orthogonal_kernels
 
-def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, object]]:
+
+def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups: kernels with weight decay; norms, biases and activation parameters without.
 
     Raises RuntimeError unless every trainable parameter is in a group exactly once.
@@ -22,13 +25,25 @@ def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str,
     return [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
+def muon_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+    """The groups of `parameter_groups`, with the kernels that Muon moves apart from the other kernels."""
+    kernels, others = parameter_groups(model, weight_decay=weight_decay)
+    chosen = orthogonal_kernels(model)
+    parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for each in kernels["params"]:
+        parts[id(each) in chosen].append(each)
+    return [{**kernels, "params": part, "orthogonal": orthogonal} for orthogonal, part in parts.items()] + [others]
+
+
 def build_optimizer(
     model: nn.Module, *, name: str, lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Return AdamW (arXiv 1711.05101, ``momentum`` is beta1) or SGD with Nesterov momentum."""
-    groups = parameter_groups(model, weight_decay=weight_decay)
+    """Return Muon or AdamW (arXiv 1711.05101), whose beta1 is ``momentum``, or SGD with Nesterov momentum."""
+    groups = (muon_groups if name == "muon" else parameter_groups)(model, weight_decay=weight_decay)
     if not any(group["params"] for group in groups):
         raise ValueError("train.freeze leaves no parameter to train")
+    if name == "muon":
+        return Muon(groups, lr=lr, beta1=momentum)
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)

@@ -34,7 +34,7 @@ def test_only_kernels_decay_and_everything_is_there_once() -> None:
     assert (kernels["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 def test_optimizers_move_kernels_without_gradient_by_decay_only(name: str) -> None:
     model = network()
     optimizer = build_optimizer(model, name=name, lr=0.1, momentum=0.9, weight_decay=0.5)
