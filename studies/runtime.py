@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "training time of a detector, and whether conditions cost time"
-MINUTES = 20
+MINUTES = 26
 EXTRA = ""
 PICTURE = (17.0, 6.5)
 ALONE = True  # a cell beside another would be timed beside it

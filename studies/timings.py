@@ -118,6 +118,7 @@ def branch(name: str, form: str, *, signs: str, vectorised: bool, rounds: int) -
 
 def step(arm: str, *, rounds: int, batch: int, side: int) -> Row:
     """A detector's training step against that of the same network with ReLU, batch norm and ReLU fused."""
+    torch.compiler.reset()  # after some networks compiled, the next of the same code would run eagerly
     with tempfile.TemporaryDirectory() as folder:
         options = _options((BASE, arm), folder, batch=batch, side=side)
         content, rows = step_timing.measure(step_timing.parse([*options, "--rounds", str(rounds)]))
@@ -128,6 +129,7 @@ def step(arm: str, *, rounds: int, batch: int, side: int) -> Row:
 
 def memory(arm: str, *, batch: int, side: int) -> Row:
     """MiB that the forward pass of a training step keeps for the backward pass, without parameters."""
+    torch.compiler.reset()
     with tempfile.TemporaryDirectory() as folder:
         arguments = step_timing.parse(_options((arm,), folder, batch=batch, side=side))
         (network,) = step_timing.build_networks(arguments, overrides(arguments))
