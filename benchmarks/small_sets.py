@@ -1,0 +1,227 @@
+"""Train this project and Ultralytics on small data sets, with several seeds, and compare what they reach and how soon.
+
+    python -m benchmarks.small_sets --python ~/peer/bin/python --data bccd.yaml raccoon.yaml --epochs 20 --imgsz 320
+
+The runs of both take turns, each in a process of its own; finished ones are kept, so that the same command resumes.
+Both get the same images, image size, batch size, epochs and threads, no pretrained weights, and are scored by
+pycocotools at the end. Without ``--python`` only this project is trained. Written to ``--out``: the run folders,
+runs.csv with a row for each run, and table.md.
+"""
+
+import argparse
+import csv
+import io
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from benchmarks.peer import METRICS
+from configs.cli import Parser, run_script
+from core.files import write_text
+
+NAMES = ("ours", "peer")
+SIZES = ("AP_small", "AP_medium", "AP_large")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished training: the numbers of its last weights, and mAP50-95 by epoch with the seconds until then."""
+
+    data: str
+    name: str  # one of NAMES
+    seed: int
+    metrics: dict[str, float]
+    seconds: float  # training and the validation of each epoch
+    curve: tuple[tuple[float, float], ...] = ()  # (seconds, mAP50-95); empty if not known
+
+    def seconds_until(self, target: float) -> float | None:
+        """When mAP50-95 first was at least the target; None if it never was."""
+        return next((second for second, value in self.curve if value >= target), None)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train what is missing; print and write the table."""
+    options = parse(argv)
+    out = Path(options.out)
+    runs = []
+    for seed in range(options.seeds):
+        for data in options.data:
+            for name in NAMES if options.python else NAMES[:1]:
+                folder = out / Path(data).stem / f"{name}-s{seed}"
+                if not is_finished(folder, name):
+                    print(f"{folder}: training", flush=True)
+                    train(command_of(name, data, seed, folder, options), folder)
+                runs.append(read(folder, Path(data).stem, name, seed))
+    text = table(runs)
+    write_text(out / "runs.csv", to_csv(runs))
+    write_text(out / "table.md", text)
+    print(text, end="")
+    print(f"results in {out}")
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(prog="python -m benchmarks.small_sets", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data", required=True, nargs="+", metavar="YAML", help="data YAMLs of this project")
+    add("--python", metavar="PATH", help="Python interpreter of an environment with ultralytics")
+    add("--seeds", type=int, default=3, help="seeds 0, 1, ... of each")
+    add("--cfg", default="yolo-mish.yaml", help="configuration of this project")
+    add("--model", default="yolov8n", help="model of Ultralytics")
+    add("--epochs", type=int, default=20, help="training epochs")
+    add("--imgsz", type=int, default=320, help="image size in pixels")
+    add("--batch", type=int, default=16, help="batch size")
+    add("--threads", type=int, default=2, help="CPU threads of either")
+    add("--workers", type=int, default=0, help="data loader workers of either")
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of this project's runs")
+    add("--out", default="runs/small_sets", metavar="DIR", help="folder of the results")
+    options = parser.parse_args(argv)
+    for name in ("seeds", "epochs", "imgsz", "batch", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name}: found {getattr(options, name)}, expected 1 or more")
+    stems = [Path(data).stem for data in options.data]
+    if len(set(stems)) < len(stems):
+        parser.error(f"--data: {', '.join(options.data)}: expected files of different names, which name the folders")
+    return options
+
+
+def command_of(name: str, data: str, seed: int, folder: Path, options: argparse.Namespace) -> list[str]:
+    """The command line that trains one of the two."""
+    keys = ("imgsz", "batch", "epochs", "threads", "workers")
+    shared = [word for key in keys for word in (f"--{key}", str(getattr(options, key)))]
+    shared += ["--data", data, "--seed", str(seed)]
+    if name == "peer":
+        peer = ["--python", options.python, "--model", options.model, "--out", str(folder)]
+        return [sys.executable, "-m", "benchmarks.peer", *shared, *peer]
+    settings = ["--set", *options.set] if options.set else []
+    place = ["--project", str(folder.parent.absolute()), "--name", folder.name, "--exist-ok"]
+    return [sys.executable, str(ROOT / "train.py"), "--cfg", options.cfg, *shared, *place, *settings]
+
+
+def train(command: Sequence[str], folder: Path) -> None:
+    """Run a command with its output in a file beside the folder; ValueError with its last line if it fails."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    log = folder.with_name(f"{folder.name}.log")
+    with open(log, "w", encoding="utf-8") as stream:
+        done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"])[-1]
+        raise ValueError(f"{folder}: the training failed with exit code {done.returncode} ({last}); see {log}")
+
+
+def is_finished(folder: Path, name: str) -> bool:
+    """Whether a run ended, with its results written."""
+    if name == "peer":
+        return (folder / "result.json").is_file()
+    record = folder / "run.json"
+    return record.is_file() and "results" in json.loads(record.read_text(encoding="utf-8"))
+
+
+def read(folder: Path, data: str, name: str, seed: int) -> Run:
+    """A finished run from its files."""
+    if name == "peer":
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        seconds = result["seconds"]["train_s"]
+        return Run(data=data, name=name, seed=seed, metrics=result["metrics"]["last"], seconds=seconds)
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    metrics = {key: record["last_epoch"].get(f"metrics/{key}", -1.0) for key in METRICS}
+    curve, seconds = [], 0.0
+    with open(folder / "results.csv", newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            seconds += sum(float(row[f"time_{part}_s"]) for part in ("train", "warmup", "data", "val", "save"))
+            curve.append((seconds, float(row["metrics/mAP50-95"] or 0)))
+    return Run(data=data, name=name, seed=seed, metrics=metrics, seconds=seconds, curve=tuple(curve))
+
+
+def table(runs: Iterable[Run]) -> str:
+    """A Markdown table with a row for each data set and the mean of their differences; AP in points."""
+    runs = list(runs)
+    lines = [
+        "| data | seeds | mAP50-95: ours, sd | peer, sd | difference [95 % CI] | mAP50 | AP small, medium, large | "
+        "time, ratio | time to the peer's mAP50-95, ratio |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    gaps = []
+    for data in dict.fromkeys(run.data for run in runs):
+        ours, peer = ([run for run in runs if (run.data, run.name) == (data, name)] for name in NAMES)
+        cells = [data, str(len(ours)), _mean_sd(ours)]
+        if peer:
+            gap, interval = difference(_points(ours), _points(peer))
+            gaps.append(gap)
+            cells += [_mean_sd(peer), f"{gap:+.1f}{interval}"]
+        else:
+            cells += ["", ""]
+        cells.append(_both(ours, peer, lambda group: _mean(group, "mAP50")))
+        cells.append(_both(ours, peer, lambda group: ", ".join(_mean(group, size) for size in SIZES)))
+        cells += _times(ours, peer)
+        lines.append(f"| {' | '.join(cells)} |")
+    if len(gaps) > 1:
+        lines.append(f"\nMean of the differences: {statistics.fmean(gaps):+.1f} points; the least {min(gaps):+.1f}.")
+    return "\n".join(lines) + "\n"
+
+
+def difference(ours: Sequence[float], peer: Sequence[float]) -> tuple[float, str]:
+    """The difference of two means, and its 95 % interval by Welch's t as text; empty with a single seed of one."""
+    gap = statistics.fmean(ours) - statistics.fmean(peer)
+    if min(len(ours), len(peer)) < 2:
+        return gap, ""
+    low, high = stats.ttest_ind(ours, peer, equal_var=False).confidence_interval()
+    return gap, f" [{low:+.1f}, {high:+.1f}]"
+
+
+def _points(runs: Sequence[Run], metric: str = "mAP50-95") -> list[float]:
+    return [100 * run.metrics[metric] for run in runs]
+
+
+def _mean_sd(runs: Sequence[Run]) -> str:
+    points = _points(runs)
+    sd = f", {statistics.stdev(points):.1f}" if len(points) > 1 else ""
+    return f"{statistics.fmean(points):.1f}{sd}"
+
+
+def _mean(runs: Sequence[Run], metric: str) -> str:
+    """The mean in points; a dash where COCO's -1 says that there are no such objects."""
+    points = _points(runs, metric)
+    return "–" if min(points) < 0 else f"{statistics.fmean(points):.1f}"
+
+
+def _both(ours: Sequence[Run], peer: Sequence[Run], text: Callable[[Sequence[Run]], str]) -> str:
+    return f"{text(ours)} against {text(peer)}" if peer else text(ours)
+
+
+def _times(ours: Sequence[Run], peer: Sequence[Run]) -> tuple[str, str]:
+    """The time of a whole run by the peer's, and the time until the peer's final mAP, as ratios of means."""
+    if not peer:
+        return "", ""
+    theirs = statistics.fmean(run.seconds for run in peer)
+    target = statistics.fmean(run.metrics["mAP50-95"] for run in peer)
+    reached = [run.seconds_until(target) for run in ours]
+    whole = f"{statistics.fmean(run.seconds for run in ours) / theirs:.2f}"
+    known = [second for second in reached if second is not None]
+    missed = f" ({len(reached) - len(known)} of {len(reached)} never)" if len(known) < len(reached) else ""
+    return whole, (f"{statistics.fmean(known) / theirs:.2f}{missed}" if known else "never")
+
+
+def to_csv(runs: Iterable[Run]) -> str:
+    """A row for each run."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["data", "name", "seed", *METRICS, "seconds", "mAP50-95 by epoch"])
+    for run in runs:
+        values: list[Any] = [run.metrics[key] for key in METRICS]
+        curve = " ".join(f"{second:.1f}:{value:.4f}" for second, value in run.curve)
+        writer.writerow([run.data, run.name, run.seed, *values, f"{run.seconds:.1f}", curve])
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    run_script(main)
