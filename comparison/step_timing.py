@@ -232,7 +232,12 @@ def build_step(config: Config, device: DeviceConfig, names: list[str]) -> tuple[
     device.move(model)
     rows = census(model, device=device.device, dtype=device.amp_dtype, compiled=train.compile)
     optimizer = build_optimizer(
-        model, name=train.optimizer, lr=LEARNING_RATE, momentum=train.momentum, weight_decay=train.weight_decay
+        model,
+        name=train.optimizer,
+        lr=LEARNING_RATE,
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+        amp_dtype=device.amp_dtype,
     )
     shape = (train.batch, 3, train.imgsz, train.imgsz)
     forward, how = training_forward(

@@ -25,6 +25,7 @@ from configs.loading import CONFIGS, Tree, absolute, embed_cfg, find, flatten, l
 from configs.model_schema import DarknetModel, Model, YoloModel, kind_of
 
 EmbeddedImages = Annotated[int, Field(ge=1, le=100_000)]
+USUAL_LR = {"muon": 0.008, "adamw": 0.002, "sgd": 0.01}
 MIN_STRIDE = 32  # image sizes are multiples of it whatever the model
 MIN_IMGSZ, MAX_IMGSZ = 64, 4096
 HOLD_OUT = "expected images to validate on, or --set train.holdout=0.1 for train.py to hold out a tenth of train"
@@ -99,8 +100,8 @@ class Train(Frozen):
     imgsz: Annotated[int, Field(ge=MIN_IMGSZ, le=MAX_IMGSZ, multiple_of=MIN_STRIDE)] | None = None
     batch: AtLeastOne = 16
     nominal_batch: AtLeastOne | None = None
-    optimizer: Literal["muon", "adamw", "sgd"] = "adamw"
-    lr: Positive = 0.002
+    optimizer: Literal["muon", "adamw", "sgd"] = "muon"
+    lr: Positive | None = None
     lr_final: Unit = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegative = 0.0005
@@ -263,13 +264,15 @@ def _resolve(config: Config) -> Config:
     """Replace the open values (None): by the schedule of the embedded data set, or the usual defaults."""
     embedded, model = config.data.embedded, config.model
     stride = MIN_STRIDE if model.kind == "darknet" else max(MIN_STRIDE, 2 ** max(model.levels))
-    train: dict[str, int] = {}
+    train: dict[str, int | float] = {}
     if config.train.epochs is None:
         train["epochs"] = embedded.epochs if embedded else 100
     if config.train.imgsz is None:
         usual = embedded.side if embedded else 640
         size = _cfg_size(model) if model.kind == "darknet" else -(-usual // stride) * stride
         train["imgsz"] = size or usual
+    if config.train.lr is None:
+        train["lr"] = USUAL_LR[config.train.optimizer]
     if config.train.nominal_batch is None:
         train["nominal_batch"] = config.train.batch
     val = {} if config.val.iou is not None else {"iou": model.nms_iou}

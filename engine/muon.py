@@ -12,22 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.device import cpu_has_bf16
-
 # Of a x + b x^3 + c x^5, which in five iterations brings singular values from about 0.002 to 1 near to one.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 ADAMW_STEP = 0.2  # usual root mean square of a step of AdamW, in learning rates
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
+def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Matrices (N, rows, columns) with all singular values brought to between about 0.7 and 1.2; zeros stay zeros.
 
-    Computed in bf16 where the device does so natively, otherwise in fp32.
+    Computed in ``dtype``, for which bf16 is enough.
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.mT if tall else matrices).to(_format(matrices.device))
+    x = (matrices.mT if tall else matrices).to(dtype)
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
@@ -35,19 +33,18 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     return (x.mT if tall else x).to(matrices.dtype)
 
 
-def _format(device: torch.device) -> torch.dtype:
-    native = cpu_has_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if native else torch.float32
-
-
 class Muon(torch.optim.AdamW):
     """AdamW whose groups with ``orthogonal: True`` move by Muon with Nesterov momentum beta1.
 
-    The parameters of these are seen as matrices (output channels, everything else).
+    The parameters of these are seen as matrices (output channels, everything else), which are orthogonalised in bf16 if
+    the training is (``amp_dtype``), otherwise in fp32.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, beta1: float) -> None:
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], *, lr: float, beta1: float, amp_dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__([{"orthogonal": False, **group} for group in groups], lr=lr, betas=(beta1, 0.999), fused=True)
+        self.dtype = torch.bfloat16 if amp_dtype is torch.bfloat16 else torch.float32
         self._step_supports_amp_scaling = False  # a GradScaler is to leave out steps by itself
 
     @torch.no_grad()
@@ -78,7 +75,7 @@ class Muon(torch.optim.AdamW):
             by_shape[matrix.shape[0], matrix.shape[1]].append((parameter, matrix))
         for shape, pairs in by_shape.items():
             rate = group["lr"] * ADAMW_STEP * max(shape) ** 0.5
-            steps = orthogonalised(torch.stack([matrix for _, matrix in pairs]))  # one shape at a time: fewer kernels
+            steps = orthogonalised(torch.stack([matrix for _, matrix in pairs]), self.dtype)  # all of a shape at once
             for (parameter, _), step in zip(pairs, steps, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step.view(parameter.shape), alpha=rate)
 

@@ -36,14 +36,23 @@ def muon_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]
 
 
 def build_optimizer(
-    model: nn.Module, *, name: str, lr: float, momentum: float, weight_decay: float
+    model: nn.Module,
+    *,
+    name: str,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    amp_dtype: torch.dtype | None = None,
 ) -> torch.optim.Optimizer:
-    """Return Muon or AdamW (arXiv 1711.05101), whose beta1 is ``momentum``, or SGD with Nesterov momentum."""
+    """Return Muon or AdamW (arXiv 1711.05101), whose beta1 is ``momentum``, or SGD with Nesterov momentum.
+
+    `amp_dtype`: of autocast, None without it.
+    """
     groups = (muon_groups if name == "muon" else parameter_groups)(model, weight_decay=weight_decay)
     if not any(group["params"] for group in groups):
         raise ValueError("train.freeze leaves no parameter to train")
     if name == "muon":
-        return Muon(groups, lr=lr, beta1=momentum)
+        return Muon(groups, lr=lr, beta1=momentum, amp_dtype=amp_dtype)
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)

@@ -117,6 +117,7 @@ class TrainSetup:
 def build_trainer(setup: TrainSetup) -> Trainer:
     """The trainer of a run, its model on the device."""
     train, device = setup.config.train, setup.device
+    assert train.lr is not None  # resolved by load
     model = setup.model
     device.move(model)
     frozen = freeze(model, train.freeze)
@@ -150,7 +151,12 @@ def build_trainer(setup: TrainSetup) -> Trainer:
         forward=forward,
         forward_name=how,
         optimizer=build_optimizer(
-            model, name=train.optimizer, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay
+            model,
+            name=train.optimizer,
+            lr=train.lr,
+            momentum=train.momentum,
+            weight_decay=train.weight_decay,
+            amp_dtype=device.amp_dtype,
         ),
         ema=ModelEMA(model, span=train.ema * total_steps) if train.ema > 0 else None,
         scaler=torch.amp.GradScaler(device.device.type, enabled=device.needs_scaler),
