@@ -62,7 +62,7 @@ TRAIN = (
         int,
     ),
     Flag(("--optimizer",), "train.optimizer", "optimizer", str.lower, ("muon", "adamw", "sgd")),
-    Flag(("--lr0", "--lr"), "train.lr", "peak learning rate", float),
+    Flag(("--lr0", "--lr"), "train.lr", "peak learning rate; default: that of the optimizer", float),
     Flag(("--cos-lr",), "train.schedule", "cosine schedule", None, const="cosine"),
     Flag(("--linear-lr",), "train.schedule", "linear schedule", None, const="linear"),
     Flag(

@@ -25,7 +25,7 @@ from configs.loading import CONFIGS, Tree, absolute, embed_cfg, find, flatten, l
 from configs.model_schema import DarknetModel, Model, YoloModel, kind_of
 
 EmbeddedImages = Annotated[int, Field(ge=1, le=100_000)]
-USUAL_LR = {"muon": 0.008, "adamw": 0.002, "sgd": 0.01}
+USUAL_LR = {"muon": 0.01, "adamw": 0.002, "sgd": 0.01}
 MIN_STRIDE = 32  # image sizes are multiples of it whatever the model
 MIN_IMGSZ, MAX_IMGSZ = 64, 4096
 HOLD_OUT = "expected images to validate on, or --set train.holdout=0.1 for train.py to hold out a tenth of train"

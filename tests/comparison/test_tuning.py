@@ -16,6 +16,7 @@ from comparison.plan import Plan, Tuning, read_plan
 from comparison.report import report, summarise
 from comparison.runs import Run
 from comparison.summary import PRIMARY, Timing, TuningCurve, TuningSummary
+from configs.schema import load
 from tests.comparison.made_runs import declare, edit_record, plan_of, write_comparison, write_run
 from tests.comparison.test_runner import STUB
 from tests.support.checkpoints import write_data
@@ -23,6 +24,7 @@ from tests.support.scripts import run
 
 SMALL = ("--imgsz", 64, "--batch", 4, "--workers", 0, "--amp", "off", "--epochs", 1, "--probe", 0, "--device", "cpu")
 LR = "train.lr=0.001,0.002,0.004"
+COMMON = load("yolo.yaml").train.lr
 
 
 def grid_of(*words: str) -> tuning.Grid:
@@ -52,7 +54,7 @@ def test_every_arm_gets_the_same_values_and_seeds_and_no_validation_image() -> N
         (act, value, seed) for act in ("mish", "relu") for value in (0.001, 0.002, 0.004) for seed in plan.seeds
     ]
     assert all(plan.overrides_of(each)["train.holdout"] == tuning.HOLDOUT for each in plan.runs)
-    assert "train.lr" in plan.varies and grid.common == 0.002
+    assert "train.lr" in plan.varies and grid.common == COMMON
 
 
 def test_the_largest_mean_of_the_last_epoch_is_chosen() -> None:
@@ -106,7 +108,7 @@ def test_the_choice_is_frozen_before_fresh_seeds_are_trained(
     assert run(compare.main, "compare.py", *words, "--tune-common") == 0
     plan = read_plan(folder)
     assert plan is not None and plan.tuning is not None
-    assert plan.tuning.chosen == {"relu": 0.004, "mish": 0.001} and plan.tuning.common == 0.002
+    assert plan.tuning.chosen == {"relu": 0.004, "mish": 0.001} and plan.tuning.common == COMMON
     assert {each.act: plan.overrides_of(each)["train.lr"] for each in plan.runs} == {"relu": 0.004, "mish": 0.001}
     assert all("train.holdout" not in plan.overrides_of(each) for each in plan.runs)
     written, begun = (
@@ -121,7 +123,7 @@ def test_the_choice_is_frozen_before_fresh_seeds_are_trained(
     assert report["tuning"]["curves"][0]["means"] == [10.0, 10.0, 30.0] and report["tuning"]["curves"][0]["chosen"] == 2
     assert len(report["tuning"]["common_verdicts"]) == 1
     common = read_plan(folder / "common")
-    assert common is not None and {common.overrides_of(each)["train.lr"] for each in common.runs} == {0.002}
+    assert common is not None and {common.overrides_of(each)["train.lr"] for each in common.runs} == {COMMON}
 
     (folder / "tuning/behaviour.json").write_text(json.dumps({"mish_train.lr=0.002-s1000": {"map": 0.9}}))
     before = len(tuned)

@@ -89,7 +89,7 @@ def test_help_states_the_defaults_of_the_configuration(monkeypatch: pytest.Monke
     entries = re.split(r"\n  (?=--)", parser.format_help().rstrip())
     lines = {re.split(r"[ ,]", entry)[0]: entry for entry in entries}
     values = flatten(load("yolo.yaml").model_dump(mode="json"))
-    for flag, key in {"--lr0": "lr", "--batch": "batch", "--seed": "seed", "--close-mosaic": "close_mosaic"}.items():
+    for flag, key in {"--batch": "batch", "--seed": "seed", "--close-mosaic": "close_mosaic"}.items():
         assert lines[flag].endswith(f"(default: {values[f'train.{key}']})")
     assert lines["--loggers"].endswith("(default: tensorboard)")
     assert lines["--project"].endswith("folder; default: elsewhere") and "--patience" not in lines

@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from configs.loading import CONFIGS, flatten
-from configs.schema import Config, load
+from configs.schema import USUAL_LR, Config, load
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.name)
@@ -164,6 +164,14 @@ def test_files_that_are_not_configs_are_refused(tmp_path: Path) -> None:
         load("no-such.yaml")
     with pytest.raises(FileNotFoundError, match="no-such-data"):
         load("yolo.yaml", ["data=no-such-data.yaml"])
+
+
+def test_the_usual_learning_rate_is_that_of_the_optimizer_and_stated_in_the_base_config() -> None:
+    comment = next(line for line in (CONFIGS / "yolo.yaml").read_text().splitlines() if line.startswith("  lr: null"))
+    for optimizer, rate in USUAL_LR.items():
+        assert load("yolo.yaml", {"train.optimizer": optimizer}).train.lr == rate
+        assert f"{rate} for {optimizer}" in comment
+        assert load("yolo.yaml", {"train.optimizer": optimizer, "train.lr": 0.5}).train.lr == 0.5
 
 
 def test_open_values_take_the_embedded_sets_schedule_or_the_usual_one(tmp_path: Path) -> None:
