@@ -43,8 +43,11 @@ class Muon(torch.optim.AdamW):
     def __init__(
         self, groups: Iterable[dict[str, Any]], *, lr: float, beta1: float, amp_dtype: torch.dtype | None = None
     ) -> None:
-        super().__init__([{"orthogonal": False, **group} for group in groups], lr=lr, betas=(beta1, 0.999), fused=True)
-        self.dtype = torch.bfloat16 if amp_dtype is torch.bfloat16 else torch.float32
+        more = {
+            "orthogonal": False,
+            "in_bf16": amp_dtype is torch.bfloat16,
+        }  # in the groups: kept in checkpoints, copies
+        super().__init__([{**more, **group} for group in groups], lr=lr, betas=(beta1, 0.999), fused=True)
         self._step_supports_amp_scaling = False  # a GradScaler is to leave out steps by itself
 
     @torch.no_grad()
@@ -61,7 +64,7 @@ class Muon(torch.optim.AdamW):
                 self._orthogonal_step(group)
 
     def _orthogonal_step(self, group: dict[str, Any]) -> None:
-        beta1 = group["betas"][0]
+        beta1, dtype = group["betas"][0], torch.bfloat16 if group["in_bf16"] else torch.float32
         by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for parameter in group["params"]:
             if parameter.grad is None:
@@ -75,7 +78,7 @@ class Muon(torch.optim.AdamW):
             by_shape[matrix.shape[0], matrix.shape[1]].append((parameter, matrix))
         for shape, pairs in by_shape.items():
             rate = group["lr"] * ADAMW_STEP * max(shape) ** 0.5
-            steps = orthogonalised(torch.stack([matrix for _, matrix in pairs]), self.dtype)  # all of a shape at once
+            steps = orthogonalised(torch.stack([matrix for _, matrix in pairs]), dtype)  # all of a shape at once
             for (parameter, _), step in zip(pairs, steps, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step.view(parameter.shape), alpha=rate)
 

@@ -75,7 +75,7 @@ def test_what_is_no_matrix_moves_as_with_adamw() -> None:
         assert torch.equal(ours, before[name]) == (name == "1.bias")
 
 
-def test_a_resumed_optimizer_goes_on_bit_for_bit() -> None:
+def test_a_resumed_or_copied_optimizer_goes_on_bit_for_bit() -> None:
     model = network()
     optimizer = build_optimizer(model, name="muon", lr=0.01, momentum=0.9, weight_decay=0.1)
     set_gradients(model, 0)
@@ -83,11 +83,13 @@ def test_a_resumed_optimizer_goes_on_bit_for_bit() -> None:
     resumed = copy.deepcopy(model)
     other = build_optimizer(resumed, name="muon", lr=1.0, momentum=0.5, weight_decay=0.0)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    copied, last = copy.deepcopy((model, optimizer))
     for seed in (1, 2):
-        for network_, each in ((model, optimizer), (resumed, other)):
+        for network_, each in ((model, optimizer), (resumed, other), (copied, last)):
             set_gradients(network_, seed)
             each.step()
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))
+    for others in (resumed, copied):
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), others.parameters(), strict=True))
 
 
 def test_memory_formats_do_not_matter() -> None:
