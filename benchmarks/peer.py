@@ -147,7 +147,7 @@ def train(options: argparse.Namespace, *, data: Path, out: Path) -> None:
 
 
 def score(predictions: Path, truth: dict[str, Any]) -> dict[str, float]:
-    """COCO's average precision metrics of Ultralytics' predictions, by pycocotools."""
+    """COCO's average precision metrics of Ultralytics' predictions, by pycocotools; without any it writes no file."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -158,7 +158,7 @@ def score(predictions: Path, truth: dict[str, Any]) -> dict[str, float]:
             "bbox": record["bbox"],
             "score": record["score"],
         }
-        for record in json.loads(predictions.read_text(encoding="utf-8"))
+        for record in (json.loads(predictions.read_text(encoding="utf-8")) if predictions.is_file() else [])
     ]
     if not rows:
         return dict.fromkeys(METRICS, 0.0)

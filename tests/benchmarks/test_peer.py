@@ -99,3 +99,8 @@ def test_an_environment_without_ultralytics_is_named(here: Path, capsys: pytest.
     interpreter.chmod(0o755)
     assert run(peer.main, "benchmarks.peer", "--data", "x.yaml", "--python", interpreter) == 2
     assert "ultralytics cannot be imported there (ModuleNotFoundError" in capsys.readouterr().err
+
+
+def test_no_detections_at_all_score_zero(tmp_path: Path) -> None:
+    scores = peer.score(tmp_path / "predictions.json", {"path": "", "image_ids": [], "category_ids": []})
+    assert scores == dict.fromkeys(peer.METRICS, 0.0)
