@@ -39,7 +39,8 @@ class Run:
     name: str  # one of NAMES
     seed: int
     metrics: dict[str, float]
-    seconds: float  # training and the validation of each epoch
+    seconds: float  # of the whole run
+    training: float  # of these, without validation and saving; the peer's are not known apart
     curve: tuple[tuple[float, float], ...] = ()  # (seconds, mAP50-95); empty if not known
 
     def seconds_until(self, target: float) -> float | None:
@@ -131,15 +132,18 @@ def read(folder: Path, data: str, name: str, seed: int) -> Run:
     if name == "peer":
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         seconds = result["seconds"]["train_s"]
-        return Run(data=data, name=name, seed=seed, metrics=result["metrics"]["last"], seconds=seconds)
+        metrics = result["metrics"]["last"]
+        return Run(data=data, name=name, seed=seed, metrics=metrics, seconds=seconds, training=seconds)
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     metrics = {key: record["last_epoch"].get(f"metrics/{key}", -1.0) for key in METRICS}
-    curve, seconds = [], 0.0
+    curve, seconds, training = [], 0.0, 0.0
     with open(folder / "results.csv", newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
-            seconds += sum(float(row[f"time_{part}_s"]) for part in ("train", "warmup", "data", "val", "save"))
+            of_training = sum(float(row[f"time_{part}_s"]) for part in ("train", "warmup", "data"))
+            training += of_training
+            seconds += of_training + float(row["time_val_s"]) + float(row["time_save_s"])
             curve.append((seconds, float(row["metrics/mAP50-95"] or 0)))
-    return Run(data=data, name=name, seed=seed, metrics=metrics, seconds=seconds, curve=tuple(curve))
+    return Run(data=data, name=name, seed=seed, metrics=metrics, seconds=seconds, training=training, curve=tuple(curve))
 
 
 def table(runs: Iterable[Run]) -> str:

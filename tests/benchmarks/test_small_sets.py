@@ -15,7 +15,7 @@ SIZES = {"mAP50": 0.5, "AP_small": -1.0, "AP_medium": 0.2, "AP_large": 0.3}
 
 def run(name: str, seed: int, value: float, *, data: str = "a", seconds: float = 10.0, curve=()) -> Run:
     metrics = dict.fromkeys(METRICS, 0.0) | SIZES | {"mAP50-95": value}
-    return Run(data=data, name=name, seed=seed, metrics=metrics, seconds=seconds, curve=curve)
+    return Run(data=data, name=name, seed=seed, metrics=metrics, seconds=seconds, training=seconds, curve=curve)
 
 
 def test_the_difference_is_welchs() -> None:
