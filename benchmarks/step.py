@@ -1,8 +1,9 @@
 """Time and memory of a training step: ``python -m benchmarks.step --acts mish relu silu leaky_relu``.
 
 Forward, loss, backward, gradient clipping and optimiser, on random images with random boxes, in interleaved rounds in
-one process. ``--peer yolov8n.yaml`` adds an Ultralytics network if that package is installed. Memory is the peak of the
-process minus its size after building the model, in a separate process for each activation.
+one process. ``--peer yolov8n.yaml`` adds an Ultralytics network if that package is installed, in the same formats (on a
+CPU, its own trainer knows fp32 alone). Memory is the peak of the process minus its size after building the model, in a
+separate process for each activation.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def our_step(
     shape = (arguments.batch, 3, arguments.imgsz, arguments.imgsz)
     graphs = "on" if graphed else "off"
     forward, _ = training_forward(model, placement, shape=shape, compiled=compiled, graphs=graphs)
-    optimizer = adamw(model)
+    optimizer = build(model, getattr(arguments, "optimizer", "adamw"), placement.amp_dtype)
     scaler = torch.amp.GradScaler(placement.device.type, enabled=placement.needs_scaler)
 
     def step(images: Tensor, targets: Targets) -> None:
@@ -67,18 +68,22 @@ def our_step(
     return step
 
 
-def peer_step(name: str, arguments: argparse.Namespace) -> Callable[[Tensor, Targets], None]:
-    """The same for an Ultralytics network, in fp32 as in its trainer."""
+def peer_step(
+    name: str, arguments: argparse.Namespace, *, amp: str, channels_last: str
+) -> Callable[[Tensor, Targets], None]:
+    """The same for an Ultralytics network, with AdamW, which its trainer chooses for short runs."""
     from ultralytics.cfg import get_cfg
     from ultralytics.nn.tasks import DetectionModel
 
-    model = DetectionModel(name, nc=CLASSES, verbose=False).to(arguments.device).train()
+    placement = place(arguments.device, amp=amp, channels_last=channels_last)
+    model = DetectionModel(name, nc=CLASSES, verbose=False).train()
+    placement.move(model)
     model.args = get_cfg()
-    optimizer = adamw(model)
-    scaler = torch.amp.GradScaler(torch.device(arguments.device).type, enabled=False)
+    optimizer = build(model, "adamw", placement.amp_dtype)
+    scaler = torch.amp.GradScaler(placement.device.type, enabled=placement.needs_scaler)
 
     def step(images: Tensor, targets: Targets) -> None:
-        images = images.to(arguments.device).float().div_(255)
+        images = images.to(placement.device).to(torch.float32, memory_format=placement.memory_format).div_(255)
         side = torch.tensor([images.shape[3], images.shape[2]] * 2, device=images.device)
         boxes = targets.boxes.to(images.device)
         middles = torch.cat(((boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]), -1) / side
@@ -88,15 +93,17 @@ def peer_step(name: str, arguments: argparse.Namespace) -> Callable[[Tensor, Tar
             "cls": targets.labels.to(images.device).flatten().unsqueeze(-1).float(),
             "batch_idx": torch.arange(len(images), device=images.device).repeat_interleave(BOXES).float(),
         }
-        loss, _ = model(batch)
+        with placement.autocast():
+            outputs = model(images)
+        loss, _ = model.loss(batch, outputs)
         finish(model, optimizer, scaler, loss.sum())
 
     return step
 
 
-def adamw(model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of both networks."""
-    return build_optimizer(model, name="adamw", lr=0.001, momentum=0.9, weight_decay=0.0005)
+def build(model: nn.Module, name: str, amp_dtype: torch.dtype | None) -> torch.optim.Optimizer:
+    """An optimiser that hardly moves the weights."""
+    return build_optimizer(model, name=name, lr=1e-5, momentum=0.9, weight_decay=0.0005, amp_dtype=amp_dtype)
 
 
 def finish(model: nn.Module, optimizer: Any, scaler: Any, loss: Tensor) -> None:
@@ -134,7 +141,9 @@ def peak_memory(act: str, layout: str, arguments: argparse.Namespace) -> float:
 
 def memory_in_fresh_process(act: str, layout: str, arguments: argparse.Namespace) -> float:
     """``peak_memory`` measured in a new process."""
-    own = {key: value for key, value in vars(arguments).items() if key in ("size", "imgsz", "batch", "device")}
+    own = {
+        key: value for key, value in vars(arguments).items() if key in ("size", "imgsz", "batch", "device", "optimizer")
+    }
     code = (
         "import argparse, json, sys; from benchmarks import step; "
         "a = json.loads(sys.argv[1]); print(step.peak_memory(a['act'], a['layout'], argparse.Namespace(**a['own'])))"
@@ -151,6 +160,7 @@ def main() -> int:
     parser.add_argument("--size", default="n", help="model size")
     parser.add_argument("--imgsz", type=int, default=320, help="image size in pixels")
     parser.add_argument("--batch", type=int, default=8, help="batch size")
+    parser.add_argument("--optimizer", choices=("muon", "adamw", "sgd"), default="muon", help="of our networks")
     parser.add_argument("--rounds", type=int, default=12, help="rounds; the first two are warm-up")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--device", default="cpu", help="device")
@@ -163,7 +173,8 @@ def main() -> int:
         for layout, (amp, channels_last) in LAYOUTS.items()
     }
     if arguments.peer:
-        steps[arguments.peer, "fp32"] = peer_step(arguments.peer, arguments)
+        for layout, (amp, channels_last) in LAYOUTS.items():
+            steps[arguments.peer, layout] = peer_step(arguments.peer, arguments, amp=amp, channels_last=channels_last)
     images, targets = random_batch(arguments)
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
     for _ in range(arguments.rounds):
