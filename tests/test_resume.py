@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import train
+from configs.schema import load
 from core.device import DeviceConfig
 from engine.checkpoint import load_checkpoint
 from engine.evaluation import evaluate as evaluation
@@ -105,8 +106,8 @@ def short(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -
 def test_the_last_epoch_ends_after_its_batches(short: Short) -> None:
     state = short.load("whole")["state"]
     assert [row["step"] for row in state["rows"]] == [2, 4, 5]
-    rates = [row["lr"] for row in state["rows"]]
-    assert rates[2] < rates[1] and rates[2] == pytest.approx(0.01 * 0.002 + 0.99 * 0.002 * 0.0955, rel=1e-3)
+    rates, peak = [row["lr"] for row in state["rows"]], load("yolo.yaml").train.lr
+    assert rates[2] < rates[1] and rates[2] == pytest.approx(0.01 * peak + 0.99 * peak * 0.0955, rel=1e-3)
 
 
 def resumed(short: Short, name: str, content: dict[str, Any], *more: object) -> dict[str, Any]:
