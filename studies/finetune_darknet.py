@@ -64,11 +64,12 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 def arms_of(options: Namespace) -> dict[str, list[str]]:
     """Arguments of train.py for each arm."""
-    start = ["--weights", options.weights, "--lr", str(options.lr)]
+    adamw = ["--optimizer", "adamw", "--lr"]
+    start = ["--weights", options.weights, *adamw, str(options.lr)]
     return {
         "finetuned": start,
         f"finetuned-{options.act}": [*start, "--set", f"model.act={options.act}"],
-        "scratch": ["--lr", str(options.lr_scratch)],
+        "scratch": [*adamw, str(options.lr_scratch)],
     }
 
 
