@@ -43,10 +43,7 @@ class Muon(torch.optim.AdamW):
     def __init__(
         self, groups: Iterable[dict[str, Any]], *, lr: float, beta1: float, amp_dtype: torch.dtype | None = None
     ) -> None:
-        more = {
-            "orthogonal": False,
-            "in_bf16": amp_dtype is torch.bfloat16,
-        }  # in the groups: kept in checkpoints, copies
+        more = {"orthogonal": False, "in_bf16": amp_dtype is torch.bfloat16}
         super().__init__([{**more, **group} for group in groups], lr=lr, betas=(beta1, 0.999), fused=True)
         self._step_supports_amp_scaling = False  # a GradScaler is to leave out steps by itself
 
