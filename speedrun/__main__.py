@@ -36,7 +36,7 @@ class Track:
 
 
 TRACKS = {
-    "shapes": Track(data="shapes.yaml", imgsz=160, target=0.60, peer_epochs=40),
+    "shapes": Track(data="shapes.yaml", imgsz=160, target=0.60, peer_epochs=30),
     "bccd": Track(data="bccd.yaml", imgsz=320, target=0.56, peer_epochs=24),
 }
 
