@@ -5,7 +5,7 @@
 The runs of both take turns, each in a process of its own; finished ones are kept, so that the same command resumes.
 Both get the same images, image size, batch size, epochs and threads, no pretrained weights, and are scored by
 pycocotools at the end. Without ``--python`` only this project is trained. Written to ``--out``: the run folders,
-runs.csv with a row for each run, and table.md.
+runs.csv with a row for each run, table.md, and curves.png with mAP50-95 by time.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from configs.cli import Parser, run_script
 from core.files import write_text
 
 NAMES = ("ours", "peer")
+COLOURS = {"ours": "tab:green", "peer": "tab:gray"}
 SIZES = ("AP_small", "AP_medium", "AP_large")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,7 +42,7 @@ class Run:
     metrics: dict[str, float]
     seconds: float  # of the whole run
     training: float  # of these, without validation and saving; the peer's are not known apart
-    curve: tuple[tuple[float, float], ...] = ()  # (seconds, mAP50-95); empty if not known
+    curve: tuple[tuple[float, float], ...] = ()  # (seconds, mAP50-95); the peer's mAP is by its own validation
 
     def seconds_until(self, target: float) -> float | None:
         """When mAP50-95 first was at least the target; None if it never was."""
@@ -64,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     text = table(runs)
     write_text(out / "runs.csv", to_csv(runs))
     write_text(out / "table.md", text)
+    draw(runs, out / "curves.png")
     print(text, end="")
     print(f"results in {out}")
     return 0
@@ -133,10 +135,16 @@ def read(folder: Path, data: str, name: str, seed: int) -> Run:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         seconds = result["seconds"]["train_s"]
         metrics = result["metrics"]["last"]
-        return Run(data=data, name=name, seed=seed, metrics=metrics, seconds=seconds, training=seconds)
+        with open(folder / "train/results.csv", newline="", encoding="utf-8") as stream:
+            rows = [{key.strip(): value for key, value in row.items()} for row in csv.DictReader(stream)]
+        curve = [(float(row["time"]), float(row["metrics/mAP50-95(B)"])) for row in rows]
+        return Run(
+            data=data, name=name, seed=seed, metrics=metrics, seconds=seconds, training=seconds, curve=tuple(curve)
+        )
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     metrics = {key: record["last_epoch"].get(f"metrics/{key}", -1.0) for key in METRICS}
-    curve, seconds, training = [], 0.0, 0.0
+    curve = []
+    seconds = training = 0.0
     with open(folder / "results.csv", newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             of_training = sum(float(row[f"time_{part}_s"]) for part in ("train", "warmup", "data"))
@@ -213,6 +221,28 @@ def _times(ours: Sequence[Run], peer: Sequence[Run]) -> tuple[str, str]:
     known = [second for second in reached if second is not None]
     missed = f" ({len(reached) - len(known)} of {len(reached)} never)" if len(known) < len(reached) else ""
     return whole, (f"{statistics.fmean(known) / theirs:.2f}{missed}" if known else "never")
+
+
+def draw(runs: Sequence[Run], file: Path) -> None:
+    """mAP50-95 by time of all runs, a panel for each data set."""
+    from engine.pictures.figures import new_figure, write_figure
+
+    sets = list(dict.fromkeys(run.data for run in runs))
+    figure = new_figure(3.6 * len(sets), 3.4)
+    for panel, data in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
+        labelled = set()
+        for run in runs:
+            if run.data == data and run.curve:
+                seconds, values = zip(*run.curve, strict=True)
+                label = None if run.name in labelled else run.name
+                labelled.add(run.name)
+                colour = COLOURS[run.name]
+                panel.plot([each / 60 for each in seconds], [100 * each for each in values], color=colour, label=label)
+        panel.set(title=data, xlabel="minutes, validation included")
+        panel.grid(alpha=0.3)
+        panel.legend()
+    figure.axes[0].set_ylabel("mAP50-95, points")
+    write_figure(figure, file)
 
 
 def to_csv(runs: Iterable[Run]) -> str:

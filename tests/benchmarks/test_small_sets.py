@@ -48,9 +48,14 @@ def test_files_of_a_peers_run(tmp_path) -> None:
     metrics = {kind: dict.fromkeys(METRICS, value) for kind, value in (("best", 0.5), ("last", 0.4))}
     assert not small_sets.is_finished(tmp_path, "peer")
     (tmp_path / "result.json").write_text(json.dumps({"seconds": {"train_s": 3.5}, "metrics": metrics}))
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/results.csv").write_text("epoch, time, metrics/mAP50-95(B)\n1, 1.5, 0.1\n2, 3.0, 0.2\n")
     assert small_sets.is_finished(tmp_path, "peer")
     read = small_sets.read(tmp_path, "a", "peer", 1)
     assert (read.metrics["mAP50"], read.seconds, read.seed) == (0.4, 3.5, 1)
+    assert read.curve == ((1.5, 0.1), (3.0, 0.2))
+    small_sets.draw([read, run("ours", 0, 0.5, data="b")], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 5000
 
 
 def test_bad_command_lines(capsys) -> None:
