@@ -62,22 +62,27 @@ class Muon(torch.optim.AdamW):
 
     def _orthogonal_step(self, group: dict[str, Any]) -> None:
         beta1, dtype = group["betas"][0], torch.bfloat16 if group["in_bf16"] else torch.float32
-        by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if not parameters:
+            return
+        for parameter in parameters:
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
                 state["step"] = torch.tensor(0.0)  # which AdamW looks for when it loads a state
-            state["momentum"].lerp_(parameter.grad, 1 - beta1)
-            matrix = parameter.grad.lerp(state["momentum"], beta1).flatten(1)
+        gradients = [parameter.grad for parameter in parameters]
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - beta1)
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for parameter, moved in zip(parameters, torch._foreach_lerp(gradients, momenta, beta1), strict=True):
+            matrix = moved.flatten(1)
             by_shape[matrix.shape[0], matrix.shape[1]].append((parameter, matrix))
         for shape, pairs in by_shape.items():
             rate = group["lr"] * ADAMW_STEP * max(shape) ** 0.5
             steps = orthogonalised(torch.stack([matrix for _, matrix in pairs]), dtype)  # all of a shape at once
             for (parameter, _), step in zip(pairs, steps, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step.view(parameter.shape), alpha=rate)
+                parameter.sub_(step.view(parameter.shape), alpha=rate)
 
 
 def orthogonal_kernels(model: nn.Module) -> set[int]:
