@@ -22,7 +22,7 @@ from typing import Any
 
 from scipy import stats
 
-from benchmarks.peer import METRICS
+from benchmarks.peer import METRICS, check_interpreter
 from configs.cli import Parser, run_script
 from core.files import write_text
 
@@ -51,7 +51,13 @@ class Run:
 
 def main(argv: list[str] | None = None) -> int:
     """Train what is missing; print and write the table."""
+    from configs.schema import load
+
     options = parse(argv)
+    for data in options.data:  # what is wrong is said before the first training
+        load(options.cfg, {"data": data})
+    if options.python:
+        check_interpreter(options.python)
     out = Path(options.out)
     runs = []
     for seed in range(options.seeds):

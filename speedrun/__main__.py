@@ -15,6 +15,7 @@ from pathlib import Path
 
 from scipy import stats
 
+from benchmarks.peer import check_interpreter
 from benchmarks.small_sets import ROOT, Run, is_finished, read, train
 from configs.cli import Parser, run_script
 from configs.loading import flatten
@@ -48,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     data = options.data or track.data
     for entry in options.entries:
         require_rules(entry, data)
+    if options.python:
+        check_interpreter(options.python)
     names = [Path(entry).stem for entry in options.entries] + ([PEER] if options.python else [])
     runs: dict[str, list[Run]] = {name: [] for name in names}
     for seed in range(options.seeds):

@@ -45,6 +45,13 @@ def test_what_the_rules_fix_is_refused(tmp_path, line: str) -> None:
         speedrun.require_rules(str(entry), "shapes.yaml")
 
 
+def test_a_wrong_interpreter_is_named_before_the_first_training(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(speedrun, "train", None)
+    entry = str(ROOT / "speedrun/records/01-adamw.yaml")
+    with pytest.raises(ValueError, match="no/such: cannot be run"):
+        speedrun.main([entry, "--python", "no/such", "--out", str(tmp_path)])
+
+
 def test_bad_command_lines(capsys) -> None:
     for words, wrong in ((["a.yaml", "--seeds", "2"], "--seeds"), (["a/x.yaml", "b/x.yaml"], "different names")):
         with pytest.raises(SystemExit):

@@ -70,6 +70,15 @@ def test_bad_command_lines(capsys) -> None:
         small_sets.train([sys.executable, "-c", "print('broken'); exit(3)"], small_sets.Path("x"))
 
 
+@pytest.mark.parametrize(
+    "words", [["--data", "shapes.yaml", "no-such.yaml"], ["--data", "shapes.yaml", "--python", "no/such"]]
+)
+def test_what_is_wrong_is_said_before_the_first_training(tmp_path, monkeypatch, words) -> None:
+    monkeypatch.setattr(small_sets, "train", None)
+    with pytest.raises((ValueError, FileNotFoundError), match="no.such"):
+        small_sets.main([*words, "--out", str(tmp_path / "out")])
+
+
 @pytest.mark.slow
 def test_our_side_is_trained_once(tmp_path, place, warm_python, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "executable", warm_python)
