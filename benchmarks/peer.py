@@ -67,9 +67,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--copy", action="store_true", help="copy the images instead of linking to them")
     add("--out", default="runs/peer", metavar="DIR", help="output folder, new or empty")
     options = parser.parse_args(argv)
-    for name in ("epochs", "imgsz", "batch"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name}: found {getattr(options, name)}, expected 1 or more")
+    parser.require_positive(options, "epochs", "imgsz", "batch")
     options.nbs = options.nbs or options.batch
     options.model += "" if Path(options.model).suffix in (".yaml", ".pt") else ".yaml"
     return options

@@ -2,7 +2,7 @@
 
     python -m benchmarks.small_sets --python ~/peer/bin/python --data bccd.yaml raccoon.yaml --epochs 20 --imgsz 320
 
-The runs of both take turns, each in a process of its own; finished ones are kept, so that the same command resumes.
+The runs alternate, and each is a process of its own. Run the same command again to resume: finished runs are kept.
 Both get the same images, image size, batch size, epochs and threads, no pretrained weights, and are scored by
 pycocotools at the end. Without ``--python`` only this project is trained. Written to ``--out``: the run folders,
 runs.csv with a row for each run, table.md, and curves.png with mAP50-95 by time.
@@ -11,42 +11,21 @@ runs.csv with a row for each run, table.md, and curves.png with mAP50-95 by time
 import argparse
 import csv
 import io
-import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
 from benchmarks.peer import METRICS, check_interpreter
+from benchmarks.trainings import Run, our_command, peer_command, trained
 from configs.cli import Parser, run_script
 from core.files import write_text
 
 NAMES = ("ours", "peer")
 COLOURS = {"ours": "tab:green", "peer": "tab:gray"}
 SIZES = ("AP_small", "AP_medium", "AP_large")
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A finished training: the numbers of its last weights, and mAP50-95 by epoch with the seconds until then."""
-
-    data: str
-    name: str  # one of NAMES
-    seed: int
-    metrics: dict[str, float]
-    seconds: float  # of the whole run
-    training: float  # of these, without validation and saving; the peer's are not known apart
-    curve: tuple[tuple[float, float], ...] = ()  # (seconds, mAP50-95); the peer's mAP is by its own validation
-
-    def seconds_until(self, target: float) -> float | None:
-        """When mAP50-95 first was at least the target; None if it never was."""
-        return next((second for second, value in self.curve if value >= target), None)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,10 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         for data in options.data:
             for name in NAMES if options.python else NAMES[:1]:
                 folder = out / Path(data).stem / f"{name}-s{seed}"
-                if not is_finished(folder, name):
-                    print(f"{folder}: training", flush=True)
-                    train(command_of(name, data, seed, folder, options), folder)
-                runs.append(read(folder, Path(data).stem, name, seed))
+                command = command_of(name, data, seed, folder, options)
+                runs.append(trained(command, folder, data=Path(data).stem, name=name, seed=seed))
     text = table(runs)
     write_text(out / "runs.csv", to_csv(runs))
     write_text(out / "table.md", text)
@@ -94,9 +71,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of this project's runs")
     add("--out", default="runs/small_sets", metavar="DIR", help="folder of the results")
     options = parser.parse_args(argv)
-    for name in ("seeds", "epochs", "imgsz", "batch", "threads"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name}: found {getattr(options, name)}, expected 1 or more")
+    parser.require_positive(options, "seeds", "epochs", "imgsz", "batch", "threads")
     stems = [Path(data).stem for data in options.data]
     if len(set(stems)) < len(stems):
         parser.error(f"--data: {', '.join(options.data)}: expected files of different names, which name the folders")
@@ -105,59 +80,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def command_of(name: str, data: str, seed: int, folder: Path, options: argparse.Namespace) -> list[str]:
     """The command line that trains one of the two."""
-    keys = ("imgsz", "batch", "epochs", "threads", "workers")
-    shared = [word for key in keys for word in (f"--{key}", str(getattr(options, key)))]
-    shared += ["--data", data, "--seed", str(seed)]
+    flags = {key: getattr(options, key) for key in ("imgsz", "batch", "epochs", "threads", "workers")}
+    flags |= {"data": data, "seed": seed}
     if name == "peer":
-        peer = ["--python", options.python, "--model", options.model, "--out", str(folder)]
-        return [sys.executable, "-m", "benchmarks.peer", *shared, *peer]
-    settings = ["--set", *options.set] if options.set else []
-    place = ["--project", str(folder.parent.absolute()), "--name", folder.name, "--exist-ok"]
-    return [sys.executable, str(ROOT / "train.py"), "--cfg", options.cfg, *shared, *place, *settings]
-
-
-def train(command: Sequence[str], folder: Path) -> None:
-    """Run a command with its output in a file beside the folder; ValueError with its last line if it fails."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    log = folder.with_name(f"{folder.name}.log")
-    with open(log, "w", encoding="utf-8") as stream:
-        done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False)
-    if done.returncode:
-        last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"])[-1]
-        raise ValueError(f"{folder}: the training failed with exit code {done.returncode} ({last}); see {log}")
-
-
-def is_finished(folder: Path, name: str) -> bool:
-    """Whether a run ended, with its results written."""
-    if name == "peer":
-        return (folder / "result.json").is_file()
-    record = folder / "run.json"
-    return record.is_file() and "results" in json.loads(record.read_text(encoding="utf-8"))
-
-
-def read(folder: Path, data: str, name: str, seed: int) -> Run:
-    """A finished run from its files."""
-    if name == "peer":
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        seconds = result["seconds"]["train_s"]
-        metrics = result["metrics"]["last"]
-        with open(folder / "train/results.csv", newline="", encoding="utf-8") as stream:
-            rows = [{key.strip(): value for key, value in row.items()} for row in csv.DictReader(stream)]
-        curve = [(float(row["time"]), float(row["metrics/mAP50-95(B)"])) for row in rows]
-        return Run(
-            data=data, name=name, seed=seed, metrics=metrics, seconds=seconds, training=seconds, curve=tuple(curve)
-        )
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    metrics = {key: record["last_epoch"].get(f"metrics/{key}", -1.0) for key in METRICS}
-    curve = []
-    seconds = training = 0.0
-    with open(folder / "results.csv", newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            of_training = sum(float(row[f"time_{part}_s"]) for part in ("train", "warmup", "data"))
-            training += of_training
-            seconds += of_training + float(row["time_val_s"]) + float(row["time_save_s"])
-            curve.append((seconds, float(row["metrics/mAP50-95"] or 0)))
-    return Run(data=data, name=name, seed=seed, metrics=metrics, seconds=seconds, training=training, curve=tuple(curve))
+        return peer_command(options.python, folder, {**flags, "model": options.model})
+    return our_command(options.cfg, folder, flags, *(["--set", *options.set] if options.set else []))
 
 
 def table(runs: Iterable[Run]) -> str:

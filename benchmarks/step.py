@@ -41,6 +41,7 @@ def our_step(
     norm_act: str = "fused",
     compiled: bool = False,
     graphed: bool = False,
+    optimizer_name: str = "adamw",
 ) -> Callable[[Tensor, Targets], None]:
     """A function that runs one training step of our network on images (B, 3, H, W) uint8.
 
@@ -55,7 +56,7 @@ def our_step(
     shape = (arguments.batch, 3, arguments.imgsz, arguments.imgsz)
     graphs = "on" if graphed else "off"
     forward, _ = training_forward(model, placement, shape=shape, compiled=compiled, graphs=graphs)
-    optimizer = build(model, getattr(arguments, "optimizer", "adamw"), placement.amp_dtype)
+    optimizer = make_optimizer(model, optimizer_name, placement.amp_dtype)
     scaler = torch.amp.GradScaler(placement.device.type, enabled=placement.needs_scaler)
 
     def step(images: Tensor, targets: Targets) -> None:
@@ -79,7 +80,7 @@ def peer_step(
     model = DetectionModel(name, nc=CLASSES, verbose=False).train()
     placement.move(model)
     model.args = get_cfg()
-    optimizer = build(model, "adamw", placement.amp_dtype)
+    optimizer = make_optimizer(model, "adamw", placement.amp_dtype)
     scaler = torch.amp.GradScaler(placement.device.type, enabled=placement.needs_scaler)
 
     def step(images: Tensor, targets: Targets) -> None:
@@ -101,8 +102,8 @@ def peer_step(
     return step
 
 
-def build(model: nn.Module, name: str, amp_dtype: torch.dtype | None) -> torch.optim.Optimizer:
-    """An optimiser that hardly moves the weights."""
+def make_optimizer(model: nn.Module, name: str, amp_dtype: torch.dtype | None) -> torch.optim.Optimizer:
+    """An optimizer that hardly moves the weights, so that every round times the same network."""
     return build_optimizer(model, name=name, lr=1e-5, momentum=0.9, weight_decay=0.0005, amp_dtype=amp_dtype)
 
 
@@ -131,7 +132,7 @@ def random_batch(arguments: argparse.Namespace) -> tuple[Tensor, Targets]:
 def peak_memory(act: str, layout: str, arguments: argparse.Namespace) -> float:
     """Peak memory of five steps in MiB, minus the size of the process after building the model."""
     amp, channels_last = LAYOUTS[layout]
-    step = our_step(act, arguments, amp=amp, channels_last=channels_last)
+    step = our_step(act, arguments, amp=amp, channels_last=channels_last, optimizer_name=arguments.optimizer)
     batch = random_batch(arguments)
     memory = PeakMemory(torch.device(arguments.device))
     for _ in range(5):
@@ -168,7 +169,9 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     keep_freed_memory(MODERATE)
     steps = {
-        (act, layout): our_step(act, arguments, amp=amp, channels_last=channels_last)
+        (act, layout): our_step(
+            act, arguments, amp=amp, channels_last=channels_last, optimizer_name=arguments.optimizer
+        )
         for act in arguments.acts
         for layout, (amp, channels_last) in LAYOUTS.items()
     }

@@ -61,6 +61,12 @@ class Parser(argparse.ArgumentParser):
         """Print one line on stderr and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
 
+    def require_positive(self, options: argparse.Namespace, *names: str) -> None:
+        """Make an error of a parsed number that is less than 1."""
+        for name in names:
+            if (value := getattr(options, name)) < 1:
+                self.error(f"--{name}: found {value}, expected 1 or more")
+
 
 def _dashes(argument: str) -> str:
     name, equals, value = str(argument).partition("=")

@@ -1,14 +1,14 @@
 """Run and check entries of the speedrun: ``python -m speedrun speedrun/records/*.yaml --track shapes``.
 
-Every entry trains with every seed, in turns, each run in a process of its own; finished ones are kept, so that the
-same command resumes. An entry is valid if the mean mAP50-95 of its last weights is above the target with p < 0.01.
+Every entry is trained with every seed, alternating with the other entries, and each run is a process of its own. Run
+the same command again to resume: finished runs are kept. An entry is valid if the mean mAP50-95 of its last weights is
+above the target with p < 0.01.
 """
 
 import argparse
 import csv
 import io
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from scipy import stats
 
 from benchmarks.peer import check_interpreter
-from benchmarks.small_sets import ROOT, Run, is_finished, read, train
+from benchmarks.trainings import Run, our_command, peer_command, trained
 from configs.cli import Parser, run_script
 from configs.loading import flatten
 from core.files import write_text
@@ -55,13 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     runs: dict[str, list[Run]] = {name: [] for name in names}
     for seed in range(options.seeds):
         for name, entry in zip(names, [*options.entries, None], strict=False):
-            kind = "ours" if entry else "peer"
             folder = out / name.replace(" ", "-") / f"s{seed}"
-            if not is_finished(folder, kind):
-                print(f"{folder}: training", flush=True)
-                command = command_of(entry, track, data, seed, folder, options.python)
-                train(command, folder)
-            runs[name].append(read(folder, options.track, kind, seed))
+            command = command_of(entry, track, data, seed, folder, options.python)
+            runs[name].append(trained(command, folder, data=options.track, name=name, seed=seed))
     text = table(runs, track.target)
     write_text(out / "table.md", text)
     write_text(out / "runs.csv", to_csv(runs))
@@ -110,12 +106,10 @@ def require_rules(entry: str, data: str) -> None:
 
 def command_of(entry: str | None, track: Track, data: str, seed: int, folder: Path, python: str | None) -> list[str]:
     """The command line of a run on two threads; without an entry, of the peer."""
-    shared = ["--data", data, "--imgsz", str(track.imgsz), "--seed", str(seed), "--threads", "2"]
+    flags: dict[str, object] = {"data": data, "imgsz": track.imgsz, "seed": seed, "threads": 2}
     if entry is None:
-        more = ["--epochs", str(track.peer_epochs), "--python", str(python), "--out", str(folder)]
-        return [sys.executable, "-m", "benchmarks.peer", *shared, *more]
-    place = ["--project", str(folder.parent.absolute()), "--name", folder.name, "--exist-ok"]
-    return [sys.executable, str(ROOT / "train.py"), "--cfg", entry, *shared, *place, "--noval"]
+        return peer_command(str(python), folder, {**flags, "epochs": track.peer_epochs})
+    return our_command(entry, folder, flags, "--noval")
 
 
 def table(runs: Mapping[str, Sequence[Run]], target: float) -> str:

@@ -59,7 +59,10 @@ PUBLISHED_DEPTHS = range(15, 26)
 
 
 def cells(*, quick: bool) -> list[Row]:
-    """The paper's arm at all depths, then He initialisation and the rates at one depth, with tuning seeds first."""
+    """The paper's arm at all depths, then He initialisation and the rates at one depth, with tuning seeds first.
+
+    Cells of the part "gradients" take the first step only; trainings have no part.
+    """
     depths: Sequence[int] = DEPTHS
     rates: Sequence[float] = RATES
     arm, steps, seeds, tuning, every = ARM_DEPTH, STEPS, SEEDS, TUNING_SEEDS, 1
@@ -137,7 +140,7 @@ def _trained(cell: Row, *, steps: int, rate: float) -> tuple[nn.Sequential, list
 
 def arms(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows of each arm: paper, he and tuned, whose learning rate is chosen for each activation."""
-    final = [row for row in rows if "rate" in row and row["seed"] not in TUNING_SEEDS]
+    final = [row for row in where(rows, part=None) if row["seed"] not in TUNING_SEEDS]
     he, glorot = (where(final, initialisation=rule) for rule in ("he", "glorot"))
     (depth,) = distinct(he, "depth")
     tuned = [where(glorot, depth=depth, activation=name, rate=rate) for name, rate in tuned_rates(rows).items()]
@@ -146,7 +149,7 @@ def arms(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def tuned_rates(rows: Sequence[Row]) -> dict[str, float]:
     """Each activation's rate with the highest held-out accuracy over the tuning seeds, the lowest of equal ones."""
-    tuning = [row for row in rows if "rate" in row and row["seed"] in TUNING_SEEDS]
+    tuning = [row for row in where(rows, part=None) if row["seed"] in TUNING_SEEDS]
     rates = sorted({number(row, "rate") for row in tuning})
 
     def accuracy(name: str, rate: float) -> float:

@@ -56,9 +56,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--seeds", type=int, default=3, help="number of seeds")
     add("--project", default="runs/finetune_darknet", help="folder of the runs")
     options = parser.parse_args(argv)
-    for name in ("epochs", "imgsz", "batch", "seeds"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name}: found {getattr(options, name)}, expected 1 or more")
+    parser.require_positive(options, "epochs", "imgsz", "batch", "seeds")
     return options
 
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.peer import METRICS
-from benchmarks.small_sets import ROOT, Run
+from benchmarks.trainings import ROOT, Run
 from speedrun import __main__ as speedrun
 
 
@@ -46,7 +46,7 @@ def test_what_the_rules_fix_is_refused(tmp_path, line: str) -> None:
 
 
 def test_a_wrong_interpreter_is_named_before_the_first_training(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(speedrun, "train", None)
+    monkeypatch.setattr(speedrun, "trained", None)
     entry = str(ROOT / "speedrun/records/01-adamw.yaml")
     with pytest.raises(ValueError, match="no/such: cannot be run"):
         speedrun.main([entry, "--python", "no/such", "--out", str(tmp_path)])

@@ -6,9 +6,10 @@ import sys
 import pytest
 from scipy import stats
 
-from benchmarks import small_sets
+from benchmarks import small_sets, trainings
 from benchmarks.peer import METRICS
-from benchmarks.small_sets import Run, difference, table
+from benchmarks.small_sets import difference, table
+from benchmarks.trainings import Run
 
 SIZES = {"mAP50": 0.5, "AP_small": -1.0, "AP_medium": 0.2, "AP_large": 0.3}
 
@@ -46,19 +47,17 @@ def test_the_table_by_hand() -> None:
 
 def test_files_of_a_peers_run(tmp_path) -> None:
     metrics = {kind: dict.fromkeys(METRICS, value) for kind, value in (("best", 0.5), ("last", 0.4))}
-    assert not small_sets.is_finished(tmp_path, "peer")
     (tmp_path / "result.json").write_text(json.dumps({"seconds": {"train_s": 3.5}, "metrics": metrics}))
     (tmp_path / "train").mkdir()
     (tmp_path / "train/results.csv").write_text("epoch, time, metrics/mAP50-95(B)\n1, 1.5, 0.1\n2, 3.0, 0.2\n")
-    assert small_sets.is_finished(tmp_path, "peer")
-    read = small_sets.read(tmp_path, "a", "peer", 1)
+    read = trainings.trained(["no-such-program"], tmp_path, data="a", name="peer", seed=1)  # is not called
     assert (read.metrics["mAP50"], read.seconds, read.seed) == (0.4, 3.5, 1)
     assert read.curve == ((1.5, 0.1), (3.0, 0.2))
     small_sets.draw([read, run("ours", 0, 0.5, data="b")], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 5000
 
 
-def test_bad_command_lines(capsys) -> None:
+def test_bad_command_lines(tmp_path, capsys) -> None:
     for words, wrong in (
         (["--data", "a/x.yaml", "b/x.yaml"], "--data"),
         (["--data", "x.yaml", "--seeds", "0"], "--seeds"),
@@ -67,14 +66,14 @@ def test_bad_command_lines(capsys) -> None:
             small_sets.parse(words)
         assert wrong in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"exit code 3 \(broken\)"):
-        small_sets.train([sys.executable, "-c", "print('broken'); exit(3)"], small_sets.Path("x"))
+        trainings.run_logged([sys.executable, "-c", "print('broken'); exit(3)"], tmp_path / "x.log")
 
 
 @pytest.mark.parametrize(
     "words", [["--data", "shapes.yaml", "no-such.yaml"], ["--data", "shapes.yaml", "--python", "no/such"]]
 )
 def test_what_is_wrong_is_said_before_the_first_training(tmp_path, monkeypatch, words) -> None:
-    monkeypatch.setattr(small_sets, "train", None)
+    monkeypatch.setattr(small_sets, "trained", None)
     with pytest.raises((ValueError, FileNotFoundError), match="no.such"):
         small_sets.main([*words, "--out", str(tmp_path / "out")])
 
