@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.names and not options.page:
         print(listing())
         return 0
-    names = NAMES if options.names == ["all"] else tuple(dict.fromkeys(options.names))
+    names = NAMES if "all" in options.names else tuple(dict.fromkeys(options.names))
     for name in names:
         load_study(name)  # all are known before the first is run
     for name in names:

@@ -10,7 +10,8 @@ import importlib
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -66,18 +67,20 @@ def measure_all(name: str, folder: Path, *, quick: bool, jobs: int | None = None
     cells = list(study.cells(quick=quick))
     jobs = 1 if getattr(study, "ALONE", False) else jobs or usable_cores()
     places = [folder / "cells" / f"{_key(cell)}.json" for cell in cells]
-    missing = [number for number, place in enumerate(places) if not place.is_file()]
-    bar = progress_bar(
-        _measured(name, {number: cells[number] for number in missing}, jobs),
-        name,
-        total=len(missing),
-        unit="cell",
-        show=bool(missing),
-    )
-    for number, figures in bar:
-        places[number].parent.mkdir(parents=True, exist_ok=True)
-        write_text(places[number], json.dumps({**cells[number], **figures}) + "\n")
-    rows = [cast(Row, json.loads(place.read_text(encoding="utf-8"))) for place in places]
+    missing = [(cell, place) for cell, place in zip(cells, places, strict=True) if not place.is_file()]
+    for cell, place in zip(cells, places, strict=True):
+        if place.is_file():
+            _read(cell, place)  # a damaged file is reported before anything is measured
+    (folder / "cells").mkdir(parents=True, exist_ok=True)
+    bar = progress_bar(_measured(name, missing, jobs), name, total=len(missing), unit="cell", show=bool(missing))
+    try:
+        for _ in bar:
+            pass
+    except KeyboardInterrupt:
+        kept = sum(place.is_file() for place in places)
+        print(f"\n{name}: stopped with {kept} of {len(places)} cells; the same command resumes", file=sys.stderr)
+        raise
+    rows = [_read(cell, place) for cell, place in zip(cells, places, strict=True)]
     write_text(folder / "cells.csv", to_csv(rows))
     return rows
 
@@ -86,23 +89,36 @@ def _key(cell: Row) -> str:
     return hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _measured(name: str, cells: Mapping[int, Row], jobs: int) -> Iterator[tuple[int, Row]]:
-    """The figures of cells as they are ready, by number."""
+def _read(cell: Row, place: Path) -> Row:
+    """The row of a cell from its file; ValueError if the file has something else."""
+    try:
+        row = json.loads(place.read_text(encoding="utf-8"))
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or not cell.items() < row.items():
+        raise ValueError(f"{place}: not the row of its cell; remove the file to measure the cell again")
+    return row
+
+
+def _measured(name: str, cells: Sequence[tuple[Row, Path]], jobs: int) -> Iterator[None]:
+    """Measure cells into their files; one step for each that is ready."""
     if not cells:
         return
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes when they import torch
-    pool = ProcessPoolExecutor(min(jobs, len(cells)), get_context("spawn"), _leave_interrupt_to_parent)
+    pool = ProcessPoolExecutor(min(jobs, len(cells)), get_context("spawn"), _end_at_interrupt)
     try:
-        running = {pool.submit(_measure, name, dict(cell)): number for number, cell in cells.items()}
+        running = [pool.submit(_measure, name, dict(cell), place) for cell, place in cells]
         for done in as_completed(running):
-            yield running[done], done.result()
+            done.result()
+            yield
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupt_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_at_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # without the traceback of a KeyboardInterrupt in each process
 
 
-def _measure(name: str, cell: Row) -> Row:
-    return load_study(name).measure(cell)
+def _measure(name: str, cell: Row, place: Path) -> None:
+    """Measure a cell and keep its row: here, so that a finished cell is not lost with the parent."""
+    write_text(place, json.dumps({**cell, **load_study(name).measure(cell)}) + "\n")

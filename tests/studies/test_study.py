@@ -1,7 +1,12 @@
 """The cells of a study: each is measured once, and a later call resumes there."""
 
 import csv
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,9 +54,38 @@ def test_a_failure_loses_no_other_cell(measured: list[Row], tmp_path: Path) -> N
     with pytest.raises(RuntimeError, match="no memory"):
         measure_all("made", tmp_path, quick=False, jobs=1)
     kept = len(list((tmp_path / "cells").iterdir()))
-    assert kept >= 2 and not (tmp_path / "cells.csv").exists()
+    assert kept == sum(cell.get("seed") in (0, 1) for cell in measured) >= 2  # all that were measured
+    assert not (tmp_path / "cells.csv").exists()
     measured.clear()
     assert len(measure_all("made", tmp_path, quick=False)) == 6 and len(measured) == 6 - kept
+
+
+@pytest.mark.parametrize("content", [b"", b'{"act": "relu"', b"\xff\xfe", b"[1]", b"{}", b'{"act": "relu", "seed": 0}'])
+def test_a_damaged_file_is_named_before_anything_is_measured(measured, tmp_path: Path, content: bytes) -> None:
+    measure_all("made", tmp_path, quick=True)
+    damaged = tmp_path / "cells" / f"{study._key(CELLS[0])}.json"
+    damaged.write_bytes(content)
+    measured.clear()
+    with pytest.raises(ValueError, match=rf"{damaged.name}: not the row of its cell"):
+        measure_all("made", tmp_path, quick=False)
+    assert not measured
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_at_once_and_keeps_what_is_measured(tmp_path: Path) -> None:
+    pytest.importorskip("mlxtend")
+    words = [sys.executable, "-m", "studies", "depth", "--quick", "--jobs", "1", "--project", str(tmp_path)]
+    cells = tmp_path / "depth-quick/cells"
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (cells.is_dir() and len(list(cells.glob("*.json"))) >= 2):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    start = time.monotonic()
+    error = process.communicate()[1]
+    assert process.returncode == 130 and time.monotonic() - start < 20  # a cell takes a second
+    kept = len(list(cells.glob("*.json")))
+    assert f"stopped with {kept} of" in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize(
