@@ -193,7 +193,10 @@ def _gradients(rows: Sequence[Row]) -> str:
             growth = [(one / last) ** (1 / (len(dense) - 1)) for one, last in zip(dense[0], dense[-1], strict=True)]
             factors.append(f"{name} {mean_text(growth, '.3f')}")
         parts.append(f"with {label} {', '.join(factors)}")
-    return f". Towards the input, the gradient of a dense layer grows by this factor a layer: {'; '.join(parts)}"
+    start = (
+        ". In the deepest network, from its last dense block to its first, the gradient grows by this factor a layer: "
+    )
+    return start + "; ".join(parts)
 
 
 def _mean(rows: Sequence[Row], column: str, name: str) -> float:
@@ -256,10 +259,14 @@ def _overfitting(rows: Sequence[Row]) -> Finding:
 
 def _other_arms(found: Mapping[str, Sequence[Row]], rates: Mapping[str, float]) -> Finding:
     (depth,) = distinct(found["he"], "depth")
+    edge = [name for name, rate in rates.items() if rate == max(RATES)]
+    limit = (
+        f"; the largest of the {len(RATES)} tried for {', '.join(edge)}, so a larger one may be better" if edge else ""
+    )
     labels = {
         "paper": "as above",
         "he": "with He initialisation",
-        "tuned": f"with tuned rates ({', '.join(f'{k} {v:g}' for k, v in rates.items())})",
+        "tuned": f"with tuned rates ({', '.join(f'{k} {v:g}' for k, v in rates.items())}{limit})",
     }
     parts = []
     for arm, label in labels.items():

@@ -144,6 +144,9 @@ def _about_training(rows: Sequence[Row]) -> Finding:
     if others:
         found.append("Relative to the same: " + "; ".join(f"{row['name']} {_ratio(row)}" for row in others) + ".")
     ratios = {str(row["name"]): number(row, "ratio") for row in [*best[:1], *others]}
+    if base := ratios.get("relu, compiled"):
+        by_relu = (f"{name} {ratio / base:.2f}" for name, ratio in ratios.items() if name.endswith(", compiled"))
+        found.append(f"Compiled steps by that of ReLU, compiled too: {', '.join(by_relu)}.")
     if "identity, plain" in ratios:
         shares = (
             f"{name} {100 * (1 - ratios['identity, plain'] / ratios[name]):.0f} %"
