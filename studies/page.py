@@ -9,23 +9,27 @@ from typing import Any
 from core.commands import command
 from core.files import write_text
 from studies.study import NAMES, load_study
+from studies.tables import Table
 from studies.verdicts import Finding, Judged, corrected
 
 FOLDER = "paper"  # beside the page: the plan, pictures and cells
 HEAD = """\
 # The Mish paper's claims, tried again
 
-The claims of Misra, arXiv 1908.08681, each with what was published and what was found here. What decides a claim, the
-margins and the numbers of seeds were written down before the runs ([paper/plan.md](paper/plan.md)). A verdict is
-*supported*, *contradicted* or *inconclusive*; p-values are corrected by Holm's method over the primary figures of all
-claims, and rows whose section names no p-value are descriptive. Intervals are 95 % intervals; differences are as
-claimed, and what counts is the margin. This page is written by `python -m studies all --page docs/results/paper.md`;
-the raw cells are in [paper/](paper/).
+The claims of Misra, arXiv 1908.08681, each with what was published and what was found here. Margins, numbers of seeds
+and the figures that decide were written down before the runs ([paper/plan.md](paper/plan.md), which also names what was
+added later). A verdict is *supported*, *contradicted* or *inconclusive*; p-values are two-sided and corrected by Holm's
+method over the figures that decide. What a section adds to them is descriptive. Intervals are 95 % intervals,
+differences are positive as claimed, and the difference that counts is the margin. This page is written by
+`python -m studies all --page docs/results/paper.md`; the raw cells are in [paper/](paper/).
 
-The studies of MNIST train on 3,500 images, where the paper had 60,000, in fewer steps: activations are compared with
-one another, not with the published figures, and over-fitting, which depends most on the number of images, is not
-settled here.
+Networks on MNIST train on 3,500 images, where the paper had 60,000, and in fewer steps. Activations are compared with
+one another, not with the published figures. Each section says what that changes.
 """
+NEEDED = (
+    "seeds would decide it: with so many, a t test tells the difference from the margin (or from 0, if it is larger "
+    "than the margin) with a probability of 80 %, if mean and standard deviation are as found."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,60 +49,82 @@ def write_page(project: Path, page: Path) -> None:
     sections = [read_section(project / name, name) for name in NAMES]
     final = iter(corrected([each for section in sections for each in section.findings]))
     verdicts = {section.name: [next(final) for _ in section.findings] for section in sections}
-    rows = ["| study | claim | published | found | verdict |", "|---|---|---|---|---|"]
-    rows += [_row(name, each) for name, findings in verdicts.items() for each in findings]
+    claims = Table(
+        title="",
+        head=("study", "claim", "published", "found", "verdict"),
+        rows=tuple(_row(name, findings) for name, findings in verdicts.items()),
+    )
     folder = page.parent / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
         shutil.copyfile(project / name / "cells.csv", folder / f"{name}.csv")
         shutil.copyfile(project / name / f"{name}.png", folder / f"{name}.png")
     texts = [_section(section, verdicts[section.name]) for section in sections]
-    write_text(page, "\n".join([HEAD, *rows, "", *texts]))
+    write_text(page, "\n".join([HEAD, *claims.lines(), "", *texts]))
 
 
 def read_section(folder: Path, name: str) -> Section:
-    """The findings of a study in its folder."""
+    """The findings of a study in its folder; ValueError if there are none, or the file has something else."""
     file = folder / "findings.json"
+    again = command("studies", name)
     if not file.is_file():
-        raise ValueError(f"{file}: missing; run {command('studies', name)} first")
-    content = json.loads(file.read_text(encoding="utf-8"))
-    findings = [_finding(each) for each in content["findings"]]
-    return Section(name=name, machine=content["machine"], findings=findings)
+        raise ValueError(f"{file}: missing; run {again} first")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        findings = [_finding(each) for each in content["findings"]]
+        return Section(name=name, machine=content["machine"], findings=findings)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not the findings of a study; {again} writes them again") from error
 
 
 def _finding(content: dict[str, Any]) -> Finding:
     judged = content.pop("judged")
     if judged is not None:
         judged = Judged(**{**judged, "interval": tuple(judged["interval"])})
-    return Finding(**content, judged=judged)
+    tables = tuple(
+        Table(title=each["title"], head=tuple(each["head"]), rows=tuple(map(tuple, each["rows"])))
+        for each in content.pop("tables")
+    )
+    return Finding(**content, judged=judged, tables=tables)
 
 
-def _row(name: str, finding: Finding) -> str:
-    cells = (f"[{name}](#{name})", finding.claim, finding.published, finding.brief, f"**{finding.verdict}**")
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+def _row(name: str, findings: list[Finding]) -> tuple[str, ...]:
+    """The claim of a study with the findings that decide it."""
+    deciding = [each for each in findings if each.part]
+    published = dict.fromkeys(each.published for each in deciding)  # each once
+    return (
+        f"[{name}](#{name})",
+        load_study(name).CLAIM,
+        "<br>".join(published),
+        "<br>".join(f"{each.part}: {each.brief}" for each in deciding),
+        "<br>".join(f"{each.part}: **{each.verdict}**" for each in deciding),
+    )
 
 
 def _section(section: Section, findings: list[Finding]) -> str:
-    study = load_study(section.name)
+    name = section.name
     lines = [
-        f"## {section.name}",
+        f"## {name}",
         "",
-        f"{study.TITLE[0].upper()}{study.TITLE[1:]} `python -m studies {section.name}`; {section.machine}; all cells: "
-        f"[{section.name}.csv]({FOLDER}/{section.name}.csv).",
+        f"{load_study(name).TITLE} `python -m studies {name}`; {section.machine}; all cells: "
+        f"[{name}.csv]({FOLDER}/{name}.csv).",
         "",
-        f"![{section.name}]({FOLDER}/{section.name}.png)",
+        f"![{name}]({FOLDER}/{name}.png)",
     ]
     for each in findings:
-        lines += ["", f"**{each.claim}** Published: {each.published}.", "", each.found, "", _verdict(each)]
+        lines += ["", f"### {each.claim}", "", f"{_verdict(each)} Published: {each.published}.", "", each.found]
+        for table in each.tables:
+            lines += ["", f"{table.title}:", "", *table.lines()]
     return "\n".join(lines) + "\n"
 
 
 def _verdict(finding: Finding) -> str:
     judged = finding.judged
+    head = f"**{finding.verdict[0].upper()}{finding.verdict[1:]}**: {finding.brief}"
     if judged is None:
-        return f"Verdict: {finding.verdict}."
-    text = f"Verdict: {finding.verdict} (p = {judged.p:.2g} after Holm's correction)."
+        return f"{head} ({'a calculation' if finding.part else 'descriptive'})."
+    text = f"{head} (p = {judged.p:.2g} after Holm's correction)."
     if finding.verdict == "inconclusive":
-        needed = "more than 1,000" if judged.seeds_needed is None else f"about {judged.seeds_needed}"
-        text += f" {needed[0].upper()}{needed[1:]} seeds would decide it."
+        needed = "More than 1,000" if judged.seeds_needed is None else f"About {judged.seeds_needed}"
+        text += f" {needed} {NEEDED}"
     return text

@@ -10,6 +10,15 @@ from studies.intervals import mean_and_reach
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+LABELS = {
+    "relu": "ReLU",
+    "leaky_relu": "leaky ReLU",
+    "silu": "Swish (SiLU)",
+    "swish": "Swish",
+    "gelu": "GELU",
+    "tanh": "tanh",
+    "mish": "Mish",
+}
 COLOURS = {"relu": "tab:blue", "swish": "tab:orange", "silu": "tab:orange", "mish": "tab:green"}
 
 

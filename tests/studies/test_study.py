@@ -71,6 +71,21 @@ def test_a_damaged_file_is_named_before_anything_is_measured(measured, tmp_path:
     assert not measured
 
 
+def test_cells_of_other_code_are_kept_and_counted(measured, tmp_path: Path, monkeypatch, capsys) -> None:
+    rows = measure_all("made", tmp_path, quick=True)
+    assert measure_all("made", tmp_path, quick=True) == rows and "other code" not in capsys.readouterr().err
+    monkeypatch.setattr(study, "_sources", lambda: "changed")
+    assert measure_all("made", tmp_path, quick=False)[:2] == rows and len(measured) == 6
+    assert "made: 2 of the cells" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_found_first(tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(command.main, "studies", "curves", "--quick", "--project", tmp_path / "file") == 2
+    shown = capsys.readouterr().err
+    assert str(tmp_path / "file") in shown and "cell" not in shown and len(shown.splitlines()) == 1
+
+
 @pytest.mark.slow
 def test_an_interrupt_ends_at_once_and_keeps_what_is_measured(tmp_path: Path) -> None:
     pytest.importorskip("mlxtend")

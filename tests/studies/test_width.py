@@ -39,9 +39,12 @@ def test_a_loss_of_swish_at_the_largest_size(loss: float, verdict: str) -> None:
     (finding,) = width.conclude(rows[::-1])
     assert finding.verdict == verdict and finding.judged is not None
     assert finding.judged.estimate == pytest.approx(loss, abs=0.2)
-    for size in ("0.125 (half of n)", "0.25 (n)", "0.5 (s)"):
-        text = finding.found.partition(f"A detector at width {size}, mAP50-95 in points: ")[2]
-        assert text.startswith("Mish 14.0; Swish minus Mish +0.50") and "Mish minus ReLU +2.00" in text
+    trends, detectors = finding.tables
+    assert [row[0] for row in trends.rows] == ["Swish minus Mish", "Mish minus ReLU", "Swish minus ReLU"]
+    assert [row[0] for row in detectors.rows] == ["0.125 (half of n)", "0.25 (n)", "0.5 (s)", "trend by doubled width"]
+    for row in detectors.rows[:3]:
+        assert row[1:4] == ("12.0", "14.5", "14.0") and row[4].startswith("+0.50") and row[5].startswith("+2.00")
+    assert all(cell.startswith(("+0.00", "-0.00")) for cell in detectors.rows[3][4:])
 
 
 def test_findings_by_hand() -> None:
@@ -55,7 +58,10 @@ def test_findings_by_hand() -> None:
     ]
     (finding,) = width.conclude(rows)
     assert finding.judged is not None and finding.judged.estimate == 3
-    assert "changes by -3.00" in finding.found and "Mish minus ReLU: +0.00" in finding.found
+    (trends,) = finding.tables
+    swish, mish, _ = trends.rows
+    assert [cell.split(" ")[0] for cell in swish[1:5]] == ["-0.50", "-3.50", "-2.00", "-3.00"] and not swish[5]
+    assert mish[1].startswith("+0.00") and mish[3].startswith("+0.00")
 
 
 @pytest.mark.slow
