@@ -98,8 +98,9 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
 
 def _print_error(error: Exception) -> None:
     module = getattr(sys.modules["__main__"], "__spec__", None)  # of python -m
-    name = f"python -m {module.name.removesuffix('.__main__')}" if module else Path(sys.argv[0]).name
-    print(f"{name}: error: {one_line(error) or type(error).__name__}", file=sys.stderr)
+    name = module.name.removesuffix(".__main__") if module else Path(sys.argv[0]).name
+    program = shlex.join(["python", "-m", name] if module else [name])
+    print(f"{program}: error: {one_line(error) or type(error).__name__}", file=sys.stderr)
 
 
 def add_config_flags(parser: argparse.ArgumentParser, *, replaced_help: Mapping[str, str] | None = None) -> None:

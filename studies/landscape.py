@@ -311,4 +311,5 @@ def _draw_rises(axis: "Axes", rows: Sequence[Row], kind: str, loss: str) -> None
     axis.set_xticks(RADII, [f"{radius:g}" for radius in RADII])
     axis.minorticks_off()
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    if axis.has_data():
+        axis.legend(fontsize=8)

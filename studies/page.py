@@ -20,16 +20,14 @@ The claims of Misra, arXiv 1908.08681, each with what was published and what was
 and the figures that decide were written down before the runs ([paper/plan.md](paper/plan.md), which also names what was
 added later). A verdict is *supported*, *contradicted* or *inconclusive*; p-values are two-sided and corrected by Holm's
 method over the figures that decide. What a section adds to them is descriptive. Intervals are 95 % intervals,
-differences are positive as claimed, and the difference that counts is the margin. This page is written by
+differences are positive as claimed, and the difference that counts is the margin. The seeds that would decide an
+inconclusive claim are those with which a t test tells the difference from the margin (or from 0, if it is larger than
+the margin) with a probability of 80 %, if mean and standard deviation are as found. This page is written by
 `python -m studies all --page docs/results/paper.md`; the raw cells are in [paper/](paper/).
 
 Networks on MNIST train on 3,500 images, where the paper had 60,000, and in fewer steps. Activations are compared with
 one another, not with the published figures. Each section says what that changes.
 """
-NEEDED = (
-    "seeds would decide it: with so many, a t test tells the difference from the margin (or from 0, if it is larger "
-    "than the margin) with a probability of 80 %, if mean and standard deviation are as found."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +122,7 @@ def _verdict(finding: Finding) -> str:
     if judged is None:
         return f"{head} ({'a calculation' if finding.part else 'descriptive'})."
     text = f"{head} (p = {judged.p:.2g} after Holm's correction)."
-    if finding.verdict == "inconclusive":
-        needed = "More than 1,000" if judged.seeds_needed is None else f"About {judged.seeds_needed}"
-        text += f" {needed} {NEEDED}"
+    if judged.seeds_needed is not None:
+        needed = "More than 1,000" if judged.seeds_needed > 1000 else f"About {judged.seeds_needed}"
+        text += f" {needed} seeds would decide it."
     return text

@@ -23,7 +23,7 @@ class Judged:
     margin: float  # the difference that counts
     p: float  # two-sided, that there is none
     verdict: Verdict
-    seeds_needed: int | None = None  # see `_seeds_needed`; None above 1,000
+    seeds_needed: int | None = None  # to decide an inconclusive claim, see `_seeds_needed`; None if not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +125,14 @@ def _with_p(each: Finding, judged: Judged, p: float) -> Finding:
     return replace(each, verdict=verdict, judged=replace(judged, p=p, verdict=verdict))
 
 
-def _seeds_needed(mean: float, sd: float, margin: float) -> int | None:
+def _seeds_needed(mean: float, sd: float, margin: float) -> int:
     """Seeds that decide with 80 % probability by a t test, if mean and standard deviation are as estimated.
 
-    A mean of the margin or more is told from 0, a smaller one from the margin; None if it takes more than 1000.
+    A mean of the margin or more is told from 0, a smaller one from the margin; 1001 if it takes more than 1000.
     """
     distance = mean if mean >= margin else margin - mean
     for seeds in range(3, 1001):
         critical = stats.t.isf(ALPHA / 2, seeds - 1)
         if sd == 0 or stats.nct.sf(critical, seeds - 1, distance * math.sqrt(seeds) / sd) >= 0.8:
             return seeds
-    return None
+    return 1001

@@ -82,6 +82,19 @@ def test_help_needs_no_torch(script: str) -> None:
     subprocess.run([sys.executable, "-c", code, script], cwd=ROOT, check=True, capture_output=True, timeout=60)
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["-m", "data.check", "missing.yaml"], "python -m data.check"),
+        (["-m", "studies", "--page", "x.md", "--project", "missing"], "python -m studies"),
+        (["train.py", "--cfg", "missing.yaml"], "train.py"),
+    ],
+)
+def test_errors_name_the_program_as_it_was_called(command: list[str], name: str) -> None:
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 2 and done.stderr.startswith(f"{name}: error: ") and done.stderr.count("\n") == 1
+
+
 def test_help_states_the_defaults_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # no line of the help is wrapped
     parser = Parser(prog="train.py")

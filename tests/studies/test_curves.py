@@ -93,7 +93,7 @@ def test_the_quick_study(tmp_path: Path) -> None:
     folder = tmp_path / "curves-quick"
     findings = json.loads((folder / "findings.json").read_text())["findings"]
     assert [each["verdict"] for each in findings] == ["supported", "contradicted"]
-    assert "At 1 it is 0.972, Mish's derivative is 1.049" in findings[1]["found"]
+    assert "At 1 the drawn derivative is 0.972 and Mish's is 1.049." in findings[1]["found"]
     assert len((folder / "cells.csv").read_text().splitlines()) == 1 + len(study.cells(quick=True))
     assert (folder / "curves.png").stat().st_size > 20_000
 
@@ -101,4 +101,9 @@ def test_the_quick_study(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_picture(tmp_path):
     assert main(["--output", str(tmp_path / "curves.png")]) == 0
+    assert main(["mish", "relu", "--output", str(tmp_path / "two.png")]) == 0
+    assert 0 < (tmp_path / "two.png").stat().st_size < (tmp_path / "curves.png").stat().st_size
+    with pytest.raises(ValueError, match="mihs.*did you mean 'mish'"):
+        main(["mihs", "--output", str(tmp_path / "none.png")])
+    assert not (tmp_path / "none.png").exists()
     assert (tmp_path / "curves.png").stat().st_size > 20_000

@@ -102,7 +102,7 @@ def test_findings_by_hand():
     assert depth.trained_depths(depth.arms(rows())["paper"]) == [15, 20]
     assert gap.judged.estimate == pytest.approx(100 * 0.1 / 0.202) and gap.verdict == "supported"
     assert depth.tuned_rates(rows()) == {"relu": 0.1, "swish": 0.1, "mish": 0.3}
-    assert "Runs with Mish passed 50 %: all up to 20 layers, none from 25 on" in swish.found
+    assert "All runs with Mish passed 50 % up to 20 layers, and none from 25 on." in swish.found
     accuracies, growth = swish.tables
     by_depth = {row[0]: row for row in accuracies.rows}
     assert list(by_depth) == ["15", "20", "25", "30", "40"]
