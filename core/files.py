@@ -6,12 +6,14 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 try:
     import fcntl
-except ImportError:  # Windows: run folders are not locked
-    fcntl = None  # type: ignore[assignment]
+
+    POSIX = True
+except ImportError:  # Windows, where filelock locks run folders
+    POSIX = False
 
 LOCK = ".lock"
 UNFINISHED = ".unfinished"
@@ -19,6 +21,13 @@ RUN_RECORD = "run.json"
 WRITTEN = ("config.yaml", "results.csv", "results.png", "weights/last.pt", "weights/best.pt")  # by a run
 MIN_FREE = 1 << 20  # bytes, below which a disk is full
 MAX_NAME_BYTES = 200  # of a folder; file systems allow 255, and a number may be appended
+
+
+class Closable(Protocol):
+    """What ends when it is closed."""
+
+    def close(self) -> None:
+        """End it."""
 
 
 def file_sha256(path: str | os.PathLike) -> str:
@@ -68,40 +77,58 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         file.write(text)
 
 
-def lock_run_folder(folder: Path) -> IO:
-    """Lock a run folder for as long as the returned file is open, and remove unfinished files of killed processes.
+def lock_run_folder(folder: Path) -> Closable:
+    """Lock a run folder until the returned object is closed, and remove unfinished files of killed processes.
 
     The operating system holds the lock: it is released when the process ends, however it ends, and is not inherited by
     data workers. Raises ValueError if another process holds it.
     """
+    held = _hold_posix(folder) if POSIX else _hold(folder)
+    for left in folder.rglob(f".*{UNFINISHED}"):
+        left.unlink(missing_ok=True)
+    return held
+
+
+def _hold_posix(folder: Path) -> Closable:
+    """A POSIX lock, which unlike flock is not inherited by forked data workers; the file names its process."""
     file = open(folder / LOCK, "a+", encoding="ascii")  # noqa: SIM115 - the open file is the lock
-    if fcntl is not None:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            owner = file.read(20).strip() or "unknown"
-            file.close()
-            raise ValueError(
-                f"{folder}: the run folder is locked by process {owner}; wait for it to end or choose another --name"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        for left in folder.rglob(f".*{UNFINISHED}"):
-            left.unlink(missing_ok=True)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        owner = file.read(20).strip() or "unknown"
+        file.close()
+        raise _locked(folder, f"process {owner}") from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
     return file
 
 
-def lock(file: IO) -> None:
-    """Wait until no other process has locked an open file, and lock it until it is closed; nothing on Windows."""
-    if fcntl is not None:
-        fcntl.lockf(file, fcntl.LOCK_EX)
+def _hold(folder: Path) -> Closable:
+    from filelock import FileLock, Timeout  # slow to import, and needed on Windows only
+
+    held = contextlib.ExitStack()
+    try:
+        held.enter_context(FileLock(folder / LOCK, blocking=False))
+    except Timeout as error:
+        raise _locked(folder, "another process") from error
+    return held
+
+
+def _locked(folder: Path, owner: str) -> ValueError:
+    return ValueError(f"{folder}: the run folder is locked by {owner}; wait for it to end or choose another --name")
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether another process has locked a run folder; always False on Windows."""
-    if fcntl is None or not (folder / LOCK).is_file():
+    """Whether another process has locked a run folder."""
+    if not (folder / LOCK).is_file():
+        return False
+    if not POSIX:
+        try:
+            _hold(folder).close()
+        except ValueError:
+            return True
         return False
     with open(folder / LOCK, "r+", encoding="ascii") as file:
         try:
@@ -109,6 +136,12 @@ def is_locked(folder: Path) -> bool:
         except OSError:
             return True
     return False
+
+
+def lock(file: IO) -> None:
+    """Wait until no other process has locked an open file, and lock it until it is closed; nothing on Windows."""
+    if POSIX:
+        fcntl.lockf(file, fcntl.LOCK_EX)
 
 
 def is_disk_full(error: Exception) -> bool:

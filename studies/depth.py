@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 TITLE = "Do accuracy and over-fitting suffer less with Mish as layers are added?"
 CLAIM = "Accuracy falls less as layers are added, and over-fitting is less"
-MINUTES = 55.0
+MINUTES = 40.0
 EXTRA = "studies"
 PICTURE = (14.0, 8.0)
 

@@ -1,6 +1,8 @@
 """Run folders and atomic writes."""
 
 import errno
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -92,3 +94,39 @@ def test_a_run_does_not_take_the_folder_of_another_program(name: str, tmp_path: 
     assert make_run_folder(tmp_path, "mine", exist_ok=False) == tmp_path / "mine2"
     (folder / "run.json").write_text("{}")
     assert make_run_folder(tmp_path, "mine", exist_ok=True) == folder
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from core import files
+if sys.argv[2] == "windows":
+    files.POSIX = False
+held = files.lock_run_folder(Path(sys.argv[1]))
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("system", ["posix", "windows"])
+def test_a_run_folder_belongs_to_one_process_until_it_ends(tmp_path, monkeypatch, system):
+    """With and without fcntl, which Windows lacks."""
+    if system == "windows":
+        monkeypatch.setattr(files, "POSIX", False)
+    (tmp_path / f".last.pt.1{files.UNFINISHED}").write_text("half")
+    assert not files.is_locked(tmp_path)
+    command = [sys.executable, "-c", HOLD, str(tmp_path), system]
+    with subprocess.Popen(
+        command, cwd=files.__file__.rsplit("core", 1)[0], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "locked\n"
+        owner = f"process {process.pid}" if system == "posix" else "another process"
+        assert files.is_locked(tmp_path) and not list(tmp_path.glob(f".*{files.UNFINISHED}"))
+        with pytest.raises(ValueError, match=rf"locked by {owner}; .* choose another --name"):
+            files.lock_run_folder(tmp_path)
+        process.kill()
+        process.wait()
+    assert not files.is_locked(tmp_path)
+    held = files.lock_run_folder(tmp_path)
+    held.close()
+    assert not files.is_locked(tmp_path)
