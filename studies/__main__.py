@@ -14,7 +14,7 @@ from pathlib import Path
 from configs.cli import Parser, run_script
 from core.files import write_text
 from core.text import format_duration
-from studies.study import NAMES, load_study, measure_all
+from studies.study import NAMES, load_study, machines, measure_all
 from studies.verdicts import Finding
 
 
@@ -30,24 +30,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.jobs is not None and options.jobs < 1:
         raise ValueError(f"--jobs {options.jobs}: expected 1 or more")
+    if options.page == "":
+        raise ValueError("--page: found nothing, expected the name of a file")
     if options.page and options.quick:
         raise ValueError("--page with --quick: a quick study concludes nothing; leave out one of them")
     if not options.names and not options.page:
         print(listing())
         return 0
     from studies.digits import require_digits  # imports torch, which is slow
+    from studies.page import read_section, require_writable, write_page
 
-    names = NAMES if "all" in options.names else tuple(dict.fromkeys(options.names))
+    named = tuple(dict.fromkeys(name for name in options.names if name != "all"))
+    names = NAMES if "all" in options.names else named
+    for name in named:
+        load_study(name)
     folders = {name: Path(options.project) / (f"{name}-quick" if options.quick else name) for name in names}
     for name, folder in folders.items():  # all are possible before the first is run
         if load_study(name).EXTRA:
             require_digits()
         folder.mkdir(parents=True, exist_ok=True)
+    if options.page:
+        require_writable(Path(options.page))
+        for name in set(NAMES) - set(names):
+            read_section(Path(options.project) / name, name)
     for name, folder in folders.items():
         print(run(name, folder, quick=options.quick, jobs=options.jobs), flush=True)
     if options.page:
-        from studies.page import write_page
-
         write_page(Path(options.project), Path(options.page))
         print(f"written: {options.page}")
     return 0
@@ -65,15 +73,12 @@ def listing() -> str:
 
 def run(name: str, folder: Path, *, quick: bool, jobs: int | None) -> str:
     """Run a study; returns its findings as text."""
-    import torch
-
     from engine.pictures.figures import new_figure, write_figure
-    from ops.bench import machine
 
     study = load_study(name)
     rows = measure_all(name, folder, quick=quick, jobs=jobs)
     findings = study.conclude(rows)
-    content = {"machine": machine(torch.device("cpu")), "findings": [asdict(each) for each in findings]}
+    content = {"machine": machines(folder), "findings": [asdict(each) for each in findings]}
     write_text(folder / "findings.json", json.dumps(content, indent=2) + "\n")
     figure = new_figure(*study.PICTURE)
     study.draw(rows, figure)

@@ -65,15 +65,18 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
         Finding(
             claim="Mish is smooth where ReLU is not",
             published="Fig. 1: Mish, its derivatives, and ReLU's corner at 0",
-            found=f"Jumps are over a step of {2 * BESIDE:.1g}; the largest jump of Mish's second derivative anywhere "
-            f"is {number(mish, 'jump d2'):.1g}. Relative errors are the largest between -{REACH} and {REACH} against "
-            f"{DIGITS} digits. They are large where a module takes almost 1 from 1: GELU of -{REACH} is 0 in fp32, and "
-            f"the derivative of tanh at {REACH} has few digits left. Mish has no such difference; its derivative's "
-            "error is largest where the derivative itself is almost 0.",
+            found=f"Jumps are over a step of {2 * BESIDE:.1g}; the largest jump of Mish's second derivative at "
+            f"any multiple of 1/16 between -{WIDE:g} and {WIDE:g} is {number(mish, 'jump d2'):.1g}. Relative errors "
+            f"are the largest between -{REACH} and {REACH} against {DIGITS} digits. They are large where a module "
+            f"takes almost 1 from 1: GELU of -{REACH} is 0 in fp32, and the derivative of tanh at {REACH} has few "
+            "digits left. Mish has no such difference; its derivative's error is largest where the derivative itself "
+            "is almost 0. The paper also says that a factor of the derivative acts like a preconditioner; it does "
+            "not say of what, or how that would be seen, so this is not tried here.",
             brief=f"the first derivative jumps at 0 by {number(relu, 'jump d1 at 0'):.3g} for ReLU and by "
             f"{number(mish, 'jump d1 at 0'):.1g} for Mish",
             verdict="supported" if smooth else "contradicted",
             part="smooth",
+            note="a calculation",
             tables=_extremes_table(rows) + _errors_table(rows),
         ),
         Finding(
@@ -86,6 +89,7 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
             brief=f"{abs(off[furthest]):.3f} off at {furthest:g}; {MARGIN} counts",
             verdict="contradicted" if abs(off[furthest]) > MARGIN else "supported",
             part="derivative",
+            note="a calculation",
         ),
     ]
 
@@ -94,16 +98,21 @@ def _extremes_table(rows: Sequence[Row]) -> tuple[Table, ...]:
     def shown(row: Row, column: str) -> str:
         if row.get(column) is None:
             return "none"
-        place = row.get(f"{column} x")
-        return f"{number(row, column):.5g}" + ("" if place is None else f" at {number(row, f'{column} x'):.4g}")
+        if row.get(f"{column} x") is None:
+            return f"{number(row, column):.5g}"
+        return f"{number(row, column):.5g} at {round(number(row, f'{column} x'), 6):.4g}"
+
+    def bound(row: Row, column: str) -> str:
+        return "unbounded" if row.get(column) is None else f"{number(row, column):.5g}"
 
     return table(
-        f"Minimum, largest slope and largest absolute second derivative (between -{WIDE:g} and {WIDE:g}), and the jump "
-        "of the first derivative at 0",
-        ("activation", "minimum", "slope", "second derivative", "jump"),
+        f"Range, minimum (none if it is not at a single point), largest slope and largest absolute second derivative "
+        f"(between -{WIDE:g} and {WIDE:g}), and the jump of the first derivative at 0",
+        ("activation", "from", "to", "minimum", "slope", "second derivative", "jump"),
         (
             [
                 str(row["act"]),
+                *(bound(row, column) for column in ("lower bound", "upper bound")),
                 *(shown(row, column) for column in ("minimum", "slope", "curvature")),
                 f"{number(row, 'jump d1 at 0'):.2g}",
             ]
@@ -191,10 +200,10 @@ def at(name: str, points: Sequence[float], order: int) -> list[float]:
 
 def extremes(name: str) -> Row:
     """Range, minimum, largest slope and largest absolute second derivative, each with its x if at a single one."""
-    ends = at(name, [-1e4, 1e4], 0)
+    ends, further = at(name, [-1e4, 1e4], 0), at(name, [-2e4, 2e4], 0)
     minimum, slope = _peak(lambda x: [-y for y in at(name, x, 0)]), _peak(lambda x: at(name, x, 1))
     curvature = _peak(lambda x: [abs(y) for y in at(name, x, 2)])
-    bounded = [None if abs(end) > 100 else end for end in ends]
+    bounded = [end if abs(end - other) < 1e-3 else None for end, other in zip(ends, further, strict=True)]
     attained = minimum[1] is not None
     return {
         "lower bound": -minimum[0] if attained else bounded[0],

@@ -126,7 +126,8 @@ def loss_table(rows: Sequence[Row]) -> tuple[Table, ...]:
         for name in ACTIVATIONS
     ]
     return table(
-        "Losses in evaluation mode in nats, and dead units of the dense layers at the end",
+        "Losses in evaluation mode in nats, and dead units of the dense layers at the end (those whose output is the "
+        "same for all images)",
         ("layers", "activation", "training loss", "test loss", "gap", "dead units, %"),
         lines,
     )

@@ -26,5 +26,6 @@ def mean_text(values: ArrayLike, form: str = "+.2f", unit: str = "") -> str:
 
 def interval_text(estimate: float, low: float, high: float, form: str = "+.2f", unit: str = "") -> str:
     """An estimate with its unit and its interval, if there is one."""
+    form = f"+z{form[1:]}" if form.startswith("+") else f"z{form}"  # z: no negative zero
     text = f"{estimate:{form}} {unit}".rstrip()
     return text if np.isnan(low) else f"{text} [{low:{form}}, {high:{form}}]"

@@ -158,10 +158,10 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
         finding(
             claim="The loss around a minimum is smoother with Mish than with ReLU",
             published="pictures of the loss of a ResNet-20 on CIFAR-10; no figure",
-            found=f"A ResNet of three stages on digits and a small detector, {len(sharpness)} seeds. The smaller the "
-            "training loss at the end, the smaller the eigenvalue tends to be. ReLU's second derivative is 0 wherever "
-            "it exists: its Hessian consists of the Gauss-Newton part and of products of the weights of different "
-            "layers, and does not see the corners, as the rise at a distance does.",
+            found=f"A ResNet of three stages on digits, which decides, and a small detector, {len(sharpness)} seeds. "
+            "ReLU's second derivative is 0 wherever it exists: its Hessian consists of the Gauss-Newton part and of "
+            "products of the weights of different layers, and does not see the corners, as the rise at a distance "
+            "does.",
             judged=judge(sharpness, MARGIN),
             unit="of ReLU's largest eigenvalue",
             ratio=-1,
@@ -237,7 +237,7 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
         axis.imshow(
             output_map(act, SHAPES["shallow"], 0, 200), origin="lower", extent=(0, SIDE, 0, SIDE), cmap="viridis"
         )
-        axis.set(title=f"A random network, {LABELS[act]}", xlabel="second input", ylabel="first input")
+        axis.set(title=f"Output of random network 0, {LABELS[act]}", xlabel="second input", ylabel="first input")
     _draw_ratios(axes[0, 2], rows, "roughness", [("outputs", shape) for shape in SHAPES])
     axes[0, 2].set(title="Roughness of the output", xlabel="relative to ReLU (95 % interval)")
     _draw_ratios(axes[0, 3], rows, "eigenvalue", [("digits", None), ("detector", None)])
@@ -257,7 +257,8 @@ def _draw_ratios(axis: "Axes", rows: Sequence[Row], column: str, groups: Sequenc
             if len(logs) < 2:
                 continue
             middle, low, high = _geometric(logs)
-            label = f"{shape or kind}, {len(logs)} seeds" if act == acts[-1] else None
+            units = "-".join(map(str, SHAPES[shape])) if shape else kind
+            label = f"{units}, {len(logs)} seeds" if act == acts[-1] else None
             error = [[middle - low], [high - middle]]
             axis.errorbar(middle, place + 0.2 * index, xerr=error, fmt="o", color=f"C{index}", label=label, capsize=3)
     axis.axvline(1, color="black", linewidth=0.8)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 TITLE = "Is a network with Mish more robust to Gaussian noise on its input?"
 CLAIM = "Networks with Mish are more robust to Gaussian noise on the input"
-MINUTES = 57.0
+MINUTES = 25.0
 EXTRA = "studies"
 PICTURE = (11.0, 8.0)
 
@@ -45,6 +45,11 @@ TRAINED_TO = (0, 64)  # the largest standard deviation in training
 SEEDS = range(5)
 STEPS, BATCH, RATE = 400, 64, 0.001
 EPOCHS, IMAGES = 60, (160, 100)  # of the detector; to train on and to test on
+TRAINING = (
+    " Training: a network of three convolutions and two linear layers, 400 steps of Adam at 0.001 on batches of 64 "
+    "of 3,500 images. The paper's 60,000 images give more accuracy without noise; under noise its single runs do not "
+    "fall steadily, so that its differences cannot be told from chance."
+)
 MARGIN = 1.0  # points of accuracy, from docs/results/paper/plan.md
 
 # Test accuracy in %, one run each, at standard deviations 0 to 8: read off Observations/noise.png and noise1.png of
@@ -146,10 +151,11 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
                 found=f"Trained and tested under noise on MNIST digits, {len(accuracy)} seeds: accuracy averaged over "
                 f"standard deviations {sigmas[0]} to {sigmas[-1]} of standardised pixels is {means[0]:.2f} % with "
                 f"Mish and {means[1]:.2f} % with {label}. The test loss, averaged likewise, differs by "
-                f"{mean_text(loss, '+.3f', 'nats')}.",
+                f"{mean_text(loss, '+.3f', 'nats')}.{TRAINING if other == 'relu' else ''}",
                 judged=judge(accuracy, MARGIN),
-                unit=f"points from {label}, mean of the noisy tests",
-                part="digits" if other == "relu" else "",
+                unit=f"points more than {label}, mean of the noisy tests",
+                part=f"digits, {label}",
+                primary=other == "relu",
                 tables=_digits_table(digits) if other == "relu" else (),
             )
         )
@@ -174,40 +180,35 @@ def _digits_table(rows: Sequence[Row]) -> tuple[Table, ...]:
 
 def _about_detector(rows: Sequence[Row]) -> Finding:
     sigmas = [sigma for sigma in DETECTOR_SIGMAS if sigma]
-    means: list[Row] = [{**row, "map": fmean(number(row, f"map_{sigma}") for sigma in sigmas)} for row in rows]
+    noisy_mean, kept = f"mean of {sigmas[0]} to {sigmas[-1]}", "% kept of that at 0"
+    means: list[Row] = []
+    for row in rows:
+        mean, clean = fmean(number(row, f"map_{sigma}") for sigma in sigmas), number(row, "map_0")
+        means.append({**row, "mean": mean, "kept": 100 * mean / clean if clean else 0.0})
+    shown = {**{f"map_{sigma}": str(sigma) for sigma in DETECTOR_SIGMAS}, "mean": noisy_mean, "kept": kept}
 
-    def line(trained: int, columns: Sequence[str], shown: str) -> list[str]:
-        here = [
-            {**row, "shown": fmean(number(row, column) for column in columns)}
-            for row in where(rows, trained_to=trained)
-        ]
-        values = [fmean(by_seed(where(here, activation=name), "shown")) for name in DETECTOR_ACTIVATIONS]
-        gaps = [mean_text(ahead(here, "shown", "mish", other)) for other in ("relu", "silu")]
-        return [_noise(trained), shown, *(f"{value:.1f}" for value in values), *gaps]
+    def line(trained: int, column: str) -> list[str]:
+        here = where(means, trained_to=trained)
+        values = [fmean(by_seed(where(here, activation=name), column)) for name in DETECTOR_ACTIVATIONS]
+        gaps = [mean_text(ahead(here, column, "mish", other)) for other in ("relu", "silu")]
+        return [_noise(trained), shown[column], *(f"{value:.1f}" for value in values), *gaps]
 
-    lines = [
-        line(trained, columns, shown)
-        for trained in TRAINED_TO
-        for columns, shown in (
-            *(([f"map_{sigma}"], str(sigma)) for sigma in DETECTOR_SIGMAS),
-            ([f"map_{sigma}" for sigma in sigmas], f"mean of {sigmas[0]} to {sigmas[-1]}"),
-        )
-        if where(rows, trained_to=trained)
-    ]
-    against, without = (ahead(where(means, trained_to=0), column, "mish", "relu") for column in ("map", "map_0"))
+    against = ahead(where(means, trained_to=0), "kept", "mish", "relu")
     return finding(
         claim="A detector with Mish is more robust to noise than one with ReLU",
         published="nothing",
         found=f"A detector with two levels, trained on {rows[0]['train_images']} images of 64 pixels and tested on "
-        f"{rows[0]['test_images']} others, {len(against)} seeds. Averaged over noise of standard deviation "
-        f"{sigmas[0]} to {sigmas[-1]} (pixel values 0..255). Without noise in the test the difference is "
-        f"{mean_text(without)} points: what is ahead there too is more accurate, not only more robust.",
+        f"{rows[0]['test_images']} others, {len(against)} seeds, noise in pixel values of 0 to 255. Robust is what "
+        f"keeps more of its mAP without noise, on average over standard deviations {sigmas[0]} to {sigmas[-1]}. The "
+        "table has the mAP itself. The plan has no margin for this.",
         judged=judge(against, MARGIN) if len(against) > 1 else None,
-        unit="points of mAP50-95 from ReLU, trained without noise",
+        unit="points of the mAP without noise kept, more than ReLU",
+        part="detector, ReLU",
+        primary=False,
         tables=table(
             "mAP50-95 in % by noise in training and in the test",
             ("trained", "sigma of the test", "ReLU", "SiLU", "Mish", "Mish minus ReLU", "Mish minus SiLU"),
-            lines,
+            (line(trained, column) for trained in TRAINED_TO for column in shown if where(rows, trained_to=trained)),
         ),
     )
 
@@ -247,6 +248,8 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
             ylabel="mAP50-95, %",
         )
     panels[0, 0].set_ylim(0, 102)
+    for panel in panels[1]:
+        panel.set_ylim(bottom=0)
     for panel in panels.flatten():
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)

@@ -19,14 +19,14 @@ HEAD = """\
 The claims of Misra, arXiv 1908.08681, each with what was published and what was found here. Margins, numbers of seeds
 and the figures that decide were written down before the runs ([paper/plan.md](paper/plan.md), which also names what was
 added later). A verdict is *supported*, *contradicted* or *inconclusive*; p-values are two-sided and corrected by Holm's
-method over the figures that decide. What a section adds to them is descriptive. Intervals are 95 % intervals,
-differences are positive as claimed, and the difference that counts is the margin. The seeds that would decide an
-inconclusive claim are those with which a t test tells the difference from the margin (or from 0, if it is larger than
-the margin) with a probability of 80 %, if mean and standard deviation are as found. This page is written by
-`python -m studies all --page docs/results/paper.md`; the raw cells are in [paper/](paper/).
+method over the figures that decide. What a section adds to them is descriptive, and said to be. Intervals are 95 %
+intervals, differences are positive as claimed, and "counts" names the margin. Where a claim is inconclusive, the
+number of seeds is given that would decide it: with so many, a t test finds the difference below the margin (or, if it
+is larger than the margin, above 0) with a probability of 80 %, provided that mean and standard deviation are as found.
+This page is written by `python -m studies all --page docs/results/paper.md`; the raw cells are in [paper/](paper/).
 
 Networks on MNIST train on 3,500 images, where the paper had 60,000, and in fewer steps. Activations are compared with
-one another, not with the published figures. Each section says what that changes.
+one another, not with the published figures; each section on MNIST says what that changes.
 """
 
 
@@ -53,7 +53,7 @@ def write_page(project: Path, page: Path) -> None:
         rows=tuple(_row(name, findings) for name, findings in verdicts.items()),
     )
     folder = page.parent / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(page)
     for name in NAMES:
         shutil.copyfile(project / name / "cells.csv", folder / f"{name}.csv")
         shutil.copyfile(project / name / f"{name}.png", folder / f"{name}.png")
@@ -61,17 +61,27 @@ def write_page(project: Path, page: Path) -> None:
     write_text(page, "\n".join([HEAD, *claims.lines(), "", *texts]))
 
 
+def require_writable(page: Path) -> None:
+    """Make the folders of the page; an error if that is not possible, or the page itself is a folder."""
+    (page.parent / FOLDER).mkdir(parents=True, exist_ok=True)
+    if page.is_dir():
+        raise ValueError(f"{page}: a folder, expected the name of a file")
+
+
 def read_section(folder: Path, name: str) -> Section:
     """The findings of a study in its folder; ValueError if there are none, or the file has something else."""
     file = folder / "findings.json"
-    again = command("studies", name)
+    again = command("studies", name, "--project", folder.parent)
     if not file.is_file():
         raise ValueError(f"{file}: missing; run {again} first")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         findings = [_finding(each) for each in content["findings"]]
-        return Section(name=name, machine=content["machine"], findings=findings)
-    except (ValueError, KeyError, TypeError) as error:
+        if not findings:
+            raise ValueError("no findings")
+        corrected(findings)  # fails if a number is none
+        return Section(name=name, machine=str(content["machine"]), findings=findings)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file}: not the findings of a study; {again} writes them again") from error
 
 
@@ -88,14 +98,14 @@ def _finding(content: dict[str, Any]) -> Finding:
 
 def _row(name: str, findings: list[Finding]) -> tuple[str, ...]:
     """The claim of a study with the findings that decide it."""
-    deciding = [each for each in findings if each.part]
-    published = dict.fromkeys(each.published for each in deciding)  # each once
+    shown = [each for each in findings if each.part]
+    published = dict.fromkeys(each.published for each in shown)  # each once
     return (
         f"[{name}](#{name})",
         load_study(name).CLAIM,
         "<br>".join(published),
-        "<br>".join(f"{each.part}: {each.brief}" for each in deciding),
-        "<br>".join(f"{each.part}: **{each.verdict}**" for each in deciding),
+        "<br>".join(f"{each.part}: {each.brief}" for each in shown),
+        "<br>".join(f"{each.part}: **{each.verdict}**" for each in shown),
     )
 
 
@@ -120,9 +130,9 @@ def _verdict(finding: Finding) -> str:
     judged = finding.judged
     head = f"**{finding.verdict[0].upper()}{finding.verdict[1:]}**: {finding.brief}"
     if judged is None:
-        return f"{head} ({'a calculation' if finding.part else 'descriptive'})."
+        return f"{head} ({finding.note})."
     text = f"{head} (p = {judged.p:.2g} after Holm's correction)."
-    if judged.seeds_needed is not None:
+    if finding.verdict == "inconclusive":
         needed = "More than 1,000" if judged.seeds_needed > 1000 else f"About {judged.seeds_needed}"
         text += f" {needed} seeds would decide it."
     return text

@@ -7,7 +7,7 @@ import numpy as np
 
 from comparison.checks import MAX_OTHER_CORES
 from studies import timings
-from studies.intervals import interval_text
+from studies.intervals import interval_text, mean_text
 from studies.rows import Row, Value, number, where
 from studies.tables import Table, table
 
@@ -56,10 +56,10 @@ def step_table(rows: Sequence[Row]) -> tuple[Table, ...]:
     first = [base, form, "1", "1.000", "", f"{kept[timings.BASE]:.0f}" if kept else ""]
     lines = [line(row) for name in ARMS for row in chosen(rows, "step", name=name)]
     return table(
-        "Time of a training step by that with the fused ReLU, and by that with ReLU in the same form; share of the "
-        "activations, by leaving them out; memory kept for the backward pass. mish_torch is PyTorch's F.mish, "
-        "mish_eager x tanh(softplus(x))",
-        ("activation", "form", "by fused ReLU", "by ReLU", "activations' share", "kept, MiB"),
+        "Time of a training step relative to that with the fused ReLU, and to that with ReLU in the same form; share "
+        "of the activations, measured by leaving them out; memory kept for the backward pass. mish_torch is "
+        "PyTorch's F.mish, mish_eager x tanh(softplus(x))",
+        ("activation", "form", "to fused ReLU", "to ReLU", "activations' share", "kept, MiB"),
         [first, *lines] if lines else [],
     )
 
@@ -73,7 +73,7 @@ def operator_table(rows: Sequence[Row]) -> tuple[Table, ...]:
         return _marked(found[0], ".2f") if found else ""
 
     return table(
-        "Time of an operator by that of PyTorch's ReLU, by elements (fp32)",
+        "Time of an operator relative to PyTorch's ReLU, for three numbers of elements (fp32)",
         ("operator", *(f"{elements:,} {way}" for elements, way in ways)),
         ([name, *(cell(name, *each) for each in ways)] for name in (*OPERATORS, *COMPILED) if ways),
     )
@@ -88,8 +88,8 @@ def branch_table(rows: Sequence[Row]) -> tuple[Table, ...]:
         return [name, signs, *(_marked(found[0], ".3f") if found else "" for found in cells)]
 
     return table(
-        "Time of a kernel with a condition by that of the branch-free kernel of the same function, with vector "
-        "instructions and without",
+        "Time of a kernel with a condition relative to the branch-free kernel of the same function, compiled with and "
+        "without vector instructions",
         ("function", "signs", "if, vectors", "jump, vectors", "if, scalar", "jump, scalar"),
         (line(*kind) for kind in dict.fromkeys((str(row["name"]), str(row["signs"])) for row in branches)),
     )
@@ -118,7 +118,7 @@ def epochs_table(rows: Sequence[Row]) -> tuple[Table, ...]:
 def _epochs(curves: Sequence[Sequence[float]], target: float) -> str:
     reached = [epoch for curve in curves if (epoch := epochs_until(curve, target)) is not None]
     never = f" ({len(curves) - len(reached)} of {len(curves)} runs never)" if 0 < len(reached) < len(curves) else ""
-    return f"{np.mean(reached):.1f}{never}" if reached else "never"
+    return f"{mean_text(reached, '.1f')}{never}" if reached else "never"
 
 
 def epochs_until(curve: Sequence[float], target: float) -> int | None:

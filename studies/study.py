@@ -1,4 +1,4 @@
-"""What a study is, and how its cells are measured: in parallel, each once, at most the running ones lost when stopped.
+"""What a study is, and how its cells are measured: in parallel, each once; only the running ones are lost when stopped.
 
 A study is a module of this package with the members of `Study`. Its cells are the combinations of what it varies
 (activation, depth, seed, ...). Each is measured by itself and kept as a file, so that a later call resumes there.
@@ -13,16 +13,20 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
+
+import torch
 
 from core.cores import usable_cores
 from core.files import write_text
 from core.progress import progress_bar
 from core.text import did_you_mean
 from engine.machine import source_hash
+from ops.bench import machine
 from studies.rows import Row, to_csv
 from studies.verdicts import Finding
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SOURCES = "source_sha256"  # in a cell's file: the code that measured it
+MACHINES = "machines.txt"
 NAMES = ("curves", "landscape", "depth", "noise", "width", "runtime", "published")
 
 
@@ -75,19 +80,42 @@ def measure_all(name: str, folder: Path, *, quick: bool, jobs: int | None = None
     found = [_read(cell, place) for cell, place in zip(cells, places, strict=True) if place.is_file()]
     _report_other_code(name, found, folder)  # and a damaged file is reported before anything is measured
     (folder / "cells").mkdir(parents=True, exist_ok=True)
+    if missing:
+        _note_machine(folder)
     bar = progress_bar(_measured(name, missing, jobs), name, total=len(missing), unit="cell", show=bool(missing))
     try:
         for _ in bar:
             pass
     except KeyboardInterrupt:
-        kept = sum(place.is_file() for place in places)
-        print(f"\n{name}: stopped with {kept} of {len(places)} cells; the same command resumes", file=sys.stderr)
+        print(f"\n{name}: stopped with {_kept(places)}; the same command resumes", file=sys.stderr)
         raise
+    except BrokenProcessPool as error:
+        raise ValueError(
+            f"{name}: a process was killed, perhaps for want of memory, with {_kept(places)}; the same command "
+            "resumes, with --jobs 1 in less memory"
+        ) from error
     rows = [_read(cell, place) for cell, place in zip(cells, places, strict=True)]
     for row in rows:
         row.pop(SOURCES, None)
     write_text(folder / "cells.csv", to_csv(rows))
     return rows
+
+
+def _kept(places: Sequence[Path]) -> str:
+    return f"{sum(place.is_file() for place in places)} of {len(places)} cells"
+
+
+def _note_machine(folder: Path) -> None:
+    """Add this machine, with PyTorch's version and the date, to those that measured cells."""
+    file, now = folder / MACHINES, machine(torch.device("cpu"))
+    known = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    if now not in known:
+        write_text(file, "".join(f"{each}\n" for each in [*known, now]))
+
+
+def machines(folder: Path) -> str:
+    """The machines on which the cells of a folder were measured, each with PyTorch's version and the date."""
+    return "; ".join((folder / MACHINES).read_text(encoding="utf-8").splitlines())
 
 
 def _report_other_code(name: str, rows: Sequence[Row], folder: Path) -> None:

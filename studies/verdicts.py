@@ -23,7 +23,7 @@ class Judged:
     margin: float  # the difference that counts
     p: float  # two-sided, that there is none
     verdict: Verdict
-    seeds_needed: int | None = None  # to decide an inconclusive claim, see `_seeds_needed`; None if not known
+    seeds_needed: int  # see `seeds_needed`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,9 @@ class Finding:
     found: str  # sentences with numbers and intervals
     brief: str  # the deciding figure
     verdict: Verdict  # without Holm's correction
-    part: str = ""  # which part of the study's claim this decides; empty if it is descriptive
-    judged: Judged | None = None  # of the primary figure; None where nothing is random, or it is descriptive
+    part: str = ""  # of the study's claim, in the table of all claims; empty if it is not in it
+    note: str = "descriptive"  # what it is, if it is not judged
+    judged: Judged | None = None  # of a primary figure; None where nothing is random, or it is descriptive
     tables: tuple[Table, ...] = ()
 
 
@@ -49,18 +50,21 @@ def finding(
     unit: str = "points",
     ratio: Literal[-1, 1] | None = None,
     part: str = "",
+    brief: str = "",
+    primary: bool = True,
     tables: tuple[Table, ...] = (),
 ) -> Finding:
     """A finding with the verdict on its figure, inconclusive without one.
 
-    The figure is in ``unit``, or the logarithm of a ratio times ``ratio``, its sign as claimed. Only a figure that
-    decides a part of the claim is kept, as Holm's correction covers those alone.
+    The figure is in ``unit``, or the logarithm of a ratio times ``ratio``, its sign as claimed. Only a primary
+    figure is kept, as Holm's correction covers those alone. ``brief`` is put before the figure.
     """
-    brief = found.split(". ")[0].rstrip(".")
+    figure = found.split(". ")[0].rstrip(".")
     if judged is not None:
-        brief = _in_units(judged, unit) if ratio is None else _as_ratio(judged, unit, ratio)
+        figure = _in_units(judged, unit) if ratio is None else _as_ratio(judged, unit, ratio)
+    brief = f"{brief}; {figure}" if brief else figure
     verdict = judged.verdict if judged else "inconclusive"
-    kept = judged if part else None
+    kept = judged if primary else None
     return Finding(
         claim=claim,
         published=published,
@@ -94,7 +98,7 @@ def judge(differences: Sequence[float], margin: float) -> Judged:
     p = float(2 * stats.t.sf(abs(mean) / sd * math.sqrt(len(values)), len(values) - 1)) if sd else float(mean == 0)
     interval = (mean - reach, mean + reach)
     verdict = decide(mean, interval, margin, p)
-    needed = _seeds_needed(mean, sd, margin) if verdict == "inconclusive" else None
+    needed = seeds_needed(mean, sd, margin)
     return Judged(estimate=mean, interval=interval, margin=margin, p=p, verdict=verdict, seeds_needed=needed)
 
 
@@ -125,7 +129,7 @@ def _with_p(each: Finding, judged: Judged, p: float) -> Finding:
     return replace(each, verdict=verdict, judged=replace(judged, p=p, verdict=verdict))
 
 
-def _seeds_needed(mean: float, sd: float, margin: float) -> int:
+def seeds_needed(mean: float, sd: float, margin: float) -> int:
     """Seeds that decide with 80 % probability by a t test, if mean and standard deviation are as estimated.
 
     A mean of the margin or more is told from 0, a smaller one from the margin; 1001 if it takes more than 1000.

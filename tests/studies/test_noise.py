@@ -79,7 +79,14 @@ def test_findings_by_hand():
     assert swish.judged is None and detector.judged is None
     assert "Mish 65.1 %" in relu.published and "ReLU 60.4 %" in relu.published  # means of the figure's points
     assert "Swish 59.6 %" in swish.published
-    assert "+1.02" in detector.found
+    noise_mean = (16 + 32 + 48 + 64 + 96) / 5 / 8
+    kept = [100 * ((31 + 0.01 * seed - noise_mean) / (31 + 0.01 * seed) - (30 - noise_mean) / 30) for seed in range(5)]
+    assert detector.brief.startswith(f"{sum(kept) / 5:+.3g} [") and detector.verdict == "contradicted"
+    lines = {row[:2]: row[2:] for row in detector.tables[0].rows}
+    assert len(lines) == 2 * (6 + 2) and all(
+        line[3].startswith("+1.02") for key, line in lines.items() if "%" not in key[1]
+    )
+    assert lines["without noise", "mean of 16 to 96"][:3] == ("23.6", "23.6", "24.6")
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def made(name: str) -> list[Finding]:
     numbers = table("Numbers", ("layers", "a | b"), [["15", "0.5"]])
     return [
         finding(claim=f"Claim of {name}", found=f"Found {name}. More.", part="half", **words),  # type: ignore[arg-type]
-        finding(claim=f"More of {name}", found="Else.", tables=numbers, **words),  # type: ignore[arg-type]
+        finding(claim=f"More of {name}", found="Else.", tables=numbers, primary=False, **words),  # type: ignore[arg-type]
     ]
 
 
@@ -63,16 +63,30 @@ def test_the_page_has_a_row_and_a_section_for_each_claim(project: Path, tmp_path
 
 def test_a_missing_study_is_named(project: Path, tmp_path: Path) -> None:
     (project / "noise" / "findings.json").unlink()
-    with pytest.raises(ValueError, match=r"noise.findings\.json: missing; run .*-m studies noise first"):
+    with pytest.raises(
+        ValueError, match=r"noise.findings\.json: missing; run .*-m studies noise --project .*runs first"
+    ):
         write_page(project, tmp_path / "paper.md")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"machine": "a", "findings": [{"claim": "b"}]}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"machine": "a", "findings": []}', '{"machine": "a", "findings": [1]}',
+     '{"machine": "a", "findings": [{"claim": "b"}]}'],
+)  # fmt: skip
 def test_a_damaged_study_is_named(project: Path, tmp_path: Path, content: str) -> None:
     (project / "noise" / "findings.json").write_text(content)
     with pytest.raises(ValueError, match=r"noise.findings\.json: not the findings of a study; .*-m studies noise"):
         write_page(project, tmp_path / "paper.md")
     assert not (tmp_path / "paper.md").exists()
+
+
+def test_all_of_the_page_is_checked_before_a_study_is_run(project: Path, tmp_path: Path, capsys) -> None:
+    (project / "noise" / "findings.json").unlink()
+    (tmp_path / "folder").mkdir()
+    for page, message in ((tmp_path / "folder", "a folder"), (tmp_path / "new" / "paper.md", "noise")):
+        assert run(command.main, "studies", "curves", "--page", page, "--project", project) == 2
+        assert message in capsys.readouterr().err and not (project / "curves/cells").exists()
 
 
 def test_quick_studies_have_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 
 from comparison.checks import MAX_OTHER_CORES
 from ops.build import cpp_compiler
@@ -57,7 +58,7 @@ def test_epochs_until_a_target_by_hand() -> None:
     ]
     (epochs,) = runtime.conclude(rows)[0].tables
     assert epochs.head[2:] == ("relu", "silu", "mish")
-    assert epochs.rows == (("embedded", "0.540", "2.0 (1 of 2 runs never)", "never", "1.5"),)
+    assert epochs.rows == (("embedded", "0.540", "2.0 (1 of 2 runs never)", "never", "1.5 [-4.9, 7.9]"),)
 
 
 def test_steps_by_hand() -> None:
@@ -72,7 +73,10 @@ def test_steps_by_hand() -> None:
     steps += [step("relu, compiled", 1.2)]
     memory = [{"part": "memory", "name": name, "kept_mib": 40.4} for name in (timings.BASE, "mish, fused")]
     found = runtime.conclude([*steps, *memory])[0]
-    assert "the fused Mish takes 1.020 of the time of one with batch norm and no activation" in found.found
+    assert "the fused Mish takes 1.020 times as long as one with batch norm and no activation" in found.found
+    low, high = stats.t.interval(0.95, 1, math.log(1.02 * 1.04) / 2, stats.sem([math.log(1.02), math.log(1.04)]))
+    units = f"{math.sqrt(1.02 * 1.04):.3f} [{math.exp(low):.3f}, {math.exp(high):.3f}]"
+    assert f"With the processes as units, which is stricter, it is {units}." in found.found
     rows = {row[:2]: row[2:] for row in found.tables[0].rows}
     assert rows["relu", "fused"] == ("1", "1.000", "", "40")
     assert rows["mish (process 1)", "fused"] == ("1.020 [1.020, 1.020]", "1.020", "", "40")

@@ -79,6 +79,42 @@ def test_cells_of_other_code_are_kept_and_counted(measured, tmp_path: Path, monk
     assert "made: 2 of the cells" in capsys.readouterr().err
 
 
+def test_an_unknown_study_beside_all_is_named(tmp_path: Path, capsys) -> None:
+    assert run(command.main, "studies", "all", "dept", "--project", tmp_path / "runs") == 2
+    assert "did you mean 'depth'" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
+def test_machines_that_measured_are_kept(measured, tmp_path: Path, monkeypatch) -> None:
+    for name in ("first", "second", "second"):
+        monkeypatch.setattr(study, "machine", lambda device, name=name: name)
+        measure_all("made", tmp_path, quick=name == "first")
+    assert study.machines(tmp_path) == "first; second"
+    monkeypatch.setattr(study, "machine", lambda device: "third")
+    measure_all("made", tmp_path, quick=False)  # which measures nothing
+    assert study.machines(tmp_path) == "first; second"
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_one_line_and_loses_no_finished_cell(tmp_path: Path) -> None:
+    pytest.importorskip("mlxtend")
+    words = [sys.executable, "-m", "studies", "depth", "--quick", "--jobs", "1", "--project", str(tmp_path)]
+    cells = tmp_path / "depth-quick/cells"
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    while not (cells.is_dir() and len(list(cells.glob("*.json"))) >= 2):
+        time.sleep(0.05)
+    (worker,) = [
+        int(each)
+        for each in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()
+    ]
+    os.kill(worker, signal.SIGKILL)
+    _, error = process.communicate(timeout=60)
+    last = error.strip().splitlines()[-1]
+    assert process.returncode == 2 and "Traceback" not in error
+    assert re.search(r"depth: a process was killed, .* with \d+ of \d+ cells; the same command resumes", last)
+    assert len(list(cells.glob("*.json"))) >= 2
+
+
 def test_a_folder_that_cannot_be_written_is_found_first(tmp_path: Path, capsys) -> None:
     (tmp_path / "file").write_text("")
     assert run(command.main, "studies", "curves", "--quick", "--project", tmp_path / "file") == 2
