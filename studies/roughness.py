@@ -1,6 +1,7 @@
 """How rough the output of a random network is over a plane, the author's picture of it as a number."""
 
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -29,7 +30,9 @@ def roughness(function: Callable[[Tensor], Tensor], *, seed: int, lines: int = L
     t = torch.linspace(0, 1, points, dtype=torch.float64)
     inputs = starts.unsqueeze(1) + t.view(1, -1, 1) * (ends - starts).unsqueeze(1)  # (lines, points, 2)
     moves = direction.unsqueeze(1).expand_as(inputs)
-    slopes = torch.func.jvp(function, (inputs.flatten(0, 1),), (moves.flatten(0, 1),))[1]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # PyTorch's own use of it
+        slopes = torch.func.jvp(function, (inputs.flatten(0, 1),), (moves.flatten(0, 1),))[1]
     slopes = slopes.detach().view(lines, points)
     variation = slopes.diff(dim=1).abs().sum()
     travelled = (slopes.abs().mean(dim=1) * length).sum()
