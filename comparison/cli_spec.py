@@ -16,8 +16,9 @@ from comparison.arms import (
     varied_arms,
     varied_keys,
 )
+from comparison.choices import Tuning
 from comparison.pilot import pilot_from
-from comparison.plan import AA_SUFFIX, Plan, Tuning, make_plan
+from comparison.plan import AA_SUFFIX, Plan, make_plan
 from comparison.timing_probe import Probe, probe, schedule_in_equal_time
 from comparison.tuning import chosen_arms
 from configs.schema import Config

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from comparison.choices import Tuning
 from comparison.power import minimal_detectable
 from comparison.runs import Run, run_name, slug
 from configs.errors import explain
@@ -35,26 +36,6 @@ BY_ARM = {"arms": "specs", "epochs": "epochs", "last_epoch_batches": "batches of
 
 Overrides = dict[str, JsonValue]
 """Config overrides by dotted key."""
-
-
-class Tuning(BaseModel):
-    """The choice of one setting for each arm, frozen before the runs of the comparison."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    key: str  # of the config
-    values: tuple[JsonValue, ...]  # tried by every arm
-    seeds: tuple[Seed, ...]  # none of them a seed of the comparison
-    holdout: Annotated[float, Field(gt=0, lt=1)]  # fraction of the training images that scored them
-    scores: dict[str, tuple[tuple[float | None, ...], ...]]  # mAP by arm, value and seed; None: the run failed
-    chosen: dict[str, JsonValue]  # by arm: the value with the largest mean
-    common: JsonValue  # the value of the config, for all arms
-    common_trained: bool  # whether the arms are compared at the common value, too
-
-    @property
-    def chose_common(self) -> bool:
-        """Whether every arm chose the common value, so that the verdict at either is the same."""
-        return all(value == self.common for value in self.chosen.values())
 
 
 class PlannedRun(NamedTuple):

@@ -11,12 +11,13 @@ from pathlib import Path
 from comparison import wording
 from comparison.analysis import analyse, concluded, with_isolated_time
 from comparison.causes import find_causes
+from comparison.choices import Tuning, TuningCurve, TuningSummary
 from comparison.deployment import read_places
 from comparison.evaluation import evaluate_all
 from comparison.fingerprint import deviations, pairing, run_settings, unpaired
 from comparison.image_bootstrap import sample_images
 from comparison.integrity import admit, check_runs, doubts, not_in_plan
-from comparison.plan import Plan, Tuning, read_plan
+from comparison.plan import Plan, read_plan
 from comparison.power import minimal_detectable, seeds_for_equivalence, seeds_needed, sigma_upper
 from comparison.run_metrics import TIME_COLUMNS, learning_curve, total
 from comparison.runs import Run, read_runs
@@ -30,8 +31,6 @@ from comparison.summary import (
     Setting,
     Summary,
     Timing,
-    TuningCurve,
-    TuningSummary,
     to_json,
 )
 from comparison.tasks import are_tasks, report_tasks

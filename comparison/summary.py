@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple
 
 from comparison.all_pairs import PairDifference
+from comparison.choices import TuningSummary
 from comparison.statistics import Comparison, Difference
 
 STEP = "step"  # key of the metric of an isolated timing
@@ -287,29 +288,6 @@ class Place:
     def name(self) -> str:
         """The runtime without its version."""
         return " ".join(word for word in self.runtime.split() if not word[:1].isdigit())
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuningCurve:
-    """The mAP of one arm on held-out training images, by value of the tuned key."""
-
-    act: str
-    means: tuple[float | None, ...]  # points, in the order of the values; None if a run failed
-    runs: tuple[tuple[float | None, ...], ...]  # points, by value and tuning seed
-    chosen: int  # place of the chosen value
-    at_edge: bool  # the chosen value is the smallest or largest of several
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuningSummary:
-    """How the arms were tuned, and the verdicts at the common value."""
-
-    key: str
-    values: tuple[Json, ...]
-    common: Json  # the value of the config
-    curves: tuple[TuningCurve, ...]
-    words: tuple[str, ...]
-    common_verdicts: tuple[str, ...]  # empty if the comparison at the common value was not made
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,13 @@ import pytest
 
 import compare
 from comparison import runner, tuning
+from comparison.choices import Tuning, TuningCurve, TuningSummary
 from comparison.cli_spec import arms_from
 from comparison.journal import note
-from comparison.plan import Plan, Tuning, read_plan
+from comparison.plan import Plan, read_plan
 from comparison.report import report, summarise
 from comparison.runs import Run
-from comparison.summary import PRIMARY, Timing, TuningCurve, TuningSummary
+from comparison.summary import PRIMARY, Timing
 from configs.schema import load
 from tests.comparison.made_runs import declare, edit_record, plan_of, write_comparison, write_run
 from tests.comparison.test_runner import STUB
