@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.verify:
         return verify_runs([Path(each) for each in arguments.verify])
 
+    from comparison.bound import Disturbed
     from comparison.cli_spec import take_folder
     from comparison.job import DiskFull
     from comparison.report import report
@@ -62,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + stopped.number
     except DiskFull as full:
         print(f"compare.py: error: {full}; free some space. {resume}", file=sys.stderr, flush=True)
+        return 1
+    except Disturbed as disturbed:
+        print(f"compare.py: error: {disturbed}. {resume}", file=sys.stderr, flush=True)
         return 1
     if unfinished:
         print(f"{unfinished} runs were stopped from outside. {resume}")
@@ -104,9 +108,11 @@ def compare(acts: Sequence[str | Mapping[str, object]] | None = None, **options:
 def start(arguments: Namespace, given: dict[str, Any], folder: Path) -> int:
     """Run what is left of a comparison in its folder; returns the number of runs that were stopped from outside.
 
-    Raises Interrupted after a signal, DiskFull if there is no space for what is left.
+    Raises Interrupted after a signal, DiskFull if there is no space for what is left, Disturbed if other processes were
+    busy during the measurement that a search starts with.
     """
-    from comparison import ray_runner, slurm_runner
+    from comparison import ray_runner, search, slurm_runner
+    from comparison.bound import STEP, parse_bound
     from comparison.cli_spec import arms_from
     from comparison.course import Above, Comparison
     from comparison.runner import group_gpus, list_gpus
@@ -114,9 +120,15 @@ def start(arguments: Namespace, given: dict[str, Any], folder: Path) -> int:
     from deploy.targets import runnable
     from engine.checkpoint import checkpoint_bytes
     from engine.machine import source_hash
+    from models import resolve_activations
 
     check_run_name(folder.name)
+    search.refuse(arguments)
     arguments.deploy = runnable(arguments.deploy or (), int8=arguments.int8)
+    if arguments.search_bound is not None:
+        place, limit = parse_bound(arguments.search_bound)
+        place = place if place == STEP else runnable([place], flag="--search-bound")[0]
+        arguments.search_bound = place, limit
     gpus = list_gpus(given.get("train.device"))
     if gpus:
         given.pop("train.device", None)
@@ -144,7 +156,12 @@ def start(arguments: Namespace, given: dict[str, Any], folder: Path) -> int:
                 f"train.batch: found {batch}; expected a multiple of --gpus-per-run {arguments.gpus_per_run}"
             )
     common, notes = common_overrides(arms, given)
-    above = Above(source_sha256=source_hash(), checkpoint_bytes=checkpoint_bytes, score=score_runs)
+    above = Above(
+        source_sha256=source_hash(),
+        checkpoint_bytes=checkpoint_bytes,
+        score=score_runs,
+        stages=lambda config: resolve_activations(config.model),
+    )
     return Comparison(arguments, folder, gpus, above).run(arms, common, notes)
 
 
@@ -206,7 +223,9 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         parser.error(
             "expected what to compare (--acts, --vary or --arm), or folders of finished runs (--report or --verify)"
         )
-    if not arguments.deploy and (arguments.int8 or arguments.deploy_threads != 1):
+    if arguments.search and not compared:
+        parser.error("--search mixes the activations of --acts, as in --acts relu silu mish --search --budget-runs 24")
+    if not arguments.deploy and (arguments.int8 or (arguments.deploy_threads != 1 and not arguments.search_bound)):
         parser.error("--int8 and --deploy-threads are for --deploy, as in --deploy onnxruntime openvino --int8")
     if arguments.deploy and not compared:
         parser.error("--deploy measures in the folder of a comparison: rerun its command with --deploy")

@@ -1,13 +1,17 @@
-"""The course of a comparison in its folder: tuning if asked for, plan, training, scores, report."""
+"""The course of a comparison in its folder: tuning or search if asked for, plan, training, scores, report."""
 
+import json
+import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from comparison import deployment, ray_runner, runner, slurm_runner, timing_probe, tuning
+from comparison import deployment, ray_runner, runner, search, slurm_runner, timing_probe, tuning
 from comparison.arms import Arm
-from comparison.choices import Tuning
+from comparison.bound import STEP, Measure, measure_latency
+from comparison.choices import Search, Tuning
 from comparison.cli_spec import plan_from
 from comparison.disk_space import require_space
 from comparison.integrity import check_runs
@@ -16,6 +20,7 @@ from comparison.plan import PLAN, Overrides, Plan, PlannedRun, read_plan
 from comparison.report import write_report
 from comparison.runs import Run
 from comparison.timing_record import TIMING
+from comparison.wording import searches
 from comparison.wording.plans import describe, describe_tuning
 from configs.schema import Config, load
 
@@ -38,6 +43,7 @@ class Above:
     source_sha256: str
     checkpoint_bytes: Callable[[Config], tuple[int, int]]  # of all checkpoints of a run, and of the largest
     score: Callable[[Plan, Sequence[Run], str], None]  # the finished runs on the plan's split, on a device
+    stages: Callable[[Config], Mapping[str, object]]  # the activation of each stage of a network
 
 
 class Comparison:
@@ -50,13 +56,22 @@ class Comparison:
         """Run what is left of it; returns the number of runs that were stopped from outside."""
         arguments, folder = self.arguments, self.folder
         require_own(folder)
-        existing, tuned = read_plan(folder), None
+        existing = read_plan(folder)
         try:
-            if arguments.tune is not None:
-                tuned = self._tune(arms, common, existing)
+            tuned = self._tune(arms, common, existing) if arguments.tune is not None else None
+            searched = self._search(arms, common, existing) if arguments.search else None
         except Stopped as stopped:
             return stopped.unfinished
-        plan = plan_from(arguments, arms, common, notes=notes, existing=existing, folder=folder, tuned=tuned)
+        plan = plan_from(
+            arguments,
+            arms,
+            common,
+            notes=notes,
+            existing=existing,
+            folder=folder,
+            tuned=tuned,
+            searched=searched,
+        )
         self._require_space(plan, folder)
         if existing is None:
             plan = plan.model_copy(update={"source_sha256": self.above.source_sha256})
@@ -98,11 +113,50 @@ class Comparison:
         self._require_space(grid.plan, place)
         steps = tuning.write_plan(grid.plan, place)
         print(f"{describe_tuning(steps)}\n{'folder':<20}{place}", flush=True)
-        if unfinished := self._train(steps, place):
-            raise Stopped(unfinished)
+        self._train_whole(steps, place)
         runs = runner.read_outcome(steps, place)
         check_runs(runs)
         return tuning.choose(grid, runs, common_trained=self.arguments.tune_common)
+
+    def _search(self, arms: Sequence[Arm], common: Overrides, existing: Plan | None) -> Search:
+        """The choice of --search, from the existing plan if there is one. Raises Stopped, and Disturbed."""
+        limit, place = self.arguments.search_bound, self.folder / search.FOLDER
+        space = search.space_from(self.arguments, arms, common, self.above.stages)
+        plan_from(self.arguments, arms, common, existing=None, probed=False)  # its errors come before the search
+        if existing is not None:
+            if existing.search is None or not space.matches(existing.search, limit):
+                raise ValueError("this folder holds a comparison with another search, or without one; choose --name")
+            return existing.search
+        mixtures, bound = list(space.mixtures[: space.most]), None
+        if limit is not None:
+            baseline = next(arm for arm in arms if arm.name == space.baseline)
+            bound, mixtures = search.bounded(space, baseline, limit, place, self._measure(space, limit[0]))
+        objective = searches.objective(bound, holdout=search.HOLDOUT)
+        sizes, epochs = search.rounds(len(mixtures)), arms[0].config.train.epochs or 1
+        print(f"{searches.describe_search(space, sizes, epochs=epochs, objective=objective)}\n{'folder':<20}{place}")
+        return search.race(space, mixtures, place, self._train_whole, bound=bound, notes=(objective,))
+
+    def _measure(self, space: search.Space, place: str) -> Measure:
+        """How the networks of a search are timed."""
+        if place != STEP:
+            threads = self.arguments.deploy_threads
+            return lambda arms: measure_latency(place, threads, arms, space.common, cfg=space.cfg)
+        cores = runner.share_of_cores(self.arguments.jobs)  # as the runs
+
+        def measure(arms: Sequence[Arm]) -> Mapping[str, Any]:
+            with tempfile.TemporaryDirectory() as folder:
+                plan = search.round_plan(space, arms, 1)
+                timing_probe.measure(plan, Path(folder), rounds=TIMING_ROUNDS, environment=cores)
+                content: dict[str, Any] = json.loads((Path(folder) / TIMING).read_text(encoding="utf-8"))
+            return content
+
+        return measure
+
+    def _train_whole(self, plan: Plan, folder: Path) -> None:
+        """Train what is left of a plan. Raises Stopped if runs were stopped from outside."""
+        self._require_space(plan, folder)
+        if unfinished := self._train(plan, folder):
+            raise Stopped(unfinished)
 
     def _require_space(self, plan: Plan, folder: Path) -> None:
         """Raise ValueError if the runs that are left do not fit on the disk."""

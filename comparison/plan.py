@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from comparison.choices import Tuning
+from comparison.choices import Search, Tuning
 from comparison.power import minimal_detectable
 from comparison.runs import Run, run_name, slug
 from configs.errors import explain
@@ -26,8 +26,8 @@ AA_SUFFIX = " (other seeds)"  # label suffix of the second arm of an A/A control
 VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training step, assumed for the estimate
 # Fields that must agree when a comparison is resumed; seeds and arms may be added.
 FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin": "margin", "alpha": "alpha",
-         "budget": "budget", "varies": "varies", "split": "split", "tuning": "tuning", "all_pairs": "all_pairs",
-         "aa": "same", "target": "target", "redrawn": "redraw-data"}  # fmt: skip
+         "budget": "budget", "varies": "varies", "split": "split", "tuning": "tuning", "search": "search",
+         "all_pairs": "all_pairs", "aa": "same", "target": "target", "redrawn": "redraw-data"}  # fmt: skip
 # What does not belong to the declaration: estimates and later additions, by their names in plan.json.
 NOT_DECLARED = {"notes", "step_ms", "batches", "start_s", "created", "added_acts", "added_seeds", "sigma_assumed",
                 "source_sha256"}  # fmt: skip
@@ -71,6 +71,7 @@ class Plan(BaseModel):
     budget: Literal["epochs", "time"] = "epochs"
     varies: tuple[str, ...] = ()  # config keys in which the arms differ; empty: in their activations only
     tuning: Tuning | None = None
+    search: Search | None = None  # its choice is one of the acts
     all_pairs: bool = False  # also the candidates against each other, a family of tests of its own
     aa: bool = Field(False, alias="same")  # A/A control: one activation against itself under other seeds
     redrawn: dict[str, JsonValue] = {}  # section `data` of the embedded set that is drawn anew for each seed; or {}

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple
 
 from comparison.all_pairs import PairDifference
-from comparison.choices import TuningSummary
+from comparison.choices import SearchSummary, TuningSummary
 from comparison.statistics import Comparison, Difference
 
 STEP = "step"  # key of the metric of an isolated timing
@@ -308,6 +308,7 @@ class Summary:
     image_sampling: ImageSampling
     causes: Mapping[str, tuple[Metric, ...]]  # by group; descriptive
     tuning: TuningSummary | None = None
+    search: SearchSummary | None = None
     places: tuple[Place, ...] = ()  # where it runs after export, if that was measured
 
     @property
@@ -331,8 +332,9 @@ def to_json(summary: Summary) -> str:
     """The text of report.json: the fields of the planned outcome at the top level, beside the others."""
     content = asdict(summary)
     planned = content.pop("planned")
-    if not content["places"]:
-        del content["places"]
+    for name in ("places", "search"):
+        if not content[name]:
+            del content[name]
     return json.dumps(_finite({**content, **planned}), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
