@@ -126,7 +126,7 @@ def measure_latency(
     """The latency of untrained networks on a runtime, in a separate process."""
     with tempfile.TemporaryDirectory() as place:
         output = Path(place) / "latency.json"
-        words = ["--target", target, "--threads", str(threads), "--rounds", str(ROUNDS), "--output", str(output)]
+        words = ["--target", target, "--deploy-threads", str(threads), "--rounds", str(ROUNDS), "--output", str(output)]
         words += ["--cfg", cfg, "--acts", *(arm.name for arm in arms)]
         if common:
             words += ["--set", *(f"{key}={json.dumps(value)}" for key, value in common.items())]

@@ -1,12 +1,9 @@
 """The course of a comparison in its folder: tuning or search if asked for, plan, training, scores, report."""
 
-import json
-import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from comparison import deployment, ray_runner, runner, search, slurm_runner, timing_probe, tuning
 from comparison.arms import Arm
@@ -125,7 +122,7 @@ class Comparison:
         plan_from(self.arguments, arms, common, existing=None, probed=False)  # its errors come before the search
         if existing is not None:
             if existing.search is None or not space.matches(existing.search, limit):
-                raise ValueError("this folder holds a comparison with another search, or without one; choose --name")
+                raise ValueError("this folder holds a plan with another search, or without one; choose another --name")
             return existing.search
         mixtures, bound = list(space.mixtures[: space.most]), None
         if limit is not None:
@@ -142,15 +139,9 @@ class Comparison:
             threads = self.arguments.deploy_threads
             return lambda arms: measure_latency(place, threads, arms, space.common, cfg=space.cfg)
         cores = runner.share_of_cores(self.arguments.jobs)  # as the runs
-
-        def measure(arms: Sequence[Arm]) -> Mapping[str, Any]:
-            with tempfile.TemporaryDirectory() as folder:
-                plan = search.round_plan(space, arms, 1)
-                timing_probe.measure(plan, Path(folder), rounds=TIMING_ROUNDS, environment=cores)
-                content: dict[str, Any] = json.loads((Path(folder) / TIMING).read_text(encoding="utf-8"))
-            return content
-
-        return measure
+        return lambda arms: timing_probe.time_steps(
+            search.round_plan(space, arms, 1), rounds=TIMING_ROUNDS, environment=cores
+        )
 
     def _train_whole(self, plan: Plan, folder: Path) -> None:
         """Train what is left of a plan. Raises Stopped if runs were stopped from outside."""

@@ -157,7 +157,7 @@ def rounds(candidates: int) -> tuple[int, ...]:
 
 def schedule(budget: int, mixtures: int) -> tuple[int, ...]:
     """The rounds of the largest race until one is left that a budget of trainings pays for."""
-    count = next((n for n in range(mixtures, 2, -1) if sum(rounds(n)) <= budget), 2)
+    count = next((n for n in range(min(budget, mixtures), 2, -1) if sum(rounds(n)) <= budget), 2)
     return rounds(count)
 
 

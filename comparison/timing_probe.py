@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from comparison.job import run_module
 from comparison.plan import Plan
@@ -36,9 +37,7 @@ def probe(plan: Plan, existing: Plan | None, *, rounds: int) -> Probe | None:
         return None
     print(f"timing a training step of each {'arm' if plan.varies else 'activation'} ...", flush=True)
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        measure(plan, Path(folder), rounds=rounds)
-        content = json.loads((Path(folder) / TIMING).read_text(encoding="utf-8"))
+    content = time_steps(plan, rounds=rounds)
     elapsed = time.monotonic() - start
     stepping = sum(sum(times) for times in content["times_ms"].values()) * content["block"] / 1000
     step_ms = {row["act"]: row["median_ms"] for row in content["rows"]}
@@ -53,6 +52,15 @@ def probe(plan: Plan, existing: Plan | None, *, rounds: int) -> Probe | None:
         batches=(counts["train"], counts["val"]),
         start_s=max(0.0, round(elapsed - stepping, 1)),
     )
+
+
+def time_steps(plan: Plan, *, rounds: int, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The content of a timing.json of the plan's arms that is not kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        measure(plan, Path(folder), rounds=rounds, environment=environment)
+        content = json.loads((Path(folder) / TIMING).read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content
 
 
 def schedule_in_equal_time(

@@ -29,7 +29,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add = parser.add_argument
     add("--acts", nargs="+", required=True, metavar="ACT", help="activations and mixtures")
     add("--target", required=True, help="a format of export.py")
-    add("--threads", type=int, default=1, help="threads of the runtime")
+    add("--deploy-threads", type=int, default=1, help="threads of the runtime")
     add("--rounds", type=int, default=30, help="rounds of the latency")
     add("--output", required=True, metavar="FILE", help="where to write the times")
     add_config_flags(parser)
@@ -66,11 +66,11 @@ def measure(arguments: Namespace) -> dict[str, Any]:
             path = Path(place) / f"{number}{find_target(arguments.target).suffix}"
             options = ExportOptions()
             export_file(trained, arguments.target, options, images=draw_images(1), output=path, say=lambda line: None)
-            runtimes[arm.name] = open_runtime(path, threads=arguments.threads)
+            runtimes[arm.name] = open_runtime(path, threads=arguments.deploy_threads)
         times, cores = time_side_by_side(runtimes, rounds=arguments.rounds)
         return {
             "runtime": next(iter(runtimes.values())).description,
-            "threads": arguments.threads,
+            "threads": arguments.deploy_threads,
             "rounds": arguments.rounds,
             "block": BLOCK,
             "code": fingerprint(),

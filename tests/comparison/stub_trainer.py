@@ -32,9 +32,9 @@ def main() -> int:
             part, *stage = key.removeprefix("model.").removesuffix(".act").split(".stages.")
             if part in ("backbone", "neck", "head"):
                 section = model.setdefault(part, {})
-                (section.setdefault("stages", {}).setdefault(stage[0], {}) if stage else section)["act"] = json.loads(
-                    value
-                )
+                if stage:
+                    section = section.setdefault("stages", {}).setdefault(stage[0], {})
+                section["act"] = json.loads(value)
         config = {"model": model, "train": train}
         config["run"] = {
             key: json.loads(given[f"run.{key}"]) for key in ("plan", "arm", "varies") if f"run.{key}" in given
