@@ -130,8 +130,10 @@ class Comparison:
             bound, mixtures = search.bounded(space, baseline, limit, place, self._measure(space, limit[0]))
         objective = searches.objective(bound, holdout=search.HOLDOUT)
         sizes, epochs = search.rounds(len(mixtures)), arms[0].config.train.epochs or 1
-        print(f"{searches.describe_search(space, sizes, epochs=epochs, objective=objective)}\n{'folder':<20}{place}")
-        return search.race(space, mixtures, place, self._train_whole, bound=bound, notes=(objective,))
+        described = searches.describe_search(space, sizes, epochs=epochs, objective=objective)
+        print("\n".join(f"{name:<20}{text}" for name, text in (*described, ("folder", str(place)))), flush=True)
+        notes = [f"{name}: {text}" for name, text in described]
+        return search.race(space, mixtures, place, self._train_whole, bound=bound, notes=notes)
 
     def _measure(self, space: search.Space, place: str) -> Measure:
         """How the networks of a search are timed."""

@@ -21,7 +21,7 @@ from comparison.integrity import check_runs
 from comparison.plan import Overrides, Plan, make_plan, read_plan
 from comparison.runner import read_outcome
 from comparison.runs import Run
-from comparison.tuning import FIRST_SEED, HOLDOUT, last_score, mean_score, same_score, write_plan
+from comparison.tuning import FIRST_SEED, HOLDOUT, last_score, mean_score, require_unseen, same_score, write_plan
 from configs.schema import Config
 
 FOLDER = "search"  # in the comparison's folder
@@ -115,6 +115,7 @@ def space_from(
         found = list(stages(arm.config).values())
         if any(each != found[0] for each in found):
             raise ValueError(f"--search: {arm.text} is a mixture already; expected one activation for all stages")
+    require_unseen(arms, split=arguments.split, flag="--search")
     acts = tuple(arm.name for arm in arms)
     mixtures = [each for each in itertools.product(acts, repeat=len(GROUPS)) if len(set(each)) > 1]
     random.Random(DRAW_SEED).shuffle(mixtures)

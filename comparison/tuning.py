@@ -55,8 +55,22 @@ def grid_from(arguments: Namespace, arms: Sequence[Arm], common: Overrides) -> G
         raise ValueError(f"--tune: it cannot be combined with {'--aa' if arguments.aa else '--budget time'}")
     if not 1 <= arguments.tune_seeds <= MAX_SEEDS:
         raise ValueError(f"--tune-seeds {arguments.tune_seeds}: expected 1 to {MAX_SEEDS}")
+    require_unseen(arms, split=arguments.split, flag="--tune")
     taken = parse_seeds(arguments.seeds)
     return grid(arguments.tune, arms, common, cfg=arguments.cfg, seeds=arguments.tune_seeds, taken=taken)
+
+
+def require_unseen(arms: Sequence[Arm], *, split: str, flag: str) -> None:
+    """Raise ValueError if the comparison itself is scored on held-out training images: a choice would have seen them.
+
+    The rule by which images are held out is the same for any fraction.
+    """
+    held_out = max(arm.config.train.holdout for arm in arms)
+    if held_out and split == "val":
+        raise ValueError(
+            f"{flag}: with train.holdout={held_out:g}, the choice would be made on the images of the verdict; expected "
+            "a validation split of its own, or --split test"
+        )
 
 
 def grid(text: str, arms: Sequence[Arm], common: Overrides, *, cfg: str, seeds: int, taken: Sequence[int]) -> Grid:

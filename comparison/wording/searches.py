@@ -13,15 +13,14 @@ if TYPE_CHECKING:
     from comparison.search import Space
 
 
-def describe_search(space: Space, sizes: Sequence[int], *, epochs: int, objective: str) -> str:
-    """The plan of a search as printed before its runs; ``sizes``: mixtures in each round."""
-    entries = [
+def describe_search(space: Space, sizes: Sequence[int], *, epochs: int, objective: str) -> list[tuple[str, str]]:
+    """The plan of a search before its runs, as names and texts; ``sizes``: mixtures in each round."""
+    return [
         ("search", f"mixtures of {_mixed(space.acts, space.groups)}, drawn with a fixed seed"),
         ("objective", objective),
         ("rounds", _rounds(sizes, space.seeds) or "none: one mixture is left, and is taken without a race"),
         ("trainings", f"{sum(sizes)} of at most {space.budget}, {epochs} epochs each"),
     ]
-    return "\n".join(f"{name:<20}{text}" for name, text in entries)
 
 
 def objective(bound: Bound | None, *, holdout: float) -> str:

@@ -90,6 +90,7 @@ def test_activations_with_parameters_are_mixed() -> None:
     assert space.acts == ("relu", "swish(learnable=true)")
     (arm,) = space.arms([("relu", "swish(learnable=true)", "relu", "relu")])
     assert {spec.name for spec in resolve_activations(arm.config.model).values()} == {"relu", "swish"}
+    assert parse_arms([arm.name], {}, cfg="yolo.yaml")[0].overrides == arm.overrides
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,7 @@ def test_activations_with_parameters_are_mixed() -> None:
         (["--acts", "mish", *SEARCH], "found mish alone"),
         (["--acts", "relu", "mish", "backbone=relu,neck=mish", *SEARCH], "backbone=relu,neck=mish is a mixture"),
         ([*ACTS, *SEARCH, "--seeds", "0,1002"], "seed 1002 is one of --seeds"),
+        ([*ACTS, *SEARCH, "--set", "train.holdout=0.1"], "--search: with train.holdout=0.1"),
         ([*ACTS, *SEARCH, "--search-bound", "step"], "--search-bound step: expected"),
         ([*ACTS, *SEARCH, "--search-bound", "step=fast"], "--search-bound step=fast: expected"),
         ([*ACTS, *SEARCH, "--search-bound", "step=-1"], "--search-bound step=-1: expected"),

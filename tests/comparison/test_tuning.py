@@ -17,6 +17,7 @@ from comparison.plan import Plan, read_plan
 from comparison.report import report, summarise
 from comparison.runs import Run
 from comparison.summary import PRIMARY, Timing
+from configs.cli import overrides
 from configs.schema import load
 from tests.comparison.made_runs import declare, edit_record, plan_of, write_comparison, write_run
 from tests.comparison.test_runner import STUB
@@ -30,7 +31,8 @@ COMMON = load("yolo.yaml").train.lr
 
 def grid_of(*words: str) -> tuning.Grid:
     arguments = compare.parse(list(words))
-    return tuning.grid_from(arguments, arms_from(arguments, {}), {})
+    given = overrides(arguments)
+    return tuning.grid_from(arguments, arms_from(arguments, given), given)
 
 
 def outcomes(grid: tuning.Grid, scores: dict[str, dict[float, list[float | None]]]) -> list[Run]:
@@ -81,6 +83,7 @@ def test_the_largest_mean_of_the_last_epoch_is_chosen() -> None:
         (["--tune", LR, "--tune-seeds", "0"], "--tune-seeds 0"),
         (["--tune", LR, "--seeds", "0,1001"], "seed 1001 is one of --seeds"),
         (["--tune", LR, "--budget", "time"], "--budget time"),
+        (["--tune", LR, "--set", "train.holdout=0.1"], "--tune: with train.holdout=0.1"),
     ],
 )
 def test_invalid_tuning(words: list[str], said: str) -> None:
