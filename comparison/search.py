@@ -217,6 +217,7 @@ def race(
     while len(left) > 1:
         number += 1
         place = round_folder(folder, number)
+        print(f"search, round {number}: {len(left)} mixtures, seed {space.seeds[number - 1]}", flush=True)
         plan = write_plan(round_plan(space, [arms[name] for name in left], number, notes=notes), place)
         train(plan, place)
         ended = read_outcome(plan, place)
