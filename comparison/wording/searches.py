@@ -19,7 +19,7 @@ def describe_search(space: Space, sizes: Sequence[int], *, epochs: int, objectiv
         ("search", f"mixtures of {_mixed(space.acts, space.groups)}, drawn with a fixed seed"),
         ("objective", objective),
         ("rounds", _rounds(sizes, space.seeds) or "none: one mixture is left, and is taken without a race"),
-        ("trainings", f"{sum(sizes)} of at most {space.budget}, {epochs} epochs each"),
+        ("trainings", f"{sum(sizes)} of at most {space.budget}, {count(epochs, 'epoch')} each"),
     ]
 
 
