@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 from argparse import SUPPRESS, Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from comparison.arms import Arm
-    from comparison.plan import Plan, PlannedRun
+    from comparison.plan import Plan
     from comparison.result import CompareResult
     from comparison.runs import Run
 
-TIMING_ROUNDS = 30
 NORM_ACT = "model.norm_act"
-WRITTEN = ("pictures", "report.html", "report.json", "table.csv", "runs.csv")  # by the report
 REPLACED_HELP = {  # by config key; comparison/cli_spec.py rejects the keys of the hidden flags
     **dict.fromkeys(("train.seed", "train.patience", "train.profile", "run.exist_ok"), SUPPRESS),
     "train.device": "auto, cpu, cuda, a GPU number, or several, as in 0,1; default: all GPUs, or the CPU",
@@ -46,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.verify:
         return verify_runs([Path(each) for each in arguments.verify])
 
+    from comparison.bound import Disturbed
     from comparison.cli_spec import take_folder
     from comparison.job import DiskFull
     from comparison.report import report
@@ -64,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + stopped.number
     except DiskFull as full:
         print(f"compare.py: error: {full}; free some space. {resume}", file=sys.stderr, flush=True)
+        return 1
+    except Disturbed as disturbed:
+        print(f"compare.py: error: {disturbed}. {resume}", file=sys.stderr, flush=True)
         return 1
     if unfinished:
         print(f"{unfinished} runs were stopped from outside. {resume}")
@@ -106,16 +108,27 @@ def compare(acts: Sequence[str | Mapping[str, object]] | None = None, **options:
 def start(arguments: Namespace, given: dict[str, Any], folder: Path) -> int:
     """Run what is left of a comparison in its folder; returns the number of runs that were stopped from outside.
 
-    Raises Interrupted after a signal, DiskFull if there is no space for what is left.
+    Raises Interrupted after a signal, DiskFull if there is no space for what is left, Disturbed if other processes were
+    busy during the measurement that a search starts with.
     """
-    from comparison import ray_runner, slurm_runner
+    from comparison import ray_runner, search, slurm_runner
+    from comparison.bound import STEP, parse_bound
     from comparison.cli_spec import arms_from
+    from comparison.course import Above, Comparison
     from comparison.runner import group_gpus, list_gpus
     from core.files import check_run_name
     from deploy.targets import runnable
+    from engine.checkpoint import checkpoint_bytes
+    from engine.machine import source_hash
+    from models import resolve_activations
 
     check_run_name(folder.name)
+    search.refuse(arguments)
     arguments.deploy = runnable(arguments.deploy or (), int8=arguments.int8)
+    if arguments.search_bound is not None:
+        place, limit = parse_bound(arguments.search_bound)
+        place = place if place == STEP else runnable([place], flag="--search-bound")[0]
+        arguments.search_bound = place, limit
     gpus = list_gpus(given.get("train.device"))
     if gpus:
         given.pop("train.device", None)
@@ -143,7 +156,13 @@ def start(arguments: Namespace, given: dict[str, Any], folder: Path) -> int:
                 f"train.batch: found {batch}; expected a multiple of --gpus-per-run {arguments.gpus_per_run}"
             )
     common, notes = common_overrides(arms, given)
-    return Comparison(arguments, folder, gpus).run(arms, common, notes)
+    above = Above(
+        source_sha256=source_hash(),
+        checkpoint_bytes=checkpoint_bytes,
+        score=score_runs,
+        stages=lambda config: resolve_activations(config.model),
+    )
+    return Comparison(arguments, folder, gpus, above).run(arms, common, notes)
 
 
 def refuse_auto_batch(given: Mapping[str, object]) -> None:
@@ -155,129 +174,7 @@ def refuse_auto_batch(given: Mapping[str, object]) -> None:
         )
 
 
-class Comparison:
-    """A comparison in its folder: tuning if asked for, plan, training, scores, report."""
-
-    def __init__(self, arguments: Namespace, folder: Path, gpus: Sequence[str]) -> None:
-        self.arguments, self.folder, self.gpus = arguments, folder, gpus
-
-    def run(self, arms: Sequence["Arm"], common: dict[str, "JsonValue"], notes: Sequence[str]) -> int:
-        """Run what is left of it; returns the number of runs that were stopped from outside."""
-        from comparison import deployment, runner, timing_probe, tuning
-        from comparison.cli_spec import plan_from
-        from comparison.integrity import check_runs
-        from comparison.journal import note
-        from comparison.plan import read_plan
-        from comparison.timing_record import TIMING
-        from comparison.wording.plans import describe, describe_tuning
-        from engine.machine import source_hash
-
-        arguments, folder = self.arguments, self.folder
-        require_own(folder)
-        existing, tuned = read_plan(folder), None
-        if arguments.tune is not None:
-            grid = tuning.grid_from(arguments, arms, common)
-            plan_from(arguments, arms, common, existing=None, probed=False)  # its errors come before the tuning
-            tuned = existing.tuning if existing is not None and grid.matches(existing.tuning) else None
-            if tuned is None:
-                place = folder / tuning.FOLDER
-                self._require_space(grid.plan, place)
-                steps = tuning.write_plan(grid, place)
-                print(f"{describe_tuning(steps)}\n{'folder':<20}{place}", flush=True)
-                if unfinished := self._train(steps, place):
-                    return unfinished
-                runs = self._runs(steps, place)
-                check_runs(runs)
-                tuned = tuning.choose(grid, runs, common_trained=arguments.tune_common)
-        plan = plan_from(arguments, arms, common, notes=notes, existing=existing, folder=folder, tuned=tuned)
-        self._require_space(plan, folder)
-        if existing is None:
-            plan = plan.model_copy(update={"source_sha256": source_hash()})
-        plan.write(folder)
-        print(f"{describe(plan)}\n{'folder':<20}{folder}", flush=True)
-        if arguments.timing and not (folder / TIMING).is_file():
-            cores = runner.share_of_cores(arguments.jobs)  # as the runs
-            print(timing_probe.measure(plan, folder, rounds=TIMING_ROUNDS, environment=cores), flush=True)
-            note(folder, TIMING, "timed")
-        plans = [(plan, folder)]
-        if (at_common := tuning.common_folder(plan, folder)) is not None:
-            plans.append((tuning.common_plan(plan, arms, read_plan(at_common)), at_common))
-            plans[1][0].write(at_common)  # before any run of the comparison
-
-        def interim_report(seeds: int) -> None:
-            if seeds in plan.interim[:-1]:
-                print(f"interim analysis after {seeds} seeds\n{self._report(plan)}", flush=True)
-
-        unfinished = sum([self._train(each, place, interim_report) for each, place in plans])
-        if plan.split != "val":
-            if unfinished:
-                return unfinished
-            for each, place in plans:
-                score_runs(
-                    each, self._runs(each, place), device=str(common.get("train.device", "auto")).partition(",")[0]
-                )
-        if arguments.deploy and not unfinished:
-            threads = arguments.deploy_threads
-            deployment.measure(folder, arguments.deploy, int8=arguments.int8, threads=threads, split=plan.split)
-        print(self._report(plan))
-        return unfinished
-
-    def _require_space(self, plan: "Plan", folder: Path) -> None:
-        """Raise ValueError if the runs that are left do not fit on the disk."""
-        from comparison.disk_space import require_space
-        from configs.schema import load
-        from engine.checkpoint import checkpoint_bytes
-
-        sizes: dict[str, tuple[int, int]] = {}
-
-        def checkpoints(run: "PlannedRun") -> tuple[int, int]:
-            if run.act not in sizes:
-                sizes[run.act] = checkpoint_bytes(load(plan.cfg, plan.overrides_of(run)))
-            return sizes[run.act]
-
-        require_space(plan, folder, checkpoints, at_once=max(self.arguments.jobs, len(self.gpus)))
-
-    def _train(self, plan: "Plan", folder: Path, after_seed: Callable[[int], None] = lambda seeds: None) -> int:
-        """Train what is left of a plan; returns the number of runs that were stopped from outside."""
-        from comparison import ray_runner, runner, slurm_runner
-
-        retry = self.arguments.retry_failed
-        if self.arguments.engine == "ray":
-            each = self.arguments.gpus_per_run
-            ray_runner.train_all(plan, folder, retry_failed=retry, gpus_per_run=each, after_seed=after_seed)
-        elif self.arguments.engine == "slurm":
-            asked = slurm_runner.read_parameters(self.arguments.slurm)
-            slurm_runner.train_all(plan, folder, parameters=asked, retry_failed=retry, after_seed=after_seed)
-        else:
-            jobs = self.arguments.jobs
-            runner.train_all(plan, folder, gpus=self.gpus, at_once=jobs, retry_failed=retry, after_seed=after_seed)
-        return sum(map(len, runner.remaining(plan, folder, retry_failed=False)))
-
-    def _runs(self, plan: "Plan", folder: Path) -> list["Run"]:
-        from comparison.runner import read_outcome
-
-        return read_outcome(plan, folder)
-
-    def _report(self, plan: "Plan") -> str:
-        from comparison.report import write_report
-
-        return write_report(self.folder, self._runs(plan, self.folder), plan=plan, allow=self.arguments.allow)
-
-
-def require_own(folder: Path) -> None:
-    """Raise ValueError for a folder with files of a comparison's names but without its plan: another program's."""
-    from comparison import tuning
-    from comparison.plan import PLAN
-
-    taken = [name for name in WRITTEN if (folder / name).exists()]
-    if taken and not any((folder / place / PLAN).is_file() for place in ("", tuning.FOLDER)):
-        raise ValueError(
-            f"{folder}: no comparison (it has no {PLAN}), and its {', '.join(taken)} would be overwritten; choose "
-            "another --name"
-        )
-
-
-def score_runs(plan: "Plan", runs: Sequence["Run"], *, device: str) -> None:
+def score_runs(plan: "Plan", runs: Sequence["Run"], device: str) -> None:
     """Score the last epoch of all finished runs on the split of the plan, with pycocotools, in fp32.
 
     The detections and what they are scored against are kept in the run folders.
@@ -326,7 +223,9 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         parser.error(
             "expected what to compare (--acts, --vary or --arm), or folders of finished runs (--report or --verify)"
         )
-    if not arguments.deploy and (arguments.int8 or arguments.deploy_threads != 1):
+    if arguments.search and not compared:
+        parser.error("--search mixes the activations of --acts, as in --acts relu silu mish --search --budget-runs 24")
+    if not arguments.deploy and (arguments.int8 or (arguments.deploy_threads != 1 and not arguments.search_bound)):
         parser.error("--int8 and --deploy-threads are for --deploy, as in --deploy onnxruntime openvino --int8")
     if arguments.deploy and not compared:
         parser.error("--deploy measures in the folder of a comparison: rerun its command with --deploy")

@@ -16,8 +16,9 @@ from comparison.arms import (
     varied_arms,
     varied_keys,
 )
+from comparison.choices import Search, Tuning
 from comparison.pilot import pilot_from
-from comparison.plan import AA_SUFFIX, Plan, Tuning, make_plan
+from comparison.plan import AA_SUFFIX, Plan, make_plan
 from comparison.timing_probe import Probe, probe, schedule_in_equal_time
 from comparison.tuning import chosen_arms
 from configs.schema import Config
@@ -74,6 +75,7 @@ def plan_from(
     existing: Plan | None = None,
     folder: Path | None = None,
     tuned: Tuning | None = None,
+    searched: Search | None = None,
     probed: bool = True,
 ) -> Plan:
     """The plan that the command line describes, merged into the ``existing`` one of the folder.
@@ -90,6 +92,8 @@ def plan_from(
             notes = (*notes, f"residual standard deviation of one run {100 * sigma:.2g} mAP points, from {source}")
     if tuned is not None:
         arms = chosen_arms(tuned, arms, dict(overrides), cfg=arguments.cfg)
+    if searched is not None:
+        arms = [*arms, *parse_arms([searched.chosen], overrides, cfg=arguments.cfg)]
     by_name = {arm.name: arm.overrides for arm in arms}
     epochs = {arm.name: arm.config.train.epochs or 1 for arm in arms}  # a loaded configuration always has a number
     baseline = arms[0].name
@@ -119,6 +123,7 @@ def plan_from(
         "aa": arguments.aa,
         "journaled": True,
         "tuning": tuned,
+        "search": searched,
         "target": arguments.target,
         "redrawn": embedded_data(arms[0].config) if arguments.redraw_data else {},
         "sigma_assumed": sigma,

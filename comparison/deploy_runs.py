@@ -21,6 +21,7 @@ from configs.cli import Parser, run_script
 
 if TYPE_CHECKING:
     from comparison.runs import Run
+    from deploy.runtime import Runtime
     from yolo import YOLO
 
 ROUNDS, BLOCK = 30, 2  # of the latency: turns of each file, and timed runs in a turn
@@ -178,14 +179,12 @@ def time_files(folder: Path, runs: Sequence[Run], target: str, arguments: Namesp
 
     Nothing is done if latency.json has these files, undisturbed; a disturbed measurement is made again.
     """
-    from comparison.checks import MAX_OTHER_CORES, contention
+    from comparison.checks import MAX_OTHER_CORES
     from comparison.deployment import LATENCY, file_key, label, read_deployed, read_latency
     from core.files import write_text
     from core.seal import SEAL, seal_of
-    from deploy.latency import WARMUP, measure
     from deploy.runtime import open_runtime
     from deploy.targets import find_target
-    from engine.contention import OtherProcesses
     from engine.machine import fingerprint, machine
 
     paths: dict[str, Path] = {}
@@ -208,15 +207,7 @@ def time_files(folder: Path, runs: Sequence[Run], target: str, arguments: Namesp
             raise ValueError(f"{path}: missing or changed since it was scored; remove the deployed.json of its run")
     print(f"timing {len(paths)} files in {find_target(target).title}, {arguments.threads} threads ...", flush=True)
     runtimes = {name: open_runtime(path, threads=arguments.threads) for name, path in paths.items()}
-    others, loads, marks = OtherProcesses(), [], [perf_counter()]
-
-    def end_of_round() -> None:
-        loads.append(others.cores())
-        marks.append(perf_counter())
-
-    times = measure(runtimes, rounds=arguments.rounds, block=BLOCK, end_of_round=end_of_round)
-    seconds = [later - sooner for sooner, later in pairwise(marks)]
-    load = contention(loads[WARMUP:], seconds[WARMUP:])
+    times, load = time_side_by_side(runtimes, rounds=arguments.rounds)
     content["targets"][target] = {
         "runtime": next(iter(runtimes.values())).description,
         "threads": arguments.threads,
@@ -224,11 +215,29 @@ def time_files(folder: Path, runs: Sequence[Run], target: str, arguments: Namesp
         "block": BLOCK,
         "code": fingerprint(),
         "machine": machine(),
-        "other_cores": None if load is None else load[0],
+        "other_cores": load,
         "files": {name: {"sha256": hashes[name], "times_ms": times[name]} for name in paths},
     }
     content[SEAL] = seal_of(content, b"")
     write_text(folder / LATENCY, json.dumps(content, indent=1) + "\n")
+
+
+def time_side_by_side(runtimes: Mapping[str, Runtime], *, rounds: int) -> tuple[dict[str, list[float]], float | None]:
+    """Milliseconds by file, a value for each round, and the mean cores that other processes used; None if unknown."""
+    from comparison.checks import contention
+    from deploy.latency import WARMUP, measure
+    from engine.contention import OtherProcesses
+
+    others, loads, marks = OtherProcesses(), [], [perf_counter()]
+
+    def end_of_round() -> None:
+        loads.append(others.cores())
+        marks.append(perf_counter())
+
+    times = measure(runtimes, rounds=rounds, block=BLOCK, end_of_round=end_of_round)
+    seconds = [later - sooner for sooner, later in pairwise(marks)]
+    load = contention(loads[WARMUP:], seconds[WARMUP:])
+    return times, None if load is None else load[0]
 
 
 if __name__ == "__main__":

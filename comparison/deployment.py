@@ -7,9 +7,6 @@ latency.json, for latencies are those of all files side by side. ``comparison.de
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -17,7 +14,7 @@ from typing import Any
 
 from comparison import wording
 from comparison.checks import MAX_OTHER_CORES
-from comparison.job import ROOT
+from comparison.job import run_module
 from comparison.run_metrics import MetricSpec, make_metric
 from comparison.runs import Run
 from comparison.scores import scores_seal
@@ -36,16 +33,9 @@ def measure(folder: Path, targets: Sequence[str], *, int8: bool, threads: int, s
 
     ValueError with the last line of the process if it fails.
     """
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "comparison.deploy_runs", str(folder), "--threads", str(threads), "--split", split]
-    command += ["--int8"] * int8
+    words = [str(folder), "--threads", str(threads), "--split", split, *["--int8"] * int8]
     for stage in (["--targets", *targets], *(["--latency", target] for target in targets)):
-        done = subprocess.run(
-            [*command, *stage], stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}, check=False
-        )
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-            raise ValueError(f"--deploy: {lines[-1].partition('error: ')[2] or lines[-1]}")
+        run_module("comparison.deploy_runs", *words, *stage, error="--deploy", show=True)
 
 
 def label(run: Run, precision: str) -> str:

@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from comparison import wording
+from comparison.choices import TuningSummary
 from comparison.figure_style import (
     INK,
     MUTED,
@@ -27,7 +28,7 @@ from comparison.figure_style import (
 )
 from comparison.place_views import plot_places
 from comparison.run_figures import map_row, plot_curves, plot_runs, scaled_curves, time_row
-from comparison.summary import PRIMARY, Metric, Outcome, Summary, TimingRow, TuningSummary
+from comparison.summary import PRIMARY, Metric, Outcome, Summary, TimingRow
 
 
 def draw(summary: Summary, palette: Palette) -> dict[str, Figure]:

@@ -39,6 +39,19 @@ def _add_arms(add: Add) -> None:
     )
     add("--tune-seeds", type=int, default=2, metavar="N", help="number of seeds of the tuning, starting at 1000")
     add("--tune-common", action="store_true", help="also compare all arms at the config's value of the tuned key")
+    add(
+        "--search",
+        action="store_true",
+        help="choose a mixture of the activations over groups of stages before the comparison, on held-out training "
+        "images; the winner is one more arm",
+    )
+    add("--budget-runs", type=int, metavar="N", help="with --search: the most trainings that it may use")
+    add(
+        "--search-bound",
+        metavar="RUNTIME=RATIO",
+        help="with --search: only mixtures with a latency on a runtime of --deploy of at most RATIO times that of the "
+        "baseline, or a training step (step=RATIO)",
+    )
 
 
 def _add_plan(add: Add) -> None:
@@ -119,7 +132,13 @@ def _add_deployment(add: Add) -> None:
         "on a finished comparison",
     )
     add("--int8", action="store_true", help="with --deploy: also quantised, calibrated on training images")
-    add("--deploy-threads", type=int, default=1, metavar="N", help="with --deploy: threads of a runtime")
+    add(
+        "--deploy-threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="with --deploy or --search-bound: threads of a runtime",
+    )
 
 
 def _add_reports(add: Add) -> None:

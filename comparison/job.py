@@ -147,6 +147,28 @@ def make_job(
     )
 
 
+def run_module(
+    module: str, *words: str, error: str, environment: Mapping[str, str] | None = None, show: bool = False
+) -> str:
+    """Run a module of this project in a separate process and return what it prints, or ``show`` it at once.
+
+    ValueError, begun with ``error``, with the last line of the process if it fails.
+    """
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, "-m", module, *words],
+        stdout=None if show else subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths, **(environment or {})},
+        check=False,
+    )
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        raise ValueError(f"{error}: {lines[-1].partition('error: ')[2] or lines[-1]}")
+    return done.stdout or ""
+
+
 class Heartbeat:
     """Signs of life of a running job: its files change."""
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from comparison.choices import Search, Tuning
 from comparison.power import minimal_detectable
 from comparison.runs import Run, run_name, slug
 from configs.errors import explain
@@ -25,8 +26,8 @@ AA_SUFFIX = " (other seeds)"  # label suffix of the second arm of an A/A control
 VAL_STEP_FRACTION = 1 / 3  # time of a validation batch relative to a training step, assumed for the estimate
 # Fields that must agree when a comparison is resumed; seeds and arms may be added.
 FIXED = {"baseline": "baseline", "cfg": "cfg", "overrides": "overrides", "margin": "margin", "alpha": "alpha",
-         "budget": "budget", "varies": "varies", "split": "split", "tuning": "tuning", "all_pairs": "all_pairs",
-         "aa": "same", "target": "target", "redrawn": "redraw-data"}  # fmt: skip
+         "budget": "budget", "varies": "varies", "split": "split", "tuning": "tuning", "search": "search",
+         "all_pairs": "all_pairs", "aa": "same", "target": "target", "redrawn": "redraw-data"}  # fmt: skip
 # What does not belong to the declaration: estimates and later additions, by their names in plan.json.
 NOT_DECLARED = {"notes", "step_ms", "batches", "start_s", "created", "added_acts", "added_seeds", "sigma_assumed",
                 "source_sha256"}  # fmt: skip
@@ -35,26 +36,6 @@ BY_ARM = {"arms": "specs", "epochs": "epochs", "last_epoch_batches": "batches of
 
 Overrides = dict[str, JsonValue]
 """Config overrides by dotted key."""
-
-
-class Tuning(BaseModel):
-    """The choice of one setting for each arm, frozen before the runs of the comparison."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    key: str  # of the config
-    values: tuple[JsonValue, ...]  # tried by every arm
-    seeds: tuple[Seed, ...]  # none of them a seed of the comparison
-    holdout: Annotated[float, Field(gt=0, lt=1)]  # fraction of the training images that scored them
-    scores: dict[str, tuple[tuple[float | None, ...], ...]]  # mAP by arm, value and seed; None: the run failed
-    chosen: dict[str, JsonValue]  # by arm: the value with the largest mean
-    common: JsonValue  # the value of the config, for all arms
-    common_trained: bool  # whether the arms are compared at the common value, too
-
-    @property
-    def chose_common(self) -> bool:
-        """Whether every arm chose the common value, so that the verdict at either is the same."""
-        return all(value == self.common for value in self.chosen.values())
 
 
 class PlannedRun(NamedTuple):
@@ -90,6 +71,7 @@ class Plan(BaseModel):
     budget: Literal["epochs", "time"] = "epochs"
     varies: tuple[str, ...] = ()  # config keys in which the arms differ; empty: in their activations only
     tuning: Tuning | None = None
+    search: Search | None = None  # its choice is one of the acts
     all_pairs: bool = False  # also the candidates against each other, a family of tests of its own
     aa: bool = Field(False, alias="same")  # A/A control: one activation against itself under other seeds
     redrawn: dict[str, JsonValue] = {}  # section `data` of the embedded set that is drawn anew for each seed; or {}

@@ -15,6 +15,7 @@ from comparison import wording
 from comparison.causes import ERROR_KINDS
 from comparison.figure_style import Palette, inline_svg
 from comparison.place_views import place_table
+from comparison.search_views import search_table
 from comparison.summary import (
     Field,
     Outcome,
@@ -88,6 +89,7 @@ def page(summary: Summary, drawn: Mapping[str, Figure], palette: Palette) -> str
         places=place_table(summary, palette),
         place_words=wording.places.notes(summary),
         tuning=tuning_table(summary.tuning, palette),
+        search=search_table(summary.search),
         required_table=required_table(summary),
         variation=wording.recommendations.variation(summary),
         larger=summary.larger
@@ -140,6 +142,8 @@ def terminal(summary: Summary, path: Path) -> str:
     lines += [f"excluded from timing: {each.act}, seed {each.seed}: {each.reason}" for each in outcome.excluded]
     if summary.tuning is not None:
         lines += [*summary.tuning.words, *(f"  {line}" for line in summary.tuning.common_verdicts)]
+    if summary.search is not None:
+        lines += summary.search.words
     if required := wording.recommendations.required_seeds(summary):
         lines.append(f"required seeds: {required}")
     if summary.larger:

@@ -5,18 +5,20 @@ terminal.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comparison import wording
+from comparison import search, wording
 from comparison.analysis import analyse, concluded, with_isolated_time
+from comparison.bound import unlike
 from comparison.causes import find_causes
+from comparison.choices import Tuning, TuningCurve, TuningSummary
 from comparison.deployment import read_places
 from comparison.evaluation import evaluate_all
 from comparison.fingerprint import deviations, pairing, run_settings, unpaired
 from comparison.image_bootstrap import sample_images
 from comparison.integrity import admit, check_runs, doubts, not_in_plan
-from comparison.plan import Plan, Tuning, read_plan
+from comparison.plan import Plan, read_plan
 from comparison.power import minimal_detectable, seeds_for_equivalence, seeds_needed, sigma_upper
 from comparison.run_metrics import TIME_COLUMNS, learning_curve, total
 from comparison.runs import Run, read_runs
@@ -30,8 +32,6 @@ from comparison.summary import (
     Setting,
     Summary,
     Timing,
-    TuningCurve,
-    TuningSummary,
     to_json,
 )
 from comparison.tasks import are_tasks, report_tasks
@@ -93,7 +93,8 @@ def write_report(
         plan = None
     elif plan is not None and (extra := not_in_plan(runs, folder)):
         remarks.append(wording.reasons.not_in_plan(extra))
-    doubtful = (*doubts(runs, plan), *(() if plan is None else _tuning_doubts(plan, folder)))
+    chosen = () if plan is None else (*_tuning_doubts(plan, folder), *_search_doubts(plan, folder))
+    doubtful = (*doubts(runs, plan), *chosen)
     planned, larger = analyse(runs, plan, baseline=baseline, doubts=doubtful)
     tuning, timing = None if plan is None else _tuning(plan, runs, folder), read_timing(folder / TIMING, runs)
     planned = with_isolated_time(planned, timing)
@@ -145,6 +146,7 @@ def summarise(
         image_sampling=sample_images(planned, runs, evaluations, split=split),
         causes=find_causes(planned, runs, evaluations, target=plan.target if plan else None),
         tuning=tuning,
+        search=None if plan is None or plan.search is None else search.summary_of(plan.search),
         places=places,
     )
 
@@ -201,6 +203,27 @@ def _tuning_doubts(plan: Plan, folder: Path) -> tuple[str, ...]:
     _, other = unconfirmed(plan, *found)
     reasons = [wording.reasons.other_scores(other)] if other else []
     return (*map(wording.reasons.of_tuning, doubts(found[1], found[0])), *reasons)
+
+
+def _search_doubts(plan: Plan, folder: Path) -> Iterator[str]:
+    """Why the search of a plan is not the one that its runs show."""
+    if plan.search is None:
+        return
+    place, said = folder / search.FOLDER, wording.searches
+    rounds = list(search.read_rounds(plan.search, place))
+    for steps, runs in rounds:
+        if steps is not None:
+            yield from map(said.of_search, doubts(runs, steps))
+    missing, other = search.unconfirmed(plan.search, [run for _, runs in rounds for run in runs])
+    if missing:
+        yield said.missing(missing)
+    if other:
+        yield said.other_scores(other)
+    if search.other_choice(plan.search):
+        yield said.other_choice()
+    bound = plan.search.bound
+    if bound is not None and (ratios := unlike(bound, place)):
+        yield said.other_ratios(ratios)
 
 
 def _tuning_curve(tuned: Tuning, act: str) -> TuningCurve:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple
 
 from comparison.all_pairs import PairDifference
+from comparison.choices import SearchSummary, TuningSummary
 from comparison.statistics import Comparison, Difference
 
 STEP = "step"  # key of the metric of an isolated timing
@@ -290,29 +291,6 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuningCurve:
-    """The mAP of one arm on held-out training images, by value of the tuned key."""
-
-    act: str
-    means: tuple[float | None, ...]  # points, in the order of the values; None if a run failed
-    runs: tuple[tuple[float | None, ...], ...]  # points, by value and tuning seed
-    chosen: int  # place of the chosen value
-    at_edge: bool  # the chosen value is the smallest or largest of several
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuningSummary:
-    """How the arms were tuned, and the verdicts at the common value."""
-
-    key: str
-    values: tuple[Json, ...]
-    common: Json  # the value of the config
-    curves: tuple[TuningCurve, ...]
-    words: tuple[str, ...]
-    common_verdicts: tuple[str, ...]  # empty if the comparison at the common value was not made
-
-
-@dataclass(frozen=True, kw_only=True)
 class Summary:
     """All that a report says."""
 
@@ -330,6 +308,7 @@ class Summary:
     image_sampling: ImageSampling
     causes: Mapping[str, tuple[Metric, ...]]  # by group; descriptive
     tuning: TuningSummary | None = None
+    search: SearchSummary | None = None
     places: tuple[Place, ...] = ()  # where it runs after export, if that was measured
 
     @property
@@ -353,8 +332,9 @@ def to_json(summary: Summary) -> str:
     """The text of report.json: the fields of the planned outcome at the top level, beside the others."""
     content = asdict(summary)
     planned = content.pop("planned")
-    if not content["places"]:
-        del content["places"]
+    for name in ("places", "search"):
+        if not content[name]:
+            del content[name]
     return json.dumps(_finite({**content, **planned}), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from comparison import wording
+from comparison.choices import TuningCurve, TuningSummary
 from comparison.figure_style import Palette
 from comparison.summary import (
     POINTS,
@@ -16,8 +17,6 @@ from comparison.summary import (
     Requirement,
     Summary,
     TimingRow,
-    TuningCurve,
-    TuningSummary,
 )
 from comparison.wording.numbers import signed_interval, signed_points, times_ratio
 from core.text import format_duration

@@ -1,16 +1,14 @@
 """Run comparison/step_timing.py in a separate process: as a probe for the plan, or as an isolated measurement."""
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from comparison.job import ROOT
+from comparison.job import run_module
 from comparison.plan import Plan
 from comparison.timing_record import TIMING
 
@@ -39,9 +37,7 @@ def probe(plan: Plan, existing: Plan | None, *, rounds: int) -> Probe | None:
         return None
     print(f"timing a training step of each {'arm' if plan.varies else 'activation'} ...", flush=True)
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        measure(plan, Path(folder), rounds=rounds)
-        content = json.loads((Path(folder) / TIMING).read_text(encoding="utf-8"))
+    content = time_steps(plan, rounds=rounds)
     elapsed = time.monotonic() - start
     stepping = sum(sum(times) for times in content["times_ms"].values()) * content["block"] / 1000
     step_ms = {row["act"]: row["median_ms"] for row in content["rows"]}
@@ -56,6 +52,15 @@ def probe(plan: Plan, existing: Plan | None, *, rounds: int) -> Probe | None:
         batches=(counts["train"], counts["val"]),
         start_s=max(0.0, round(elapsed - stepping, 1)),
     )
+
+
+def time_steps(plan: Plan, *, rounds: int, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The content of a timing.json of the plan's arms that is not kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        measure(plan, Path(folder), rounds=rounds, environment=environment)
+        content = json.loads((Path(folder) / TIMING).read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content
 
 
 def schedule_in_equal_time(
@@ -86,19 +91,13 @@ def measure(plan: Plan, folder: Path, *, rounds: int, environment: Mapping[str, 
     if keys := steps_differ(plan):
         raise ValueError(f"a training step cannot be timed: the arms differ in {', '.join(keys)}, so their batches do")
     acts = plan.acts[:1] if plan.aa else plan.all_acts
-    command = [sys.executable, "-m", "comparison.step_timing", "--cfg", plan.cfg, "--rounds", str(rounds)]
-    command += ["--output", str(folder)]
+    words = ["--cfg", plan.cfg, "--rounds", str(rounds), "--output", str(folder)]
     if plan.varies:
         for act in acts:
-            command += ["--arm", act, *(f"{key}={json.dumps(value)}" for key, value in plan.arms[act].items())]
+            words += ["--arm", act, *(f"{key}={json.dumps(value)}" for key, value in plan.arms[act].items())]
     else:
-        command += ["--acts", *acts]
+        words += ["--acts", *acts]
     if plan.overrides:
-        command += ["--set", *(f"{key}={json.dumps(value)}" for key, value in plan.overrides.items())]
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    variables = {**os.environ, "PYTHONPATH": paths, **(environment or {})}
-    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        raise ValueError(f"a training step cannot be timed: {lines[-1].partition('error: ')[2] or lines[-1]}")
-    return done.stdout.rstrip()
+        words += ["--set", *(f"{key}={json.dumps(value)}" for key, value in plan.overrides.items())]
+    error = "a training step cannot be timed"
+    return run_module("comparison.step_timing", *words, error=error, environment=environment).rstrip()

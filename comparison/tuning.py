@@ -14,8 +14,9 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from comparison.arms import MAX_SEEDS, Arm, parse_seeds, parse_values, varied_keys
+from comparison.choices import Tuning
 from comparison.fingerprint import run_settings
-from comparison.plan import Overrides, Plan, Tuning, make_plan, read_plan
+from comparison.plan import Overrides, Plan, make_plan, read_plan
 from comparison.runs import PRECISION, Run
 from comparison.summary import PRIMARY
 from configs.cli import parse_setting
@@ -54,8 +55,22 @@ def grid_from(arguments: Namespace, arms: Sequence[Arm], common: Overrides) -> G
         raise ValueError(f"--tune: it cannot be combined with {'--aa' if arguments.aa else '--budget time'}")
     if not 1 <= arguments.tune_seeds <= MAX_SEEDS:
         raise ValueError(f"--tune-seeds {arguments.tune_seeds}: expected 1 to {MAX_SEEDS}")
+    require_unseen(arms, split=arguments.split, flag="--tune")
     taken = parse_seeds(arguments.seeds)
     return grid(arguments.tune, arms, common, cfg=arguments.cfg, seeds=arguments.tune_seeds, taken=taken)
+
+
+def require_unseen(arms: Sequence[Arm], *, split: str, flag: str) -> None:
+    """Raise ValueError if the comparison itself is scored on held-out training images: a choice would have seen them.
+
+    The rule by which images are held out is the same for any fraction.
+    """
+    held_out = max(arm.config.train.holdout for arm in arms)
+    if held_out and split == "val":
+        raise ValueError(
+            f"{flag}: with train.holdout={held_out:g}, the choice would be made on the images of the verdict; expected "
+            "a validation split of its own, or --split test"
+        )
 
 
 def grid(text: str, arms: Sequence[Arm], common: Overrides, *, cfg: str, seeds: int, taken: Sequence[int]) -> Grid:
@@ -108,7 +123,7 @@ def choose(grid: Grid, runs: Sequence[Run], *, common_trained: bool) -> Tuning:
 
     A value of which a run failed is not eligible. ValueError for an arm without an eligible value.
     """
-    by_run = {(run.act, run.seed): _last(run) for run in runs}
+    by_run = {(run.act, run.seed): last_score(run) for run in runs}
     scores = {
         name: tuple(tuple(by_run.get((each.name, seed)) for seed in grid.plan.seeds) for each in tuned)
         for name, tuned in grid.arms.items()
@@ -137,7 +152,8 @@ def mean_score(scores: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known and len(known) == len(scores) else None
 
 
-def _last(run: Run) -> float | None:
+def last_score(run: Run) -> float | None:
+    """The mAP of the last epoch of a finished run."""
     return run.last(PRIMARY) if run.status == "finished" else None
 
 
@@ -151,12 +167,12 @@ def chosen_arms(
     ]
 
 
-def write_plan(grid: Grid, folder: Path) -> Plan:
+def write_plan(plan: Plan, folder: Path) -> Plan:
     """Write the plan of the tuning, merged into the one that is there."""
     existing = read_plan(folder)
-    plan = grid.plan if existing is None else existing.merged(grid.plan)
-    plan.write(folder)
-    return plan
+    merged = plan if existing is None else existing.merged(plan)
+    merged.write(folder)
+    return merged
 
 
 def common_plan(plan: Plan, arms: Sequence[Arm], existing: Plan | None) -> Plan:
@@ -218,12 +234,13 @@ def unconfirmed(plan: Plan, steps: Plan, runs: Sequence[Run]) -> tuple[list[str]
                 run, name = by_run.get((label, seed)), f"{label}, seed {seed}"
                 if run is None:
                     missing.append(name)
-                elif not _same_score(_last(run), score):
+                elif not same_score(last_score(run), score):
                     other.append(name)
     return missing, other
 
 
-def _same_score(one: float | None, other: float | None) -> bool:
+def same_score(one: float | None, other: float | None) -> bool:
+    """Whether two mAPs are equal in the precision of results.csv."""
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=PRECISION)

@@ -94,8 +94,8 @@ def require_packages(name: str, *, to_run: bool = False, int8: bool = False) -> 
         )
 
 
-def runnable(names: Sequence[str], *, int8: bool = False) -> list[str]:
-    """The targets that compare.py --deploy names, also by their runtime; ValueError for those that do not run here."""
+def runnable(names: Sequence[str], *, int8: bool = False, flag: str = "--deploy") -> list[str]:
+    """The targets that a flag of compare.py names, also by their runtime; ValueError for those that do not run here."""
     found = list(dict.fromkeys("onnx" if name.lower() == "onnxruntime" else name for name in names))
     for name in found:
         try:
@@ -106,7 +106,7 @@ def runnable(names: Sequence[str], *, int8: bool = False) -> list[str]:
                 raise ValueError(f"{name} does not run on a CPU here; expected some of {able}")
             require_packages(name, int8=int8)
         except ValueError as error:
-            raise ValueError(f"--deploy: {error}") from error
+            raise ValueError(f"{flag}: {error}") from error
     return found
 
 

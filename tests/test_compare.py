@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import compare
-from comparison import deployment, runner
+from comparison import course, deployment, runner
 from comparison.journal import timings
 from comparison.plan import read_plan
 from comparison.scores import WEIGHTS
@@ -229,7 +229,7 @@ def test_stopped_it_says_how_to_resume(tmp_path: Path, warm_python: str) -> None
 @pytest.mark.usefixtures("warm_runs", "stub")
 def test_the_isolated_timing_is_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(compare, "TIMING_ROUNDS", 3)
+    monkeypatch.setattr(course, "TIMING_ROUNDS", 3)
     data = write_data(tmp_path, train=8)
     words = ["--acts", "relu", "mish", "--seeds", 1, "--data", data, "--probe", 0, "--timing", *SMALL]
     assert command(*words) == 0

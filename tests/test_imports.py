@@ -30,6 +30,7 @@ COMMANDS = {
     "models/darknet/__main__.py",
     "comparison/deploy_runs.py",
     "comparison/step_timing.py",
+    "comparison/untrained_latency.py",
     "weights/publish.py",
 } | {path.relative_to(ROOT).as_posix() for path in (ROOT / "data" / "tools").glob("*.py")}
 SHORT_NAMES = {"data/check.py", "data/convert.py", "data/download.py", "data/tile.py"}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from comparison.checks import MAX_OTHER_CORES
-from comparison.plan import Tuning
+from comparison.choices import Tuning, TuningCurve
 from comparison.summary import (
     POINTS,
     STEP,
@@ -15,7 +15,6 @@ from comparison.summary import (
     Outcome,
     Setting,
     Summary,
-    TuningCurve,
 )
 from comparison.wording.numbers import count, join, level, signed, time_ratio
 from core.text import format_duration

@@ -7,6 +7,7 @@ from comparison.summary import (
 )
 from comparison.wording.captions import MAX_TIME_GAP
 from comparison.wording.numbers import count, join, percent, seeds_or_more
+from comparison.wording.searches import plan_entry
 from core.text import format_duration
 
 POSSIBLE_SIGMAS = (0.5, 1.0, 2.0, 3.5)  # residual sd of one run in mAP points, as measured on small data
@@ -55,6 +56,8 @@ def plan_entries(plan: Plan) -> list[tuple[str, str]]:
         entries.append(
             ("tuning", f"{tuned.key} from {values}, {count(len(tuned.seeds), 'seed')} on held-out images: {chosen}")
         )
+    if plan.search is not None:
+        entries.append(("search", plan_entry(plan.search)))
     if plan.all_pairs:
         entries.append(("all pairs", "candidates also against each other (Tukey), a family with its own error rate"))
     if plan.added_acts or plan.added_seeds:

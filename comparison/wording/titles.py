@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from comparison.choices import TuningSummary
 from comparison.summary import (
     Metric,
     Outcome,
     TimingRow,
-    TuningSummary,
 )
 from comparison.wording.numbers import count, join, time_ratio
 from comparison.wording.reasons import insensitivity

@@ -27,7 +27,15 @@ def main() -> int:
         train |= {
             key.removeprefix("train."): json.loads(given[key]) for key in ("train.lr", "train.holdout") if key in given
         }
-        config = {"model": {"act": {"name": json.loads(given["model.act"])}}, "train": train}
+        model = {"act": {"name": json.loads(given.get("model.act", '"silu"'))}}
+        for key, value in given.items():
+            part, *stage = key.removeprefix("model.").removesuffix(".act").split(".stages.")
+            if part in ("backbone", "neck", "head"):
+                section = model.setdefault(part, {})
+                if stage:
+                    section = section.setdefault("stages", {}).setdefault(stage[0], {})
+                section["act"] = json.loads(value)
+        config = {"model": model, "train": train}
         config["run"] = {
             key: json.loads(given[f"run.{key}"]) for key in ("plan", "arm", "varies") if f"run.{key}" in given
         }

@@ -28,6 +28,10 @@ STUB = (sys.executable, str(ROOT / "tests/comparison/stub_trainer.py"))
         ("--split test --acts relu", {"split": "test", "acts": "relu"}),
         ("--acts relu --tune train.lr=0.1,0.2", {"acts": "relu", "tune": "train.lr=0.1,0.2"}),
         ("--acts relu --timing", {"acts": "relu", "timing": True}),
+        (
+            "--acts relu mish --search --budget-runs 8 --search-bound step=1.1",
+            {"acts": ["relu", "mish"], "search": True, "budget_runs": 8, "search_bound": "step=1.1"},
+        ),
         ("--vary augment.mosaic=1,0.5 --set model.act=mish", {"vary": "augment.mosaic=1,0.5", "act": "mish"}),
         ("--arm A train.lr=0.1 --arm B train.lr=0.2", {"arm": {"A": {"train.lr": 0.1}, "B": {"train.lr": 0.2}}}),
         ("--acts relu --data x.yaml", {"acts": "relu", "data": Path("x.yaml")}),
@@ -56,6 +60,9 @@ def test_an_activation_with_parameters() -> None:
         ({}, ValueError, "expected what to compare"),
         ({"acts": ["relu", "mish"], "seed": 3}, ValueError, "the seeds are set with --seeds"),
         ({"acts": ["relu", "mush"]}, ValueError, "mush"),
+        ({"acts": ["relu", "mish"], "search": True}, ValueError, "expected --budget-runs N"),
+        ({"acts": ["relu", "mish"], "search": True, "budget_runs": "8"}, ValueError, "budget_runs: found '8'"),
+        ({"acts": ["relu", "mish"], "search": 1, "budget_runs": 8}, ValueError, "search: found 1, expected True"),
     ],
 )
 def test_wrong_arguments_write_nothing(

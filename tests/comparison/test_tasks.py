@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from comparison.plan import Tuning, read_plan
+from comparison.choices import Tuning
+from comparison.plan import read_plan
 from comparison.report import report
 from comparison.tasks import random_effects
 from tests.comparison.made_runs import declare, edit_record, plan_of, write_comparison

@@ -10,12 +10,14 @@ import pytest
 
 import compare
 from comparison import runner, tuning
+from comparison.choices import Tuning, TuningCurve, TuningSummary
 from comparison.cli_spec import arms_from
 from comparison.journal import note
-from comparison.plan import Plan, Tuning, read_plan
+from comparison.plan import Plan, read_plan
 from comparison.report import report, summarise
 from comparison.runs import Run
-from comparison.summary import PRIMARY, Timing, TuningCurve, TuningSummary
+from comparison.summary import PRIMARY, Timing
+from configs.cli import overrides
 from configs.schema import load
 from tests.comparison.made_runs import declare, edit_record, plan_of, write_comparison, write_run
 from tests.comparison.test_runner import STUB
@@ -29,7 +31,8 @@ COMMON = load("yolo.yaml").train.lr
 
 def grid_of(*words: str) -> tuning.Grid:
     arguments = compare.parse(list(words))
-    return tuning.grid_from(arguments, arms_from(arguments, {}), {})
+    given = overrides(arguments)
+    return tuning.grid_from(arguments, arms_from(arguments, given), given)
 
 
 def outcomes(grid: tuning.Grid, scores: dict[str, dict[float, list[float | None]]]) -> list[Run]:
@@ -80,6 +83,7 @@ def test_the_largest_mean_of_the_last_epoch_is_chosen() -> None:
         (["--tune", LR, "--tune-seeds", "0"], "--tune-seeds 0"),
         (["--tune", LR, "--seeds", "0,1001"], "seed 1001 is one of --seeds"),
         (["--tune", LR, "--budget", "time"], "--budget time"),
+        (["--tune", LR, "--set", "train.holdout=0.1"], "--tune: with train.holdout=0.1"),
     ],
 )
 def test_invalid_tuning(words: list[str], said: str) -> None:
