@@ -38,7 +38,7 @@ class Above:
     """What a comparison needs of the packages that may import it, not the other way round."""
 
     source_sha256: str
-    checkpoint_bytes: Callable[[Config], tuple[int, int]]  # of all checkpoints of a run, and of the largest
+    checkpoint_bytes: Callable[[Config], tuple[int, int, int]]  # of all checkpoints of a run, the largest, the weights
     score: Callable[[Plan, Sequence[Run], str], None]  # the finished runs on the plan's split, on a device
     stages: Callable[[Config], Mapping[str, object]]  # the activation of each stage of a network
 
@@ -153,14 +153,17 @@ class Comparison:
 
     def _require_space(self, plan: Plan, folder: Path) -> None:
         """Raise ValueError if the runs that are left do not fit on the disk."""
-        sizes: dict[str, tuple[int, int]] = {}
+        arguments, sizes = self.arguments, dict[str, tuple[int, int, int]]()
 
-        def checkpoints(run: PlannedRun) -> tuple[int, int]:
+        def checkpoints(run: PlannedRun) -> tuple[int, int, int]:
             if run.act not in sizes:
                 sizes[run.act] = self.above.checkpoint_bytes(load(plan.cfg, plan.overrides_of(run)))
             return sizes[run.act]
 
-        require_space(plan, folder, checkpoints, at_once=max(self.arguments.jobs, len(self.gpus)))
+        files = (
+            len(arguments.deploy or ()) * (1 + arguments.int8) if folder == self.folder else 0
+        )  # not of a choice's runs
+        require_space(plan, folder, checkpoints, at_once=max(arguments.jobs, len(self.gpus)), exported=files)
 
     def _train(self, plan: Plan, folder: Path, after_seed: Callable[[int], None] = lambda seeds: None) -> int:
         """Train what is left of a plan; returns the number of runs that were stopped from outside."""

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from comparison.deployment import DEPLOYED
 from comparison.plan import Plan, PlannedRun
 from comparison.runner import remaining
 
@@ -11,23 +12,31 @@ OTHER_FILES = 5 << 20  # bytes of a run besides its checkpoints: pictures, detec
 
 
 def require_space(
-    plan: Plan, folder: Path, checkpoints: Callable[[PlannedRun], tuple[int, int]], *, at_once: int
+    plan: Plan,
+    folder: Path,
+    checkpoints: Callable[[PlannedRun], tuple[int, int, int]],
+    *,
+    at_once: int,
+    exported: int = 0,
 ) -> None:
-    """Raise ValueError if the disk of ``folder`` has less space than the remaining runs of the plan need.
+    """Raise ValueError if the disk of ``folder`` has less space than what is left of the plan needs.
 
-    ``checkpoints`` returns the bytes of all checkpoints of a run and of the largest one, of which there are two while
-    it is replaced. ``at_once``: runs that train at the same time.
+    ``checkpoints`` returns the bytes of all checkpoints of a run, of the largest one, of which there are two while it is
+    replaced, and of the weights. ``at_once``: runs that train at the same time. ``exported``: files that the weights of
+    each run are exported to after it, of the size of the weights at most.
     """
-    sizes = {run: checkpoints(run) for group in remaining(plan, folder, retry_failed=False) for run in group}
-    if not sizes:
-        return
-    needed = sum(max(0, total + OTHER_FILES - _size(folder / run.name)) for run, (total, _) in sizes.items())
-    needed += sum(sorted((largest for _, largest in sizes.values()), reverse=True)[:at_once])
+    groups = remaining(plan, folder, retry_failed=False)
+    sizes = {run: checkpoints(run) for group in groups for run in group}
+    needed = sum(max(0, total + OTHER_FILES - _size(folder / run.name)) for run, (total, _, _) in sizes.items())
+    needed += sum(sorted((largest for _, largest, _ in sizes.values()), reverse=True)[:at_once])
+    if exported:
+        missing = [run for run in plan.runs if not (folder / run.name / DEPLOYED).is_file()]
+        needed += exported * sum(checkpoints(run)[2] for run in missing)
     free = shutil.disk_usage(_existing(folder)).free
     if needed > free:
         raise ValueError(
-            f"{folder}: its {len(sizes)} runs need about {_mib(needed)} of disk space and {_mib(free)} are free; free "
-            "some, or choose another disk with --project"
+            f"{folder}: what is left of its {len(plan.runs)} runs needs about {_mib(needed)} of disk space and "
+            f"{_mib(free)} are free; free some, or choose another disk with --project"
         )
 
 

@@ -177,14 +177,14 @@ def initial_weights(model: DetectorModel, config: Config, census: Sequence[Censu
     return notes
 
 
-def checkpoint_bytes(config: Config) -> tuple[int, int]:
-    """About how many bytes all checkpoints of a run take, and how many the largest one, last.pt."""
+def checkpoint_bytes(config: Config) -> tuple[int, int, int]:
+    """About how many bytes all checkpoints of a run take, the largest one, last.pt, and the weights alone."""
     with torch.device("meta"):
         state = build_model(config.model, seed=0).state_dict()
     weights, train = sum(value.nbytes for value in state.values()), config.train
     last = weights * (1 + (train.ema > 0) + (2 if train.optimizer == "adamw" else 1))
     kept = (train.epochs or 0) // train.save_period if train.save_period else 0
-    return weights + last * (1 + kept), last
+    return weights + last * (1 + kept), last, weights
 
 
 def build_from_checkpoint(path: Path) -> tuple[Detector | Darknet, Config, list[CensusRow]]:

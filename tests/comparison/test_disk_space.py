@@ -1,11 +1,13 @@
 """The disk space that a comparison needs, before it starts."""
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from comparison import disk_space
 from comparison.disk_space import OTHER_FILES, require_space
 from comparison.plan import Plan, make_plan
 
@@ -30,9 +32,22 @@ def test_what_is_left_must_fit(
 
     def check(free: int) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
-        require_space(plan_of("relu", "mish"), tmp_path / "c", lambda run: (60 * MIB, 40 * MIB), at_once=at_once)
+        require_space(
+            plan_of("relu", "mish"), tmp_path / "c", lambda run: (60 * MIB, 40 * MIB, 10 * MIB), at_once=at_once
+        )
 
     exact = needed * MIB + 4 * OTHER_FILES
     check(exact)
-    with pytest.raises(ValueError, match="4 runs need about .* MiB are free"):
+    with pytest.raises(ValueError, match="what is left of its 4 runs needs about .* MiB are free"):
         check(exact - 1)
+
+
+def test_exported_files_are_counted_until_they_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six files of 10 MiB for each of four runs, all of them trained and one exported."""
+    monkeypatch.setattr(disk_space, "remaining", lambda *_, **__: [])
+    (tmp_path / "relu-s0").mkdir()
+    (tmp_path / "relu-s0/deployed.json").write_text("{}")
+    for free, fits in ((180 * MIB, True), (180 * MIB - 1, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
+        with nullcontext() if fits else pytest.raises(ValueError, match="needs about 180 MiB"):
+            require_space(plan_of("relu", "mish"), tmp_path, lambda run: (60, 40, 10 * MIB), at_once=1, exported=6)
