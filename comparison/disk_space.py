@@ -21,9 +21,9 @@ def require_space(
 ) -> None:
     """Raise ValueError if the disk of ``folder`` has less space than what is left of the plan needs.
 
-    ``checkpoints`` returns the bytes of all checkpoints of a run, of the largest one, of which there are two while it is
-    replaced, and of the weights. ``at_once``: runs that train at the same time. ``exported``: files that the weights of
-    each run are exported to after it, of the size of the weights at most.
+    ``checkpoints`` returns the bytes of all checkpoints of a run, of the largest one, of which there are two while it
+    is replaced, and of the weights. ``at_once``: runs that train at the same time. ``exported``: files that the weights
+    of each run are exported to after it, of the size of the weights at most.
     """
     groups = remaining(plan, folder, retry_failed=False)
     sizes = {run: checkpoints(run) for group in groups for run in group}
