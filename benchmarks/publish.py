@@ -18,6 +18,7 @@ from comparison.journal import JOURNAL
 from comparison.plan import PLAN
 from comparison.report import report
 from comparison.runs import SCORES, run_folders
+from comparison.search import FOLDER as SEARCH
 from comparison.timing_record import TIMING
 from comparison.tuning import COMMON
 from comparison.tuning import FOLDER as TUNING
@@ -26,8 +27,8 @@ RAW = ("run.json", "results.csv", SCORES, DEPLOYED, "failure*.json")  # of a run
 ABOUT = (PLAN, JOURNAL, TIMING, "timing.csv", LATENCY)  # of a comparison
 TABLES = ("table.csv", "runs.csv")
 PICTURES = ("answer_wide.png", "curves_wide.png", "runs.png", "times.png", "tuning.png", "places.png")
-VERDICT = ("verdicts", "time_verdicts", "recommendation", "tuning")  # keys of report.json
-PARTS = (TUNING, COMMON)  # subfolders of a comparison that hold runs
+VERDICT = ("verdicts", "time_verdicts", "recommendation", "tuning", "search")  # keys of report.json
+PARTS = (TUNING, COMMON, f"{SEARCH}/round-*")  # subfolders of a comparison that hold runs
 
 
 def publish(folder: Path, target: Path) -> int:
@@ -51,7 +52,7 @@ def publish(folder: Path, target: Path) -> int:
 def verdict(report_json: Path) -> dict[str, object]:
     """What a report concludes."""
     content = json.loads(report_json.read_text(encoding="utf-8"))
-    return {key: content[key] for key in VERDICT}
+    return {key: content.get(key) for key in VERDICT}  # older ones have no search
 
 
 def _copy_comparison(folder: Path, target: Path) -> int:
@@ -60,9 +61,8 @@ def _copy_comparison(folder: Path, target: Path) -> int:
     runs = run_folders(folder)
     for run in runs:
         _copy(run, target / run.name, RAW)
-    return len(runs) + sum(
-        _copy_comparison(folder / part, target / part) for part in PARTS if (folder / part / PLAN).is_file()
-    )
+    parts = [part for pattern in PARTS for part in sorted(folder.glob(pattern)) if (part / PLAN).is_file()]
+    return len(runs) + sum(_copy_comparison(part, target / part.relative_to(folder)) for part in parts)
 
 
 def _copy(folder: Path, target: Path, patterns: Sequence[str]) -> None:
