@@ -1,4 +1,4 @@
-"""What a study is, and how its cells are measured: in parallel, each once; only the running ones are lost when stopped.
+"""What a study is, and how its cells are measured: in parallel, each once; a first Ctrl-C loses none.
 
 A study is a module of this package with the members of `Study`. Its cells are the combinations of what it varies
 (activation, depth, seed, ...). Each is measured by itself and kept as a file, so that a later call resumes there.
@@ -11,11 +11,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 SOURCES = "source_sha256"  # in a cell's file: the code that measured it
 MACHINES = "machines.txt"
+_stop: Event | None = None  # in the processes that measure
 NAMES = ("curves", "landscape", "depth", "noise", "width", "runtime", "published")
 
 
@@ -82,10 +85,10 @@ def measure_all(name: str, folder: Path, *, quick: bool, jobs: int | None = None
     (folder / "cells").mkdir(parents=True, exist_ok=True)
     if missing:
         _note_machine(folder)
-    bar = progress_bar(_measured(name, missing, jobs), name, total=len(missing), unit="cell", show=bool(missing))
     try:
-        for _ in bar:
-            pass
+        with closing(_measured(name, missing, jobs)) as steps:  # also if interrupted outside of it
+            for _ in progress_bar(steps, name, total=len(missing), unit="cell", show=bool(missing)):
+                pass
     except KeyboardInterrupt:
         print(f"\n{name}: stopped with {_kept(places)}; the same command resumes", file=sys.stderr)
         raise
@@ -154,25 +157,41 @@ def _read(cell: Row, place: Path) -> Row:
     return row
 
 
-def _measured(name: str, cells: Sequence[tuple[Row, Path]], jobs: int) -> Iterator[None]:
+def _measured(name: str, cells: Sequence[tuple[Row, Path]], jobs: int) -> Generator[None, None, None]:
     """Measure cells into their files; one step for each that is ready."""
     if not cells:
         return
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes when they import torch
-    pool = ProcessPoolExecutor(min(jobs, len(cells)), get_context("spawn"), _end_at_interrupt)
+    context = get_context("spawn")
+    stop = context.Event()
+    pool = ProcessPoolExecutor(min(jobs, len(cells)), context, _begin_process, (stop,))
     try:
         running = [pool.submit(_measure, name, dict(cell), place) for cell, place in cells]
         for done in as_completed(running):
             done.result()
             yield
+    except (KeyboardInterrupt, GeneratorExit):  # the latter if the caller was interrupted
+        print(f"\n{name}: finishing the running cells; Ctrl-C again ends them", file=sys.stderr, flush=True)
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        stop.set()
+        try:
+            pool.shutdown(cancel_futures=True)
+        except KeyboardInterrupt:
+            for process in active_children():
+                process.terminate()
+            raise
 
 
-def _end_at_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # without the traceback of a KeyboardInterrupt in each process
+def _begin_process(stop: Event) -> None:
+    """Leave Ctrl-C to the parent, whose ``stop`` says that no further cell is wanted."""
+    global _stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _stop = stop
 
 
 def _measure(name: str, cell: Row, place: Path) -> None:
     """Measure a cell and keep its row: here, so that a finished cell is not lost with the parent."""
+    if _stop is not None and _stop.is_set():
+        return
     write_text(place, json.dumps({**cell, **load_study(name).measure(cell), SOURCES: _sources()}) + "\n")

@@ -123,20 +123,29 @@ def test_a_folder_that_cannot_be_written_is_found_first(tmp_path: Path, capsys) 
 
 
 @pytest.mark.slow
-def test_an_interrupt_ends_at_once_and_keeps_what_is_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_finishes_the_running_cells_and_a_second_ends_them(tmp_path: Path, times: int) -> None:
     pytest.importorskip("mlxtend")
-    words = [sys.executable, "-m", "studies", "depth", "--quick", "--jobs", "1", "--project", str(tmp_path)]
+    words = [sys.executable, "-m", "studies", "depth", "--quick", "--jobs", "2", "--project", str(tmp_path)]
     cells = tmp_path / "depth-quick/cells"
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
     while not (cells.is_dir() and len(list(cells.glob("*.json"))) >= 2):
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
+    line = ""
+    while "finishing the running cells" not in line:
+        line = process.stderr.readline()
+        assert line
+    before = len(list(cells.glob("*.json")))
+    if times == 2:
+        os.killpg(process.pid, signal.SIGINT)
     start = time.monotonic()
     error = process.communicate()[1]
     assert process.returncode == 130 and time.monotonic() - start < 20  # a cell takes a second
     kept = len(list(cells.glob("*.json")))
-    assert f"stopped with {kept} of" in error and "Traceback" not in error
+    assert f"stopped with {kept} of" in error and "Traceback" not in error and before <= kept <= before + 2
 
 
 @pytest.mark.parametrize(
