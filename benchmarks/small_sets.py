@@ -2,7 +2,7 @@
 
     python -m benchmarks.small_sets --python ~/peer/bin/python --data bccd.yaml raccoon.yaml --epochs 20 --imgsz 320
 
-The runs alternate, and each is a process of its own. Run the same command again to resume: finished runs are kept.
+The runs alternate, and each is a separate process. Run the same command again to resume: finished runs are kept.
 Both get the same images, image size, batch size, epochs and threads, no pretrained weights, and are scored by
 pycocotools at the end. Without ``--python`` only this project is trained. Written to ``--out``: the run folders,
 runs.csv with a row for each run, table.md, and curves.png with mAP50-95 by time.

@@ -1,8 +1,8 @@
 """Search mixed activations before a comparison: mixtures race on tuning seeds, and the winner is one more arm.
 
 A mixture gives each group of stages one of the activations. Those that race are drawn with a fixed seed. In each round,
-those left are trained with one more seed, in full length, each round with a plan in a folder of its own, and the better
-half by the mean mAP goes on. Their seeds are none of the comparison's, and they are scored on a part of the training
+those left are trained with one more seed, in full length, each round with its own folder and plan, and the better half
+by the mean mAP goes on. Their seeds are none of the comparison's, and they are scored on a part of the training
 images (``train.holdout``), never on val. The scores choose a mixture; the verdict on it is that of the comparison.
 """
 
@@ -21,7 +21,7 @@ from comparison.integrity import check_runs
 from comparison.plan import Overrides, Plan, make_plan, read_plan
 from comparison.runner import read_outcome
 from comparison.runs import Run
-from comparison.tuning import FIRST_SEED, HOLDOUT, last_score, mean_score, require_unseen, same_score, write_plan
+from comparison.tuning import FIRST_SEED, HOLDOUT, last_score, mean_score, missing_and_other, require_unseen, write_plan
 from configs.schema import Config
 
 FOLDER = "search"  # in the comparison's folder
@@ -269,16 +269,12 @@ def read_rounds(search: Search, folder: Path) -> Iterator[tuple[Plan | None, lis
 
 def unconfirmed(search: Search, runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     """The runs of a search that are missing, and those with other scores than the plan."""
-    by_run = {(run.act, run.seed): run for run in runs}
-    missing, other = [], []
-    for act, row in search.scores.items():
-        for seed, score in zip(search.seeds, row, strict=False):
-            run, name = by_run.get((act, seed)), f"{act}, seed {seed}"
-            if run is None:
-                missing.append(name)
-            elif not same_score(last_score(run), score):
-                other.append(name)
-    return missing, other
+    scores = [
+        (act, seed, score)
+        for act, row in search.scores.items()
+        for seed, score in zip(search.seeds, row, strict=False)  # a mixture that left early has fewer
+    ]
+    return missing_and_other(scores, runs)
 
 
 def other_choice(search: Search) -> bool:

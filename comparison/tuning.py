@@ -7,7 +7,7 @@ are scored on a part of the training images (``train.holdout``), never on val.
 import math
 import statistics
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -224,22 +224,31 @@ def unconfirmed(plan: Plan, steps: Plan, runs: Sequence[Run]) -> tuple[list[str]
     """The runs of the tuning that are missing, and those with other scores than the plan; `steps` is the tuning's."""
     tuned = plan.tuning
     assert tuned is not None
-    by_run = {(run.act, run.seed): run for run in runs}
-    missing, other = [], []
+    wanted_scores: list[tuple[str, int, float | None]] = []
     for act, rows in tuned.scores.items():
         for value, row in zip(tuned.values, rows, strict=True):
             wanted = {**plan.arms[act], tuned.key: value}
             label = next((name for name, each in steps.arms.items() if each == wanted), f"{act}, {tuned.key}={value}")
-            for seed, score in zip(tuned.seeds, row, strict=True):
-                run, name = by_run.get((label, seed)), f"{label}, seed {seed}"
-                if run is None:
-                    missing.append(name)
-                elif not same_score(last_score(run), score):
-                    other.append(name)
+            wanted_scores += [(label, seed, score) for seed, score in zip(tuned.seeds, row, strict=True)]
+    return missing_and_other(wanted_scores, runs)
+
+
+def missing_and_other(
+    scores: Iterable[tuple[str, int, float | None]], runs: Sequence[Run]
+) -> tuple[list[str], list[str]]:
+    """Of scores by arm and seed, the runs that are missing and those with another score, by name."""
+    by_run = {(run.act, run.seed): run for run in runs}
+    missing, other = [], []
+    for act, seed, score in scores:
+        run, name = by_run.get((act, seed)), f"{act}, seed {seed}"
+        if run is None:
+            missing.append(name)
+        elif not _same_score(last_score(run), score):
+            other.append(name)
     return missing, other
 
 
-def same_score(one: float | None, other: float | None) -> bool:
+def _same_score(one: float | None, other: float | None) -> bool:
     """Whether two mAPs are equal in the precision of results.csv."""
     if one is None or other is None:
         return one is other

@@ -1,4 +1,4 @@
-"""Latency of untrained networks on a runtime: ``compare.py --search-bound`` runs this in a process of its own.
+"""Latency of untrained networks on a runtime: ``compare.py --search-bound`` runs this in a separate process.
 
 Latency does not depend on the weights, so networks with initial weights are exported and timed side by side.
 """

@@ -1,6 +1,6 @@
 """Run and check entries of the speedrun: ``python -m speedrun speedrun/records/*.yaml --track shapes``.
 
-Every entry is trained with every seed, alternating with the other entries, and each run is a process of its own. Run
+Every entry is trained with every seed, alternating with the other entries, and each run is a separate process. Run
 the same command again to resume: finished runs are kept. An entry is valid if the mean mAP50-95 of its last weights is
 above the target with p < 0.01.
 """

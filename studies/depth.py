@@ -25,7 +25,6 @@ from studies.depth_results import (
     BETWEEN,
     NAMES,
     PUBLISHED,
-    PUBLISHED_DEPTHS,
     RATE,
     RULES,
     TRAINED,
@@ -46,6 +45,7 @@ from studies.digits import mnist
 from studies.intervals import mean_text
 from studies.networks import initialise
 from studies.pictures import COLOURS, LABELS, errorbars
+from studies.published_tables import LAYERS
 from studies.rows import Row, ahead, by_seed, distinct, number, where
 from studies.tables import Table, table
 from studies.training import batches, cross_entropy, scores, train
@@ -177,7 +177,8 @@ def _accuracy(rows: Sequence[Row], other: str, tables: tuple[Table, ...]) -> Fin
         f"{interval_of(deepest, 'gradient_ratio', each, '.3g')} (with {LABELS[each]})" for each in ("mish", other)
     )
     published = [
-        f"{LABELS[each]} {PUBLISHED[each][5]:.1f} % and {PUBLISHED[each][10]:.1f} %" for each in ("mish", other)
+        f"{LABELS[each]} {PUBLISHED[each][LAYERS.index(20)]:.1f} % and {PUBLISHED[each][LAYERS.index(25)]:.1f} %"
+        for each in ("mish", other)
     ]
     return finding(
         claim=f"Accuracy falls less with Mish than with {name} as layers are added",
@@ -303,7 +304,7 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
             _draw_by_depth(panel, found["paper"], column, style, suffix)
         panel.set(title=title, xlabel="layers", ylabel=label)
     for name in ACTIVATIONS:
-        panels[0].plot(PUBLISHED_DEPTHS, PUBLISHED[name], ":", color=COLOURS[name], label=f"{LABELS[name]}, published")
+        panels[0].plot(LAYERS, PUBLISHED[name], ":", color=COLOURS[name], label=f"{LABELS[name]}, published")
     for panel in (panels[0], panels[4]):
         panel.set_ylim(0, 105)
     _draw_arms(panels[4], found)

@@ -7,6 +7,7 @@ import numpy as np
 
 from studies.intervals import mean_text
 from studies.pictures import LABELS
+from studies.published_tables import DEPTH, LAYERS
 from studies.rows import Row, ahead, by_seed, distinct, number, where
 from studies.tables import Table, table
 
@@ -18,14 +19,7 @@ TUNING_SEEDS = range(100, 102)
 RULES = {"glorot": "Glorot", "he": "He"}
 TRAINED = 50.0  # % of test accuracy above which a network has trained
 
-# Test accuracy in % at 15 to 25 layers, one run each: Mish and Swish from Layers_Acc.ipynb of
-# github.com/digantamisra98/Mish, ReLU read off layersacc.png there, to about 0.2.
-PUBLISHED = {
-    "mish": (98.43, 98.28, 98.38, 98.24, 98.05, 97.52, 97.86, 96.46, 94.52, 94.66, 85.16),
-    "swish": (98.2, 97.91, 97.95, 97.52, 97.2, 96.22, 95.57, 91.74, 73.58, 63.41, 39.68),
-    "relu": (97.1, 97.8, 85.7, 58.4, 51.4, 48.0, 26.8, 26.8, 14.4, 18.4, 22.9),
-}
-PUBLISHED_DEPTHS = range(15, 26)
+PUBLISHED = {name: DEPTH[LABELS[name]][0] for name in ACTIVATIONS}  # the first version of the figure
 
 
 def arms(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -86,8 +80,10 @@ def accuracy_table(rows: Sequence[Row]) -> tuple[Table, ...]:
         gaps = [mean_text(ahead(here, "test_accuracy", "mish", other)) for other in ("swish", "relu")]
         trained = [str(len(where(here, activation=name, trained=True))) for name in ACTIVATIONS]
         shown = [f"{mean_of(here, 'test_accuracy', name):.1f}" for name in ACTIVATIONS]
-        known = depth in PUBLISHED_DEPTHS
-        published = [f"{PUBLISHED[name][depth - 15]:.1f}" for name in ACTIVATIONS] if known else ["not published"]
+        known = depth in LAYERS
+        published = (
+            [f"{PUBLISHED[name][LAYERS.index(depth)]:.1f}" for name in ACTIVATIONS] if known else ["not published"]
+        )
         return [str(depth), *shown, ", ".join(trained), *gaps, ", ".join(published)]
 
     return table(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from studies import published
+from studies import published, published_statistics
 from studies.__main__ import main
 from studies.published_tables import CIFAR10, COCO, FLATTEN_T_SWISH_OF_3
 from studies.verdicts import holm
@@ -17,7 +17,7 @@ def test_welch_against_scipy() -> None:
     generator = np.random.default_rng(0)
     one, other = generator.normal(1, 2, 23), generator.normal(0, 0.5, 23)
     expected = stats.ttest_ind(one, other, equal_var=False)
-    found = published.welch((one.mean(), one.std(ddof=1)), (other.mean(), other.std(ddof=1)), 23)
+    found = published_statistics.welch((one.mean(), one.std(ddof=1)), (other.mean(), other.std(ddof=1)), 23)
     assert found == pytest.approx((one.mean() - other.mean(), *expected.confidence_interval(), expected.pvalue))
 
 
@@ -25,7 +25,7 @@ def test_rows_agree_with_what_is_printed_but_for_one() -> None:
     rows = {name: published.measure({"table": "cifar10", "row": name}) for name in CIFAR10}
     for name, row in rows.items():
         assert row["d"] == pytest.approx(-CIFAR10[name].cohens_d if name == "E-Swish" else CIFAR10[name].cohens_d, 1e-2)
-        if row["p_printed"] == published.BELOW:
+        if row["p_printed"] == published_statistics.BELOW:
             assert row["p"] < 1e-4
         else:
             assert row["p"] == pytest.approx(row["p_printed"], abs=2e-4)
@@ -38,7 +38,7 @@ def test_rows_agree_with_what_is_printed_but_for_one() -> None:
 def test_largest_standard_deviations() -> None:
     """A little below the limit all are significant by Holm as said, a little above it not."""
     differences = {"a": 1.4, "b": -0.6, "c": 0.5, "d": 0.0}
-    limits = published.largest_sds(differences)
+    limits = published_statistics.largest_sds(differences)
     assert limits["a"] == pytest.approx(1.4 / (math.sqrt(2) * stats.norm.isf(0.05 / 8))) and limits["d"] == 0
     for name in "abc":
         for factor, significant in ((0.999, True), (1.001, False)):
