@@ -1,7 +1,7 @@
 """How the findings and the picture of the study of the run time read its rows, and their tables."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,7 +19,12 @@ ARMS = (
     *("relu, compiled", "silu, compiled", "mish, compiled", "mish_torch, compiled", "mish_eager, compiled"),
 )
 BEST = "mish, fused"  # the default, expected to be the best
-PUBLISHED, EPOCHS_OF = ("embedded", "bccd"), ("relu", "silu", "mish")  # comparisons in docs/results
+ACTIVATIONS, IMPLEMENTATIONS = ("silu", "mish"), ("mish", "mish_torch", "mish_eager", "mish_compiled")
+PUBLISHED = {  # comparisons in docs/results and their arms beside ReLU
+    "embedded": ACTIVATIONS,
+    "bccd": ACTIVATIONS,
+    "implementations": IMPLEMENTATIONS,
+}
 TARGET = 0.9  # of the mean mAP50-95 that ReLU ends with
 
 
@@ -99,20 +104,53 @@ def epochs_table(rows: Sequence[Row]) -> tuple[Table, ...]:
     """How many epochs each activation took to most of what ReLU ends with, on the data of a published comparison."""
 
     def line(data: str) -> list[str]:
-        curves = {
-            name: [[float(word) for word in str(row["map_by_epoch"]).split()] for row in found]
-            for name in EPOCHS_OF
-            if (found := chosen(rows, "epochs", data=data, name=name))
-        }
-        target = TARGET * float(np.mean([curve[-1] for curve in curves["relu"]]))
-        return [data, f"{target:.3f}", *(_epochs(curves[name], target) for name in curves)]
+        curves = _curves(rows, data)
+        target = _target(curves)
+        return [data, f"{target:.3f}", *(_epochs(each, target) for each in curves.values())]
 
     return table(
         f"Epochs until mAP50-95 is {100 * TARGET:.0f} % of what ReLU ends with, in the published comparisons "
         "(mean over their seeds)",
-        ("data", "mAP50-95", *EPOCHS_OF),
-        (line(data) for data in PUBLISHED if chosen(rows, "epochs", data=data)),
+        ("data", "mAP50-95", "relu", *ACTIVATIONS),
+        (line(data) for data, names in PUBLISHED.items() if names == ACTIVATIONS and chosen(rows, "epochs", data=data)),
     )
+
+
+def implementation_table(rows: Sequence[Row]) -> tuple[Table, ...]:
+    """The same for implementations of Mish, with differences from ops.mish by seed: how far rounding moves a run."""
+    curves = _curves(rows, "implementations")
+    if not curves:
+        return ()
+    target, own = _target(curves), curves[IMPLEMENTATIONS[0]]
+
+    def line(name: str) -> list[str]:
+        found = curves[name]
+        points = mean_text([100 * (a[-1] - b[-1]) for a, b in zip(found, own, strict=True)])
+        epochs = [[epochs_until(curve, target) for curve in each] for each in (found, own)]
+        later = [a - b for a, b in zip(*epochs, strict=True) if a is not None and b is not None]
+        ahead = [mean_text(later, "+.1f") if later else "", points] if name != IMPLEMENTATIONS[0] else ["", ""]
+        return [name, _epochs(found, target), *ahead]
+
+    return table(
+        f"Epochs until mAP50-95 is {target:.3f}, {100 * TARGET:.0f} % of what ReLU ends with, by implementation of "
+        "Mish, and mAP50-95 at the end in points. mish is ops.mish, mish_compiled the network with it compiled; all "
+        "without the form fused with batch norm",
+        ("implementation", "epochs", "epochs more than mish", "points more than mish"),
+        (line(name) for name in IMPLEMENTATIONS),
+    )
+
+
+def _curves(rows: Sequence[Row], data: str) -> dict[str, list[list[float]]]:
+    """mAP50-95 by epoch of the runs of a published comparison, by arm."""
+    return {
+        name: [[float(word) for word in str(row["map_by_epoch"]).split()] for row in found]
+        for name in ("relu", *PUBLISHED[data])
+        if (found := chosen(rows, "epochs", data=data, name=name))
+    }
+
+
+def _target(curves: Mapping[str, Sequence[Sequence[float]]]) -> float:
+    return TARGET * float(np.mean([curve[-1] for curve in curves["relu"]]))
 
 
 def _epochs(curves: Sequence[Sequence[float]], target: float) -> str:

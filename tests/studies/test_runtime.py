@@ -61,6 +61,29 @@ def test_epochs_until_a_target_by_hand() -> None:
     assert epochs.rows == (("embedded", "0.540", "2.0 (1 of 2 runs never)", "never", "1.5 [-4.9, 7.9]"),)
 
 
+def test_epochs_by_implementation_by_hand() -> None:
+    """ReLU ends with 0.6, so that the target is 0.54; differences from ops.mish are by seed."""
+    curves = {
+        "relu": ["0.1 0.5 0.6", "0.1 0.5 0.6"],
+        "mish": ["0.1 0.6 0.7", "0.6 0.6 0.7"],
+        "mish_torch": ["0.1 0.5 0.71", "0.1 0.6 0.73"],
+        "mish_eager": ["0.1 0.2 0.3", "0.1 0.2 0.5"],
+        "mish_compiled": ["0.1 0.6 0.7", "0.6 0.6 0.7"],
+    }
+    rows = [
+        {"part": "epochs", "data": "implementations", "name": name, "seed": seed, "map_by_epoch": curve}
+        for name, of_seeds in curves.items()
+        for seed, curve in enumerate(of_seeds)
+    ]
+    (epochs,) = runtime.conclude(rows)[0].tables
+    assert epochs.rows == (
+        ("mish", "1.5 [-4.9, 7.9]", "", ""),
+        ("mish_torch", "2.5 [-3.9, 8.9]", "+1.0 [+1.0, +1.0]", "+2.00 [-10.71, +14.71]"),
+        ("mish_eager", "never", "", "-30.00 [-157.06, +97.06]"),
+        ("mish_compiled", "1.5 [-4.9, 7.9]", "+0.0 [+0.0, +0.0]", "+0.00 [+0.00, +0.00]"),
+    )
+
+
 def test_steps_by_hand() -> None:
     """By the fused ReLU and by ReLU in the same form; activations cost what leaving them out saves."""
 
