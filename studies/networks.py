@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.activations import make_activation, parse_activation
+from models.blocks import AddAct, ConvNormAct
 
 
 def activation(name: str) -> nn.Module:
@@ -29,19 +30,21 @@ class Block(nn.Module):
 
     def __init__(self, c1: int, c2: int, stride: int, act: str):
         super().__init__()
-        self.conv1 = nn.Conv2d(c1, c2, 3, stride, 1, bias=False)
-        self.norm1, self.norm2 = nn.BatchNorm2d(c2), nn.BatchNorm2d(c2)
-        self.conv2 = nn.Conv2d(c2, c2, 3, 1, 1, bias=False)
-        self.act1, self.act2 = (activation(act) for _ in range(2))
+        self.first = _conv(c1, c2, act, kernel=3, stride=stride)
+        self.second = _conv(c2, c2, "identity", kernel=3)
         same = stride == 1 and c1 == c2
-        self.shortcut = (
-            nn.Identity() if same else nn.Sequential(nn.Conv2d(c1, c2, 1, stride, bias=False), nn.BatchNorm2d(c2))
-        )
+        self.shortcut = nn.Identity() if same else _conv(c1, c2, "identity", stride=stride)
+        self.add = AddAct(parse_activation(act))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c1, H, W) to (B, c2, H / stride, W / stride)."""
-        y = self.act1(self.norm1(self.conv1(x)))
-        return self.act2(self.norm2(self.conv2(y)) + self.shortcut(x))
+        return self.add(self.second(self.first(x)), self.shortcut(x))
+
+
+def _conv(c1: int, c2: int, act: str, *, kernel: int = 1, stride: int = 1) -> ConvNormAct:
+    """The block of the detector with PyTorch's own defaults of the norm, which classifiers are trained with."""
+    spec = parse_activation(act)
+    return ConvNormAct(c1, c2, kernel=kernel, stride=stride, act=spec, eps=1e-5, momentum=0.1)
 
 
 def resnet(act: str, seed: int, *, stages: int, blocks: int, width: int) -> nn.Sequential:
@@ -53,9 +56,7 @@ def resnet(act: str, seed: int, *, stages: int, blocks: int, width: int) -> nn.S
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(
-            nn.Conv2d(1, width, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(width),
-            activation(act),
+            _conv(1, width, act, kernel=3),
             *(Block(c1, c2, 1 if c1 == c2 else 2, act) for c1, c2 in zip(channels, channels[1:], strict=False)),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
