@@ -27,6 +27,12 @@ CONSEQUENCES = {
     "model.cfg": ("config.model.text", "fused", "implementation", "operator", "val.images"),
     "train.amp": ("device", "fused", "implementation", "operator"),
     "train.channels_last": ("device", "implementation", "operator"),
+    "train.compile": ("device", "fused", "implementation", "operator"),
+    "train.graphs": ("device",),
+    "train.grad_checkpointing": ("device",),
+    "train.nominal_batch": ("device",),  # with accumulation, no CUDA graph
+    "train.rect": ("device", "batches_per_epoch"),  # likewise; batches of like aspect
+    "train.threads": ("device", "machine.threads"),
     "data": ("data.train", "batches_per_epoch", "skipped"),  # never data.val: all are scored on the same images
     "train.batch": ("batches_per_epoch", "val.images"),
     "train.imgsz": ("val.images",),  # a checksum of the validation batches as the network sees them
@@ -36,7 +42,8 @@ CONSEQUENCES = {
 NOT_IN_WEIGHTS = (*ACTIVATION_KEYS, "model.norm_act", "model.loss", "model.assign")
 WEIGHT_KEYS = ("model", "weights", "data", "train.single_cls")
 BATCH_KEYS = ("augment", "data", "model.kind", "model.cfg", "train.imgsz", "train.batch", "train.epochs",
-              "train.close_mosaic", "train.single_cls", "train.strict_data", "train.holdout")  # fmt: skip
+              "train.close_mosaic", "train.single_cls", "train.strict_data", "train.holdout", "train.rect",
+              "train.class_balance")  # fmt: skip
 DATA = ("config.data", "data", "val.images", "skipped")  # differ between seeds if the data are drawn anew
 SHOWN_VALUES = 3  # of a key, and runs of a value, in a message
 SHOWN_KEYS = 8

@@ -81,6 +81,8 @@ def _config(
             "train.batch": BATCH,
             "train.epochs": epochs,
             "train.seed": seed,
+            "train.optimizer": "adamw",  # not the default of train.py, which changes
+            "train.lr": 0.002,
             "train.amp": "off",
             "train.device": "cpu",
             "augment.mosaic": 0.0,  # objects of a few pixels would need longer training

@@ -158,6 +158,7 @@ def _options(arms: Sequence[str], folder: str, *, batch: int, side: int) -> list
     path = Path(folder) / "data.yaml"
     path.write_text(yaml.safe_dump(data), encoding="utf-8")
     words = ["--imgsz", str(side), "--batch", str(batch), "--device", "cpu", "--cfg", "yolo.yaml", "--data", str(path)]
+    words += ["--optimizer", "adamw"]  # not the default of train.py, which changes
     for arm in arms:
         act, form = ARMS[arm]
         words += ["--arm", arm, f"model.act={act}"]

@@ -1,12 +1,13 @@
 """Runs may differ in activation and seed, and in nothing else."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from comparison.fingerprint import check_comparable, check_redrawn, deviations, pairing, run_settings
-from comparison.runs import Run, read_runs
+from comparison.runs import ACTIVATION_KEYS, Run, read_runs
 from tests.comparison.made_runs import edit_record, plan_of, report_of, write_run
 
 RECORD = {
@@ -111,6 +112,24 @@ def test_implementations_of_an_activation_must_agree() -> None:
         check_comparable([run_of(), mish(), mish("mish-s1", census=other)])
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "follows"),
+    [
+        ("compile", True, {"device": "CPU, 2 threads; fp32; torch.compile", "operator__implementation": "formula"}),
+        ("graphs", "on", {"device": "CUDA:0; fp32; CUDA graph"}),
+        ("grad_checkpointing", True, {"device": "CPU, 2 threads; fp32; checkpointing"}),
+        ("threads", 1, {"device": "CPU, 1 threads; fp32", "machine__threads": 1}),
+    ],
+)
+def test_what_follows_from_an_arms_key_may_differ(key: str, value: object, follows: dict) -> None:
+    varies = (*ACTIVATION_KEYS, f"train.{key}")
+    one, other = mish("one-s0"), mish("other-s0", **{f"config__train__{key}": value}, **follows)
+    runs = [replace(run, varies=varies) for run in (one, other)]
+    assert check_comparable(runs) == (runs, [])
+    with pytest.raises(ValueError, match="device"):
+        check_comparable([replace(run, varies=(*ACTIVATION_KEYS, "train.lr")) for run in runs])
+
+
 def test_mixing_fused_and_unfused_activations_suggests_plain() -> None:
     gelu = run_of("gelu-s0", census=[{"activation": "gelu", "implementation": "torch.nn.functional.gelu"}])
     with pytest.raises(ValueError, match=r"fused: everywhere \(relu-s0\), nowhere \(gelu-s0\).*model.norm_act=plain"):
@@ -152,6 +171,12 @@ def test_different_starts_and_batches_are_named() -> None:
 
 def test_schedules_of_different_length_have_different_batches() -> None:
     assert pairing([run_of(rows=rows(7, 8)), mish(rows=rows(7, 1), config__train__epochs=5)]) == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("rect", True), ("class_balance", 0.1)])
+def test_arms_that_choose_other_images_have_other_batches(key: str, value: object) -> None:
+    runs = [run_of(rows=rows(7, 8)), run_of("other-s0", rows=rows(7, 1), **{f"config__train__{key}": value})]
+    assert pairing(runs) == []
 
 
 def test_missing_records_are_named() -> None:
