@@ -14,7 +14,7 @@ from pathlib import Path
 from configs.cli import Parser, run_script
 from core.files import write_text
 from core.text import format_duration
-from studies.study import NAMES, load_study, machines, measure_all
+from studies.study import NAMES, load_study, machines, measure_all, of_other_code
 from studies.verdicts import Finding
 
 
@@ -30,8 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.jobs is not None and options.jobs < 1:
         raise ValueError(f"--jobs {options.jobs}: expected 1 or more")
-    if options.page == "":
-        raise ValueError("--page: found nothing, expected the name of a file")
+    for option in ("page", "project"):
+        if getattr(options, option) == "":
+            raise ValueError(f"--{option}: found nothing, expected a path")
     if options.page and options.quick:
         raise ValueError("--page with --quick: a quick study concludes nothing; leave out one of them")
     if not options.names and not options.page:
@@ -45,14 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in named:
         load_study(name)
     folders = {name: Path(options.project) / (f"{name}-quick" if options.quick else name) for name in names}
-    for name, folder in folders.items():  # all are possible before the first is run
-        if load_study(name).EXTRA:
-            require_digits()
-        folder.mkdir(parents=True, exist_ok=True)
+    if any(load_study(name).EXTRA for name in names):  # all are possible before the first is run
+        require_digits()
     if options.page:
+        for name in NAMES:
+            if name not in names:
+                read_section(Path(options.project) / name, name)
         require_writable(Path(options.page))
-        for name in set(NAMES) - set(names):
-            read_section(Path(options.project) / name, name)
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
     for name, folder in folders.items():
         print(run(name, folder, quick=options.quick, jobs=options.jobs), flush=True)
     if options.page:
@@ -78,7 +80,9 @@ def run(name: str, folder: Path, *, quick: bool, jobs: int | None) -> str:
     study = load_study(name)
     rows = measure_all(name, folder, quick=quick, jobs=jobs)
     findings = study.conclude(rows)
-    content = {"machine": machines(folder), "findings": [asdict(each) for each in findings]}
+    others = of_other_code(rows)
+    earlier = f"; {others} of {len(rows)} cells measured by earlier code" if others else ""
+    content = {"machine": f"{machines(folder)}{earlier}", "findings": [asdict(each) for each in findings]}
     write_text(folder / "findings.json", json.dumps(content, indent=2) + "\n")
     figure = new_figure(*study.PICTURE)
     study.draw(rows, figure)

@@ -41,6 +41,7 @@ WIDE = 10.0  # extremes are sought between -WIDE and WIDE
 REACH, SPACING = 8, 16  # accuracy is measured between -REACH and REACH, at SPACING points per unit between the corners
 BESIDE = 2.0**-30  # from a corner, where one-sided derivatives are taken
 PRECISIONS = {"fp64": torch.float64, "fp32": torch.float32}
+PICTURES = (".png", ".pdf", ".svg")
 ORDERS = ("value", "first derivative", "second derivative")
 
 
@@ -70,8 +71,8 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
             f"are the largest between -{REACH} and {REACH} against {DIGITS} digits. They are large where a module "
             f"takes almost 1 from 1: GELU of -{REACH} is 0 in fp32, and the derivative of tanh at {REACH} has few "
             "digits left. Mish has no such difference; its derivative's error is largest where the derivative itself "
-            "is almost 0. The paper also says that a factor of the derivative acts like a preconditioner; it does "
-            "not say of what, or how that would be seen, so this is not tried here.",
+            "is almost 0. The author also supposes that a factor of the derivative acts like a preconditioner and "
+            "makes gradients smoother; the sources that could be read have no measure of it, so it is not tried here.",
             brief=f"the first derivative jumps at 0 by {number(relu, 'jump d1 at 0'):.3g} for ReLU and by "
             f"{number(mish, 'jump d1 at 0'):.1g} for Mish",
             verdict="supported" if smooth else "contradicted",
@@ -100,7 +101,8 @@ def _extremes_table(rows: Sequence[Row]) -> tuple[Table, ...]:
             return "none"
         if row.get(f"{column} x") is None:
             return f"{number(row, column):.5g}"
-        return f"{number(row, column):.5g} at {round(number(row, f'{column} x'), 6):.4g}"
+        place = round(number(row, f"{column} x"), 6) + 0.0  # no negative zero
+        return f"{number(row, column):.5g} at {place:.4g}"
 
     def bound(row: Row, column: str) -> str:
         return "unbounded" if row.get(column) is None else f"{number(row, column):.5g}"
@@ -122,11 +124,14 @@ def _extremes_table(rows: Sequence[Row]) -> tuple[Table, ...]:
 
 
 def _errors_table(rows: Sequence[Row]) -> tuple[Table, ...]:
-    columns = [f"{precision} d{order}" for precision in PRECISIONS for order in (0, 1)]
+    columns = {
+        f"{precision} {what}": f"{precision} d{order}" for precision in PRECISIONS for order, what in enumerate(ORDERS)
+    }
     return table(
-        "Largest relative error of the modules' values and first derivatives",
-        ("activation", "fp64 value", "fp64 derivative", "fp32 value", "fp32 derivative"),
-        ([str(row["act"]), *(f"{number(row, f'error {column}'):.1g}" for column in columns)] for row in rows),
+        "Largest relative error of the modules' values and first derivatives, and largest absolute error of their "
+        "second derivatives",
+        ("activation", *columns),
+        ([str(row["act"]), *(f"{number(row, f'error {column}'):.1g}" for column in columns.values())] for row in rows),
     )
 
 
@@ -270,10 +275,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Plot activations with their first and second derivatives."""
     parser = Parser(prog="python -m studies.curves", description=main.__doc__)
     parser.add_argument("names", nargs="*", metavar="ACTIVATION", help="those to plot; default: all")
-    parser.add_argument("--output", default="activations.png", metavar="FILE.png", help="plot")
+    parser.add_argument("--output", default="activations.png", metavar="FILE", help="picture (png, pdf, svg)")
     arguments = parser.parse_args(argv)
-    draw_all(Path(arguments.output), arguments.names or list(TABLE))
-    print(arguments.output)
+    output = Path(arguments.output)
+    if output.suffix not in PICTURES or output.is_dir():
+        raise ValueError(f"--output {output}: expected the name of a picture, ending with {', '.join(PICTURES)}")
+    if not output.parent.is_dir():
+        raise ValueError(f"--output {output}: there is no folder {output.parent}")
+    draw_all(output, arguments.names or list(TABLE))
+    print(output)
     return 0
 
 

@@ -306,7 +306,8 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
     for name in ACTIVATIONS:
         panels[0].plot(LAYERS, PUBLISHED[name], ":", color=COLOURS[name], label=f"{LABELS[name]}, published")
     for panel in (panels[0], panels[4]):
-        panel.set_ylim(0, 105)
+        panel.set_ylim(0, 100)  # intervals may go beyond what is possible
+    panels[3].set_ylim(bottom=0)
     _draw_arms(panels[4], found)
     _draw_gradients(panels[5], rows)
     for panel in panels:

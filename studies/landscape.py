@@ -161,7 +161,7 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
             found=f"A ResNet of three stages on digits, which decides, and a small detector, {len(sharpness)} seeds. "
             "ReLU's second derivative is 0 wherever it exists: its Hessian consists of the Gauss-Newton part and of "
             "products of the weights of different layers, and does not see the corners, as the rise at a distance "
-            "does.",
+            "does. The detectors end at different training losses, so that theirs are not minima of like depth.",
             judged=judge(sharpness, MARGIN),
             unit="of ReLU's largest eigenvalue",
             ratio=-1,
@@ -234,10 +234,9 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
     """Outputs of a random network, the loss around minima, and the figures of all cells."""
     axes = figure.subplots(3, 4)
     for axis, act in zip(axes[0], ("relu", "mish"), strict=False):
-        axis.imshow(
-            output_map(act, SHAPES["shallow"], 0, 200), origin="lower", extent=(0, SIDE, 0, SIDE), cmap="viridis"
-        )
-        axis.set(title=f"Output of random network 0, {LABELS[act]}", xlabel="second input", ylabel="first input")
+        drawn = axis.imshow(output_map(act, SHAPES["shallow"], 0, 200).T, origin="lower", extent=(0, SIDE, 0, SIDE))
+        figure.colorbar(drawn, ax=axis, label="output", shrink=0.8)
+        axis.set(title=f"Random network 0, {LABELS[act]}", xlabel="first input", ylabel="second input")
     _draw_ratios(axes[0, 2], rows, "roughness", [("outputs", shape) for shape in SHAPES])
     axes[0, 2].set(title="Roughness of the output", xlabel="relative to ReLU (95 % interval)")
     _draw_ratios(axes[0, 3], rows, "eigenvalue", [("digits", None), ("detector", None)])

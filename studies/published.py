@@ -109,7 +109,7 @@ def _about_cifar10(rows: Sequence[Row]) -> Finding:
         published="13 activations, 23 runs each: mean 87.48 % for Mish, p < 0.0001 against 9 of them (Table 1)",
         found=found,
         judged=_weakest(rows, math.hypot(exact(MISH)[1], exact(CIFAR10[closest])[1])),
-        unit="points more than the closest",
+        unit=f"points more than {closest}, the best of the others",
         brief=f"{len(kept)} of {len(rows)} comparisons are significant",
         part="CIFAR-10",
         tables=table(

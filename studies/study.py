@@ -73,7 +73,7 @@ def load_study(name: str) -> Study:
 def measure_all(name: str, folder: Path, *, quick: bool, jobs: int | None = None) -> list[Row]:
     """Measure the missing cells of a study, ``jobs`` at a time with one thread each; returns the rows of all cells.
 
-    Each row is kept in ``folder``/cells, and all of them are written to ``folder``/cells.csv.
+    Each row is kept in ``folder``/cells, with the hash of the code, and all are written to ``folder``/cells.csv.
     """
     study = load_study(name)
     cells = list(study.cells(quick=quick))
@@ -98,9 +98,7 @@ def measure_all(name: str, folder: Path, *, quick: bool, jobs: int | None = None
             "resumes, with --jobs 1 in less memory"
         ) from error
     rows = [_read(cell, place) for cell, place in zip(cells, places, strict=True)]
-    for row in rows:
-        row.pop(SOURCES, None)
-    write_text(folder / "cells.csv", to_csv(rows))
+    write_text(folder / "cells.csv", to_csv([{key: row[key] for key in row if key != SOURCES} for row in rows]))
     return rows
 
 
@@ -121,10 +119,13 @@ def machines(folder: Path) -> str:
     return "; ".join((folder / MACHINES).read_text(encoding="utf-8").splitlines())
 
 
+def of_other_code(rows: Sequence[Row]) -> int:
+    """How many rows were measured by other sources than these."""
+    return sum(row.get(SOURCES) != _sources() for row in rows)
+
+
 def _report_other_code(name: str, rows: Sequence[Row], folder: Path) -> None:
-    """Say how many cells were measured by other sources than these."""
-    here = _sources() if rows else ""
-    others = sum(row.get(SOURCES) != here for row in rows)
+    others = of_other_code(rows)
     if others:
         print(
             f"{name}: {others} of the cells in {folder} were measured by other code, and are kept; "

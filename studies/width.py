@@ -17,7 +17,7 @@ from studies.digits import Split, small_digits, standardised
 from studies.intervals import mean_text
 from studies.networks import resnet
 from studies.noise_detector import noisy_map
-from studies.pictures import errorbars
+from studies.pictures import COLOURS, errorbars
 from studies.rows import Row, distinct, number, where
 from studies.tables import Table, table
 from studies.training import batches, cross_entropy, nesterov, train
@@ -33,6 +33,7 @@ MINUTES = 30
 EXTRA = "studies"
 PICTURE = (19.0, 5.0)
 
+OTHERS = ("tab:purple", "tab:brown", "tab:gray")  # colours of what is not an activation
 ACTS = {"ReLU": "relu", "Swish": "silu", "Mish": "mish"}  # Swish with beta = 1 is SiLU
 WIDTHS = (8, 16, 32, 64)  # channels of the first of two stages
 BLOCKS = (1, 2, 4)  # per stage: 6, 10, 18 layers
@@ -150,8 +151,9 @@ def conclude(rows: Sequence[Row]) -> list[Finding]:
             found=f"ResNets of {widths[0]} to {widths[-1]} channels and {depths[0]} to {depths[-1]} layers on 8x8 "
             f"digits, {len(growth)} seeds. The published gap, of one run of a far larger network, is 14.4 points; the "
             f"mean of Swish minus Mish is between {ahead_by_size.min():+.2f} and {ahead_by_size.max():+.2f} points at "
-            f"all sizes here. The mean test error is only {100 - accuracy['Mish'].mean():.1f} %, so there is little "
-            "room: this contradicts the claim for small networks, and says nothing of networks of ImageNet's size.",
+            f"all sizes here. The mean test error with Mish is only {100 - accuracy['Mish'].mean():.1f} %, so there is "
+            "little room: this contradicts the claim for small networks, and says nothing of networks of ImageNet's "
+            "size.",
             judged=judge(growth.tolist(), MARGIN),
             unit="points that Mish gains on Swish from the smallest to the largest size",
             part="digits",
@@ -216,7 +218,8 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
     """Test accuracy and its differences by width, over the depths and for each of them; the detector's differences."""
     accuracy, widths, blocks = grid(rows)
     left, middle, right, detector = figure.subplots(1, 4)
-    _lines(left, widths, {act: values.mean(2) for act, values in accuracy.items()})
+    colours = [COLOURS[name] for name in ACTS.values()]
+    _lines(left, widths, {act: values.mean(2) for act, values in accuracy.items()}, colours)
     left.set(title="Test accuracy, mean of the depths", ylabel="test accuracy, %")
     gaps = {f"{one} minus {other}": (accuracy[one] - accuracy[other]).mean(2) for one, other in PAIRS}
     _lines(middle, widths, gaps)
@@ -238,11 +241,13 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
     figure.suptitle(f"ResNets on 8x8 digits, and a detector: {len(accuracy['ReLU'])} seeds, 95 % intervals over seeds")
 
 
-def _lines(axis: "Axes", widths: Sequence[float], curves: Mapping[str, np.ndarray]) -> None:
+def _lines(
+    axis: "Axes", widths: Sequence[float], curves: Mapping[str, np.ndarray], colours: Sequence[str] = OTHERS
+) -> None:
     """Curves of (seeds, widths)."""
     for place, (label, values) in enumerate(curves.items()):
         shifted = [width * 1.04 ** (place - 1) for width in widths]  # so that intervals do not cover each other
-        errorbars(axis, shifted, list(values.T), label)
+        errorbars(axis, shifted, list(values.T), label, color=colours[place])
     axis.set_xscale("log", base=2)
     axis.set_xticks(widths, [str(each) for each in widths])
     axis.set_xlabel("width, channels of the first stage")
