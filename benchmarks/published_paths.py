@@ -19,7 +19,7 @@ from comparison.runs import SCORES
 from core.seal import SEAL, seal_of
 
 # In any text: from a root or a drive to the end of the last part. PureWindowsPath reads both kinds of separators.
-ABSOLUTE = re.compile(r"(?<![\w.~<$}/\\-])(?:/|[A-Za-z]:[\\/]|\\\\)[\w.@+=~-]+(?:[\\/]+[\w.@+=~,-]*)*")
+ABSOLUTE = re.compile(r"(?<![\w.~<$}/\\-])(?:/|[A-Za-z]:[\\/]|\\\\)[\w.@][\w.@+=~-]*(?:[\\/]+[\w.@+=~,-]*)*")
 RUN, RESULTS = "run.json", "results.csv"
 Files = Mapping[Path, bytes]
 
