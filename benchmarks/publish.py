@@ -2,7 +2,8 @@
 
 Plan, tuning, scores and the raw record of every run are copied, about 15 KB a run, with the report's tables, the main
 pictures and report.json, as published.json. Weights and detections are not; each run's record has the SHA-256 of the
-detections. `python compare.py --report TO` then gives the same verdict, which is checked before anything is written.
+detections. Absolute paths are replaced; originals.json has the SHA-256 of each file before. `python compare.py --report
+TO` then gives the same report, which is checked before anything is written.
 """
 
 import argparse
@@ -12,7 +13,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from benchmarks.published_paths import replace_paths, without_paths
 from comparison.deployment import DEPLOYED, LATENCY
 from comparison.journal import JOURNAL
 from comparison.plan import PLAN
@@ -28,6 +31,8 @@ ABOUT = (PLAN, JOURNAL, TIMING, "timing.csv", LATENCY)  # of a comparison
 TABLES = ("table.csv", "runs.csv")
 PICTURES = ("answer_wide.png", "curves_wide.png", "runs.png", "times.png", "tuning.png", "places.png")
 VERDICT = ("verdicts", "time_verdicts", "recommendation", "tuning", "search")  # keys of report.json
+ORIGINALS = "originals.json"
+ABOUT_ORIGINALS = "SHA-256 of each file before absolute paths in it were replaced, and seals and hashes made anew"
 PARTS = (TUNING, COMMON, f"{SEARCH}/round-*")  # subfolders of a comparison that hold runs
 
 
@@ -36,17 +41,36 @@ def publish(folder: Path, target: Path) -> int:
     if target.exists():
         raise ValueError(f"{target} exists; remove it first")
     with tempfile.TemporaryDirectory() as place:
-        again = Path(place, target.name)
+        again, ready = Path(place, "again", target.name), Path(place, "ready", target.name)
         _copy_comparison(folder, again)
-        report([again], again)
+        _report(again)
         published, found = (verdict(each / "report.json") for each in (folder, again))
         if wrong := [key for key in VERDICT if published[key] != found[key]]:
             raise ValueError(f"{folder}: report.json has other {', '.join(wrong)} than its runs; report it again")
-    runs = _copy_comparison(folder, target)
-    _copy(folder, target, TABLES)
-    _copy(folder / "pictures", target, PICTURES)
-    shutil.copyfile(folder / "report.json", target / "published.json")
+        runs = _copy_comparison(folder, ready)
+        _copy(folder, ready, TABLES)
+        _copy(folder / "pictures", ready, PICTURES)
+        shutil.copyfile(folder / "report.json", ready / "published.json")
+        shutil.copyfile(again / "report.json", ready / "report.json")  # to be compared, with its paths replaced
+        originals = replace_paths(ready)
+        originals.pop("report.json", None)
+        expected = json.loads((ready / "report.json").read_text(encoding="utf-8"))
+        (ready / "report.json").unlink()
+        if originals:
+            content = {"about": ABOUT_ORIGINALS, "sha256": originals}
+            (ready / ORIGINALS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(again)
+        shutil.copytree(ready, again)
+        if without_paths(_report(again), {}) != expected:
+            raise ValueError(f"{folder}: without absolute paths, its records give another report; use relative ones")
+        shutil.copytree(ready, target)
     return runs
+
+
+def _report(folder: Path) -> Any:
+    """The content of the report.json of a comparison, written anew."""
+    report([folder], folder)
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
 def verdict(report_json: Path) -> dict[str, object]:

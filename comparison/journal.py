@@ -25,7 +25,7 @@ def note(folder: Path, run: str, event: Event) -> None:
     """Append an event of a run, or of the file of a timing, to the journal of its comparison."""
     entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "run": run, "event": event}
     if event in ENDED:
-        entry |= _evidence(folder / run)
+        entry |= evidence(folder / run)
     elif event == "timed":
         entry["files"] = _sha256((folder / run).read_bytes())
     with open(folder / JOURNAL, "a+b") as file:
@@ -122,7 +122,7 @@ def _as_noted(events: Sequence[Mapping[str, Any]], run: Run | None) -> bool:
     if not ends or any(each["event"] != run.status for each in ends[-1:]):
         return False
     failures = [each.get("failure") for each in ends if each["event"] == "failed"]
-    files_changed = ends[-1].get("files") != _evidence(run.folder)["files"]
+    files_changed = ends[-1].get("files") != evidence(run.folder)["files"]
     return not files_changed and failures[: len(_failures(run))] == _failures(run)
 
 
@@ -131,7 +131,7 @@ def _failures(run: Run) -> list[str]:
     return [_sha256(each.read_bytes()) for each in files if each.is_file()]
 
 
-def _evidence(run: Path) -> dict[str, str]:
+def evidence(run: Path) -> dict[str, str]:
     """The hashes of the files that a comparison reads of a run."""
     found = {}
     failure, files = run / FAILURE, [run / name for name in ("run.json", "results.csv")]
