@@ -306,7 +306,7 @@ def _draw_rises(axis: "Axes", rows: Sequence[Row], kind: str, loss: str) -> None
         middle, low, high = np.array([_geometric(np.log(columns[radius])) for radius in shown]).T
         error = [middle - low, high - middle]
         axis.errorbar(shown, middle, yerr=error, marker="o", label=f"{LABELS[act]}, 95 % interval", capsize=3)
-    axis.set(xscale="log", yscale="log", title=f"Loss off the minimum, {kind}")
+    axis.set(xscale="log", yscale="log", title=f"Rise of the loss, {kind}")
     axis.set(xlabel="radius, in filter norms", ylabel=f"mean rise of {loss}")
     axis.set_xticks(RADII, [f"{radius:g}" for radius in RADII])
     axis.minorticks_off()

@@ -235,7 +235,8 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
         },
     )
     fused.set_title("Training step of the detector, fused with batch norm\nby the time with ReLU", fontsize=10)
-    fused.set_xlabel("")
+    fused.set(xlabel="", ylim=(-2.6, 0.6))
+    steps.get_legend().remove()  # it covers a mark, and is the one above
     forms = {
         f"{form}, {words}": chosen(rows, "branch", form=form, vectorised=vectorised)
         for form in ("if", "jump")

@@ -31,8 +31,8 @@ HOME, WINDOWS = "/home/a_user/work", "C:\\Users\\a user"
 
 
 def texts(folder: Path) -> dict[str, str]:
-    """The text of all files but pictures."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".png"]
+    """The text of all files but pictures, and reports that were made of the published files here."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".png" and path.stem != "report"]
     return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in files}
 
 

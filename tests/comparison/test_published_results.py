@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_there_are_published_comparisons() -> None:
-    assert {"embedded", "bccd", "aa_operator", "aa_seeds"} <= {folder.name for folder in PUBLISHED}
+    assert {"embedded", "embedded_muon", "implementations", "bccd", "aa_operator", "aa_seeds"} <= {folder.name for folder in PUBLISHED}
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
