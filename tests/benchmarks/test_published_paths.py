@@ -31,13 +31,14 @@ HOME, WINDOWS = "/home/a_user/work", "C:\\Users\\a user"
 
 
 def texts(folder: Path) -> dict[str, str]:
-    """The text of all files but pictures, and reports that were made of the published files here."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".png" and path.stem != "report"]
+    """The text of all files but pictures."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".png"]
     return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in files}
 
 
 def test_no_published_file_names_a_folder_of_a_machine() -> None:
-    published = texts(DOCS)
+    # A report that `compare.py --report` makes of them belongs to the machine that made it, and is not kept in git.
+    published = {name: text for name, text in texts(DOCS).items() if Path(name).stem != "report"}
     assert len(published) > 300
     assert {name: found[0] for name, text in published.items() if (found := OF_A_MACHINE.search(text))} == {}
 
