@@ -1,4 +1,4 @@
-"""The table of README.md for users of other trainers: each cell is run as it stands, with fewer epochs and pixels."""
+"""The tables for users of other trainers: each cell is run as it stands, with fewer epochs and pixels."""
 
 import re
 import shlex
@@ -143,6 +143,24 @@ def test_python(title: str, place: Path, files: Path) -> None:
     assert title != "save and show" or all(Path(name).stat().st_size for name in ("a.jpg", "a.txt"))
     trains = "train(" in ROWS[title][0][0]
     assert not trains or list(place.glob("runs/train/*/weights/best.pt"))
+
+
+@pytest.mark.usefixtures("place")
+def test_names_that_differ_from_those_of_ultralytics() -> None:
+    table = (ROOT / "docs/python.md").read_text(encoding="utf-8").split("| Ultralytics | here |\n|---|---|\n")[1]
+    code = [piece for line in table.splitlines() for piece in re.findall(r"`([^`]+)`", line.split("|")[2])]
+    shutil.copy(next(Path("images").iterdir()), "a.jpg")
+    model = YOLO("best.pt")
+    names: dict[str, object] = {"model": model, "result": model.predict("a.jpg")[0]}
+    names["found"] = found = model.val(data="my.yaml", progress=False)
+    values = {piece: eval(piece, names) for piece in code if ".train(" not in piece and " = " not in piece}
+    height, width = cv2.imread("a.jpg").shape[:2]
+    boxes = values["result.boxes"]
+    assert values["result.image.shape[:2]"] == (height, width) and len(boxes) == len(values["result.scores"]) > 0
+    assert (boxes[:, 2:] <= [width, height]).all() and (boxes[:, 2:] > boxes[:, :2]).all()
+    assert len(values["result.records()"]) == len(values["result.labels"]) == len(boxes)
+    assert values['found.stats.numbers["mAP50-95"]'] == found.stats.numbers["mAP50-95"]
+    assert Path("b.jpg").stat().st_size and len(values) >= 13
 
 
 def smaller(code: str) -> str:
