@@ -57,6 +57,22 @@ class Parser(argparse.ArgumentParser):
         args = [_dashes(argument) for argument in (sys.argv[1:] if args is None else args)]
         return super().parse_known_args(args, namespace)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; for settings such as ``epochs=3``, as Ultralytics' command takes them, the error has the flags."""
+        options, rest = self.parse_known_args(args, namespace)
+        if rest:
+            flags = " ".join(self._flag_of(*word.lstrip("-").split("=", 1)) for word in rest if "=" in word).strip()
+            self.error(f"unrecognized arguments: {' '.join(rest)}" + f"; write {flags}" * bool(flags))
+        return options
+
+    def _flag_of(self, name: str, value: str) -> str:
+        """A setting as this parser takes it; empty if it does not."""
+        flag = f"--{name}".replace("_", "-")
+        if flag in self._option_string_actions:
+            return shlex.join([flag, value])
+        dotted = "." in name and "--set" in self._option_string_actions
+        return shlex.join(["--set", f"{name}={value}"]) if dotted else ""
+
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
