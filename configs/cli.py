@@ -114,8 +114,12 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
 
 def _print_error(error: Exception) -> None:
     module = getattr(sys.modules["__main__"], "__spec__", None)  # of python -m
-    name = module.name.removesuffix(".__main__") if module else Path(sys.argv[0]).name
-    program = shlex.join(["python", "-m", name] if module else [name])
+    if module is None:
+        program = shlex.quote(Path(sys.argv[0]).name)
+    elif module.name == "__main__":  # of a folder, which is the package's command
+        program = f"yolo-mish {Path(sys.argv[0]).stem}"
+    else:
+        program = shlex.join(["python", "-m", module.name.removesuffix(".__main__")])
     print(f"{program}: error: {one_line(error) or type(error).__name__}", file=sys.stderr)
 
 

@@ -37,6 +37,12 @@ def test_the_command_names_what_it_can_run(tmp_path: Path) -> None:
         assert answer.returncode == 0 and f"python -m {module}" in answer.stdout
 
 
+def test_an_error_of_a_command_names_it(tmp_path: Path) -> None:
+    for name, words in (("train", ("--cfg", "none.yaml")), ("check", ("none",))):
+        wrong = start(ROOT, name, *words, cwd=tmp_path)
+        assert wrong.returncode == 2 and wrong.stderr.startswith(f"yolo-mish {name}: error: ")
+
+
 def test_data_sets_of_an_installed_package_are_in_the_current_folder(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
