@@ -37,6 +37,7 @@ def test_the_command_names_what_it_can_run(tmp_path: Path) -> None:
         assert answer.returncode == 0 and f"python -m {module}" in answer.stdout
 
 
+@pytest.mark.slow
 def test_an_error_of_a_command_names_it(tmp_path: Path) -> None:
     for name, words in (("train", ("--cfg", "none.yaml")), ("check", ("none",))):
         wrong = start(ROOT, name, *words, cwd=tmp_path)
