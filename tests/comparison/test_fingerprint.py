@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from comparison.fingerprint import check_comparable, check_redrawn, deviations, pairing, run_settings
+from comparison.fingerprint import check_comparable, check_redrawn, deviations, pairing, run_settings, unpaired
 from comparison.runs import Run, read_runs
 from tests.comparison.made_runs import edit_record, plan_of, report_of, write_run
 
@@ -152,6 +152,13 @@ def test_different_starts_and_batches_are_named() -> None:
 
 def test_schedules_of_different_length_have_different_batches() -> None:
     assert pairing([run_of(rows=rows(7, 8)), mish(rows=rows(7, 1), config__train__epochs=5)]) == []
+
+
+@pytest.mark.parametrize("setting", [{"config__train__rect": True}, {"config__train__class_balance": 0.5}])
+def test_settings_that_arrange_the_images_give_other_batches(setting: dict) -> None:
+    runs = [run_of(rows=rows(7, 8), **dict.fromkeys(setting, 0)), run_of("rect-s0", rows=rows(1, 2), **setting)]
+    assert pairing(runs) == []
+    assert unpaired(runs) == {"batches": (next(iter(setting)).removeprefix("config__").replace("__", "."),)}
 
 
 def test_missing_records_are_named() -> None:
