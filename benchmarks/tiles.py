@@ -88,7 +88,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--sheets", type=int, default=40, help="training sheets")
     add("--val", type=int, default=16, help="validation sheets")
-    add("--steps", type=int, default=320, help="training steps of each run, as nearly as whole epochs allow")
+    add("--steps", type=int, default=240, help="training steps of each run, as nearly as whole epochs allow")
     add("--seeds", type=int, default=3, help="seeds 0, 1, ... of each")
     add("--jobs", type=int, default=1, help="runs side by side; their times are then rough")
     add("--out", default="runs/tiles", metavar="DIR", help="folder of the results")
