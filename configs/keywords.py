@@ -146,6 +146,8 @@ def _value(name: str, value: object) -> object:
     if flag.key in ("train.freeze", "run.loggers") and isinstance(value, str):
         assert flag.type is not None
         return flag.type(value)
+    if flag.key == "train.freeze":
+        return [str(each) for each in as_list(value)]
     if flag.key == "train.optimizer" and isinstance(value, str):
         return value.lower()
     if isinstance(value, bool) and flag.const is not None:

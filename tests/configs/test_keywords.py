@@ -24,6 +24,8 @@ from configs.schema import load
         ({"batch": -1, "optimizer": "AdamW"}, {"train.batch": "auto", "train.optimizer": "adamw"}),
         ({"project": Path("runs/here"), "name": "one"}, {"run.project": "runs/here", "run.name": "one"}),
         ({"freeze": "backbone,neck.N3"}, {"train.freeze": ["backbone", "neck.N3"]}),
+        ({"freeze": 10}, {"train.freeze": ["10"]}),  # of Ultralytics; training answers with the parts of the network
+        ({"freeze": [0, 1]}, {"train.freeze": ["0", "1"]}),
         ({"loggers": ["wandb"]}, {"run.loggers": ["wandb"]}),
         ({"seed": np.int64(3), "epochs": None}, {"train.seed": 3}),
         ({"warmup_epochs": 2.6}, {"train.warmup": 3.0}),
