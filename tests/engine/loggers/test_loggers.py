@@ -166,6 +166,16 @@ def test_wandb_without_a_login_is_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(found.value)
 
 
+def test_mlflow_without_a_server_is_one_line(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for uri in ("http://127.0.0.1:9", "nonsense:///x"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(ValueError, match="^mlflow: .*MLFLOW_TRACKING_URI") as found:
+            make_loggers(["mlflow"])[-1].start(start_of(tmp_path))
+        assert "\n" not in str(found.value)
+
+
 def finish(logger: Logger, end: str) -> None:
     if end == "end":
         logger.end(RunEnd({"mAP50-95": 0.5}, "end of the run"))
