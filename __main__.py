@@ -21,7 +21,9 @@ COMMANDS = {
     "convert": "data.tools.convert",
     "download": "data.tools.download",
     "tile": "data.tools.tile",
+    "publish": "weights.publish",
 }
+ELSEWHERE = {"predict": "detect", "track": "detect --track", "tune": "compare --tune"}  # modes of Ultralytics
 USAGE = f"""usage: yolo-mish {{{",".join(COMMANDS)}}} ...
 
   train     train a detector: yolo-mish train --cfg yolo-mish.yaml --data my.yaml
@@ -33,6 +35,7 @@ USAGE = f"""usage: yolo-mish {{{",".join(COMMANDS)}}} ...
   convert   convert YOLO, VOC and CVAT labels to COCO
   download  download a public data set
   tile      cut large images into tiles, for small objects
+  publish   write trained weights with a model card, to pass on
 
 "yolo-mish COMMAND --help" shows the flags of a command.
 """
@@ -47,7 +50,8 @@ def main() -> None:
     if name not in COMMANDS:
         from core.text import did_you_mean
 
-        print(f"yolo-mish: error: {name!r} is not a command{did_you_mean(name, COMMANDS)}", file=sys.stderr)
+        hint = f", use {ELSEWHERE[name]!r}" if name in ELSEWHERE else did_you_mean(name, COMMANDS)
+        print(f"yolo-mish: error: {name!r} is not a command{hint}", file=sys.stderr)
         sys.exit(2)
     from configs.cli import run_script
 

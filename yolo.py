@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import yaml
 
-from configs.keywords import overrides_from
+from configs.keywords import overrides_from, refuse_foreign
 from configs.loading import CONFIGS, DARKNET_SUFFIX, Tree, find
 from configs.schema import Config, Data, load
 from core.arguments import ImageSize, class_numbers, given, shown
@@ -281,6 +281,7 @@ class YOLO:
         self, source: Any, *, bgr: bool = False, track: bool = False, **options: Unpack[PredictKeywords]
     ) -> Iterator[Result]:
         """Yield the results of ``predict`` one by one, with at most ``batch`` and ``workers`` images in memory."""
+        refuse_foreign("predict", options)
         chosen = PredictOptions(**given("predict", options, PredictKeywords.__annotations__))
         tracks = Tracks(chosen.conf) if track else None
         if tracks is not None:
@@ -327,6 +328,7 @@ class YOLO:
 
         Raises ValueError if the classes of the data are not those of the weights.
         """
+        refuse_foreign("val", options)
         chosen = EvalOptions(**given("val", options, EvalKeywords.__annotations__))
         nms = self.nms_options(chosen, multi_label=True)
         imgsz = self.input_size(chosen.imgsz)
@@ -385,6 +387,7 @@ class YOLO:
 
         Raises ValueError for what the format does not support, FloatingPointError if the results differ.
         """
+        refuse_foreign("export", options)
         chosen = ExportOptions(**given("export", options, ExportKeywords.__annotations__))
         require_options(format, chosen)
         trained = self.exportable(chosen, has_data=data is not None)

@@ -42,8 +42,8 @@ CONSEQUENCES = {
 NOT_IN_WEIGHTS = (*ACTIVATION_KEYS, "model.norm_act", "model.loss", "model.assign")
 WEIGHT_KEYS = ("model", "weights", "data", "train.single_cls")
 BATCH_KEYS = ("augment", "data", "model.kind", "model.cfg", "train.imgsz", "train.batch", "train.epochs",
-              "train.close_mosaic", "train.single_cls", "train.strict_data", "train.holdout", "train.rect",
-              "train.class_balance")  # fmt: skip
+              "train.close_mosaic", "train.rect", "train.class_balance", "train.single_cls",
+              "train.strict_data", "train.holdout")  # fmt: skip
 DATA = ("config.data", "data", "val.images", "skipped")  # differ between seeds if the data are drawn anew
 SHOWN_VALUES = 3  # of a key, and runs of a value, in a message
 SHOWN_KEYS = 8

@@ -202,6 +202,7 @@ def preload(config: Config, device: torch.device) -> tuple[list[Batch], dict[str
         augment=config.augment,
         mosaic_until=1,
         imgsz=train.imgsz,
+        rect=train.rect,
         cache="off",
         workers=0,
         progress=False,
@@ -245,7 +246,7 @@ def build_step(config: Config, device: DeviceConfig, names: list[str]) -> tuple[
         device,
         shape=shape,
         compiled=train.compile,
-        graphs=train.graphs,
+        graphs="off" if train.rect else train.graphs,  # as in training
         checkpointing=train.grad_checkpointing,
     )
     trainer = Trainer(

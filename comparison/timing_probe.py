@@ -12,7 +12,14 @@ from comparison.job import run_module
 from comparison.plan import Plan
 from comparison.timing_record import TIMING
 
-BATCHES = ("data.", "train.batch", "train.imgsz", "model.kind", "model.cfg")  # prefixes of keys that set the batches
+BATCHES = (  # prefixes of keys that set the shape of the batches
+    "data.",
+    "train.batch",
+    "train.imgsz",
+    "train.rect",
+    "model.kind",
+    "model.cfg",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

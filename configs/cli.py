@@ -57,6 +57,22 @@ class Parser(argparse.ArgumentParser):
         args = [_dashes(argument) for argument in (sys.argv[1:] if args is None else args)]
         return super().parse_known_args(args, namespace)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; for settings such as ``epochs=3``, as Ultralytics' command takes them, the error has the flags."""
+        options, rest = self.parse_known_args(args, namespace)
+        if rest:
+            flags = " ".join(self._flag_of(*word.lstrip("-").split("=", 1)) for word in rest if "=" in word).strip()
+            self.error(f"unrecognized arguments: {' '.join(rest)}" + f"; write {flags}" * bool(flags))
+        return options
+
+    def _flag_of(self, name: str, value: str) -> str:
+        """A setting as this parser takes it; empty if it does not."""
+        flag = f"--{name}".replace("_", "-")
+        if flag in self._option_string_actions:
+            return shlex.join([flag, value])
+        dotted = "." in name and "--set" in self._option_string_actions
+        return shlex.join(["--set", f"{name}={value}"]) if dotted else ""
+
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
@@ -98,8 +114,12 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
 
 def _print_error(error: Exception) -> None:
     module = getattr(sys.modules["__main__"], "__spec__", None)  # of python -m
-    name = module.name.removesuffix(".__main__") if module else Path(sys.argv[0]).name
-    program = shlex.join(["python", "-m", name] if module else [name])
+    if module is None:
+        program = shlex.quote(Path(sys.argv[0]).name)
+    elif module.name == "__main__":  # of a folder, which is the package's command
+        program = f"yolo-mish {Path(sys.argv[0]).stem}"
+    else:
+        program = shlex.join(["python", "-m", module.name.removesuffix(".__main__")])
     print(f"{program}: error: {one_line(error) or type(error).__name__}", file=sys.stderr)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from configs.flags import AUTO, TRAIN, Flag
 from configs.foreign_flags import INSTEAD
@@ -26,13 +26,49 @@ OFF = {
     "class_balance": 0.0,
     "profile": 0,
 }
-NOT_HERE = {
-    "model": "the network is that of the YOLO object",
-    "task": "networks here detect; leave it out",
-    "mode": "leave it out",
-    "verbose": "leave it out",
-    "plots": "pictures are always drawn; leave it out",
-    "save": "last.pt and best.pt are always saved; leave it out",
+_DEVICE = "give it to the object, as in YOLO(weights, device=...)"
+_LEAVE = "leave it out"
+# By function: keywords of other trainers that do not exist here, with what to use instead, beside the flags of scripts.
+SCRIPTS = {"train": "train.py", "resume": "train.py", "predict": "detect.py", "val": "val.py", "export": "export.py"}
+NOT_HERE: dict[str, dict[str, str]] = {
+    "train": {
+        "model": "the network is that of the YOLO object",
+        "task": "networks here detect; leave it out",
+        "mode": _LEAVE,
+        "verbose": _LEAVE,
+        "plots": "pictures are always drawn; leave it out",
+        "save": "last.pt and best.pt are always saved; leave it out",
+        "erasing": "use extra, which takes any transforms of albumentations",
+        "auto_augment": "use extra, which takes any transforms of albumentations",
+        "classes": "create an annotation file with the classes to use, and name it in the data YAML",
+    },
+    "predict": {
+        "save": 'use result.save("a.jpg") for each result; detect.py saves all',
+        "save_txt": 'use result.save_txt("a.txt") for each result',
+        "save_crop": 'use result.save_crops("folder") for each result',
+        "show": "a result at the end of a notebook's cell shows itself; result.plot() returns the picture",
+        "stream": "use YOLO.stream, which yields results one by one",
+        "agnostic_nms": "use agnostic",
+        "vid_stride": "use detect.py",
+        "persist": "ids are kept within a call; give the whole video, camera or folder in one call",
+        "tracker": "ByteTrack is the only one; leave it out",
+        "verbose": _LEAVE,
+        "device": _DEVICE,
+        "half": "give it to the object, as in YOLO(weights, half=True)",
+        "project": "nothing is written; see result.save",
+        "name": "nothing is written; see result.save",
+    },
+    "val": {
+        "plots": "the result has the numbers; val.py draws the curves; leave it out",
+        "save_txt": "use predict and result.save_txt",
+        "save_json": "the result has the predictions; leave it out",
+        "verbose": _LEAVE,
+        "device": _DEVICE,
+        "half": "give it to the object, as in YOLO(weights, half=True)",
+        "project": "nothing is written; val.py writes its results into a folder",
+        "name": "nothing is written; val.py writes its results into a folder",
+    },
+    "export": {"verbose": "use progress"},
 }
 
 
@@ -73,12 +109,20 @@ def _flags() -> dict[str, Flag]:
     return {name.lstrip("-").replace("-", "_"): flag for flag in TRAIN for name in flag.names}
 
 
+def refuse_foreign(function: str, names: Iterable[str]) -> None:
+    """ValueError for the keyword of another trainer that does not apply here, with what to use instead."""
+    script = SCRIPTS[function]
+    flags = {flag.lstrip("-").replace("-", "_"): text for flag, text in INSTEAD[script].items()}
+    foreign = flags | NOT_HERE["train" if script == "train.py" else function]
+    for name in names:
+        if name in foreign:
+            text = re.sub(r"--([a-z][a-z0-9-]*)", lambda flag: flag[1].replace("-", "_"), foreign[name])
+            raise ValueError(f"{function}: {name}: not supported; {text}")
+
+
 def _unknown(function: str, name: str) -> Exception:
     """The error for a name that sets nothing."""
-    foreign = NOT_HERE | {flag.lstrip("-").replace("-", "_"): text for flag, text in INSTEAD["train.py"].items()}
-    if name in foreign:
-        text = re.sub(r"--([a-z][a-z0-9-]*)", lambda flag: flag[1].replace("-", "_"), foreign[name])
-        return ValueError(f"{function}: {name}: not supported; {text}")
+    refuse_foreign(function, [name])
     hint = did_you_mean(name, [*known_names(), FILE])
     return TypeError(
         f"{function}: unknown argument {name!r}{hint}; expected the flags of train.py, as in epochs, or keys of "
@@ -102,6 +146,8 @@ def _value(name: str, value: object) -> object:
     if flag.key in ("train.freeze", "run.loggers") and isinstance(value, str):
         assert flag.type is not None
         return flag.type(value)
+    if flag.key == "train.freeze":
+        return [str(each) for each in as_list(value)]
     if flag.key == "train.optimizer" and isinstance(value, str):
         return value.lower()
     if isinstance(value, bool) and flag.const is not None:

@@ -27,7 +27,6 @@ from data.plausibility import examine
 from data.recent_images import RecentImages
 from data.samples import EvalSamples, ResizeMode, TrainSamples, base_image
 from data.sampling import Arrangement, repeat_factors
-from data.synthetic import draw
 from data.verify import verify_images
 from data.workers import default_workers
 
@@ -80,6 +79,8 @@ def load_dataset(
         raise ValueError(f"data.{split}.format: unknown format {name!r}{hint}; expected one of {', '.join(formats)}")
     embedded = getattr(cfg_data, "embedded", None)
     if embedded is not None:
+        from data.synthetic import draw  # here, so that `python -m data.synthetic` runs without a warning of Python
+
         counts = {name: getattr(embedded, name) for name in SPLITS}
         draw(cfg_data.root, **counts, side=embedded.side, seed=embedded.seed, progress=progress)
     if not path_exists(section.images, folder=True) and not (

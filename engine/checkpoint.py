@@ -89,7 +89,9 @@ def load_checkpoint(path: str | Path, *, kind: str | None = None) -> StateDict:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
+        raise FileNotFoundError(
+            f"{path}: no such checkpoint; nothing is downloaded, expected a file such as runs/train/exp/weights/best.pt"
+        )
     if path.stat().st_size > MAX_CHECKPOINT_BYTES:
         raise ValueError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_CHECKPOINT_BYTES}")
     try:

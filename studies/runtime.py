@@ -223,7 +223,9 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
     operators.set_title(f"Operator, {elements:,} elements, fp32\nby the time of PyTorch's ReLU", fontsize=10)
     labels = {name: f"{name} ({kept[name]:.0f} MiB)" if kept else name for name in ARMS}
     processes = {f"process {each + 1}": chosen(rows, "step", process=each) for each in range(PROCESSES)}
-    _draw_ratios(steps, {each: {labels[str(row["name"])]: row for row in part} for each, part in processes.items()})
+    _draw_ratios(
+        steps, {each: {labels[str(row["name"])]: row for row in part} for each, part in processes.items()}, legend=False
+    )
     steps.set_title(
         "All forms (memory kept for backward); mish_torch is F.mish, mish_eager three operators", fontsize=9
     )
@@ -236,7 +238,6 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
     )
     fused.set_title("Training step of the detector, fused with batch norm\nby the time with ReLU", fontsize=10)
     fused.set(xlabel="", ylim=(-2.6, 0.6))
-    steps.get_legend().remove()  # it covers a mark, and is the one above
     forms = {
         f"{form}, {words}": chosen(rows, "branch", form=form, vectorised=vectorised)
         for form in ("if", "jump")
@@ -248,7 +249,7 @@ def draw(rows: Sequence[Row], figure: "Figure") -> None:
     branches.set_title("Kernel with a condition\nby the time of the branch-free kernel of the function", fontsize=10)
 
 
-def _draw_ratios(axis: "Axes", groups: Mapping[str, Mapping[str, Row]]) -> None:
+def _draw_ratios(axis: "Axes", groups: Mapping[str, Mapping[str, Row]], *, legend: bool = True) -> None:
     """A line per name, and on it a mark for each group that has the name."""
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     for place, (label, group) in enumerate(groups.items()):
@@ -262,4 +263,5 @@ def _draw_ratios(axis: "Axes", groups: Mapping[str, Mapping[str, Row]]) -> None:
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")
     axis.grid(axis="x", which="both", alpha=0.3)
-    axis.legend(fontsize=8)
+    if legend:
+        axis.legend(fontsize=8)

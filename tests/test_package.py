@@ -31,6 +31,17 @@ def test_the_command_names_what_it_can_run(tmp_path: Path) -> None:
     wrong = start(ROOT, "trian", "--cfg", "x", cwd=tmp_path)
     assert wrong.returncode == 2 and wrong.stdout == ""
     assert wrong.stderr == "yolo-mish: error: 'trian' is not a command, did you mean 'train'?\n"
+    assert start(ROOT, "predict", cwd=tmp_path).stderr == "yolo-mish: error: 'predict' is not a command, use 'detect'\n"
+    for name, module in (("publish", "weights.publish"), ("tile", "data.tile")):
+        answer = start(ROOT, name, "--help", cwd=tmp_path)
+        assert answer.returncode == 0 and f"python -m {module}" in answer.stdout
+
+
+@pytest.mark.slow
+def test_an_error_of_a_command_names_it(tmp_path: Path) -> None:
+    for name, words in (("train", ("--cfg", "none.yaml")), ("check", ("none",))):
+        wrong = start(ROOT, name, *words, cwd=tmp_path)
+        assert wrong.returncode == 2 and wrong.stderr.startswith(f"yolo-mish {name}: error: ")
 
 
 def test_data_sets_of_an_installed_package_are_in_the_current_folder(

@@ -292,8 +292,16 @@ def test_unknown_arguments_are_named(model: YOLO, images: list[Path]) -> None:
     for call in (model.predict, model.stream):
         with pytest.raises(TypeError, match="unknown argument 'imgz', did you mean 'imgsz'"):
             call(images[0], imgz=96)
-    with pytest.raises(TypeError, match="val: unknown argument 'plots'.*workers"):
+    with pytest.raises(TypeError, match="val: unknown argument 'plts'.*workers"):
+        model.val(plts=True)
+    with pytest.raises(ValueError, match="val: plots: not supported; "):
         model.val(plots=True)
+    with pytest.raises(ValueError, match="predict: persist: not supported; "):
+        model.track(images[0], persist=True)
+    with pytest.raises(ValueError, match="export: simplify: not supported; "):
+        model.export(simplify=True)
+    with pytest.raises(FileNotFoundError, match=r"yolov8n\.pt: no such checkpoint; nothing is downloaded"):
+        YOLO("yolov8n.pt")
 
 
 def test_one_class_or_several_by_number_or_name(model: YOLO) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 
+from core.text import one_line
 from engine.loggers import EpochEnd, Logger, RunEnd, RunStart, plotted, remembered_id
 from engine.trainer import Stopped
 
@@ -23,10 +25,16 @@ class MLflow(Logger):
     run_id = ""
 
     def start(self, run: RunStart) -> None:
-        """Start a run, or continue it after a resume."""
-        self.client, self.last = MlflowClient(), 0
-        self.run_id = remembered_id(run, "mlflow", lambda: self._create(run))
-        self.client.set_terminated(self.run_id, "RUNNING")
+        """Start a run, or continue it after a resume; ValueError if there is no server that takes it."""
+        try:
+            self.client, self.last = MlflowClient(), 0
+            self.run_id = remembered_id(run, "mlflow", lambda: self._create(run))
+            self.client.set_terminated(self.run_id, "RUNNING")
+        except MlflowException as error:
+            raise ValueError(
+                "mlflow: expected MLFLOW_TRACKING_URI to be the address of a server, as in http://127.0.0.1:5000, or a "
+                f"folder, as in file:mlruns with MLFLOW_ALLOW_FILE_STORE=true: {one_line(error)[:200]}"
+            ) from error
 
     def _create(self, run: RunStart) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import wandb
 
+from core.text import one_line
 from engine.loggers import EpochEnd, Logger, RunEnd, RunStart, plotted, remembered_id
 
 PROJECT = "yolo-mish"
@@ -18,16 +19,19 @@ class WeightsAndBiases(Logger):
     run: wandb.Run | None = None
 
     def start(self, run: RunStart) -> None:
-        """Start a run, or continue it after a resume."""
-        self.run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=run.folder.name,
-            dir=run.folder,
-            id=remembered_id(run, "wandb", lambda: uuid4().hex[:8]),
-            resume="allow",
-            config=dict(run.config),
-            settings=wandb.Settings(silent=True),
-        )
+        """Start a run, or continue it after a resume; ValueError if its server does not take it."""
+        try:
+            self.run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", PROJECT),
+                name=run.folder.name,
+                dir=run.folder,
+                id=remembered_id(run, "wandb", lambda: uuid4().hex[:8]),
+                resume="allow",
+                config=dict(run.config),
+                settings=wandb.Settings(silent=True),
+            )
+        except wandb.Error as error:  # without a login or a connection
+            raise ValueError(f"wandb: {one_line(error)} (WANDB_MODE=offline keeps the run here)") from error
 
     def epoch(self, epoch: EpochEnd) -> None:
         """Log the numbers of an epoch."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from comparison.fingerprint import check_comparable, check_redrawn, deviations, pairing, run_settings
+from comparison.fingerprint import check_comparable, check_redrawn, deviations, pairing, run_settings, unpaired
 from comparison.runs import ACTIVATION_KEYS, Run, read_runs
 from tests.comparison.made_runs import edit_record, plan_of, report_of, write_run
 
@@ -173,10 +173,11 @@ def test_schedules_of_different_length_have_different_batches() -> None:
     assert pairing([run_of(rows=rows(7, 8)), mish(rows=rows(7, 1), config__train__epochs=5)]) == []
 
 
-@pytest.mark.parametrize(("key", "value"), [("rect", True), ("class_balance", 0.1)])
-def test_arms_that_choose_other_images_have_other_batches(key: str, value: object) -> None:
-    runs = [run_of(rows=rows(7, 8)), run_of("other-s0", rows=rows(7, 1), **{f"config__train__{key}": value})]
+@pytest.mark.parametrize("setting", [{"config__train__rect": True}, {"config__train__class_balance": 0.5}])
+def test_settings_that_arrange_the_images_give_other_batches(setting: dict) -> None:
+    runs = [run_of(rows=rows(7, 8), **dict.fromkeys(setting, 0)), run_of("rect-s0", rows=rows(1, 2), **setting)]
     assert pairing(runs) == []
+    assert unpaired(runs) == {"batches": (next(iter(setting)).removeprefix("config__").replace("__", "."),)}
 
 
 def test_missing_records_are_named() -> None:

@@ -7,8 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
-from comparison.step_timing import WARMUP_ROUNDS, interleave, main, summary
+from comparison.step_timing import WARMUP_ROUNDS, interleave, main, preload, summary
+from configs.schema import load
 from core.seal import seal_of
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run
@@ -83,6 +85,14 @@ def test_a_real_measurement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     with open(tmp_path / "out/timing.csv", newline="") as file:
         assert [row["label"] for row in csv.DictReader(file)] == labels
     assert all(label in capsys.readouterr().out for label in labels[:1])
+
+
+def test_batches_have_the_shape_of_those_in_training(tmp_path: Path) -> None:
+    given = {"data": str(write_data(tmp_path, train=8)), "train.imgsz": 128, "train.batch": 1}
+    for rect in (False, True):
+        batches, _, _ = preload(load("yolo-mish.yaml", {**given, "train.rect": rect}), torch.device("cpu"))
+        shapes = [tuple(batch.images.shape[2:]) for batch in batches]
+        assert (set(shapes) == {(128, 128)}) == (not rect) and all(max(shape) == 128 for shape in shapes)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from comparison.cli_spec import arms_from
 from comparison.fingerprint import check_comparable, pairing, unpaired
 from comparison.plan import Plan, make_plan
 from comparison.runs import Run, read_run, read_runs
+from comparison.timing_probe import steps_differ
 from comparison.wording.captions import paired
 from comparison.wording.plans import describe
 from tests.comparison.made_runs import report_of, seal, write_run
@@ -291,3 +292,16 @@ def test_arguments_are_refused_together() -> None:
         compare.parse(["--vary", "augment.mosaic=1,0", "--report", "somewhere"])
     with pytest.raises(SystemExit):
         compare.parse([])
+
+
+@pytest.mark.parametrize(
+    ("words", "differ"),
+    [
+        (["--vary", "train.rect=false,true"], ("train.rect",)),
+        (["--vary", "train.imgsz=64,96"], ("train.imgsz",)),
+        (["--vary", "train.class_balance=0,0.5"], ()),
+        (["--vary", "train.lr=0.01,0.02"], ()),
+    ],
+)
+def test_steps_of_arms_with_batches_of_other_shapes_are_not_timed(words: list[str], differ: tuple[str, ...]) -> None:
+    assert steps_differ(Plan.model_construct(varies=varied_keys(arms_of(*words)))) == differ

@@ -123,3 +123,19 @@ def test_help_of_compare_lists_the_comparison_first_and_no_flag_that_it_rejects(
     text = help_of("compare.py")
     assert text.index("\n  --acts") < text.index("\n  --cfg")
     assert not re.search(r"--(seed|exist-ok|profile|patience)\b(?!s)", text) and "--seeds" in text
+
+
+def test_settings_without_dashes_are_answered_with_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser(prog="train.py")
+    add_config_flags(parser)
+    for words, hint in (
+        (["data=my.yaml", "batch_size=8"], "; write --data my.yaml --batch-size 8\n"),
+        (["model=yolov8n.pt", "epochs=3"], "; write --epochs 3\n"),
+        (["detect", "train.lr=0.1"], "; write --set train.lr=0.1\n"),
+        (["--train.lr=0.1"], "; write --set train.lr=0.1\n"),
+        (["--img", "64", "extra"], "unrecognized arguments: extra\n"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            parser.parse_args(words)
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and error.endswith(hint) and error.count("\n") == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.keywords import overrides_from
+from configs.keywords import overrides_from, refuse_foreign
 from configs.schema import load
 
 
@@ -24,6 +24,8 @@ from configs.schema import load
         ({"batch": -1, "optimizer": "AdamW"}, {"train.batch": "auto", "train.optimizer": "adamw"}),
         ({"project": Path("runs/here"), "name": "one"}, {"run.project": "runs/here", "run.name": "one"}),
         ({"freeze": "backbone,neck.N3"}, {"train.freeze": ["backbone", "neck.N3"]}),
+        ({"freeze": 10}, {"train.freeze": ["10"]}),  # of Ultralytics; training answers with the parts of the network
+        ({"freeze": [0, 1]}, {"train.freeze": ["0", "1"]}),
         ({"loggers": ["wandb"]}, {"run.loggers": ["wandb"]}),
         ({"seed": np.int64(3), "epochs": None}, {"train.seed": 3}),
         ({"warmup_epochs": 2.6}, {"train.warmup": 3.0}),
@@ -50,6 +52,8 @@ def test_a_hyperparameter_file_comes_first(tmp_path: Path) -> None:
         ({"img": 64, "imgsz": 96}, TypeError, "imgsz sets train.imgsz, which another argument sets as well"),
         ({"pretrained": "x.pt"}, ValueError, "train: pretrained: not supported; use weights FILE.pt"),
         ({"plots": True}, ValueError, "pictures are always drawn"),
+        ({"erasing": 0.4}, ValueError, "train: erasing: not supported; use extra"),
+        ({"classes": [0]}, ValueError, "train: classes: not supported; create an annotation file"),
         ({"single_cls": "yes"}, ValueError, "single_cls: found 'yes', expected True or False"),
     ],
 )
@@ -57,3 +61,26 @@ def test_wrong_keywords_are_one_line(keywords: dict[str, object], error: type[Ex
     with pytest.raises(error) as found:
         overrides_from("train", keywords)
     assert words in str(found.value) and "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "words"),
+    [
+        ("predict", "save", "use result.save"),
+        ("predict", "stream", "use YOLO.stream"),
+        ("predict", "verbose", "leave it out"),
+        ("predict", "agnostic_nms", "use agnostic"),
+        ("predict", "persist", "in one call"),
+        ("predict", "augment", "tile or a larger imgsz"),  # from the table of detect.py
+        ("val", "plots", "leave it out"),
+        ("val", "device", "YOLO(weights, device=...)"),
+        ("val", "save_json", "leave it out"),
+        ("export", "simplify", "leave it out"),
+        ("export", "workspace", "TensorRT chooses it"),
+    ],
+)
+def test_keywords_of_other_trainers_name_what_to_use(function: str, name: str, words: str) -> None:
+    with pytest.raises(ValueError, match=f"^{function}: {name}: not supported; ") as found:
+        refuse_foreign(function, {"conf": 0.3, name: True})
+    assert words in str(found.value) and "--" not in str(found.value)
+    refuse_foreign(function, {"conf": 0.3, "imgsz": 64, "sav": True})

@@ -4,6 +4,9 @@ import errno
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -148,3 +151,10 @@ def test_two_processes_at_once(tmp_path):
 def test_command_line_refuses_bad_values(tmp_path, flags, capsys):
     assert shapes.main(["--out", str(tmp_path / "x"), *flags]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_command_prints_no_warning() -> None:
+    command = [sys.executable, "-m", "data.synthetic", "--help"]
+    done = subprocess.run(command, cwd=Path(shapes.__file__).parents[1], capture_output=True, text=True, check=True)
+    assert done.stderr == "" and "--out" in done.stdout

@@ -154,6 +154,28 @@ def test_wandb(tmp_path, monkeypatch, end):
     assert b"metrics/mAP50" in file.read_bytes() and (b"best/mAP50-95" in file.read_bytes()) == (end == "end")
 
 
+def test_wandb_without_a_login_is_one_line(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+
+    def refuse(**_: object) -> None:
+        raise wandb.errors.UsageError("No API key configured.\nUse `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(ValueError, match="^wandb: No API key configured.*WANDB_MODE=offline") as found:
+        make_loggers(["wandb"])[-1].start(start_of(tmp_path))
+    assert "\n" not in str(found.value)
+
+
+def test_mlflow_without_a_server_is_one_line(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for uri in ("http://127.0.0.1:9", "nonsense:///x"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(ValueError, match="^mlflow: .*MLFLOW_TRACKING_URI") as found:
+            make_loggers(["mlflow"])[-1].start(start_of(tmp_path))
+        assert "\n" not in str(found.value)
+
+
 def finish(logger: Logger, end: str) -> None:
     if end == "end":
         logger.end(RunEnd({"mAP50-95": 0.5}, "end of the run"))
