@@ -67,7 +67,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--data", metavar="YAML", help="data set for the check, mAP and --int8; default: drawn images, without mAP")
     add("--calibration", type=int, default=ExportOptions.calibration, help="training images for --int8")
     add("--opset", type=int, default=ExportOptions.opset, help="ONNX operator set")
-    add("--mish", choices=MISH_FORMS, default=ExportOptions.mish, help="Mish as formula, or operator of the target")
+    add("--mish", choices=MISH_FORMS, help="Mish as formula, or operator of the target; default: the faster one")
     add("--nms", action="store_true", help="NMS inside the file: detections (n, 6) of one image")
     add("--conf", type=float, default=ExportOptions.conf, help="with --nms: confidence threshold")
     add("--max-det", type=int, default=ExportOptions.max_det, help="with --nms: maximum number of detections")

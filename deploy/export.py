@@ -25,7 +25,7 @@ from deploy.network import Exportable
 from deploy.options import ExportOptions
 from deploy.parity import Parity, compare
 from deploy.runtime import DeployedDetector, open_runtime
-from deploy.targets import find_target, module_of, require_options, require_packages
+from deploy.targets import find_target, mish_form, module_of, require_options, require_packages
 from engine.machine import fingerprint
 from engine.published import without_paths
 from models import CensusRow, Darknet, Detector
@@ -106,7 +106,7 @@ def export_file(
     _require_place(place, target)
     metadata = describe(trained, target, options)
     dtype = torch.float16 if options.half and target in FP16_GRAPHS else torch.float32
-    network = Exportable(trained.model, mish=options.mish, dtype=dtype, heads=metadata.outputs == "heads")
+    network = Exportable(trained.model, mish=mish_form(target, options), dtype=dtype, heads=metadata.outputs == "heads")
     module = module_of(target)
     work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
@@ -149,7 +149,7 @@ def describe(trained: Trained, target: str, options: ExportOptions) -> Metadata:
         dynamic=options.dynamic,
         precision=options.precision,
         outputs="detections" if options.nms else "heads" if target in HEADS_ONLY else "boxes",
-        mish=options.mish if has_mish else "",
+        mish=mish_form(target, options) if has_mish else "",
         nms=NmsDefaults(options.conf, iou, options.max_det, inside=options.nms),
         preprocess=describe_preprocess(
             "darknet" if isinstance(model, Darknet) else "yolo",
@@ -267,7 +267,8 @@ def _write(
         for text in dict.fromkeys(_spec_text(row) for row in census):
             rows = [row for row in census if _spec_text(row) == text]
             spec = parse_activation({"name": rows[0].activation, **rows[0].parameters})
-            probe = Exportable(_Probe(spec), mish=options.mish, dtype=network.dtype, heads=network.heads)
+            form = mish_form(metadata.target, options)
+            probe = Exportable(_Probe(spec), mish=form, dtype=network.dtype, heads=network.heads)
             small = replace(metadata, imgsz=(8, 8), dynamic=False)
             try:
                 module.write_file(probe, path.with_name(f"probe{path.name}"), replace(options, dynamic=False), small)

@@ -7,16 +7,16 @@ float32 xyxy in pixels of the network's input; `scores` (B, A, classes) float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deploy.options import MishForm
 from models.activations import MishEager
 from ops.mish import Mish
 
-MishForm = Literal["formula", "op"]
 INPUTS, OUTPUTS = ["images"], ["boxes", "scores"]
 
 

@@ -11,7 +11,8 @@ from core.arguments import ImageSize, fraction, image_size, shown, switch, whole
 from core.options import PredictOptions
 from core.text import did_you_mean
 
-MISH_FORMS = ("formula", "op")
+MishForm = Literal["formula", "op"]
+MISH_FORMS: tuple[MishForm, ...] = ("formula", "op")
 MIN_OPSET, MAX_OPSET = 18, 23  # the exporter writes 18 and converts; ONNX Runtime reads later ones, untested here
 
 
@@ -21,8 +22,8 @@ class ExportOptions:
 
     ``imgsz``: (height, width) or a side, None for that of the weights; ``dynamic``: any batch and any multiple of the
     stride; ``half``: fp16; ``int8``: quantised; ``opset``: of ONNX; ``mish``: the algebraic formula, or the operator
-    of the target; ``nms``: suppression inside the file, with ``conf``, ``iou`` (None: the network's) and ``max_det``;
-    ``calibration``: number of training images to quantise by.
+    of the target, None for the faster one; ``nms``: suppression inside the file, with ``conf``, ``iou`` (None: the
+    network's) and ``max_det``; ``calibration``: number of training images to quantise by.
     """
 
     imgsz: ImageSize | None = None
@@ -30,7 +31,7 @@ class ExportOptions:
     half: bool = False
     int8: bool = False
     opset: int = MIN_OPSET
-    mish: Literal["formula", "op"] = "formula"
+    mish: MishForm | None = None
     nms: bool = False
     conf: float = PredictOptions.conf
     iou: float | None = None
@@ -52,7 +53,7 @@ class ExportOptions:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, check(name, value))
-        if self.mish not in MISH_FORMS:
+        if self.mish is not None and self.mish not in MISH_FORMS:
             hint = did_you_mean(str(self.mish), MISH_FORMS)
             raise ValueError(f"mish: found {shown(self.mish)}{hint}; expected one of {', '.join(MISH_FORMS)}")
         if self.half and self.int8:
@@ -72,7 +73,7 @@ class ExportKeywords(TypedDict, total=False):
     half: bool
     int8: bool
     opset: int
-    mish: Literal["formula", "op"]
+    mish: MishForm | None
     nms: bool
     conf: float
     iou: float | None

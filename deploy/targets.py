@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from core.text import did_you_mean, printable
-from deploy.options import ExportOptions
+from deploy.options import ExportOptions, MishForm
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ TARGETS: dict[str, Target] = {
     "tensorrt": Target("TensorRT", ".engine", "tensorrt", ("tensorrt", *ONNX), ("tensorrt",), _can("half op")),
 }
 NEED_A_GPU = ("tensorrt",)
+MISH_OPERATOR = ("openvino",)  # targets whose operator is faster than the formula in fp32, and right (docs/export.md)
 INSTEAD = {
     "int8": "--format onnx or openvino",
     "nms": "--format onnx or openvino",
@@ -68,6 +69,11 @@ def find_target(name: str) -> Target:
         raise ValueError(f"format {name}: {SYNONYMS[name.lower()]}")
     hint = did_you_mean(name, TARGETS)
     raise ValueError(f"format: unknown format {printable(name)[:40]!r}{hint}; expected one of {', '.join(TARGETS)}")
+
+
+def mish_form(name: str, options: ExportOptions) -> MishForm:
+    """The form of Mish that is asked for, or else the faster one on the target."""
+    return options.mish or ("op" if name in MISH_OPERATOR and options.precision == "fp32" else "formula")
 
 
 def require_options(name: str, options: ExportOptions) -> None:

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from deploy.options import ExportOptions
-from deploy.targets import TARGETS, find_target, require_options, require_packages, runnable, target_of
+from deploy.targets import TARGETS, find_target, mish_form, require_options, require_packages, runnable, target_of
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,22 @@ from deploy.targets import TARGETS, find_target, require_options, require_packag
 def test_unknown_formats_name_the_nearest(name: str, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         find_target(name)
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "form"),
+    [
+        ("openvino", {}, "op"),
+        ("openvino", {"half": True}, "formula"),
+        ("openvino", {"int8": True}, "formula"),
+        ("openvino", {"mish": "formula"}, "formula"),
+        ("onnx", {}, "formula"),
+        ("ncnn", {}, "formula"),
+        ("torchscript", {"mish": "op"}, "op"),
+    ],
+)
+def test_the_form_of_mish(target: str, options: dict, form: str) -> None:
+    assert mish_form(target, ExportOptions(**options)) == form
 
 
 @pytest.mark.parametrize("option", ["dynamic", "half", "int8", "nms"])
