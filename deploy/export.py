@@ -39,7 +39,7 @@ FP16_GRAPHS = ("onnx", "tensorrt")  # targets that take the network in fp16; oth
 FOLDERS = {
     "openvino": ("{}.xml", "{}.bin"),
     "ncnn": ("{}.ncnn.param", "{}.ncnn.bin", "metadata.json"),
-    "coreml": ("Manifest.json", "Data"),
+    "coreml": ("Manifest.json", "Data", "executorch_debug_handle_mapping.json"),
 }
 HEADS_ONLY = ("ncnn",)  # targets without the operators of the decoder
 ROOT = Path(__file__).resolve().parents[1]
