@@ -40,13 +40,17 @@ class TorchExportRuntime(Runtime):
                 self.module = torch.export.load(str(path), extra_files=texts).module()
         except Exception as error:  # of its unpickler, archive reader and schema check
             raise ValueError(f"{path}: not a torch.export file: {one_line(repr(error))[:200]}") from error
-        self.metadata = parse_metadata(texts[KEY], path)
+        self.path, self.metadata = path, parse_metadata(texts[KEY], path)
         self.description = f"torch.export by PyTorch {torch.__version__}, CPU, {torch.get_num_threads()} threads"
 
     @torch.no_grad()
     def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """Outputs of images (B, 3, H, W) float32 in 0..1."""
-        return [output.numpy() for output in self.module(torch.from_numpy(images))]
+        """Outputs of images (B, 3, H, W) float32 in 0..1; ValueError for a size that the program was not made for."""
+        try:
+            return [output.numpy() for output in self.module(torch.from_numpy(images))]
+        except AssertionError as error:  # its guards: a dynamic program refuses a height of one stride
+            height, width = images.shape[2:]
+            raise ValueError(f"{self.path}: cannot run images of {height}x{width} pixels: {one_line(error)}") from error
 
 
 def open_file(path: Path, *, threads: int | None) -> Runtime:

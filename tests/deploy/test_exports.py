@@ -1,4 +1,4 @@
-"""Dynamic files of both families, with a learned activation, on batches and sizes that they were not traced with."""
+"""Dynamic files, fp16, and NMS inside: each target that runs here, both families, with a learned activation."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from core.options import NmsOptions
 from deploy.export import Exported
 from deploy.runtime import open_runtime
 from deploy.targets import TARGETS
@@ -15,7 +16,11 @@ from tests.support.checkpoints import class_names, write_checkpoint, write_data
 from yolo import YOLO
 
 pytestmark = pytest.mark.slow
-PACKAGES = {"onnx": ("onnxscript", "onnxruntime")}
+PACKAGES = {
+    "onnx": ("onnxscript", "onnxruntime"),
+    "openvino": ("onnxscript", "openvino"),
+    "ncnn": ("ncnn", "pnnx"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +55,7 @@ def predictions(model: YOLO, images: torch.Tensor) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("family", ["yolo", "darknet"])
-@pytest.mark.parametrize("target", ["onnx", "torchscript"])
+@pytest.mark.parametrize("target", [name for name in TARGETS if "dynamic" in TARGETS[name].can])
 def test_a_dynamic_file_takes_any_batch_and_multiple_of_the_stride(
     target: str, family: str, models: dict[str, YOLO], tmp_path: Path
 ) -> None:
@@ -58,9 +63,45 @@ def test_a_dynamic_file_takes_any_batch_and_multiple_of_the_stride(
     runtime = open_runtime(export(model, target, tmp_path, dynamic=True).path, threads=1)
     assert runtime.metadata.dynamic
     stride = model.model.stride
-    for batch, rows, columns in ((1, 3, 5), (3, 12, 7), (2, 6, 6), (1, 1, 2)):
+    for batch, rows, columns in ((1, 3, 5), (3, 12, 7), (2, 6, 6), (1, 2, 4)):
         images = torch.rand(batch, 3, rows * stride, columns * stride, generator=torch.Generator().manual_seed(rows))
         found, expected = runtime.run(images.numpy()), predictions(model, images)
         for ours, theirs, atol in zip(found, expected, (0.02, 1e-4), strict=True):
             assert ours.shape == theirs.shape and ours.shape[0] == batch
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=atol)
+
+
+@pytest.mark.parametrize("family", ["yolo", "darknet"])
+@pytest.mark.parametrize("target", [name for name in TARGETS if {"half", "dynamic"} <= TARGETS[name].can] + ["ncnn"])
+def test_fp16_stores_the_weights_in_half_the_size(
+    target: str, family: str, models: dict[str, YOLO], tmp_path: Path
+) -> None:
+    if (target, family) == ("ncnn", "darknet"):
+        pytest.skip("its converter does not take Darknet networks, see REFUSED in tests/test_export.py")
+    sizes = []
+    for half in (False, True):
+        folder = tmp_path / str(half)
+        folder.mkdir()
+        exported = export(models[family], target, folder, half=half)
+        assert exported.metadata.precision == ("fp16" if half else "fp32")
+        files = [exported.path] if exported.path.is_file() else list(exported.path.iterdir())
+        binary = [each for each in files if each.suffix in (".bin", ".onnx")]
+        sizes.append(sum(each.stat().st_size for each in binary))
+    parameters = sum(each.numel() for each in models[family].model.fused().parameters())
+    assert sizes[0] - sizes[1] == pytest.approx(2 * parameters, rel=0.1)
+
+
+@pytest.mark.parametrize("family", ["yolo", "darknet"])
+@pytest.mark.parametrize("target", [name for name in TARGETS if "nms" in TARGETS[name].can])
+def test_nms_inside_a_dynamic_file_finds_what_the_project_finds(
+    target: str, family: str, models: dict[str, YOLO], tmp_path: Path
+) -> None:
+    model = models[family]
+    exported = export(model, target, tmp_path, dynamic=True, nms=True)
+    runtime, inside = open_runtime(exported.path, threads=1), exported.metadata.nms
+    images = torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(4))
+    (found,) = runtime.run(images.numpy())
+    boxes, scores = (torch.from_numpy(each) for each in predictions(model, images))
+    (expected,) = model.model.nms(boxes, scores, NmsOptions(inside.conf, inside.iou, inside.max_det))
+    assert found.shape == (len(expected.scores), 6)
+    np.testing.assert_allclose(found[:, 4], expected.scores.numpy(), atol=1e-4)
