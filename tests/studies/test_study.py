@@ -130,7 +130,13 @@ def test_an_interrupt_finishes_the_running_cells_and_a_second_ends_them(tmp_path
     pytest.importorskip("mlxtend")
     words = [sys.executable, "-m", "studies", "depth", "--quick", "--jobs", "2", "--project", str(tmp_path)]
     cells = tmp_path / "depth-quick/cells"
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        words,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored if the tests run in the background
+    )
     assert process.stderr is not None
     while not (cells.is_dir() and len(list(cells.glob("*.json"))) >= 2):
         assert process.poll() is None
@@ -145,7 +151,7 @@ def test_an_interrupt_finishes_the_running_cells_and_a_second_ends_them(tmp_path
         os.killpg(process.pid, signal.SIGINT)
     start = time.monotonic()
     error = process.communicate()[1]
-    assert process.returncode == 130 and time.monotonic() - start < 20  # a cell takes a second
+    assert process.returncode == 130 and time.monotonic() - start < 60  # a cell takes a second, beside others more
     kept = len(list(cells.glob("*.json")))
     assert f"stopped with {kept} of" in error and "Traceback" not in error and before <= kept <= before + 2
 
