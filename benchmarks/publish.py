@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.published_paths import replace_paths, without_paths
+from comparison.bound import FILE as BOUND
 from comparison.deployment import DEPLOYED, LATENCY
 from comparison.journal import JOURNAL
 from comparison.plan import PLAN
@@ -27,7 +28,7 @@ from comparison.tuning import COMMON
 from comparison.tuning import FOLDER as TUNING
 
 RAW = ("run.json", "results.csv", SCORES, DEPLOYED, "failure*.json")  # of a run
-ABOUT = (PLAN, JOURNAL, TIMING, "timing.csv", LATENCY)  # of a comparison
+ABOUT = (PLAN, JOURNAL, TIMING, "timing.csv", LATENCY, f"{SEARCH}/{BOUND}")  # of a comparison
 TABLES = ("table.csv", "runs.csv")
 PICTURES = ("answer_wide.png", "curves_wide.png", "runs.png", "times.png", "tuning.png", "places.png")
 VERDICT = ("verdicts", "time_verdicts", "recommendation", "tuning", "search")  # keys of report.json
