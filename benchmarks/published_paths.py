@@ -5,7 +5,6 @@ the journal's hashes and the plan that a run names are made anew only where they
 found as before.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from comparison.deployment import DEPLOYED
-from comparison.journal import JOURNAL, evidence
+from comparison.journal import JOURNAL, content_sha256, evidence
 from comparison.plan import PLAN, read_plan
 from comparison.runs import SCORES
 from core.seal import SEAL, seal_of
@@ -41,13 +40,13 @@ def replace_paths(folder: Path) -> dict[str, str]:
         _rewrite(path, before, known)
     for path in (each for each in before if each.suffix == ".csv" and each.name != RESULTS):
         path.write_bytes(without_paths(before[path].decode(), known).encode())
-    hashes = {_sha256(content): _sha256(path.read_bytes()) for path, content in before.items()}
+    hashes = {content_sha256(content): content_sha256(path.read_bytes()) for path, content in before.items()}
     hashes |= {old: evidence(run)["files"] for run, old in noted.items()}
     journals = {path: path.read_bytes() for path in sorted(folder.rglob(JOURNAL))}
     for path in journals:
         path.write_bytes(_rewritten(journals[path], hashes, known))
     files = (before | journals).items()
-    return {path.relative_to(folder).as_posix(): _sha256(old) for path, old in files if path.read_bytes() != old}
+    return {path.relative_to(folder).as_posix(): content_sha256(old) for path, old in files if path.read_bytes() != old}
 
 
 def without_paths(value: Any, known: Mapping[str, str]) -> Any:
@@ -117,14 +116,10 @@ def _rewritten(journal: bytes, hashes: Mapping[str, str], known: Mapping[str, st
         try:
             entry = without_paths(json.loads(line), known)
             entry |= {key: hashes.get(entry[key], entry[key]) for key in ("files", "failure") if key in entry}
-            if entry.get("before") == _sha256(old):
-                entry["before"] = _sha256(new)
+            if entry.get("before") == content_sha256(old):
+                entry["before"] = content_sha256(new)
             after = json.dumps(entry).encode() + b"\n"
         except (ValueError, TypeError, AttributeError):  # a damaged line stays one
             pass
         old, new = old + line, new + after
     return new
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

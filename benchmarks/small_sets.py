@@ -19,7 +19,7 @@ from typing import Any
 from scipy import stats
 
 from benchmarks.peer import METRICS, check_interpreter
-from benchmarks.trainings import Run, our_command, peer_command, trained
+from benchmarks.trainings import Run, our_command, peer_command, trained, with_sd
 from configs.cli import Parser, run_script
 from core.files import write_text
 
@@ -98,11 +98,11 @@ def table(runs: Iterable[Run]) -> str:
     gaps = []
     for data in dict.fromkeys(run.data for run in runs):
         ours, peer = ([run for run in runs if (run.data, run.name) == (data, name)] for name in NAMES)
-        cells = [data, str(len(ours)), _mean_sd(ours)]
+        cells = [data, str(len(ours)), with_sd(_points(ours))]
         if peer:
             gap, interval = difference(_points(ours), _points(peer))
             gaps.append(gap)
-            cells += [_mean_sd(peer), f"{gap:+.1f}{interval}"]
+            cells += [with_sd(_points(peer)), f"{gap:+.1f}{interval}"]
         else:
             cells += ["", ""]
         cells.append(_both(ours, peer, lambda group: _mean(group, "mAP50")))
@@ -125,12 +125,6 @@ def difference(ours: Sequence[float], peer: Sequence[float]) -> tuple[float, str
 
 def _points(runs: Sequence[Run], metric: str = "mAP50-95") -> list[float]:
     return [100 * run.metrics[metric] for run in runs]
-
-
-def _mean_sd(runs: Sequence[Run]) -> str:
-    points = _points(runs)
-    sd = f", {statistics.stdev(points):.1f}" if len(points) > 1 else ""
-    return f"{statistics.fmean(points):.1f}{sd}"
 
 
 def _mean(runs: Sequence[Run], metric: str) -> str:

@@ -25,7 +25,7 @@ import numpy as np
 import yaml
 from scipy import stats
 
-from benchmarks.trainings import our_command, run_logged, trained
+from benchmarks.trainings import our_command, run_logged, trained, with_sd
 from configs.cli import Parser, run_script
 from core.commands import ROOT
 from core.files import write_text
@@ -181,11 +181,6 @@ def table(out: Path, seeds: int) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def with_sd(points: Sequence[float]) -> str:
-    """The mean, and the standard deviation if there are several."""
-    return f"{statistics.fmean(points):.1f}" + (f", {statistics.stdev(points):.1f}" if len(points) > 1 else "")
 
 
 def paired(points: Sequence[float], first: Sequence[float]) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -99,3 +100,8 @@ def read(folder: Path, *, data: str, name: str, seed: int) -> Run:
 def _rows(file: Path) -> list[dict[str, str]]:
     with open(file, newline="", encoding="utf-8") as stream:
         return [{key.strip(): value for key, value in row.items()} for row in csv.DictReader(stream)]
+
+
+def with_sd(points: Sequence[float]) -> str:
+    """The mean, and the standard deviation if there are several."""
+    return f"{statistics.fmean(points):.1f}" + (f", {statistics.stdev(points):.1f}" if len(points) > 1 else "")

@@ -31,7 +31,7 @@ CONSEQUENCES = {
     "train.graphs": ("device",),
     "train.grad_checkpointing": ("device",),
     "train.nominal_batch": ("device",),  # with accumulation, no CUDA graph
-    "train.rect": ("device", "batches_per_epoch"),  # likewise; batches of like aspect
+    "train.rect": ("device",),  # likewise none: batches differ in shape
     "train.threads": ("device", "machine.threads"),
     "data": ("data.train", "batches_per_epoch", "skipped"),  # never data.val: all are scored on the same images
     "train.batch": ("batches_per_epoch", "val.images"),

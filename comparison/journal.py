@@ -27,7 +27,7 @@ def note(folder: Path, run: str, event: Event) -> None:
     if event in ENDED:
         entry |= evidence(folder / run)
     elif event == "timed":
-        entry["files"] = _sha256((folder / run).read_bytes())
+        entry["files"] = content_sha256((folder / run).read_bytes())
     with open(folder / JOURNAL, "a+b") as file:
         lock(file)
         file.seek(0)
@@ -35,7 +35,7 @@ def note(folder: Path, run: str, event: Event) -> None:
         if before and not before.endswith(b"\n"):  # a process died while it wrote
             file.write(b"\n")
             before += b"\n"
-        file.write(json.dumps({**entry, "before": _sha256(before)}).encode() + b"\n")
+        file.write(json.dumps({**entry, "before": content_sha256(before)}).encode() + b"\n")
 
 
 def note_ended(folder: Path, statuses: Mapping[str, str]) -> None:
@@ -62,7 +62,7 @@ def read_journal(folder: Path) -> Journal:
         try:
             entry = json.loads(line)
             found[str(entry["run"])].append({"event": str(entry["event"]), **entry})
-            chained &= entry.get("before") == _sha256(before)
+            chained &= entry.get("before") == content_sha256(before)
         except (ValueError, LookupError, TypeError):
             pass
         before += line
@@ -72,7 +72,7 @@ def read_journal(folder: Path) -> Journal:
 def timings(file: Path) -> tuple[int, bool]:
     """How often an isolated timing was measured into this file, and whether it holds the last one, as far as noted."""
     noted = [each for each in read_journal(file.parent).events.get(file.name, ()) if each["event"] == "timed"]
-    held = file.is_file() and bool(noted) and noted[-1].get("files") == _sha256(file.read_bytes())
+    held = file.is_file() and bool(noted) and noted[-1].get("files") == content_sha256(file.read_bytes())
     return len(noted), held or not noted
 
 
@@ -128,7 +128,7 @@ def _as_noted(events: Sequence[Mapping[str, Any]], run: Run | None) -> bool:
 
 def _failures(run: Run) -> list[str]:
     files = [*earlier_failures(run.folder), run.folder / FAILURE]
-    return [_sha256(each.read_bytes()) for each in files if each.is_file()]
+    return [content_sha256(each.read_bytes()) for each in files if each.is_file()]
 
 
 def evidence(run: Path) -> dict[str, str]:
@@ -136,10 +136,11 @@ def evidence(run: Path) -> dict[str, str]:
     found = {}
     failure, files = run / FAILURE, [run / name for name in ("run.json", "results.csv")]
     if failure.is_file():
-        found["failure"] = _sha256(failure.read_bytes())
+        found["failure"] = content_sha256(failure.read_bytes())
     content = [each.read_bytes() if each.is_file() else b"" for each in files]
-    return {**found, "files": _sha256(b"\0".join(content))}
+    return {**found, "files": content_sha256(b"\0".join(content))}
 
 
-def _sha256(content: bytes) -> str:
+def content_sha256(content: bytes) -> str:
+    """The hash by which the journal knows a content."""
     return hashlib.sha256(content).hexdigest()

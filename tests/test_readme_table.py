@@ -45,7 +45,7 @@ ABSENT = {  # what a machine without GPUs and cameras lacks, and the name of it 
     "train(device=0)": "CUDA",
     ".stream(0)": "camera",
 }
-DOWNLOADS = "python -m data.download coco2017"  # tests/data/tools/test_download.py runs it against a server of its own
+DOWNLOADS = "python -m data.download coco2017"  # tests/data/tools/test_download.py runs it against a local server
 PACKAGES = {"track": "trackers", "export": "onnxruntime", "callbacks, loggers": "wandb"}  # optional ones, by row
 
 

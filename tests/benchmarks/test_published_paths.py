@@ -44,7 +44,17 @@ def test_no_published_file_names_a_folder_of_a_machine() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/tmp/a/b.json", "/data/set", "/home/me", "/root/x", "/work", "C:\\\\Users\\\\me", "D:/sets", '"/mnt/a b"']
+    "path",
+    [
+        "/scratch/a/b.json",
+        "/media/set",
+        "/home/me",
+        "/Users/x",
+        "/workspace",
+        "C:\\\\Users\\\\me",
+        "D:/sets",
+        '"/mnt/a b"',
+    ],
 )
 def test_the_check_of_published_files_finds(path: str) -> None:
     assert OF_A_MACHINE.search(f'{{"root": "{path}"}}')

@@ -44,6 +44,15 @@ def test_ratios_by_hand() -> None:
     assert (many["low"], many["high"]) == (40, 61)  # the order statistics of a table for n = 100, 95 %
 
 
+def epoch_rows(data: str, curves: dict[str, list[str]]) -> list[dict[str, object]]:
+    """Rows of a published comparison: by arm, the curve of each seed."""
+    return [
+        {"part": "epochs", "data": data, "name": name, "seed": seed, "map_by_epoch": curve}
+        for name, of_seeds in curves.items()
+        for seed, curve in enumerate(of_seeds)
+    ]
+
+
 def test_epochs_until_a_target_by_hand() -> None:
     """ReLU ends with 0.5 and 0.7, so that the target is 0.54."""
     curves = {
@@ -51,12 +60,7 @@ def test_epochs_until_a_target_by_hand() -> None:
         "silu": ["0.1 0.2 0.3", "0.0 0.1 0.2"],
         "mish": ["0.54", "0.1 0.6"],
     }
-    rows = [
-        {"part": "epochs", "data": "embedded", "name": name, "seed": seed, "map_by_epoch": curve}
-        for name, of_seeds in curves.items()
-        for seed, curve in enumerate(of_seeds)
-    ]
-    (epochs,) = runtime.conclude(rows)[0].tables
+    (epochs,) = runtime.conclude(epoch_rows("embedded", curves))[0].tables
     assert epochs.head[2:] == ("relu", "silu", "mish")
     assert epochs.rows == (("embedded", "0.540", "2.0 (1 of 2 runs never)", "never", "1.5 [-4.9, 7.9]"),)
 
@@ -70,12 +74,7 @@ def test_epochs_by_implementation_by_hand() -> None:
         "mish_eager": ["0.1 0.2 0.3", "0.1 0.2 0.5"],
         "mish_compiled": ["0.1 0.6 0.7", "0.6 0.6 0.7"],
     }
-    rows = [
-        {"part": "epochs", "data": "implementations", "name": name, "seed": seed, "map_by_epoch": curve}
-        for name, of_seeds in curves.items()
-        for seed, curve in enumerate(of_seeds)
-    ]
-    (epochs,) = runtime.conclude(rows)[0].tables
+    (epochs,) = runtime.conclude(epoch_rows("implementations", curves))[0].tables
     assert epochs.rows == (
         ("mish", "1.5 [-4.9, 7.9]", "", ""),
         ("mish_torch", "2.5 [-3.9, 8.9]", "+1.0 [+1.0, +1.0]", "+2.00 [-10.71, +14.71]"),
