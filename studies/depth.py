@@ -69,8 +69,7 @@ STEPS, BATCH = 400, 64
 TRAINING = (
     " Training: 400 steps of SGD on batches of 64 of 3,500 images at the rate 0.1, where the paper's notebook takes "
     "4,690 on batches of 128 of 60,000 at 0.01; max pooling after both convolutions, batch norm over about 10 steps. "
-    "Fewer images and steps leave networks less accurate, and let them fail at a smaller depth; the table has the "
-    "published figures beside these."
+    "What these differences change was not tried one by one; the table has the published figures beside these."
 )
 POINT, GAP = 1.0, 10.0  # what counts: points of accuracy, % of Swish's gap; from docs/results/paper/plan.md
 

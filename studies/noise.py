@@ -204,7 +204,8 @@ def _about_detector(rows: Sequence[Row]) -> Finding:
         found=f"A detector with two levels, trained on {rows[0]['train_images']} images of 64 pixels and tested on "
         f"{rows[0]['test_images']} others, {len(distinct(rows, 'seed'))} seeds, AdamW at 0.002, noise in pixel values "
         "of 0 to 255. Robust is what keeps more of its mAP without noise, on average over standard deviations "
-        f"{sigmas[0]} to {sigmas[-1]}. The table has the mAP itself. The plan has no margin for this.",
+        f"{sigmas[0]} to {sigmas[-1]}. The table has the mAP itself. The plan has no margin for "
+        "this, so it is inconclusive whatever the figure.",
         brief=f"of its mAP without noise it keeps {' and '.join(more)} points more than with ReLU",
         verdict="inconclusive",
         part="detector, ReLU",

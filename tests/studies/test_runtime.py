@@ -76,6 +76,7 @@ def test_epochs_by_implementation_by_hand() -> None:
     }
     (epochs,) = runtime.conclude(epoch_rows("implementations", curves))[0].tables
     assert epochs.rows == (
+        ("relu", "3.0 [3.0, 3.0]", "+1.5 [-4.9, +7.9]", "-10.00 [-10.00, -10.00]"),
         ("mish", "1.5 [-4.9, 7.9]", "", ""),
         ("mish_torch", "2.5 [-3.9, 8.9]", "+1.0 [+1.0, +1.0]", "+2.00 [-10.71, +14.71]"),
         ("mish_eager", "never", "", "-30.00 [-157.06, +97.06]"),
