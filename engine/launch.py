@@ -15,7 +15,8 @@ from core.cores import usable_cores
 def launch(processes: int, arguments: Sequence[str]) -> int:
     """Run this script with these arguments in so many processes; returns the exit code of the first one that fails.
 
-    A signal to stop goes on to all of them. After a process that was killed from outside, it is 1.
+    A signal to stop goes on to all of them. After a process that was killed from outside, it is 1. Afterwards
+    signals are handled as before, which PyTorch's launcher leaves undone.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -33,6 +34,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         max_restarts=0,
         monitor_interval=0.1,
     )
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
     try:
         elastic_launch(config, sys.executable)(os.path.abspath(sys.argv[0]), *arguments)
     except ChildFailedError as error:
@@ -43,4 +45,8 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         return first.exitcode if first.exitcode > 0 else 1
     except SignalException as stop:
         return 128 + int(stop.sigval)
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) != handler:
+                signal.signal(number, handler)
     return 0

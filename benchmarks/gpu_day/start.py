@@ -13,7 +13,7 @@ from pathlib import Path
 
 NEEDED = (  # modules
     *("albumentations", "cv2", "hotcoco", "jinja2", "matplotlib", "msgspec", "numpy", "PIL", "psutil", "pycocotools"),
-    *("pydantic", "pytest", "scipy", "tensorboard", "torch", "torchvision", "tqdm", "xdist", "yaml"),
+    *("pydantic", "pytest", "pytest_timeout", "scipy", "tensorboard", "torch", "torchvision", "tqdm", "xdist", "yaml"),
 )
 COPIED_BYTES = 1_000_000_000
 
