@@ -11,10 +11,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cache
 from multiprocessing import active_children, get_context
 from multiprocessing.synchronize import Event
@@ -167,11 +167,13 @@ def _measured(name: str, cells: Sequence[tuple[Row, Path]], jobs: int) -> Genera
     stop = context.Event()
     pool = ProcessPoolExecutor(min(jobs, len(cells)), context, _begin_process, (stop,))
     try:
-        running = [pool.submit(_measure, name, dict(cell), place) for cell, place in cells]
+        with _without_interrupts():
+            running = [pool.submit(_measure, name, dict(cell), place) for cell, place in cells]
         for done in as_completed(running):
             done.result()
             yield
     except (KeyboardInterrupt, GeneratorExit):  # the latter if the caller was interrupted
+        stop.set()
         print(f"\n{name}: finishing the running cells; Ctrl-C again ends them", file=sys.stderr, flush=True)
         raise
     finally:
@@ -182,6 +184,19 @@ def _measured(name: str, cells: Sequence[tuple[Row, Path]], jobs: int) -> Genera
             for process in active_children():
                 process.terminate()
             raise
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Take Ctrl-C afterwards, and never in the processes started here, which would end with a traceback of imports."""
+    if not hasattr(signal, "pthread_sigmask"):  # as on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_process(stop: Event) -> None:

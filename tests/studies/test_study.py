@@ -104,11 +104,7 @@ def test_a_killed_process_is_one_line_and_loses_no_finished_cell(tmp_path: Path)
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     while not (cells.is_dir() and len(list(cells.glob("*.json"))) >= 2):
         time.sleep(0.05)
-    (worker,) = [
-        int(each)
-        for each in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()
-    ]
+    (worker,) = _workers(process)
     os.kill(worker, signal.SIGKILL)
     _, error = process.communicate(timeout=60)
     last = error.strip().splitlines()[-1]
@@ -124,19 +120,41 @@ def test_a_folder_that_cannot_be_written_is_found_first(tmp_path: Path, capsys) 
     assert str(tmp_path / "file") in shown and "cell" not in shown and len(shown.splitlines()) == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("times", [1, 2])
-def test_an_interrupt_finishes_the_running_cells_and_a_second_ends_them(tmp_path: Path, times: int) -> None:
-    pytest.importorskip("mlxtend")
-    words = [sys.executable, "-m", "studies", "depth", "--quick", "--jobs", "2", "--project", str(tmp_path)]
-    cells = tmp_path / "depth-quick/cells"
-    process = subprocess.Popen(
-        words,
+def _depth(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "studies", "depth", "--quick", "--jobs", "2", "--project", str(folder)],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored if the tests run in the background
     )
+
+
+def _workers(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that measure."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(each) for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_processes_start(tmp_path: Path) -> None:
+    pytest.importorskip("mlxtend")
+    process = _depth(tmp_path)
+    while not _workers(process):
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.3)  # they import
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "stopped with" in error and "Traceback" not in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_finishes_the_running_cells_and_a_second_ends_them(tmp_path: Path, times: int) -> None:
+    pytest.importorskip("mlxtend")
+    cells = tmp_path / "depth-quick/cells"
+    process = _depth(tmp_path)
     assert process.stderr is not None
     while not (cells.is_dir() and len(list(cells.glob("*.json"))) >= 2):
         assert process.poll() is None
