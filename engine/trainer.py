@@ -169,17 +169,22 @@ class Trainer:
         Returns the loss terms as a float64 tensor on the device, without waiting for it. Of several processes, each has
         a share of the batch and gets its part of the terms; with ``update``, their gradients are summed.
         """
-        images, targets = self.prepare(batch)
         replica = self.forward if isinstance(self.forward, DistributedDataParallel) else None
         with nullcontext() if replica is None or update else replica.no_sync():
-            with self.device_config.autocast(), self._without_statistics(images):
-                outputs = self.forward(images)
-            loss, terms = self.model.loss(outputs, targets, **({} if replica is None else {"over_processes": all_sum}))
+            loss, terms = self.loss(batch)
             self.scaler.scale(loss * weight).backward()
         self.clock.mark_summed()
         if update:
             self.update()
         return torch.stack([terms[name].detach().double() for name in self.loss_names])
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of a batch, of several processes this one's part of it, and its detached terms by name."""
+        images, targets = self.prepare(batch)
+        with self.device_config.autocast(), self._without_statistics(images):
+            outputs = self.forward(images)
+        parted = isinstance(self.forward, DistributedDataParallel)
+        return self.model.loss(outputs, targets, **({"over_processes": all_sum} if parted else {}))
 
     @contextmanager
     def _without_statistics(self, images: torch.Tensor) -> Iterator[None]:

@@ -1,16 +1,43 @@
-"""How the studies train a network in plain PyTorch, and its scores."""
+"""How the studies train a classifier, or a detector on tensors in memory, by the trainer's steps; and its scores."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.device import place
+from core.types import Batch, DetectorModel
+from engine.clock import Clock
+from engine.trainer import Trainer
 from studies.digits import Split
 
 EVALUATED = 500  # images at a time
 Loss = Callable[[Tensor], Tensor]  # of the examples with these numbers (B,), a scalar
+
+
+@dataclass
+class _Trainer(Trainer):
+    """The trainer of detectors, with another loss."""
+
+    loss_of: Loss | None = None
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None
+    after_backward: Callable[[int], None] | None = None
+
+    def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:  # type: ignore[override]  # numbers of examples
+        assert self.loss_of is not None
+        loss = self.loss_of(batch)
+        return loss, {"loss": loss.detach()}
+
+    def update(self) -> None:
+        if self.after_backward is not None:
+            self.after_backward(self.state.step)
+        super().update()
+        if self.schedule is not None:
+            self.schedule.step()
 
 
 def train(
@@ -23,22 +50,37 @@ def train(
     schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
     after_backward: Callable[[int], None] | None = None,
 ) -> None:
-    """Minimise a loss; the model is left in evaluation mode.
+    """Minimise a loss by the trainer's steps, on the CPU in fp32; the model is left in evaluation mode.
 
     ``after_backward`` is called with the number of the step, when its gradients are there. Dropout draws from the
     global state of PyTorch, which is that of ``seed`` here, and put back afterwards.
     """
+    device = place("cpu", amp="off", channels_last="off")
+    trainer = _Trainer(
+        model=cast(DetectorModel, model),  # of which the steps ask no more than its parameters
+        forward=model,
+        forward_name="",
+        optimizer=optimizer,
+        ema=None,
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        device_config=device,
+        learning_rate=lambda step: optimizer.param_groups[0]["lr"],  # which the schedule sets
+        clock=Clock(device.device),
+        accumulate=1,
+        clip=0.0,
+        imgsz=0,
+        multi_scale=0.0,
+        seed=seed,
+        loss_names=("loss",),
+        loss_of=loss,
+        schedule=schedule,
+        after_backward=after_backward,
+    )
     model.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for step, chosen in enumerate(batches):
-            optimizer.zero_grad()
-            loss(chosen).backward()
-            if after_backward is not None:
-                after_backward(step)
-            optimizer.step()
-            if schedule is not None:
-                schedule.step()
+        for chosen in batches:
+            trainer.one_step(cast(Batch, chosen), weight=1, update=True)
     model.eval()
 
 
