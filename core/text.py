@@ -22,6 +22,8 @@ def printable(text: object) -> str:
 
 def one_line(text: object) -> str:
     """A message, such as an error, on one line of at most MAX_MESSAGE characters, without control characters."""
+    if isinstance(text, OSError) and text.strerror:  # without its number, the file first
+        text = text.strerror if text.filename is None else f"{text.filename}: {text.strerror}"
     line = re.sub(r"\s*[^\S ]\s*", " ", str(text).strip())  # spaces stay: a path may have several in a row
     return printable(line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]} ...")
 

@@ -19,11 +19,11 @@ HEAD = """\
 The claims of Misra, arXiv 1908.08681, each with what was published and what was found here. Margins, numbers of seeds
 and the figures that decide were written down before the runs ([paper/plan.md](paper/plan.md), which also names what was
 added or changed later). A verdict is *supported*, *contradicted* or *inconclusive*; p-values are two-sided and
-corrected by Holm's
-method over the figures that decide. What a section adds to them is descriptive, and said to be. Intervals are 95 %
-intervals, differences are positive as claimed, and "counts" names the margin. Where a claim is inconclusive, the
-number of seeds is given that would decide it: with so many, a t test finds the difference below the margin (or, if it
-is larger than the margin, above 0) with a probability of 80 %, provided that mean and standard deviation are as found.
+corrected by Holm's method over the figures that decide. What a section adds to them is descriptive, and said to be.
+Intervals are 95 % intervals, differences are positive as claimed, and "counts" names the margin. Where a figure that
+decides is inconclusive, the number of seeds is given that would decide it: with so many, a t test finds the difference
+below the margin (or, if it is larger than the margin, above 0) with a probability of 80 %, provided that mean and
+standard deviation are as found.
 This page is written by `python -m studies all --page docs/results/paper.md`; the raw cells are in [paper/](paper/).
 
 Networks on MNIST train on 3,500 images, where the paper had 60,000, and in fewer steps. Activations are compared with

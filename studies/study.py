@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 
+from core.arguments import shown
 from core.cores import usable_cores
 from core.files import write_text
 from core.progress import progress_bar
@@ -66,7 +67,8 @@ class Study(Protocol):
 def load_study(name: str) -> Study:
     """The study of this name, ValueError for an unknown one."""
     if name not in NAMES:
-        raise ValueError(f"{name}: no such study{did_you_mean(name, NAMES)}; expected one of {', '.join(NAMES)}")
+        found = f"{shown(name)}: no such study{did_you_mean(name, NAMES)}"
+        raise ValueError(f"{found}; expected one of {', '.join(NAMES)}")
     return cast(Study, importlib.import_module(f"studies.{name}"))
 
 

@@ -1,8 +1,11 @@
 """Text for people."""
 
+import errno
+import os
+
 import pytest
 
-from core.text import format_duration, is_printable, printable
+from core.text import format_duration, is_printable, one_line, printable
 
 
 def test_durations():
@@ -24,3 +27,10 @@ def test_durations():
 def test_only_harmful_characters_are_replaced(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert is_printable(text) == ("?" not in shown)
+
+
+def test_an_error_of_the_system_is_told_without_its_number(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised:
+        (tmp_path / "absent" / "file").read_text()
+    assert one_line(raised.value) == f"{tmp_path / 'absent' / 'file'}: {os.strerror(errno.ENOENT)}"
+    assert one_line(OSError(errno.ENOSPC, "last.pt cannot be written")) == "last.pt cannot be written"

@@ -61,8 +61,8 @@ def test_epochs_until_a_target_by_hand() -> None:
         "mish": ["0.54", "0.1 0.6"],
     }
     (epochs,) = runtime.conclude(epoch_rows("embedded", curves))[0].tables
-    assert epochs.head[2:] == ("relu", "silu", "mish")
-    assert epochs.rows == (("embedded", "0.540", "2.0 (1 of 2 runs never)", "never", "1.5 [-4.9, 7.9]"),)
+    assert epochs.head[3:] == ("relu", "silu", "mish")
+    assert epochs.rows == (("embedded", "3", "0.540", "2.0 (1 of 2 runs never)", "never", "1.5 [-4.9, 7.9]"),)
 
 
 def test_epochs_by_implementation_by_hand() -> None:
