@@ -59,7 +59,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     parser = Parser(prog="export.py", description=__doc__)
     add = parser.add_argument
     add_weights_flags(parser)
-    add("--format", default="onnx", help="onnx, torchscript, torch_export, openvino, ncnn, coreml or tensorrt")
+    add("--format", default="onnx", help="onnx, torchscript, torch_export, openvino, ncnn, coreml, tflite or tensorrt")
     add("--output", metavar="FILE", help="where to write; default: beside the weights")
     add("--dynamic", action="store_true", help="any batch, any multiple of the stride; --imgsz: the default size")
     add("--half", action="store_true", help="weights and network in fp16; input and outputs stay fp32")

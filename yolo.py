@@ -381,9 +381,9 @@ class YOLO:
     ) -> Exported:
         """Write a file for another runtime, run it, and compare it with PyTorch on real images (docs/export.md).
 
-        ``format``: onnx, torchscript, torch_export, openvino, ncnn, coreml or tensorrt. ``data``: a data YAML for the
-        images of the check, and of the quantisation, which requires it. ``output``: where to write, by default beside
-        the weights. Keyword arguments, with their defaults, in deploy.options.ExportOptions.
+        ``format``: onnx, torchscript, torch_export, openvino, ncnn, coreml, tflite or tensorrt. ``data``: a data YAML
+        for the images of the check, and of the quantisation, which requires it. ``output``: where to write, by default
+        beside the weights. Keyword arguments, with their defaults, in deploy.options.ExportOptions.
 
         Raises ValueError for what the format does not support, FloatingPointError if the results differ.
         """

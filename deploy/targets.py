@@ -23,6 +23,7 @@ class Target:
     packages: tuple[str, ...]
     runtime: tuple[str, ...] | None  # None: its files are not run here
     can: frozenset[str]
+    apart: bool = False  # whether the packages that write its files need an environment of their own
 
 
 def _can(text: str) -> frozenset[str]:
@@ -39,6 +40,9 @@ TARGETS: dict[str, Target] = {
     ),
     "ncnn": Target("ncnn", "_ncnn", "ncnn", ("ncnn", "pnnx"), ("ncnn",), _can("half op")),
     "coreml": Target("Core ML", ".mlpackage", "coreml", ("coremltools",), None, _can("half op")),
+    "tflite": Target(
+        "LiteRT (TFLite)", ".tflite", "tflite", ("litert_torch",), ("ai_edge_litert",), _can("op"), apart=True
+    ),
     "tensorrt": Target("TensorRT", ".engine", "tensorrt", ("tensorrt", *ONNX), ("tensorrt",), _can("half op")),
 }
 NEED_A_GPU = ("tensorrt",)
@@ -51,8 +55,7 @@ INSTEAD = {
     "opset": "leave it out; it belongs to --format onnx",
 }
 SYNONYMS = {
-    "tflite": "its converter (litert-torch) requires older versions of PyTorch and pydantic than this project; convert "
-    "the ONNX file in a separate environment",
+    "litert": "use tflite",
     "pt2": "use torch_export",
     "engine": "use tensorrt",
     "trt": "use tensorrt",
@@ -93,6 +96,12 @@ def require_packages(name: str, *, to_run: bool = False, int8: bool = False) -> 
     if int8 and name == "openvino":
         needed = (*needed, "nncf")
     missing = [package for package in needed if importlib.util.find_spec(package) is None]
+    if missing and target.apart and not to_run:
+        packages, folder = " ".join(needed).replace("_", "-"), f".venv-{name}"
+        raise ValueError(
+            f"{target.title} needs {', '.join(missing)}, not installed here. Its converter requires an older PyTorch, "
+            f"so it has an environment of its own: python3 -m venv {folder} && {folder}/bin/pip install . {packages}"
+        )
     if missing:
         raise ValueError(
             f"{target.title} needs {', '.join(missing)}, not installed here: uv sync --extra {target.extra}, or "

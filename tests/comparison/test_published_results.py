@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 def test_there_are_published_comparisons() -> None:
     known = {"embedded", "embedded_muon", "bccd_muon", "search", "implementations", "bccd", "aa_operator", "aa_seeds"}
+    known |= {"rect", "copy_paste", "class_balance"}
     assert known <= {folder.name for folder in PUBLISHED}
 
 

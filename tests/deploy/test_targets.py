@@ -13,7 +13,7 @@ from deploy.targets import TARGETS, find_target, mish_form, require_options, req
     [
         ("onx", "unknown format 'onx', did you mean 'onnx'"),
         ("open_vino", "did you mean 'openvino'"),
-        ("tflite", "litert-torch"),
+        ("litert", "use tflite"),
         ("engine", "use tensorrt"),
         ("../../etc", "expected one of onnx"),
     ],
@@ -57,6 +57,15 @@ def test_a_missing_package_names_the_extra_and_the_command(monkeypatch: pytest.M
         require_packages("openvino", int8=True)
 
 
+def test_a_converter_that_requires_older_packages_has_an_environment_of_its_own(monkeypatch) -> None:
+    known = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "litert" in name else known(name))
+    with pytest.raises(ValueError, match=r"TFLite.* -m venv \.venv-tflite .*install \. litert-torch ai-edge-litert"):
+        require_packages("tflite")
+    with pytest.raises(ValueError, match="TFLite.*uv sync --extra tflite, or pip install ai_edge_litert"):
+        require_packages("tflite", to_run=True)
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -96,7 +105,7 @@ def test_runtimes_that_a_comparison_measures() -> None:
         ("coreml", "--deploy: coreml does not run on a CPU here; expected some of onnx, torchscript"),
         ("tensorrt", "--deploy: tensorrt does not run on a CPU here"),
         ("openvin", "--deploy: format: unknown format 'openvin', did you mean 'openvino'"),
-        ("tflite", "--deploy: format tflite: .*litert-torch"),
+        ("litert", "--deploy: format litert: use tflite"),
     ],
 )
 def test_runtimes_that_it_cannot_measure(name: str, expected: str) -> None:
