@@ -98,8 +98,6 @@ def export_file(
     """
     require_options(target, options)
     require_packages(target, int8=options.int8)
-    if target == "ncnn" and isinstance(trained.model, Darknet):
-        raise ValueError("format ncnn: Darknet networks do not come through its converter whole; use onnx or openvino")
     if options.nms:
         _require_plain_nms(trained.model)
     place = output or default_path(trained.weights, target, options)
@@ -237,14 +235,14 @@ class _Probe(nn.Module):
         super().__init__()
         self.layer = ConvAct(nn.Conv2d(3, 4, 1), make_activation(spec))
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layer(images)
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.layer(images)]
 
     def fused(self) -> _Probe:
         return folded(self)
 
-    def decode(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        rows = outputs.flatten(2).transpose(1, 2)
+    def decode(self, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        rows = outputs[0].flatten(2).transpose(1, 2)
         return rows, rows + 1
 
 

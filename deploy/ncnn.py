@@ -44,6 +44,11 @@ def write_file(network: Exportable, path: Path, options: ExportOptions, metadata
     if foreign:
         raise ValueError(f"no operator for {', '.join(foreign)}")
     (path / NOTE).write_text(metadata.to_json(), encoding="utf-8")
+    images = torch.zeros(1, 3, height, width)
+    found = [output.shape for output in NcnnRuntime(path, threads=1).run(images.numpy())]
+    expected = [tuple(output.shape) for output in network(images)]
+    if found != expected:
+        raise ValueError(f"pnnx gives maps of {found}, expected {expected}")
 
 
 class NcnnRuntime(Runtime):
@@ -62,13 +67,15 @@ class NcnnRuntime(Runtime):
         param = next(iter(sorted(folder.glob("*.ncnn.param"))))
         if self.net.load_param(str(param)) or self.net.load_model(str(param.with_suffix(".bin"))):
             raise ValueError(f"{path}: ncnn cannot read it")
+        # Others are what no layer reads, such as the half of a split that a Darknet network leaves.
+        self.outputs = [name for name in self.net.output_names() if name.startswith("out")]
         self.description = f"ncnn {ncnn.__version__}, CPU, {self.net.opt.num_threads} threads"
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The raw maps (1, C, h, w) of an image (1, 3, H, W) float32 in 0..1."""
         with self.net.create_extractor() as extractor:
             extractor.input(self.net.input_names()[0], ncnn.Mat(images[0]).clone())
-            found = [extractor.extract(name) for name in self.net.output_names()]
+            found = [extractor.extract(name) for name in self.outputs]
         if any(status for status, _ in found):
             raise ValueError("ncnn could not compute the outputs")
         return [np.array(output)[None] for _, output in found]

@@ -140,7 +140,6 @@ REFUSED = {
     "no multiple of the stride": ("--imgsz 70", "expected a multiple of the stride 8"),
     "low opset": ("--opset 9", "opset: found 9, expected a whole number from 18"),
     "no such folder": ("--output none/a.onnx", "none: no such folder"),
-    "darknet for ncnn": ("--format ncnn --weights {place}/x.weights --cfg {place}/x.cfg", "use onnx or openvino"),
     "weights without a cfg": ("--weights {place}/x.weights", "give its .cfg as cfg"),
     "dynamic": ("--format ncnn --dynamic", "--format ncnn does not support it; use --format onnx"),
     "half on the CPU": ("--format torchscript --half", "--format torchscript does not support it; use"),
@@ -149,7 +148,7 @@ REFUSED = {
 }
 
 
-PACKAGES = {"dynamic": "ncnn", "darknet for ncnn": "ncnn", "a folder of labels": "openvino"}
+PACKAGES = {"dynamic": "ncnn", "a folder of labels": "openvino"}
 
 
 @pytest.mark.parametrize("case", REFUSED)
