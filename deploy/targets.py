@@ -97,10 +97,9 @@ def require_packages(name: str, *, to_run: bool = False, int8: bool = False) -> 
         needed = (*needed, "nncf")
     missing = [package for package in needed if importlib.util.find_spec(package) is None]
     if missing and target.apart and not to_run:
-        packages, folder = " ".join(needed).replace("_", "-"), f".venv-{name}"
         raise ValueError(
             f"{target.title} needs {', '.join(missing)}, not installed here. Its converter requires an older PyTorch, "
-            f"so it has an environment of its own: python3 -m venv {folder} && {folder}/bin/pip install . {packages}"
+            f"so in an environment of its own: pip install . {' '.join(needed)} (docs/export.md)"
         )
     if missing:
         raise ValueError(
