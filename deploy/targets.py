@@ -23,7 +23,7 @@ class Target:
     packages: tuple[str, ...]
     runtime: tuple[str, ...] | None  # None: its files are not run here
     can: frozenset[str]
-    apart: bool = False  # whether the packages that write its files need an environment of their own
+    apart: bool = False  # whether the packages that write its files need a separate environment
 
 
 def _can(text: str) -> frozenset[str]:
@@ -99,7 +99,7 @@ def require_packages(name: str, *, to_run: bool = False, int8: bool = False) -> 
     if missing and target.apart and not to_run:
         raise ValueError(
             f"{target.title} needs {', '.join(missing)}, not installed here. Its converter requires an older PyTorch, "
-            f"so in an environment of its own: pip install . {' '.join(needed)} (docs/export.md)"
+            f"so in a separate environment: pip install . {' '.join(needed)} (docs/export.md)"
         )
     if missing:
         raise ValueError(

@@ -1,6 +1,6 @@
 """LiteRT files (.tflite), once TensorFlow Lite: converted by litert-torch from torch.export, run by LiteRT.
 
-litert-torch requires an older PyTorch than the newest, and so has an environment of its own (docs/export.md); its
+litert-torch requires an older PyTorch than the newest, and so a separate environment (docs/export.md); its
 files run wherever ai-edge-litert is installed. The metadata are in a ZIP archive behind the model, where TensorFlow
 Lite keeps such files.
 """

@@ -187,8 +187,8 @@ def _about_conditions(rows: Sequence[Row]) -> Finding:
         "loop from vector instructions: with sorted signs, whose jumps are predicted, that is what it costs. Signs "
         "are of the distance to the bound between the two formulas, which is 0 for ReLU and 20 for Mish; ordinary "
         "inputs are all below it. Without a condition, Mish needs arithmetic to keep its exponential in range, which "
-        "costs more than a selection: with that arithmetic removed, which ordinary inputs do not need, the form with "
-        "an if takes 1.00 of the time (40 rounds)."
+        "costs more than a selection: with that arithmetic removed, which ordinary inputs do not need, both forms "
+        "take the same time (ratio 1.00, 40 rounds)."
     ]
     return finding(
         claim="Mish is faster because it has no conditional statements: a condition costs time",

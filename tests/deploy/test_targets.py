@@ -57,11 +57,11 @@ def test_a_missing_package_names_the_extra_and_the_command(monkeypatch: pytest.M
         require_packages("openvino", int8=True)
 
 
-def test_a_converter_that_requires_older_packages_has_an_environment_of_its_own(monkeypatch) -> None:
+def test_a_converter_that_requires_older_packages_has_a_separate_environment(monkeypatch) -> None:
     known = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "litert" in name else known(name))
     with pytest.raises(
-        ValueError, match=r"TFLite.* needs .*an environment of its own: pip install \. litert_torch ai_edge_litert"
+        ValueError, match=r"TFLite.* needs .*a separate environment: pip install \. litert_torch ai_edge_litert"
     ):
         require_packages("tflite")
     with pytest.raises(ValueError, match="TFLite.*uv sync --extra tflite, or pip install ai_edge_litert"):

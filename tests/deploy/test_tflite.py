@@ -1,4 +1,4 @@
-"""LiteRT files. Those that are converted here need litert-torch, in an environment of its own (docs/export.md)."""
+"""LiteRT files. Those that are converted here need litert-torch, in a separate environment (docs/export.md)."""
 
 import zipfile
 from contextlib import suppress
