@@ -44,11 +44,6 @@ def write_file(network: Exportable, path: Path, options: ExportOptions, metadata
     if foreign:
         raise ValueError(f"no operator for {', '.join(foreign)}")
     (path / NOTE).write_text(metadata.to_json(), encoding="utf-8")
-    images = torch.zeros(1, 3, height, width)
-    found = [output.shape for output in NcnnRuntime(path, threads=1).run(images.numpy())]
-    expected = [tuple(output.shape) for output in network(images)]
-    if found != expected:
-        raise ValueError(f"pnnx gives maps of {found}, expected {expected}")
 
 
 class NcnnRuntime(Runtime):

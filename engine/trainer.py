@@ -95,6 +95,11 @@ class Trainer:
         """The network to evaluate and keep: the EMA, or the model itself without one."""
         return self.ema.model if self.ema is not None else self.model
 
+    @property
+    def replica(self) -> DistributedDataParallel | None:
+        """The model as one of those that several processes train together; None for a process that trains alone."""
+        return self.forward if isinstance(self.forward, DistributedDataParallel) else None
+
     def one_epoch(
         self,
         loader: TrainLoader,
@@ -169,8 +174,7 @@ class Trainer:
         Returns the loss terms as a float64 tensor on the device, without waiting for it. Of several processes, each has
         a share of the batch and gets its part of the terms; with ``update``, their gradients are summed.
         """
-        replica = self.forward if isinstance(self.forward, DistributedDataParallel) else None
-        with nullcontext() if replica is None or update else replica.no_sync():
+        with nullcontext() if self.replica is None or update else self.replica.no_sync():
             loss, terms = self.loss(batch)
             self.scaler.scale(loss * weight).backward()
         self.clock.mark_summed()
@@ -183,8 +187,7 @@ class Trainer:
         images, targets = self.prepare(batch)
         with self.device_config.autocast(), self._without_statistics(images):
             outputs = self.forward(images)
-        parted = isinstance(self.forward, DistributedDataParallel)
-        return self.model.loss(outputs, targets, **({"over_processes": all_sum} if parted else {}))
+        return self.model.loss(outputs, targets, **({} if self.replica is None else {"over_processes": all_sum}))
 
     @contextmanager
     def _without_statistics(self, images: torch.Tensor) -> Iterator[None]:

@@ -19,16 +19,15 @@ EVALUATED = 500  # images at a time
 Loss = Callable[[Tensor], Tensor]  # of the examples with these numbers (B,), a scalar
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Trainer(Trainer):
     """The trainer of detectors, with another loss."""
 
-    loss_of: Loss | None = None
-    schedule: torch.optim.lr_scheduler.LRScheduler | None = None
-    after_backward: Callable[[int], None] | None = None
+    loss_of: Loss
+    schedule: torch.optim.lr_scheduler.LRScheduler | None
+    after_backward: Callable[[int], None] | None
 
     def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:  # type: ignore[override]  # numbers of examples
-        assert self.loss_of is not None
         loss = self.loss_of(batch)
         return loss, {"loss": loss.detach()}
 

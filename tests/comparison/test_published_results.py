@@ -16,8 +16,19 @@ pytestmark = pytest.mark.slow
 
 
 def test_there_are_published_comparisons() -> None:
-    known = {"embedded", "embedded_muon", "bccd_muon", "search", "implementations", "bccd", "aa_operator", "aa_seeds"}
-    known |= {"rect", "copy_paste", "class_balance"}
+    known = {
+        "embedded",
+        "embedded_muon",
+        "bccd_muon",
+        "search",
+        "implementations",
+        "bccd",
+        "aa_operator",
+        "aa_seeds",
+        "rect",
+        "copy_paste",
+        "class_balance",
+    }
     assert known <= {folder.name for folder in PUBLISHED}
 
 

@@ -9,80 +9,33 @@ import torch
 from torch import Tensor, nn
 
 from core.options import NmsOptions
-from deploy.metadata import Metadata, NmsDefaults
 from deploy.network import Exportable
 from deploy.options import ExportOptions
-from models.activations import ACTIVATION_NAMES, make_activation, parse_activation
+from models.activations import ACTIVATION_NAMES
 from models.decode import nms
+from tests.support.exports import METADATA, Everything, run_everything
 
 pytest.importorskip("onnxscript", reason="uv sync --extra onnx")
 pytest.importorskip("onnxruntime", reason="uv sync --extra onnx")
 
-METADATA = Metadata(
-    target="onnx",
-    names=["a", "b", "c"],
-    stride=1,
-    imgsz=(20, 20),
-    dynamic=False,
-    precision="fp32",
-    outputs="boxes",
-    mish="formula",
-    nms=NmsDefaults(0.3, 0.5, 7),
-    preprocess={},
-    census=[],
-    weights={"file": "none"},
-    names_from=None,
-    config={},
-)
-
-
-class Everything(nn.Module):
-    """All activations on one input."""
-
-    stride = 1
-
-    def __init__(self) -> None:
-        super().__init__()
-        specs: list[object] = [*ACTIVATION_NAMES, {"name": "swish", "beta": 1.3, "learnable": True}]
-        self.layers = nn.ModuleList(make_activation(parse_activation(spec)) for spec in specs).eval()
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.stack([layer(images) for layer in self.layers])
-
-    def fused(self) -> nn.Module:
-        return self
-
-    def decode(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        return outputs, outputs + 1
-
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, dict[str, np.ndarray]]:
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, dict[str, Tensor]]:
     """An input from -100 to 100, and what ONNX Runtime makes of it by each form of Mish."""
-    from deploy.onnx import open_file, write_file
-
-    x = torch.linspace(-100, 100, 1200).view(1, 3, 20, 20)
-    found = {}
-    for form in ("formula", "op"):
-        path = tmp_path_factory.mktemp("onnx") / "all.onnx"
-        network = Exportable(Everything(), mish=form, dtype=torch.float32)  # type: ignore[arg-type]
-        write_file(network, path, ExportOptions(), METADATA)
-        runtime = open_file(path, threads=1)
-        assert runtime.metadata == METADATA
-        found[form] = runtime.run(x.numpy())[0]
-    return x, found
+    x, formula = run_everything("onnx", "formula", tmp_path_factory.mktemp("onnx"))
+    return x, {"formula": formula, "op": run_everything("onnx", "op", tmp_path_factory.mktemp("onnx"))[1]}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*ACTIVATION_NAMES, "swish, learned"])
-def test_every_activation(name: str, outputs: tuple[Tensor, dict[str, np.ndarray]]) -> None:
+def test_every_activation(name: str, outputs: tuple[Tensor, dict[str, Tensor]]) -> None:
     x, found = outputs
     place = [*ACTIVATION_NAMES, "swish, learned"].index(name)
     with torch.no_grad():
         expected = Everything().layers[place](x.double() if name.startswith("mish_") else x)
     for form, all_outputs in found.items():
         # ONNX Runtime's sigmoid stays at 1.5e-8 below x = -18, here multiplied by up to 175.
-        result = torch.from_numpy(all_outputs[place])
+        result = all_outputs[place]
         torch.testing.assert_close(result, expected.float(), rtol=3e-6, atol=4e-6, msg=form)
 
 

@@ -13,8 +13,8 @@ from deploy.images import draw_images
 from deploy.parity import TOLERANCES, Parity, _match, compare
 from deploy.runtime import DeployedDetector, Runtime
 from models import Detector
-from tests.deploy.test_onnx import METADATA
 from tests.support.checkpoints import class_names, write_data
+from tests.support.exports import METADATA
 
 SIDE = 64
 

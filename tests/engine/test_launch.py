@@ -8,9 +8,7 @@ import pytest
 
 from engine.launch import launch
 
-NUMBERS = [
-    number for number in (getattr(signal, f"SIG{name}", None) for name in ("TERM", "INT", "HUP", "QUIT")) if number
-]
+NUMBERS = sorted(signal.valid_signals())
 
 
 @pytest.mark.slow
