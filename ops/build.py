@@ -29,6 +29,7 @@ from ops.groups import EVERYTHING, Group
 SOURCES = Path(__file__).parent / "csrc"
 CPU_SOURCES = ("mish_cpu.cpp", "norm_act_cpu.cpp")
 CPU_HEADERS = ("activations.h", "x86_16bit.h", "mish_math.h", "parallel.h")
+LAUNCH_SOURCES = ("launch.cpp",)
 CUDA_SOURCES = (  # the first one is compiled, it includes the others
     *("kernels.cu", "mish_cuda.cu", "norm_act_cuda.cu"),
     *("activations.h", "cuda_pieces.h", "mish_math.h"),
@@ -174,8 +175,19 @@ def cpu_library(instructions: str | None = None, *, may_build: bool = True) -> P
     """
     instructions = instructions or instruction_set()
     flags = (*CPU_FLAGS, *INSTRUCTION_SETS[instructions])
-    key = fingerprint("cpu", source_text((*CPU_SOURCES, *CPU_HEADERS)), *flags)
-    stem, compiler = f"cpu-{instructions.lower()}", cpp_compiler()
+    return _library("cpu", f"cpu-{instructions.lower()}", CPU_SOURCES, CPU_HEADERS, flags, may_build=may_build)
+
+
+def launch_library() -> Path:
+    """The library that launches CUDA kernels, built if it does not exist; Unavailable as for `cpu_library`."""
+    return _library("launch", "launch", LAUNCH_SOURCES, (), CPU_FLAGS, may_build=True)
+
+
+def _library(
+    kind: str, stem: str, sources: Sequence[str], headers: Sequence[str], flags: Sequence[str], *, may_build: bool
+) -> Path:
+    key = fingerprint(kind, source_text((*sources, *headers)), *flags)
+    compiler = cpp_compiler()
     identity = None if compiler is None else str(version_of(compiler))
     found = find(stem, key, identity, ".so")
     if found is not None:
@@ -185,8 +197,8 @@ def cpu_library(instructions: str | None = None, *, may_build: bool = True) -> P
         raise Unavailable(f"no C++ compiler ({expected}) and no earlier build in {cache_folder()}")
     if not may_build:
         raise Unavailable("not built yet")
-    sources = [str(SOURCES / name) for name in CPU_SOURCES]
-    return build(stem, key, identity, ".so", lambda path: compile_with([compiler, *flags, *sources, "-o", str(path)]))
+    paths = [str(SOURCES / name) for name in sources]
+    return build(stem, key, identity, ".so", lambda path: compile_with([compiler, *flags, *paths, "-o", str(path)]))
 
 
 # ------------------------------------------------------------------------------------------------------------ the GPUs
@@ -264,6 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     if not arguments.cpu_only:
         targets = [*(f"sm_{number}" for number in ARCHITECTURES), f"compute_{BASE}"]
+        steps += [("CUDA, launches", launch_library)]
         steps += [(f"CUDA, {target}", functools.partial(nvrtc_image, target, EVERYTHING)) for target in targets]
     for name, step in steps:
         try:

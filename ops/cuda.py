@@ -4,12 +4,12 @@ They are loaded by groups (ops/groups.py): Mish at once, those of the fused pair
 """
 
 import ctypes
-import functools
 import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from ctypes import byref, c_char_p
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,19 @@ from ops.build import Unavailable
 from ops.grid import POINTERS, THREADS, cut, variant_of
 from ops.groups import MISH, SUMS, Group
 from ops.kernels import ALIGNMENT, ARGUMENTS, NAMES, TYPES, Kernels, Map, Pass
+from ops.launch import Launcher
 
 PIECES = 2  # same as in csrc/mish_cuda.cu
 # Errors of a kernel that ran before, of whatever library, after which nothing runs in the process any more
 # (cuda.h; 701, too few resources for a launch, is among their numbers but is the launch's own).
+MISALIGNED = ALIGNMENT - 1
 LOST = (214, 700, 702, 709, 710, *range(714, 720))
-OTHER_CONTEXT = (201, 400)  # what a launch returns if the thread's context is not that of the kernel
+NOT_ENTERED = 201  # no context
+OTHER_CONTEXT = (NOT_ENTERED, 400)  # what a launch returns if the thread's context is not that of the kernel
 
-_pack_addresses = struct.Struct(f"@{len(POINTERS)}P").pack  # at the beginning of the struct Call of norm_act_cuda.cu
-_pack_map = struct.Struct("@3Pq").pack  # the struct Map of csrc/mish_cuda.cu
-CONFIG = struct.Struct("@7I2PI0P")  # CUlaunchConfig of cuda.h: grid, block, shared memory, stream, attributes
-
-# What follows the addresses in a struct of arguments, and kernels that take it with their grids (x, y).
-Launch = tuple[bytes, Sequence[tuple[ctypes.c_void_p, int, int]]]
+_pack_map = struct.Struct("@4P").pack  # the stream, and the addresses that csrc/mish_cuda.cu takes
+_pack_pass = struct.Struct(f"@{1 + len(POINTERS)}P").pack  # those of csrc/norm_act_cuda.cu
+COUNT = struct.Struct("@q")  # what follows the three addresses in the struct Map of csrc/mish_cuda.cu
 
 
 class _Thread(threading.local):
@@ -54,6 +54,7 @@ class CudaKernels(Kernels):
         self.index, self.device = index, torch.device("cuda", index)
         self.sms = torch.cuda.get_device_properties(index).multi_processor_count
         self.driver = _driver()
+        self._launcher = Launcher(self.driver)
         self.context = ctypes.c_void_p()
         self.functions: dict[str, ctypes.c_void_p] = {}
         self._image_of = image_of
@@ -63,8 +64,8 @@ class CudaKernels(Kernels):
         device = ctypes.c_int()
         with torch.cuda.device(index):
             torch.cuda.current_stream(index)
-            self._call("cuDeviceGet", ctypes.byref(device), ctypes.c_int(index))
-            self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), device)
+            self._call("cuDeviceGet", byref(device), ctypes.c_int(index))
+            self._call("cuDevicePrimaryCtxRetain", byref(self.context), device)
         self.load(MISH)
         self.origin = f"build {next(iter(self._modules)).stem}"
 
@@ -82,7 +83,7 @@ class CudaKernels(Kernels):
             try:
                 if path not in self._modules:
                     module, image = ctypes.c_void_p(), path.read_bytes()  # with a zero at the end, which PTX needs
-                    self._call("cuModuleLoadData", ctypes.byref(module), ctypes.c_char_p(image))
+                    self._call("cuModuleLoadData", byref(module), c_char_p(image))
                     self._modules[path] = module
                 # All of them now: the driver may load a kernel when it is asked for, which a capture forbids.
                 functions = {name: self._function(self._modules[path], name) for name in group.kernels}
@@ -98,14 +99,17 @@ class CudaKernels(Kernels):
     def bind_map(self, order: int, dtype: torch.dtype, count: int) -> Map:
         """As Kernels.bind_map, in the current stream of the GPU."""
         name = f"mish_{order}_{NAMES[TYPES[dtype]]}"
+        constants = COUNT.pack(count)
         in_vectors, in_scalars = (
-            [(b"", [(self.functions[f"{name}_{variant}"], -(-count // per_block), 1)])]
+            self._launcher.prepare([(constants, [(self.functions[f"{name}_{variant}"], -(-count // per_block), 1)])], 3)
             for variant, per_block in (("vector", THREADS * PIECES * ALIGNMENT // dtype.itemsize), ("scalar", THREADS))
         )
-        launch = self._launch
+        launch_all, stream, thread, retry = self._launcher.launch_all, self._stream, self._thread, self._retry
 
         def run(x: int, g: int, out: int) -> None:
-            launch(_pack_map(x, g, out, count), in_scalars if (x | g | out) % ALIGNMENT else in_vectors)
+            call = (in_scalars if (x | g | out) & MISALIGNED else in_vectors).head + _pack_map(stream(), x, g, out)
+            if code := launch_all(call) if thread.entered else NOT_ENTERED:
+                retry(code, call)
 
         return run
 
@@ -126,37 +130,29 @@ class CudaKernels(Kernels):
                 kernels.append((self.functions[f"{name}_end"], channels, 1))
                 scratch = max(scratch, (2 * grid.blocks[1] + 1) * channels)
             launches.append((grid.numbers(**({"count": outer * inner} if sums else {}) | numbers), kernels))
-        launch, empty, size = self._launch, self.empty, (scratch,)
+        prepared, empty, size = self._launcher.prepare(launches, len(POINTERS)), self.empty, (scratch,)
+        launch_all, stream, thread, retry = self._launcher.launch_all, self._stream, self._thread, self._retry
 
-        def run(*arrays: int) -> None:
-            launch(_pack_addresses(*arrays, 0), launches)
+        def run(*arrays: int, partial: int = 0) -> None:
+            call = prepared.head + _pack_pass(stream(), *arrays, partial)
+            if code := launch_all(call) if thread.entered else NOT_ENTERED:
+                retry(code, call)
 
         def run_sums(*arrays: int) -> None:
             partial = empty(size, (1,), torch.float32)
-            launch(_pack_addresses(*arrays, partial.data_ptr()), launches)
+            run(*arrays, partial=partial.data_ptr())
 
         return run_sums if scratch else run
 
-    def _launch(self, addresses: bytes, launches: Sequence[Launch]) -> None:
-        """Launch kernels one after the other in the current stream.
-
-        Each takes a struct by value: the addresses and what follows. The driver copies it before this returns.
-        """
-        previous = None if self._thread.entered else self._enter()
-        try:
-            stream, launch = self._stream(), self.driver.cuLaunchKernelEx
-            for constants, kernels in launches:
-                arguments = ctypes.byref(ctypes.c_char_p(addresses + constants))
-                for function, x, y in kernels:
-                    code = launch(_config(x, y, stream), function, arguments, None)
-                    if code:
-                        if code in OTHER_CONTEXT and previous is None:  # changed after the thread was first seen
-                            previous = self._enter()
-                            code = launch(_config(x, y, stream), function, arguments, None)
-                        self._check("cuLaunchKernelEx", code)
-        finally:
-            if previous is not None:
+    def _retry(self, code: int, call: bytes) -> None:
+        """After launches that returned an error: once more, in PyTorch's context, if another one was current."""
+        if code in OTHER_CONTEXT:
+            previous = self._enter()
+            try:
+                code = self._launcher.launch_all(call)
+            finally:
                 self._leave(previous)
+        self._check("cuLaunchKernelEx", code)
 
     def is_current(self) -> bool:
         """As Kernels.is_current."""
@@ -177,7 +173,7 @@ class CudaKernels(Kernels):
         Returns the context that was current instead, for `_leave`.
         """
         current = ctypes.c_void_p()
-        self._call("cuCtxGetCurrent", ctypes.byref(current))
+        self._call("cuCtxGetCurrent", byref(current))
         if current.value != self.context.value:
             self._call("cuCtxSetCurrent", self.context)
         foreign = current.value is not None and current.value != self.context.value
@@ -190,7 +186,7 @@ class CudaKernels(Kernels):
 
     def _function(self, module: ctypes.c_void_p, name: str) -> ctypes.c_void_p:
         function = ctypes.c_void_p()
-        self._call("cuModuleGetFunction", ctypes.byref(function), module, name.encode())
+        self._call("cuModuleGetFunction", byref(function), module, name.encode())
         return function
 
     def _call(self, name: str, *arguments: object) -> None:
@@ -200,8 +196,8 @@ class CudaKernels(Kernels):
         """Raise for an error of the driver: Unavailable, or RuntimeError if it is that of an earlier kernel."""
         if code == 0:
             return
-        text = ctypes.c_char_p()
-        self.driver.cuGetErrorString(code, ctypes.byref(text))
+        text = c_char_p()
+        self.driver.cuGetErrorString(code, byref(text))
         said = (text.value or b"error %d" % code).decode()
         if code in LOST:
             raise RuntimeError(
@@ -209,12 +205,6 @@ class CudaKernels(Kernels):
                 " CUDA_LAUNCH_BLOCKING=1 shows which"
             )
         raise Unavailable(f"{name} failed: {said}")
-
-
-@functools.lru_cache(maxsize=4096)
-def _config(x: int, y: int, stream: int) -> bytes:
-    """The CUlaunchConfig of a grid in a stream: one argument for many, each of which takes ctypes time."""
-    return CONFIG.pack(x, y, 1, THREADS, 1, 1, 0, stream, 0, 0)
 
 
 def _width(kind: int, aligned: bool) -> int:

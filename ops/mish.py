@@ -5,12 +5,14 @@ derivatives in closed form, or PyTorch's operator if no kernel is available. tor
 algebraic form with one exponential and one division instead, which the compiler fuses with its neighbours: it cannot
 look into a kernel, and PyTorch's operator would be lowered to log1p and tanh. ONNX export emits ONNX's Mish operator.
 
-Call path of an ordinary tensor: `mish` -> `_DirectMish` if a gradient is recorded -> `_Plan` -> the kernel. Under a
-dispatch mode, a transform, a forward derivative or a profiler, and for tensors that are not dense: `mish` -> `_mish`
-(autograd, vmap, forward mode) -> yolo::mish, through the dispatcher -> `_run`.
+Call path of an ordinary tensor: `mish` -> `_DirectMish` if a gradient is recorded -> `_Plan` -> the kernel. A tensor
+that is like the last one of its shape is recognised by a single check of Dynamo's in C++ (`_recent`). Under a dispatch
+mode, a transform, a forward derivative or a profiler, and for tensors that are not dense: `mish` -> `_mish` (autograd,
+vmap, forward mode) -> yolo::mish, through the dispatcher -> `_run`.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,7 @@ from ops.kernels import PLAIN_TENSORS, TYPES, Kernels, described, is_direct, is_
 
 # Above 20, tanh(softplus(x)) is 1 to within 2e-17, in fp32 and fp64; below -88, exp(x) underflows in fp32.
 UPPER, LOWER = 20.0, -88.0
+PLANS = 4096  # shapes remembered
 NO_INPLACE = "Mish has no in-place form: its backward pass needs the input, which would be overwritten"
 
 
@@ -55,6 +58,12 @@ def mish(x: Tensor, inplace: bool = False) -> Tensor:
     """Mish of a floating-point tensor of any shape, in the input's type and layout, also under autocast."""
     if inplace:
         raise ValueError(NO_INPLACE)
+    if type(x) is Tensor and not _is_dynamo_compiling():
+        recent = _recent.get(x.shape)
+        if recent is not None:
+            is_alike, is_current, run = recent
+            if is_alike(x) and is_current() and not (_modes() or _is_profiled() or forward_ad._current_level >= 0):
+                return run(x)
     if torch.compiler.is_compiling():
         return _traced(x)
     if x.dtype not in TYPES or type(x) not in PLAIN_TENSORS or _is_tracing():
@@ -69,7 +78,9 @@ def mish(x: Tensor, inplace: bool = False) -> Tensor:
     if not kernels.is_current():
         with kernels.guard():
             return mish(x)
-    return _apply(x, plan) if x.requires_grad and torch.is_grad_enabled() else plan.run(0, x, x)
+    if type(x) is Tensor:
+        _remember(x, plan)
+    return _apply(x, plan) if x.requires_grad and torch.is_grad_enabled() else plan.forward(x)
 
 
 class Mish(nn.Module):
@@ -122,14 +133,23 @@ class _Plan:
     def __init__(self, kernels: Kernels, dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...]):
         self.kernels, self.dtype, self.strides = kernels, dtype, strides
         self.empty, self.size, self.count = kernels.empty, tuple(shape), shape.numel()
-        self.maps = [kernels.bind_map(order, dtype, self.count) for order in (0, 1)]
+        empty, size, run = kernels.empty, tuple(shape), kernels.bind_map(0, dtype, shape.numel())
+        self.backward_map = kernels.bind_map(1, dtype, shape.numel())
+        address = Tensor.data_ptr
 
-    def run(self, order: int, x: Tensor, g: Tensor) -> Tensor:
-        """mish(x) or g mish'(x), for `order` 0 or 1."""
+        def forward(x: Tensor) -> Tensor:
+            out, at = empty(size, strides, dtype), address(x)
+            run(at, at, address(out))
+            return out
+
+        self.forward: Callable[[Tensor], Tensor] = forward  # mish(x); a closure has all at hand sooner than a method
+
+    def backward(self, x: Tensor, g: Tensor) -> Tensor:
+        """g mish'(x)."""
         if g.stride() != self.strides:  # that of a sum is expanded
             g = self.empty(self.size, self.strides, self.dtype).copy_(g)
         out = self.empty(self.size, self.strides, self.dtype)
-        self.maps[order](x.data_ptr(), g.data_ptr(), out.data_ptr())
+        self.backward_map(x.data_ptr(), g.data_ptr(), out.data_ptr())
         return out
 
     def fits(self, x: Tensor, grad: Tensor) -> bool:
@@ -144,7 +164,7 @@ class _Plan:
         )
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=PLANS)
 def _plan(kernels: Kernels, dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...]) -> _Plan | None:
     """The plan for dense tensors, None for others and for empty ones."""
     expected = 1
@@ -153,6 +173,26 @@ def _plan(kernels: Kernels, dtype: torch.dtype, shape: torch.Size, strides: tupl
             return None
         expected *= size
     return _Plan(kernels, dtype, shape, strides) if expected else None
+
+
+_is_dynamo_compiling, _modes = torch.compiler.is_dynamo_compiling, torch._C._len_torch_dispatch_stack
+_is_profiled = torch._C._autograd._profiler_enabled
+# By shape: whether a tensor has the type, dispatch keys, device and strides of the last one, whether its device is the
+# current one, and what runs then. `is_direct` takes six times as long as the first of these.
+_recent: dict[torch.Size, tuple[Callable[[Tensor], bool], Callable[[], bool], Callable[[Tensor], Tensor]]] = {}
+_Guards: Any = torch._C._dynamo.guards.TensorGuards  # whose stub is not that of what it is
+
+
+def _remember(x: Tensor, plan: _Plan) -> None:
+    """Let `mish` recognise tensors like x, which `is_direct` and `plan` take."""
+
+    def run(x: Tensor) -> Tensor:
+        return _apply(x, plan) if torch.is_grad_enabled() else plan.forward(x)
+
+    if len(_recent) >= PLANS:
+        _recent.clear()
+    guards = _Guards(x, dynamic_dims_sizes=[[*plan.size]], dynamic_dims_strides=[[*plan.strides]])
+    _recent[x.shape] = guards.check, plan.kernels.is_current, run if x.requires_grad else plan.forward
 
 
 # ---------------------------------------------------------------------------------------------- the operator's schema
@@ -252,14 +292,14 @@ class _DirectMish(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, plan: _Plan) -> Tensor:
         ctx.save_for_backward(x)
         ctx.plan = plan
-        return plan.run(0, x, x)
+        return plan.forward(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,), plan = ctx.saved_tensors, ctx.plan
         if torch.is_grad_enabled() or not (is_direct(grad) and plan.fits(x, grad)):
             return _mish_backward(grad, x, 1), None
-        return plan.run(1, x, grad), None
+        return plan.backward(x, grad), None
 
 
 # Without the Python half of `apply`, which serves transforms only: `mish` takes the other form under them.

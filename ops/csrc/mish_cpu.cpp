@@ -2,8 +2,8 @@
 // works with all versions of both. Threads are PyTorch's, through the C function torch_parallel_for of its stable
 // interface, whose address the caller passes.
 //
-// The loops are plain ones, vectorised by the compiler, except for bf16 with AVX2 or AVX-512 and fp16's conversions; this
-// file is compiled once per instruction set.
+// The loops are plain ones, vectorised by the compiler, but for bf16 with AVX-512 and the conversions of fp16; this file is
+// compiled once per instruction set.
 #include <cstdint>
 #include <type_traits>
 
@@ -14,38 +14,55 @@
 #include "parallel.h"
 #include "x86_16bit.h"
 
-#if defined(__F16C__)
-// Converted by the CPU's instructions, which compilers do not find in the conversions of mish_math.h, through buffers.
-FN void widen_all(int64_t count, const f16* from, float* to) {
+// A 16-bit type has 65,536 values, of which a tensor mostly contains some thousands: looking the result up, in memory that
+// then stays in the first cache, takes less time than 8 or fewer lanes take to compute it. The backward pass looks up
+// the derivative in fp32 and rounds once, after multiplying.
+template <int Order, typename S> struct Table {
+  std::conditional_t<Order == 0, S, float> values[1 << 16];
+
+  Table() {
+    for (unsigned int bits = 0; bits < 1 << 16; bits++) {
+      const float x = widen(S{(unsigned short)bits});
+      if constexpr (Order == 0) store(values[bits], mish<24>(x));
+      else values[bits] = mish_first<24>(x);
+    }
+  }
+};
+
+// out = g by, rounded to S.
+template <typename S> FN void multiply(int64_t count, const S* __restrict g, const float* __restrict by, S* __restrict out) {
   int64_t i = 0;
-  for (; i + 8 <= count; i += 8)
-    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
-  for (; i < count; i++) to[i] = widen(from[i]);
+#if defined(__F16C__)
+  if constexpr (std::is_same_v<S, f16>)  // by the CPU's conversions, which compilers do not find in mish_math.h
+    for (; i + 8 <= count; i += 8) {
+      const __m256 wide = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(g + i)));
+      const __m128i rounded = _mm256_cvtps_ph(wide * _mm256_loadu_ps(by + i), _MM_FROUND_TO_NEAREST_INT);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), rounded);
+    }
+#endif
+  for (; i < count; i++) store(out[i], widen(g[i]) * by[i]);
 }
 
-template <int Order>
-static void map_fp16(int64_t count, const f16* __restrict x, const f16* __restrict g, f16* __restrict out) {
-  constexpr int64_t PIECE = 256;
-  constexpr int D = Digits<f16>::value;
-  float from[PIECE], by[PIECE];
-  in_pieces<PIECE>(count, [&](int64_t start, int64_t length) __attribute__((always_inline)) {
-    widen_all(length, x + start, from);
-    if (Order) widen_all(length, g + start, by);
-    for (int64_t i = 0; i < length; i++)
-      from[i] = Order == 0 ? mish<D>(from[i])
-              : Order == 1 ? by[i] * mish_first<D>(from[i]) : by[i] * mish_second<D>(from[i]);
-    int64_t i = 0;
-    for (; i + 8 <= length; i += 8)
-      _mm_storeu_si128(
-          reinterpret_cast<__m128i*>(out + start + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
-    for (; i < length; i++) store(out[start + i], from[i]);
-  });
+template <int Order, typename S>
+static void look_up(int64_t count, const S* __restrict x, const S* __restrict g, S* __restrict out) {
+  static const Table<Order, S> table;
+  if constexpr (Order == 0) {
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < count; i++) out[i] = table.values[x[i].bits];
+  } else {
+    constexpr int64_t PIECE = 256;
+    float derivative[PIECE];
+    in_pieces<PIECE>(count, [&](int64_t start, int64_t length) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+      for (int64_t i = 0; i < length; i++) derivative[i] = table.values[x[start + i].bits];
+      multiply(length, g + start, derivative, out + start);
+    });
+  }
 }
-#endif
 
 template <int Order, typename S>
 static void map(int64_t count, const S* __restrict x, const S* __restrict g, S* __restrict out) {
-#if BF16_IN_GROUPS
+#if defined(__AVX512BW__)
   if constexpr (std::is_same_v<S, bf16> && Order < 2)
     return in_groups(count, [&](int64_t i, int length) __attribute__((always_inline)) {
       Group values = load(x + i, length);
@@ -55,9 +72,7 @@ static void map(int64_t count, const S* __restrict x, const S* __restrict g, S* 
       store(out + i, values, length);
     });
 #endif
-#if defined(__F16C__)
-  if constexpr (std::is_same_v<S, f16>) return map_fp16<Order>(count, x, g, out);
-#endif
+  if constexpr (sizeof(S) == 2 && Order < 2) return look_up<Order>(count, x, g, out);
   for (int64_t i = 0; i < count; i++) out[i] = mish_element<Order>(x[i], Order ? g[i] : x[i]);
 }
 

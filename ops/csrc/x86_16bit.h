@@ -1,6 +1,6 @@
-// bf16 on a CPU with AVX-512 or AVX2, in groups of 32 or 16 elements: the formulas of mish_math.h with the precision that
-// bf16 needs. The plain loops, vectorised by the compiler, take about 1.5 times as long, which is noticeable in a training
-// step where the CPU has bf16 matrix instructions, and everywhere on one thread.
+// bf16 on a CPU with AVX-512 or, in the fused pair, AVX2, in groups of 32 or 16 elements: the formulas of mish_math.h with
+// the precision that bf16 needs. The plain loops, vectorised by the compiler, take about 1.5 times as long, which is
+// noticeable in a training step where the CPU has bf16 matrix instructions, and everywhere on one thread.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -101,20 +101,20 @@ FN void store(bf16* at, const Group& values, int count) {
   else std::memcpy(at, &pairs, count * sizeof(bf16));
 }
 
-// exp(c) for c in [-88, 88], 0 at -88: 2^k exp(r), |r| <= ln(2) / 2, by a polynomial of degree 4: that of the least error,
-// 2.6e-6, or in the short form Taylor's, which has the error 4e-5 and is exact at 0.
-template <bool Short> FN V exponential(V c) {
+// exp(c) for c in [-88, 88], 0 at -88: 2^k exp(r), |r| <= ln(2) / 2, by Taylor's polynomial of degree 4, which has the error
+// 4e-5 and is exact at 0. Only the short form is needed.
+template <bool> FN V exponential(V c) {
   const V magic = all(12582912.0f);  // as in mish_math.h
   const V shifted = c * all(1.44269504f) + magic, k = shifted - magic, r = c - k * all(0.693147181f);
-  V p = all(Short ? 1.0f / 24 : 0.0414585657f) * r + all(Short ? 1.0f / 6 : 0.167909324f);
-  p = p * r + all(Short ? 0.5f : 0.500043631f);
-  p = p * r + all(Short ? 1.0f : 0.999963403f);
-  p = p * r + all(Short ? 1.0f : 0.999999285f);
+  V p = all(1.0f / 24) * r + all(1.0f / 6);
+  p = p * r + all(0.5f);
+  p = p * r + all(1.0f);
+  p = p * r + all(1.0f);
   const __m256i power = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
   return p * _mm256_castsi256_ps(_mm256_add_epi32(power, _mm256_set1_epi32(0x3f800000)));  // k = -127 gives 0
 }
 
-template <bool Short> FN V reciprocal(V value) {
+template <bool> FN V reciprocal(V value) {
   const V r = _mm256_rcp_ps(value);  // relative error 1.5 * 2^-12
   return r * (all(2.0f) - value * r);
 }
@@ -141,8 +141,9 @@ template <typename Body> FN void in_groups(int64_t count, const Body& body) {
 FN V at_least(V x, float bound) { return larger(all(bound), x); }  // both propagate NaN
 FN V at_most(V x, float bound) { return smaller(all(bound), x); }
 
-// The operator rounds correctly and needs the long forms. After a batch norm, whose input was rounded to bf16, the short
-// ones suffice: their error is 1e-4 of the values, and of the derivative's largest value.
+// The operator, which computes with AVX-512 only, rounds correctly and needs the long forms. After a batch norm, whose
+// input was rounded to bf16, the short ones suffice: their error is 1e-4 of the values, and of the derivative's largest
+// value.
 template <bool Short> FN V mish(V x) {
   const V c = at_least(x, LOWEST), e = exponential<Short>(at_most(c, 20.0f)), n = e * (e + all(2.0f));
   return c * (n * reciprocal<Short>(n + all(2.0f)));

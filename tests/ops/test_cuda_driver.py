@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ops import build, cuda, groups
+from ops.launch import config
 from tests.ops.cpu_stand_in import StandIn
 
 PRIMARY, GREEN = 11, 22
@@ -98,8 +99,8 @@ def test_the_launch_configuration_is_that_of_cuda_h(tmp_path):
     library = tmp_path / "read.so"
     include = str(headers[-1].parent)
     build.compile_with([compiler, "-shared", "-fPIC", "-I", include, str(tmp_path / "read.cpp"), "-o", str(library)])
-    out, config = (ctypes.c_ulonglong * len(fields))(), cuda._config(2**31 - 1, 65535, 2**40)
-    assert ctypes.CDLL(str(library)).read(config, out) == len(config)
+    out, packed = (ctypes.c_ulonglong * len(fields))(), config(2**31 - 1, 65535, 2**40)
+    assert ctypes.CDLL(str(library)).read(packed, out) == len(packed)
     assert list(out) == [2**31 - 1, 65535, 1, 256, 1, 1, 0, 2**40, 0, 0]
 
 

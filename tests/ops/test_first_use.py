@@ -142,7 +142,7 @@ def test_a_group_cannot_be_loaded_during_a_capture(emulated, monkeypatch):
 def test_a_failure_of_an_earlier_kernel_is_named_and_switches_nothing_off(untried, monkeypatch, code, capsys):
     norm, x = block()
     with monkeypatch.context() as failing:
-        failing.setattr(untried, "driver", Failing(untried.driver, code))
+        failing.setattr(untried._launcher, "launch_all", lambda call: code)
         with pytest.raises(RuntimeError, match=rf"a kernel launched earlier .*\(CUDA error {code},") as raised:
             norm_act.norm_act(x, norm, Mish())
         assert not isinstance(raised.value, build.Unavailable) and not first_use._tried
@@ -151,18 +151,8 @@ def test_a_failure_of_an_earlier_kernel_is_named_and_switches_nothing_off(untrie
     assert norm_act.norm_act(x, norm, Mish()).grad_fn.name() == "_NormActBackward" and capsys.readouterr().err == ""
 
 
-class Failing:
-    """A driver whose launches fail with a code."""
-
-    def __init__(self, driver, code: int):
-        self.driver, self.code = driver, code
-
-    def __getattr__(self, name: str):
-        return (lambda *arguments: self.code) if name == "cuLaunchKernelEx" else getattr(self.driver, name)
-
-
 def test_a_launch_with_too_many_resources_is_the_launchs_own_error(untried, monkeypatch, capsys):
-    monkeypatch.setattr(untried, "driver", Failing(untried.driver, 701))
+    monkeypatch.setattr(untried._launcher, "launch_all", lambda call: 701)
     norm, x = block()
     assert norm_act.fusion(norm, nn.ReLU(), "cpu", x.dtype) is not None  # not known yet
     assert norm_act.norm_act(x, norm, nn.ReLU()).grad_fn.name() == "ReluBackward0"
@@ -172,7 +162,7 @@ def test_a_launch_with_too_many_resources_is_the_launchs_own_error(untried, monk
 @pytest.mark.parametrize("kind", ["pair", "Mish"])
 def test_a_device_that_is_not_the_current_one_is_made_so(emulated, monkeypatch, kind):
     """As of a tensor on cuda:1 while cuda:0 is current: memory and launches would go to the wrong GPU."""
-    current, allocate, launch = [], emulated.empty, emulated._launch
+    current, allocate, launch_all = [], emulated.empty, emulated._launcher.launch_all
 
     @contextlib.contextmanager
     def guard():
@@ -183,7 +173,9 @@ def test_a_device_that_is_not_the_current_one_is_made_so(emulated, monkeypatch, 
     monkeypatch.setattr(emulated, "is_current", lambda: bool(current))
     monkeypatch.setattr(emulated, "guard", guard)
     monkeypatch.setattr(emulated, "empty", lambda *given: allocate(*given) if current else pytest.fail("elsewhere"))
-    monkeypatch.setattr(emulated, "_launch", lambda *given: launch(*given) if current else pytest.fail("elsewhere"))
+    monkeypatch.setattr(
+        emulated._launcher, "launch_all", lambda call: launch_all(call) if current else pytest.fail("elsewhere")
+    )
     norm_act._plan.cache_clear()
     norm, x = block()
     act = Mish()

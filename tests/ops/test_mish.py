@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from ops import backend, build
 from ops.mish import Mish, dispatch, formula, mish, prepare, reference
@@ -299,6 +301,35 @@ def test_dispatch_predicts_the_implementation():
     assert dispatch("cpu", torch.float32) == prepare("cpu")
     assert dispatch("meta", torch.float32).implementation == "torch.nn.functional.mish"
     assert dispatch("cpu", torch.float8_e5m2).implementation == "torch.nn.functional.mish"
+
+
+def test_calls_that_are_like_the_last_one_are_told_from_others(kernels):
+    """`mish` remembers the last call of each shape: another type, layout, mode or transform must not take its way."""
+    shape = (2, 8, 3, 3)
+    base = torch.randn(shape)
+    for _ in range(2):  # the second time, each follows the last of the others
+        for x in (base, base.double(), base.bfloat16(), base.to(memory_format=torch.channels_last), base[:, :, :, :1]):
+            x = x.expand(shape)
+            torch.testing.assert_close(mish(x), F.mish(x))
+            assert mish(x).dtype == x.dtype and mish(x).stride() == F.mish(x).stride()
+        leaf = base.clone().requires_grad_()
+        assert mish(leaf).requires_grad and mish(leaf.detach()).grad_fn is None
+        with torch.no_grad():
+            assert not mish(leaf).requires_grad
+        with torch.inference_mode():
+            assert mish(base).is_inference()
+        mish(base)
+        torch.testing.assert_close(torch.vmap(mish)(base), F.mish(base))
+        tangent = torch.func.jvp(mish, (base,), (torch.ones_like(base),))[1]
+        with forward_ad.dual_level():
+            dual = mish(forward_ad.make_dual(base, torch.ones_like(base)))
+            torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, tangent)
+        assert "yolo.mish" in make_fx(lambda x: mish(x))(base).code
+        with torch.profiler.profile() as profile:
+            mish(base)
+        assert "yolo::mish" in {event.key for event in profile.key_averages()}
+        negative = torch._neg_view(base)
+        torch.testing.assert_close(mish(negative), F.mish(-base))
 
 
 @pytest.mark.parametrize("asked", ["torch", "eager"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ops import backend, first_use, norm_act
+from ops import backend, first_use, launch, norm_act
 from ops.groups import Group
 from ops.mish import Mish, reference
 from tests.ops.test_mish import derivative
@@ -179,8 +179,26 @@ def test_launches_use_the_stream_and_report_errors(emulated):
     assert emulated.driver.launched_in(9) == before + 2
     with pytest.raises(backend.Unavailable, match="cuModuleGetFunction failed: named symbol not found"):
         emulated._function(next(iter(emulated._modules.values())), "no_such_kernel")
+    empty = emulated._launcher.prepare([(bytes(192), [(emulated.functions["norm_statistics_end"], 0, 1)])], 0)
+    code = emulated._launcher.launch_all(empty.head + bytes(8))
     with pytest.raises(backend.Unavailable, match="cuLaunchKernelEx failed: refused"):
-        emulated._launch(bytes(192), [(b"", [(emulated.functions["norm_statistics_end"], 0, 1)])])
+        emulated._check("cuLaunchKernelEx", code)
+
+
+def test_without_a_compiler_python_makes_the_same_launches(emulated, emulator, monkeypatch):
+    monkeypatch.setattr(launch, "_compiled", lambda: None)
+    plain = type(emulated)(emulator)
+    x, y, by = (torch.randn(3, 20, 5, 4) for _ in range(3))
+    results = []
+    for kernels in (emulated, plain):
+        mean, variance, out = torch.empty(20), torch.empty(20), torch.empty(2, *x.shape)
+        before = kernels.driver.launched_in(9)
+        kernels.map(0, x, x, out[0])
+        kernels.map(1, y, by, out[1])
+        call(kernels, "norm_statistics", x, False, mean, variance, None, None, 0.0)
+        results.append((out, mean, variance, kernels.driver.launched_in(9) - before))
+    assert results[0][3] == results[1][3] == 4
+    assert all(torch.equal(one, other) for one, other in zip(results[0][:3], results[1][:3], strict=True))
 
 
 # ---------------------------------------------------------------------------------------------- tried before it is used

@@ -1,0 +1,45 @@
+// Launches CUDA kernels one after the other by one call from Python, where a call takes as long as several launches here.
+// Independent of CUDA's headers and libraries: the caller passes the address of cuLaunchKernelEx.
+#include <cstdint>
+#include <cstring>
+
+// As CUlaunchConfig of cuda.h.
+struct Config {
+  unsigned int grid[3], block[3], shared;
+  void* stream;
+  void* attributes;
+  unsigned int attribute_count;
+};
+
+// As ops/launch.py packs them.
+struct Kernel {
+  void* function;
+  const void* constants;  // what follows the addresses in its argument
+  int64_t constants_size;
+  unsigned int width, height, threads;  // of the grid, and of a block
+};
+
+struct Call {
+  int (*launch)(const Config*, void* function, void** arguments, void** extra);
+  const Kernel* kernels;
+  int64_t kernel_count, addresses_size;
+  void* stream;
+  char addresses[];
+};
+
+constexpr int64_t LARGEST = 256;  // bytes of an argument
+
+// Returns 0, or the code of the first launch that failed; -1 if an argument is too large.
+extern "C" int launch_all(const Call* call) {
+  alignas(16) char argument[LARGEST];
+  void* arguments[] = {argument};
+  for (int64_t i = 0; i < call->kernel_count; i++) {
+    const Kernel& kernel = call->kernels[i];
+    if (call->addresses_size + kernel.constants_size > LARGEST) return -1;
+    std::memcpy(argument, call->addresses, call->addresses_size);
+    std::memcpy(argument + call->addresses_size, kernel.constants, kernel.constants_size);
+    const Config config = {{kernel.width, kernel.height, 1}, {kernel.threads, 1, 1}, 0, call->stream, nullptr, 0};
+    if (const int code = call->launch(&config, kernel.function, arguments, nullptr)) return code;
+  }
+  return 0;
+}
