@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from comparison.runs import FAILURE, Run, earlier_failures
-from core.files import lock
+from core.files import appending
 
 JOURNAL = "journal.jsonl"
 Event = Literal["started", "restarted", "resumed", "finished", "failed", "timed"]
@@ -28,8 +28,7 @@ def note(folder: Path, run: str, event: Event) -> None:
         entry |= evidence(folder / run)
     elif event == "timed":
         entry["files"] = content_sha256((folder / run).read_bytes())
-    with open(folder / JOURNAL, "a+b") as file:
-        lock(file)
+    with appending(folder / JOURNAL) as file:
         file.seek(0)
         before = file.read()
         if before and not before.endswith(b"\n"):  # a process died while it wrote

@@ -138,10 +138,18 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def lock(file: IO) -> None:
-    """Wait until no other process has locked an open file, and lock it until it is closed; nothing on Windows."""
-    if POSIX:
-        fcntl.lockf(file, fcntl.LOCK_EX)
+@contextlib.contextmanager
+def appending(path: Path) -> Iterator[IO[bytes]]:
+    """A file open to read and append to, once no other process has it open in this way."""
+    with contextlib.ExitStack() as held:
+        if not POSIX:
+            from filelock import FileLock
+
+            held.enter_context(FileLock(f"{path}{LOCK}"))
+        file = held.enter_context(open(path, "a+b"))
+        if POSIX:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        yield file
 
 
 def is_disk_full(error: Exception) -> bool:

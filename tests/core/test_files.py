@@ -130,3 +130,30 @@ def test_a_run_folder_belongs_to_one_process_until_it_ends(tmp_path, monkeypatch
     held = files.lock_run_folder(tmp_path)
     held.close()
     assert not files.is_locked(tmp_path)
+
+
+APPEND = """
+import sys
+from pathlib import Path
+from core import files
+if sys.argv[2] == "windows":
+    files.POSIX = False
+for _ in range(200):
+    with files.appending(Path(sys.argv[1])) as file:
+        file.seek(0)
+        file.write(b"%d\\n" % len(file.read()))
+"""
+
+
+@pytest.mark.parametrize("system", ["posix", "windows"])
+def test_processes_that_append_to_a_file_wait_for_each_other(tmp_path, system):
+    """Each line is the size of the file before it: of two that had read the same file, one would be wrong."""
+    path = tmp_path / "lines"
+    command = [sys.executable, "-c", APPEND, str(path), system]
+    processes = [subprocess.Popen(command, cwd=files.__file__.rsplit("core", 1)[0]) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    size, lines = 0, path.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 400
+    for line in lines:
+        assert int(line) == size
+        size += len(line)
