@@ -138,6 +138,9 @@ from pathlib import Path
 from core import files
 if sys.argv[2] == "windows":
     files.POSIX = False
+    import filelock
+print("ready", flush=True)
+sys.stdin.readline()
 for _ in range(200):
     with files.appending(Path(sys.argv[1])) as file:
         file.seek(0)
@@ -150,7 +153,13 @@ def test_processes_that_append_to_a_file_wait_for_each_other(tmp_path, system):
     """Each line is the size of the file before it: of two that had read the same file, one would be wrong."""
     path = tmp_path / "lines"
     command = [sys.executable, "-c", APPEND, str(path), system]
-    processes = [subprocess.Popen(command, cwd=files.__file__.rsplit("core", 1)[0]) for _ in range(2)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, cwd=files.__file__.rsplit("core", 1)[0], **pipes) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.close()
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     size, lines = 0, path.read_bytes().splitlines(keepends=True)
     assert len(lines) == 400
