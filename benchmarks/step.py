@@ -3,20 +3,23 @@
 Forward, loss, backward, gradient clipping and optimiser, on random images with random boxes, in interleaved rounds in
 one process. ``--peer yolov8n.yaml`` adds an Ultralytics network if that package is installed, in the same formats (on a
 CPU, its own trainer knows fp32 alone). Memory is the peak of the process minus its size after building the model, in a
-separate process for each activation.
+separate process for each activation. ``--operators`` adds the time of PyTorch's operators in the default format.
 """
 
 import argparse
+import functools
 import json
 import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from configs.cli import run_script
 from configs.schema import load
@@ -153,6 +156,47 @@ def memory_in_fresh_process(act: str, layout: str, arguments: argparse.Namespace
     return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
+class OperatorTimes(TorchDispatchMode):
+    """The seconds that each operator takes while this is on, on a CPU, where an operator has ended when it returns.
+
+    The profiler of PyTorch also counts the system's clearing of the memory that it needs itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        start = time.perf_counter()
+        result = func(*args, **(kwargs or {}))
+        self.seconds[func.overloadpacket.__name__] += time.perf_counter() - start
+        return result
+
+
+def operator_table(steps: dict[str, Callable[[], None]], rounds: int) -> str:
+    """Milliseconds of a step by operator, the median of ``rounds`` interleaved rounds, of those with 1 % of a step."""
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            with OperatorTimes() as times:
+                step()
+            whole = time.perf_counter() - start
+            rest = whole - sum(times.seconds.values())
+            taken[name].append({**times.seconds, "Python and autograd": rest, "all": whole})
+    medians = {
+        name: {key: 1e3 * statistics.median(each.get(key, 0.0) for each in rows) for key in set().union(*rows)}
+        for name, rows in taken.items()
+    }
+    shown = {key for each in medians.values() for key, value in each.items() if value >= 0.01 * each["all"]}
+    order = sorted(shown, key=lambda key: -max(each.get(key, 0.0) for each in medians.values()))
+    rows = [f"| operator, ms | {' | '.join(steps)} |", "|---" * (len(steps) + 1) + "|"]
+    rows += [
+        f"| {key} | " + " | ".join(f"{each.get(key, 0.0):.1f}" for each in medians.values()) + " |" for key in order
+    ]
+    return "\n".join(rows)
+
+
 def main() -> int:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -165,7 +209,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=12, help="rounds; the first two are warm-up")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--device", default="cpu", help="device")
+    parser.add_argument("--operators", action="store_true", help="also the time by operator, on a CPU")
     arguments = parser.parse_args()
+    if arguments.operators and arguments.device != "cpu":
+        parser.error("--operators measures on a CPU; --device is " + arguments.device)
     torch.set_num_threads(arguments.threads)
     keep_freed_memory(MODERATE)
     steps = {
@@ -195,6 +242,12 @@ def main() -> int:
         memory = f"{memory_in_fresh_process(name, layout, arguments):.0f}" if ours else ""
         speed = arguments.batch / median
         print(f"| {name} | {layout} | {1e3 * median:.0f}, {1e3 * minimum:.0f} | {speed:.1f} | {memory} |", flush=True)
+    if arguments.operators:
+        chosen = {name: step for (name, layout), step in steps.items() if layout == "default"}
+        default: dict[str, Callable[[], None]] = {
+            name: functools.partial(step, images, targets) for name, step in chosen.items()
+        }
+        print("\n" + operator_table(default, arguments.rounds))
     return 0
 
 
