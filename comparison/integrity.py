@@ -20,6 +20,7 @@ from comparison.scores import check_scored, require_unchanged
 from comparison.summary import PRIMARY
 from comparison.timing_record import TIMING
 from configs.loading import flatten
+from configs.schema import load
 from core.seal import SEAL, seal_of
 
 LARGEST = 1e12  # seconds, cores, MiB or images per second
@@ -158,11 +159,24 @@ def _check_arms(runs: Sequence[Run], plan: Plan) -> None:
         if run.varies != varies:
             its, planned = ", ".join(run.varies), ", ".join(varies)
             raise ValueError(f"{run.folder}: its arms differ in {its}, those of the plan in {planned}")
-        config = flatten(run.record["config"])
-        for key, value in plan.arms.get(run.act, {}).items() if plan.varies else ():
+        config, settings = flatten(run.record["config"]), plan.arms.get(run.act, {}) if plan.varies else {}
+        for key, value in settings.items():
             found = config.get(key, value)  # a mapping is not one key of the flat config
-            if found not in (value, {"name": value}):
+            if found != {"name": value} and not _is_held(value, found, key):
                 raise ValueError(f"{run.folder}: {key} is {brief(found)}, expected {brief(value)} of {run.act}")
+
+
+def _is_held(value: object, found: object, key: str) -> bool:
+    """Whether a configuration in which a key was set to a value holds what was found there.
+
+    The word off, which YAML reads as false, is off again; a null is replaced by what follows from other keys.
+    """
+    if found == value or value is None:
+        return True
+    try:
+        return flatten(load("yolo.yaml", {key: value}).model_dump(mode="json")).get(key) == found
+    except ValueError:  # a key of a Darknet network
+        return False
 
 
 def doubts(runs: Sequence[Run], plan: Plan | None) -> tuple[str, ...]:
@@ -231,7 +245,8 @@ def _deviations(planned: PlannedRun, run: Run, plan: Plan) -> Iterator[str]:
     config = flatten(run.record["config"])
     for key, value in plan.overrides_of(planned).items():
         literal = not any(key == prefix or key.startswith(f"{prefix}.") for prefix in NOT_LITERAL)
-        if literal and isinstance(value, bool | int | float | str) and key in config and config[key] != value:
+        literal = literal and isinstance(value, bool | int | float | str) and key in config
+        if literal and not _is_held(value, config[key], key):
             yield wording.reasons.unlike_plan(run.folder.name, key, config[key], value)
 
 

@@ -160,8 +160,10 @@ def _autocast(device: DeviceConfig) -> torch.autocast:
 def _unchanged(model: nn.Module, device: DeviceConfig) -> Iterator[None]:
     """Restore the buffers of the model (running statistics) and the random state afterwards."""
     before = [buffer.clone() for buffer in model.buffers()]
-    with torch.random.fork_rng([device.device.index or 0] if device.device.type == "cuda" else []):
-        yield
-    with torch.no_grad():
-        for buffer, value in zip(model.buffers(), before, strict=True):
-            buffer.copy_(value)
+    try:
+        with torch.random.fork_rng([device.device.index or 0] if device.device.type == "cuda" else []):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(model.buffers(), before, strict=True):
+                buffer.copy_(value)

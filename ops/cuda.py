@@ -4,6 +4,7 @@ They are loaded by groups (ops/groups.py): Mish at once, those of the fused pair
 """
 
 import ctypes
+import functools
 import struct
 import sys
 import threading
@@ -28,6 +29,10 @@ MISALIGNED = ALIGNMENT - 1
 LOST = (214, 700, 702, 709, 710, *range(714, 720))
 NOT_ENTERED = 201  # no context
 OTHER_CONTEXT = (NOT_ENTERED, 400)  # what a launch returns if the thread's context is not that of the kernel
+
+# Without CUDA, PyTorch does not have them.
+_device: Callable[[], int] = getattr(torch._C, "_cuda_getDevice", int)
+_raw_stream: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream", int)
 
 _pack_map = struct.Struct("@4P").pack  # the stream, and the addresses that csrc/mish_cuda.cu takes
 _pack_pass = struct.Struct(f"@{1 + len(POINTERS)}P").pack  # those of csrc/norm_act_cuda.cu
@@ -61,6 +66,7 @@ class CudaKernels(Kernels):
         self._modules: dict[Path, ctypes.c_void_p] = {}
         self._groups: set[Group] = set()
         self._thread = _Thread()
+        self._stream = self._stream_of(index)
         device = ctypes.c_int()
         with torch.cuda.device(index):
             torch.cuda.current_stream(index)
@@ -68,6 +74,11 @@ class CudaKernels(Kernels):
             self._call("cuDevicePrimaryCtxRetain", byref(self.context), device)
         self.load(MISH)
         self.origin = f"build {next(iter(self._modules)).stem}"
+
+    @staticmethod
+    def _stream_of(index: int) -> Callable[[], int]:
+        """Returns the current stream; torch.cuda.current_stream creates an object on each call."""
+        return functools.partial(_raw_stream, index)
 
     def load(self, group: Group) -> None:
         """Build a group of kernels if necessary and load it, once; Unavailable on failure.
@@ -104,13 +115,15 @@ class CudaKernels(Kernels):
             self._launcher.prepare([(constants, [(self.functions[f"{name}_{variant}"], -(-count // per_block), 1)])], 3)
             for variant, per_block in (("vector", THREADS * PIECES * ALIGNMENT // dtype.itemsize), ("scalar", THREADS))
         )
+        by_vectors, by_scalars, pack = in_vectors.head, in_scalars.head, _pack_map
         launch_all, stream, thread, retry = self._launcher.launch_all, self._stream, self._thread, self._retry
 
         def run(x: int, g: int, out: int) -> None:
-            call = (in_scalars if (x | g | out) & MISALIGNED else in_vectors).head + _pack_map(stream(), x, g, out)
+            call = (by_scalars if (x | g | out) & MISALIGNED else by_vectors) + pack(stream(), x, g, out)
             if code := launch_all(call) if thread.entered else NOT_ENTERED:
                 retry(code, call)
 
+        run.launches = in_vectors, in_scalars  # type: ignore[attr-defined]  # kept as long as their heads are used
         return run
 
     def bind(
@@ -156,16 +169,11 @@ class CudaKernels(Kernels):
 
     def is_current(self) -> bool:
         """As Kernels.is_current."""
-        return torch._C._cuda_getDevice() == self.index
+        return _device() == self.index
 
     def guard(self) -> AbstractContextManager[object]:
         """As Kernels.guard."""
         return torch.cuda.device(self.index)
-
-    def _stream(self) -> int:
-        return torch._C._cuda_getCurrentRawStream(
-            self.index
-        )  # torch.cuda.current_stream creates an object on each call
 
     def _enter(self) -> ctypes.c_void_p | None:
         """Make PyTorch's context current: an autograd thread may have none, a user's thread a green context.

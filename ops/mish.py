@@ -59,14 +59,14 @@ def mish(x: Tensor, inplace: bool = False) -> Tensor:
     if inplace:
         raise ValueError(NO_INPLACE)
     if type(x) is Tensor and not _is_dynamo_compiling():
-        recent = _recent.get(x.shape)
-        if recent is not None:
-            is_alike, is_current, run = recent
+        known = _recent.get(x.shape)
+        while known is not None:
+            is_alike, is_current, run, known = known
             if is_alike(x) and is_current() and not (_modes() or _is_profiled() or forward_ad._current_level >= 0):
                 return run(x)
     if torch.compiler.is_compiling():
         return _traced(x)
-    if x.dtype not in TYPES or type(x) not in PLAIN_TENSORS or _is_tracing():
+    if x.dtype not in TYPES or x.layout is not torch.strided or type(x) not in PLAIN_TENSORS or _is_tracing():
         return F.mish(x)  # PyTorch's error for integers, the override of subclasses, one operator in traced graphs
     choice = choose(x.device)
     kernels = choice.kernels
@@ -80,7 +80,7 @@ def mish(x: Tensor, inplace: bool = False) -> Tensor:
             return mish(x)
     if type(x) is Tensor:
         _remember(x, plan)
-    return _apply(x, plan) if x.requires_grad and torch.is_grad_enabled() else plan.forward(x)
+    return plan.record(x) if x.requires_grad else plan.forward(x)
 
 
 class Mish(nn.Module):
@@ -143,6 +143,11 @@ class _Plan:
             return out
 
         self.forward: Callable[[Tensor], Tensor] = forward  # mish(x); a closure has all at hand sooner than a method
+        self.calls = 0
+
+    def record(self, x: Tensor) -> Tensor:
+        """mish(x) of an x that requires a gradient."""
+        return _apply(x, self) if torch.is_grad_enabled() else self.forward(x)
 
     def backward(self, x: Tensor, g: Tensor) -> Tensor:
         """g mish'(x)."""
@@ -156,7 +161,8 @@ class _Plan:
         """Whether `run` takes a saved x, which hooks may have changed, and its gradient."""
         dtype, count = self.dtype, self.count
         return (
-            x.stride() == self.strides
+            is_direct(x)
+            and x.stride() == self.strides
             and x.numel() == count == grad.numel()
             and x.dtype is dtype is grad.dtype
             and x.get_device() == grad.get_device()
@@ -177,22 +183,29 @@ def _plan(kernels: Kernels, dtype: torch.dtype, shape: torch.Size, strides: tupl
 
 _is_dynamo_compiling, _modes = torch.compiler.is_dynamo_compiling, torch._C._len_torch_dispatch_stack
 _is_profiled = torch._C._autograd._profiler_enabled
-# By shape: whether a tensor has the type, dispatch keys, device and strides of the last one, whether its device is the
-# current one, and what runs then. `is_direct` takes six times as long as the first of these.
-_recent: dict[torch.Size, tuple[Callable[[Tensor], bool], Callable[[], bool], Callable[[Tensor], Tensor]]] = {}
+# Whether a tensor has the type, dispatch keys, device, shape and strides of another one, in the same modes, which
+# `is_direct` takes six times as long to find out; whether its device is the current one; what runs then; and another
+# one of that shape.
+_Known = tuple[Callable[[Tensor], bool], Callable[[], bool], Callable[[Tensor], Tensor], "_Known | None"]
+_recent: dict[torch.Size, _Known] = {}
 _Guards: Any = torch._C._dynamo.guards.TensorGuards  # whose stub is not that of what it is
+KINDS = 4  # of tensors and modes that are known of a shape
 
 
 def _remember(x: Tensor, plan: _Plan) -> None:
-    """Let `mish` recognise tensors like x, which `is_direct` and `plan` take."""
-
-    def run(x: Tensor) -> Tensor:
-        return _apply(x, plan) if torch.is_grad_enabled() else plan.forward(x)
-
+    """Let `mish` recognise tensors like x, which `is_direct` and `plan` take, from their second call on."""
+    plan.calls += 1
+    if plan.calls == 1:
+        return
+    guards = _Guards(x, dynamic_dims_sizes=[[*plan.size]], dynamic_dims_strides=[[*plan.strides]])
+    before, kinds = _recent.get(x.shape), 1
+    each = before
+    while each is not None:
+        each, kinds = each[3], kinds + 1
     if len(_recent) >= PLANS:
         _recent.clear()
-    guards = _Guards(x, dynamic_dims_sizes=[[*plan.size]], dynamic_dims_strides=[[*plan.strides]])
-    _recent[x.shape] = guards.check, plan.kernels.is_current, run if x.requires_grad else plan.forward
+    run = plan.record if x.requires_grad else plan.forward
+    _recent[x.shape] = guards.check, plan.kernels.is_current, run, before if kinds <= KINDS else None
 
 
 # ---------------------------------------------------------------------------------------------- the operator's schema
@@ -254,7 +267,11 @@ def _below(operator: torch._ops.OpOverload, *arguments: Tensor | int) -> Tensor:
 
 
 def _mish(x: Tensor) -> Tensor:
-    return (_TransformedMish if torch._C._are_functorch_transforms_active() else _Mish).apply(x)
+    if not torch._C._are_functorch_transforms_active():
+        return _Mish.apply(x)
+    if torch._C._functorch.peek_interpreter_stack().key() == torch._C._functorch.TransformType.Functionalize:
+        return F.mish(x)  # which takes no autograd.Function
+    return _TransformedMish.apply(x)
 
 
 def _mish_backward(grad: Tensor, x: Tensor, order: int) -> Tensor:

@@ -123,7 +123,7 @@ def _is_observed(x: Tensor, norm: nn.Module, act: nn.Module) -> bool:
     )
 
 
-def _fit(arrays: Arrays, channels: int, index: int) -> bool:
+def _fit(arrays: Iterable[Tensor | None], channels: int, index: int) -> bool:
     """Whether a norm's arrays are ordinary ones; else PyTorch's modules must run, or must raise their error.
 
     Looked at in each call: `norm.to(...)` leaves the same objects with other values behind them.
@@ -202,13 +202,16 @@ Saved = tuple[Tensor, Tensor, Tensor | None, Tensor | None]  # x, statistics (2,
 def _gradients(grad: Tensor, saved: Saved, plan: Plan, *, needs_x: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x (unless `needs_x`: of the activation's input), weight and bias."""
     x, statistics, weight, bias = saved
-    dtype, count = plan.dtype, plan.count
+    dtype, count, index = plan.dtype, plan.count, grad.get_device()
     if not (
         is_direct(grad)
-        and x.stride() == plan.strides  # hooks of saved tensors may have changed x
+        and is_direct(x)
+        and x.stride() == plan.strides  # hooks of saved tensors may have changed x, or one of the arrays
         and x.numel() == count == grad.numel()
         and x.dtype is dtype is grad.dtype
-        and x.get_device() == grad.get_device()
+        and x.get_device() == index
+        and _fit((weight, bias), plan.channels, index)
+        and _fit((statistics,), 2 * plan.channels, index)
     ):
         return _gradients_by_operators(grad, saved, plan.options, needs_x=needs_x)
     if not plan.kernels.is_current():
@@ -232,7 +235,9 @@ def _gradients(grad: Tensor, saved: Saved, plan: Plan, *, needs_x: bool) -> tupl
 def _gradients_by_operators(
     grad: Tensor, saved: Saved, options: Options, *, needs_x: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x, statistics, weight, bias = saved
+    x, *arrays = saved
+    statistics, weight, bias = (each if each is None else each.float() for each in arrays)
+    assert statistics is not None
     mean, variance = statistics.unbind()
     g, by_weight, by_bias = REDUCE(grad, x, mean, variance, weight, bias, *options[2:])
     if needs_x:

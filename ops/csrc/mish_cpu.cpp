@@ -4,6 +4,7 @@
 //
 // The loops are plain ones, vectorised by the compiler, but for bf16 with AVX-512 and the conversions of fp16; this file is
 // compiled once per instruction set.
+#include <cfenv>
 #include <cstdint>
 #include <type_traits>
 
@@ -20,7 +21,15 @@
 template <int Order, typename S> struct Table {
   std::conditional_t<Order == 0, S, float> values[1 << 16];
 
-  Table() {
+  Table() {  // not in the caller's mode, which may flush small values to zero
+    std::fenv_t mode;
+    std::fegetenv(&mode);
+    std::fesetenv(FE_DFL_ENV);
+    fill();
+    std::fesetenv(&mode);
+  }
+
+  __attribute__((noinline)) void fill() {
     for (unsigned int bits = 0; bits < 1 << 16; bits++) {
       const float x = widen(S{(unsigned short)bits});
       if constexpr (Order == 0) store(values[bits], mish<24>(x));

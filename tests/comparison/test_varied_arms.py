@@ -205,6 +205,23 @@ def test_runs_that_are_not_of_their_arm_are_refused(tmp_path: Path, undrawn: Non
         report_of(tmp_path, plan_of(MOSAIC, ["augment.scale"], seeds=[0, 1]))
 
 
+@pytest.mark.parametrize(
+    ("text", "held"), [("train.amp=off", "off"), ("train.lr=null", 0.01), ("train.save_minutes=5", 5.0)]
+)
+def test_settings_may_be_held_in_another_way_than_they_were_given(
+    tmp_path: Path, undrawn: None, text: str, held
+) -> None:
+    """YAML reads off as false; a null is replaced by what it stands for."""
+    key = text.partition("=")[0]
+    arms = {arm.name: arm.overrides for arm in arms_of("--arm", "A", text, "--arm", "B", "augment.mosaic=0.3")}
+    for seed in range(2):
+        write_arm(tmp_path, "A", seed, varies=[key, "augment.mosaic"], settings={key: held})
+        settings = {key: held, "augment.mosaic": 0.3}
+        write_arm(tmp_path, "B", seed, last=0.7, varies=[key, "augment.mosaic"], settings=settings)
+    text, _ = report_of(tmp_path, plan_of(arms, [key, "augment.mosaic"], seeds=[0, 1]))
+    assert "EXPLORATORY" not in text and "identical difference" in text
+
+
 def test_training_data_may_differ_and_validation_data_may_not(tmp_path: Path) -> None:
     hashes = {"train": "aa" * 32, "val": "bb" * 32}
     for name, other in (("more", {"train": "cc" * 32}), ("elsewhere", {"val": "dd" * 32})):

@@ -44,11 +44,11 @@ def as_graphs(monkeypatch: pytest.MonkeyPatch, *, factor: float = 1.0, error: st
 
     def make(network: nn.Module, samples: tuple[torch.Tensor]) -> object:
         assert not torch.is_autocast_cache_enabled() and network.training
+        for _ in range(3):
+            network(*samples)
         if error:
             raise RuntimeError(error)
         captured.append(tuple(samples[0].shape))
-        for _ in range(3):
-            network(*samples)
         torch.rand(1)
         return lambda images: [factor * output for output in network(images)]
 
@@ -79,10 +79,12 @@ def test_a_graph_that_computes_something_else_is_not_used(model, device, monkeyp
 
 def test_a_failed_capture_is_named_or_an_error_if_it_was_requested(model, device, monkeypatch):
     as_graphs(monkeypatch, error="operation not permitted\nwhen stream is capturing")
+    before = buffers(model)
     forward, name = training_forward(model, device, shape=SHAPE)
     assert forward is model and name == "no CUDA graph (operation not permitted when stream is capturing)"
     with pytest.raises(ValueError, match=r"train\.graphs=on: operation not permitted"):
         training_forward(model, device, shape=SHAPE, graphs="on")
+    assert all(torch.equal(one, two) for one, two in zip(before, buffers(model), strict=True))
 
 
 def test_graphs_are_off_when_requested_and_beside_compile(model, device, monkeypatch):

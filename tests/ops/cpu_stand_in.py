@@ -1,5 +1,8 @@
 """CudaKernels for tensors on the CPU, whose driver and images are a library."""
 
+import functools
+import operator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,9 +10,11 @@ import torch
 
 from ops import backend, cuda, first_use
 
+_threads = torch.get_num_threads
+
 
 class StandIn(cuda.CudaKernels):
-    """The kernels of a library, without the queries for PyTorch's GPU."""
+    """The kernels of a library. What asks PyTorch about its GPU calls a function in C as well, of something else."""
 
     empty = staticmethod(torch._C._dynamo.guards._empty_strided_cpu)  # type: ignore[attr-defined]
 
@@ -18,10 +23,11 @@ class StandIn(cuda.CudaKernels):
         self.device = torch.device("cpu")
 
     def is_current(self) -> bool:
-        return True
+        return _threads() > self.index
 
-    def _stream(self) -> int:
-        return 9
+    @staticmethod
+    def _stream_of(index: int) -> Callable[[], int]:
+        return functools.partial(operator.index, 9)
 
 
 def load_driver(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:

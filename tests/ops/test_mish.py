@@ -1,6 +1,9 @@
 """Mish against its definition in float64: every 16-bit value, a sweep of fp32, all kinds of tensors."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ops import backend, build
 from ops.mish import Mish, dispatch, formula, mish, prepare, reference
+from tests.support.processes import ROOT
 
 TYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -400,6 +404,44 @@ def test_gradients_in_any_layout(kind):
     y.backward(grad)
     seen = values.bfloat16().float() if kind == "converted when saved" else values
     torch.testing.assert_close(x.grad.double(), derivative(seen) * grad.double(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kept", ["negated", "zero"])
+def test_a_saved_tensor_whose_memory_holds_something_else(kept):
+    """Negated values behind a negative bit, and zeros without memory."""
+    x = torch.linspace(-3, 3, 24).view(4, 6).requires_grad_()
+    unpack = (lambda each: each._neg_view()) if kept == "negated" else lambda each: torch._efficientzerotensor(4, 6)
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: -each.detach(), unpack):
+        y = mish(x)
+    y.backward(torch.ones_like(x))
+    seen = x.detach() if kept == "negated" else torch.zeros(4, 6)
+    torch.testing.assert_close(x.grad.double(), derivative(seen), rtol=1e-5, atol=1e-6)
+
+
+def test_other_layouts_of_memory_are_pytorchs_affair():
+    x = torch.randn(4, 4)
+    torch.testing.assert_close(torch.func.functionalize(mish)(x), F.mish(x))
+    for other in (x.to_sparse(), x.to_sparse_csr(), x.to_mkldnn()):
+        outcomes = []
+        for function in (mish, F.mish):
+            try:
+                outcomes.append(function(other).to_dense().tolist())
+            except (RuntimeError, NotImplementedError) as error:
+                outcomes.append(str(error))
+        assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_small_values_are_kept_after_a_first_use_that_flushed_them(instructions, tmp_path, dtype):
+    """The mode of the first use must not stay in the tables."""
+    code = (
+        "import torch; from ops.mish import mish; torch.set_num_threads(1); x = torch.tensor([0.0])"
+        f"; t = (torch.tensor([3, 9], dtype=torch.int16)).view({dtype}); torch.set_flush_denormal(True); mish(t)"
+        "; torch.set_flush_denormal(False); print((mish(t) != 0).all().item(), (mish(-t) != 0).all().item())"
+    )
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": {"baseline": "default"}.get(instructions, instructions.lower())}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.stdout == "True True\n", done.stderr
 
 
 def test_a_saved_tensor_of_another_type_is_read_as_such():

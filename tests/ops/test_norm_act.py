@@ -1,5 +1,6 @@
 """Fused norm and activation against the two modules: outputs, gradients, buffers, and cases that are not fused."""
 
+import contextlib
 import copy
 import math
 
@@ -356,6 +357,24 @@ def test_saved_tensors_in_another_layout_give_the_same_gradients():
             results.append(run(fused, x, norm_of(4), Mish()))
     for name, value in results[0].items():
         torch.testing.assert_close(value, results[1][name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kept", ["bfloat16", "negated"])
+def test_saved_arrays_that_hooks_have_changed_are_read_as_what_they_are(kept):
+    """Saved bf16 stays what it is, and fp32 statistics become bf16, of half the bytes; or all hold negated values."""
+    pack, unpack = {
+        "bfloat16": (lambda each: each.bfloat16(), lambda each: each),
+        "negated": (lambda each: -each.detach(), lambda each: each._neg_view()),
+    }[kept]
+    x, results = images(2, 8, 6, 6).bfloat16(), []
+    for hooks in (contextlib.nullcontext(), torch.autograd.graph.saved_tensors_hooks(pack, unpack)):
+        leaf, norm = x.clone().requires_grad_(), norm_of(8)
+        with hooks:
+            y = norm_act.norm_act(leaf, norm, Mish())
+        y.backward(torch.linspace(-1, 1, y.numel()).view(y.shape).bfloat16())
+        results.append((leaf.grad.float(), norm.weight.grad, norm.bias.grad))
+    for expected, found in zip(*results, strict=True):
+        assert (found - expected).norm() <= 0.02 * expected.norm()
 
 
 def test_a_profiler_sees_the_operators():
