@@ -26,6 +26,8 @@ from comparison.search import FOLDER as SEARCH
 from comparison.timing_record import TIMING
 from comparison.tuning import COMMON
 from comparison.tuning import FOLDER as TUNING
+from core.commands import command
+from core.text import one_line
 
 RAW = ("run.json", "results.csv", SCORES, DEPLOYED, "failure*.json")  # of a run
 ABOUT = (PLAN, JOURNAL, TIMING, "timing.csv", LATENCY, f"{SEARCH}/{BOUND}")  # of a comparison
@@ -107,9 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not (options.folder / PLAN).is_file():
             raise ValueError(f"{options.folder}: expected the folder of a comparison, with its plan.json")
+        if not (options.folder / "report.json").is_file():
+            again = command("compare.py", "--report", options.folder)
+            raise ValueError(f"{options.folder}: no report.json; write it by {again}")
         print(f"{options.to}: {publish(options.folder, options.to)} runs")
     except (ValueError, OSError) as error:
-        print(f"benchmarks.publish: error: {error}", file=sys.stderr)
+        print(f"benchmarks.publish: error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -19,6 +19,7 @@ from types import FrameType
 from benchmarks.gpu_day.plan import FIRST, Setting, Stage, stages, write_data
 from benchmarks.gpu_day.processes import ABSENT, FAILED, PASSED, SKIPPED, STOPPED, Job, Outcome, lacks, run_together
 from benchmarks.gpu_day.record import Record
+from core.text import one_line
 
 RESERVE = 10.0  # seconds of the budget for the summary
 NAMES = [stage.name for stage in stages(Setting("cpu", False, Path()))]
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.dry:  # threads that wait for a core would take most of the time of so small steps
             environment["OMP_NUM_THREADS"] = "1"
     except (ValueError, OSError, zipfile.BadZipFile) as error:
-        print(f"benchmarks.gpu_day: error: {error}", file=sys.stderr)
+        print(f"benchmarks.gpu_day: error: {one_line(error)}", file=sys.stderr)
         return 2
     chosen = [stage for stage in stages(setting) if stage.name in (FIRST, *arguments.stages)]
     before = signal.signal(signal.SIGTERM, interrupt)

@@ -254,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         download(found, folder, splits)
     except ConnectionError as error:
-        print(f"data.download: error: {error}", file=sys.stderr)
+        print(f"data.download: error: {one_line(error)}", file=sys.stderr)
         return 1
     data = found.data if found.data and folder == _usual_folder(found) else near(folder)
     print(f"{folder} is complete ({', '.join(splits)}); licence: {found.licence}")
