@@ -7,7 +7,6 @@ import ctypes
 import functools
 import struct
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from ctypes import byref, c_char_p
@@ -20,15 +19,14 @@ from ops.build import Unavailable
 from ops.grid import POINTERS, THREADS, cut, variant_of
 from ops.groups import MISH, SUMS, Group
 from ops.kernels import ALIGNMENT, ARGUMENTS, NAMES, TYPES, Kernels, Map, Pass
-from ops.launch import Launcher
+from ops.launch import INVALID_CONTEXT, Launcher
 
 PIECES = 2  # same as in csrc/mish_cuda.cu
 # Errors of a kernel that ran before, of whatever library, after which nothing runs in the process any more
 # (cuda.h; 701, too few resources for a launch, is among their numbers but is the launch's own).
 MISALIGNED = ALIGNMENT - 1
 LOST = (214, 700, 702, 709, 710, *range(714, 720))
-NOT_ENTERED = 201  # no context
-OTHER_CONTEXT = (NOT_ENTERED, 400)  # what a launch returns if the thread's context is not that of the kernel
+OTHER_CONTEXT = (INVALID_CONTEXT, 400)  # what a launch returns if the thread's context is not that of the kernel
 
 # Without CUDA, PyTorch does not have them.
 _device: Callable[[], int] = getattr(torch._C, "_cuda_getDevice", int)
@@ -37,10 +35,6 @@ _raw_stream: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream
 _pack_map = struct.Struct("@4P").pack  # the stream, and the addresses that csrc/mish_cuda.cu takes
 _pack_pass = struct.Struct(f"@{1 + len(POINTERS)}P").pack  # those of csrc/norm_act_cuda.cu
 COUNT = struct.Struct("@q")  # what follows the three addresses in the struct Map of csrc/mish_cuda.cu
-
-
-class _Thread(threading.local):
-    entered = False  # whether this thread has been seen with PyTorch's context
 
 
 class CudaKernels(Kernels):
@@ -59,19 +53,18 @@ class CudaKernels(Kernels):
         self.index, self.device = index, torch.device("cuda", index)
         self.sms = torch.cuda.get_device_properties(index).multi_processor_count
         self.driver = _driver()
-        self._launcher = Launcher(self.driver)
         self.context = ctypes.c_void_p()
         self.functions: dict[str, ctypes.c_void_p] = {}
         self._image_of = image_of
         self._modules: dict[Path, ctypes.c_void_p] = {}
         self._groups: set[Group] = set()
-        self._thread = _Thread()
         self._stream = self._stream_of(index)
         device = ctypes.c_int()
         with torch.cuda.device(index):
             torch.cuda.current_stream(index)
             self._call("cuDeviceGet", byref(device), ctypes.c_int(index))
             self._call("cuDevicePrimaryCtxRetain", byref(self.context), device)
+        self._launcher = Launcher(self.driver, self.context.value or 0)
         self.load(MISH)
         self.origin = f"build {next(iter(self._modules)).stem}"
 
@@ -116,11 +109,11 @@ class CudaKernels(Kernels):
             for variant, per_block in (("vector", THREADS * PIECES * ALIGNMENT // dtype.itemsize), ("scalar", THREADS))
         )
         by_vectors, by_scalars, pack = in_vectors.head, in_scalars.head, _pack_map
-        launch_all, stream, thread, retry = self._launcher.launch_all, self._stream, self._thread, self._retry
+        launch_all, stream, retry = self._launcher.launch_all, self._stream, self._retry
 
         def run(x: int, g: int, out: int) -> None:
             call = (by_scalars if (x | g | out) & MISALIGNED else by_vectors) + pack(stream(), x, g, out)
-            if code := launch_all(call) if thread.entered else NOT_ENTERED:
+            if code := launch_all(call):
                 retry(code, call)
 
         run.launches = in_vectors, in_scalars  # type: ignore[attr-defined]  # kept as long as their heads are used
@@ -144,11 +137,11 @@ class CudaKernels(Kernels):
                 scratch = max(scratch, (2 * grid.blocks[1] + 1) * channels)
             launches.append((grid.numbers(**({"count": outer * inner} if sums else {}) | numbers), kernels))
         prepared, empty, size = self._launcher.prepare(launches, len(POINTERS)), self.empty, (scratch,)
-        launch_all, stream, thread, retry = self._launcher.launch_all, self._stream, self._thread, self._retry
+        launch_all, stream, retry = self._launcher.launch_all, self._stream, self._retry
 
         def run(*arrays: int, partial: int = 0) -> None:
             call = prepared.head + _pack_pass(stream(), *arrays, partial)
-            if code := launch_all(call) if thread.entered else NOT_ENTERED:
+            if code := launch_all(call):
                 retry(code, call)
 
         def run_sums(*arrays: int) -> None:
@@ -185,12 +178,13 @@ class CudaKernels(Kernels):
         if current.value != self.context.value:
             self._call("cuCtxSetCurrent", self.context)
         foreign = current.value is not None and current.value != self.context.value
-        self._thread.entered = not foreign
+        self._launcher.thread.entered = True
         return current if foreign else None
 
     def _leave(self, previous: ctypes.c_void_p | None) -> None:
         if previous is not None:
             self._call("cuCtxSetCurrent", previous)
+            self._launcher.thread.entered = False
 
     def _function(self, module: ctypes.c_void_p, name: str) -> ctypes.c_void_p:
         function = ctypes.c_void_p()

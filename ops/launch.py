@@ -8,6 +8,7 @@ import ctypes
 import functools
 import struct
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from ctypes import byref, c_char_p, c_void_p
 from weakref import WeakValueDictionary
@@ -20,15 +21,16 @@ Launch = tuple[bytes, Sequence[tuple[c_void_p, int, int]]]
 
 CONFIG = struct.Struct("@7I2PI0P")  # CUlaunchConfig of cuda.h: grid, block, shared memory, stream, attributes
 KERNEL = struct.Struct("@2Pq3I0P")  # the struct Kernel of csrc/launch.cpp
-HEAD = struct.Struct("@2P2q")  # the beginning of its struct Call
+HEAD = struct.Struct("@4P2q")  # the beginning of its struct Call
 STREAM = struct.Struct("@P")  # what follows, before the addresses
+INVALID_CONTEXT = 201  # of CUDA's errors
 
 
 class Launches:
     """Launches of kernels one after the other, all of which take the same addresses: calls begin with `head`."""
 
-    def __init__(self, launches: Sequence[Launch], addresses: int, launch: int):
-        """`launch`: the address of cuLaunchKernelEx."""
+    def __init__(self, launches: Sequence[Launch], addresses: int, driver: tuple[int, int, int]):
+        """`driver`: the addresses of cuLaunchKernelEx and cuCtxGetCurrent, and the context of the kernels."""
         self.launches = launches
         constants = [ctypes.create_string_buffer(each, len(each)) for each, _ in launches]
         rows = [
@@ -37,32 +39,41 @@ class Launches:
             for function, width, height in kernels
         ]
         table = ctypes.create_string_buffer(b"".join(rows), KERNEL.size * len(rows))
-        self.head = HEAD.pack(launch, ctypes.addressof(table), len(rows), STREAM.size * addresses)
+        self.head = HEAD.pack(*driver, ctypes.addressof(table), len(rows), STREAM.size * addresses)
         self._memory = constants, table  # what `head` points to
 
 
+class _Thread(threading.local):
+    entered = False
+
+
 class Launcher:
-    """Makes launches through a driver.
+    """Makes launches through a driver, in the current context, which must be that of the kernels.
 
     `launch_all` takes a head, the stream and the addresses, packed one after the other, and returns 0 or the code of
-    the first launch that failed.
+    the first launch that failed; INVALID_CONTEXT, and launches nothing, in another context. Python, which takes long to
+    ask for the context, does that only in threads whose `entered` is not set.
     """
 
-    def __init__(self, driver: ctypes.CDLL):
-        self.driver = driver
+    def __init__(self, driver: ctypes.CDLL, context: int):
+        self.driver, self.thread = driver, _Thread()
         compiled = _compiled() if isinstance(driver, ctypes.CDLL) else None
         self.launch_all: Callable[[bytes], int] = compiled or self._launch_all
-        self._launch = 0 if compiled is None else ctypes.cast(driver.cuLaunchKernelEx, c_void_p).value or 0
+        self._driver = (0, 0, 0)
+        if compiled is not None:
+            self._driver = _address(driver.cuLaunchKernelEx), _address(driver.cuCtxGetCurrent), context
         self.prepared: WeakValueDictionary[bytes, Launches] = WeakValueDictionary()
 
     def prepare(self, launches: Sequence[Launch], addresses: int) -> Launches:
         """Launches for `launch_all`, to be kept as long as their head is used."""
-        prepared = Launches(launches, addresses, self._launch)
+        prepared = Launches(launches, addresses, self._driver)
         self.prepared[prepared.head] = prepared
         return prepared
 
     def _launch_all(self, call: bytes) -> int:
         """As csrc/launch.cpp."""
+        if not self.thread.entered:
+            return INVALID_CONTEXT
         launch, begin = self.driver.cuLaunchKernelEx, HEAD.size + STREAM.size
         (stream,), addresses = STREAM.unpack_from(call, HEAD.size), call[begin:]
         for constants, kernels in self.prepared[call[: HEAD.size]].launches:
@@ -71,6 +82,10 @@ class Launcher:
                 if code := launch(config(width, height, stream), function, argument, None):
                     return int(code)
         return 0
+
+
+def _address(function: object) -> int:
+    return ctypes.cast(function, c_void_p).value or 0  # type: ignore[arg-type]
 
 
 @functools.cache

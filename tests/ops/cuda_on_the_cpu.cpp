@@ -95,8 +95,9 @@ int launched_in(intptr_t stream) { return launches[reinterpret_cast<void*>(strea
 
 int cuDeviceGet(int* device, int index) { return *device = index, 0; }
 int cuDevicePrimaryCtxRetain(void** context, int) { return *context = &fibers, 0; }
-int cuCtxGetCurrent(void** context) { return *context = nullptr, 0; }
-int cuCtxSetCurrent(void* context) { return context == &fibers ? 0 : 201; }
+static thread_local void* current_context;
+int cuCtxGetCurrent(void** context) { return *context = current_context, 0; }
+int cuCtxSetCurrent(void* context) { return context == &fibers ? current_context = context, 0 : 201; }
 int cuModuleLoadData(void** module, const void*) { return *module = &launches, 0; }
 int cuGetErrorString(int code, const char** text) { return *text = code == 500 ? "named symbol not found" : "refused", 0; }
 

@@ -9,7 +9,7 @@ import torch
 
 from ops import build, cuda, groups
 from ops.launch import config
-from tests.ops.cpu_stand_in import StandIn
+from tests.ops.cpu_stand_in import StandIn, load_driver
 
 PRIMARY, GREEN = 11, 22
 
@@ -122,7 +122,7 @@ def test_a_thread_without_a_context_gets_the_primary_one(kernels, driver):
 def test_a_green_context_is_restored(kernels, driver):
     for _ in range(2):
         driver.thread.current = GREEN
-        kernels._thread.entered = False
+        kernels._launcher.thread.entered = False
         launch(kernels)
         assert driver.current == GREEN
     launch(kernels)
@@ -137,6 +137,38 @@ def test_a_context_that_was_changed_later_is_noticed_and_restored(kernels, drive
     driver.thread.current = None
     launch(kernels)
     assert driver.current == PRIMARY
+
+
+COMPILED = """
+static thread_local long current;
+static int launched;
+extern "C" int cuDeviceGet(int*, int) { return 0; }
+extern "C" int cuDevicePrimaryCtxRetain(long* context, int) { *context = 11; return 0; }
+extern "C" int cuCtxGetCurrent(long* context) { *context = current; return 0; }
+extern "C" int cuCtxSetCurrent(long context) { current = context; return 0; }
+extern "C" int cuModuleLoadData(void*, void*) { return 0; }
+extern "C" int cuModuleGetFunction(long* function, long, const char*) { *function = 5; return 0; }
+extern "C" int cuLaunchKernelEx(void*, long, void**, void**) { launched++; return current == 11 ? 0 : 400; }
+extern "C" int launches() { return launched; }
+"""
+
+
+def test_launches_by_cpp_see_every_change_of_the_context(pretended_gpu, tmp_path, monkeypatch):
+    compiler = build.cpp_compiler()
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    (tmp_path / "driver.cpp").write_text(COMPILED)
+    build.compile_with([compiler, "-shared", "-fPIC", str(tmp_path / "driver.cpp"), "-o", str(tmp_path / "driver.so")])
+    load_driver(tmp_path / "driver.so", monkeypatch)
+    kernels = StandIn(tmp_path / "driver.so")
+    assert kernels._launcher.launch_all != kernels._launcher._launch_all
+    driver = kernels.driver
+    for number, (before, after) in enumerate(((GREEN, GREEN), (PRIMARY, PRIMARY), (GREEN, GREEN), (0, PRIMARY)), 1):
+        driver.cuCtxSetCurrent(before)
+        launch(kernels)
+        current = ctypes.c_long()
+        driver.cuCtxGetCurrent(ctypes.byref(current))
+        assert current.value == after and driver.launches() == number  # none in another context
 
 
 def test_loading_restores_a_green_context(driver, tmp_path):
