@@ -28,6 +28,8 @@ def test_there_are_published_comparisons() -> None:
         "rect",
         "copy_paste",
         "class_balance",
+        "recipe_raccoon",
+        "recipe_shapes",
     }
     assert known <= {folder.name for folder in PUBLISHED}
 
