@@ -62,6 +62,7 @@ class Launcher:
         self._driver = (0, 0, 0)
         if compiled is not None:
             self._driver = _address(driver.cuLaunchKernelEx), _address(driver.cuCtxGetCurrent), context
+        # By head, where Python finds what C++ finds by the address in it. Weak: plans come and go with their shapes.
         self.prepared: WeakValueDictionary[bytes, Launches] = WeakValueDictionary()
 
     def prepare(self, launches: Sequence[Launch], addresses: int) -> Launches:
