@@ -205,7 +205,7 @@ def _gradients(grad: Tensor, saved: Saved, plan: Plan, *, needs_x: bool) -> tupl
     dtype, count, index = plan.dtype, plan.count, grad.get_device()
     if not (
         is_direct(grad)
-        and is_direct(x)
+        and all(each is None or is_direct(each) for each in saved)
         and x.stride() == plan.strides  # hooks of saved tensors may have changed x, or one of the arrays
         and x.numel() == count == grad.numel()
         and x.dtype is dtype is grad.dtype

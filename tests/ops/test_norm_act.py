@@ -359,12 +359,16 @@ def test_saved_tensors_in_another_layout_give_the_same_gradients():
         torch.testing.assert_close(value, results[1][name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kept", ["bfloat16", "negated"])
+@pytest.mark.parametrize("kept", ["bfloat16", "negated", "negated arrays"])
 def test_saved_arrays_that_hooks_have_changed_are_read_as_what_they_are(kept):
     """Saved bf16 stays what it is, and fp32 statistics become bf16, of half the bytes; or all hold negated values."""
     pack, unpack = {
         "bfloat16": (lambda each: each.bfloat16(), lambda each: each),
         "negated": (lambda each: -each.detach(), lambda each: each._neg_view()),
+        "negated arrays": (
+            lambda each: each if each.dim() == 4 else -each.detach(),
+            lambda each: each if each.dim() == 4 else each._neg_view(),
+        ),
     }[kept]
     x, results = images(2, 8, 6, 6).bfloat16(), []
     for hooks in (contextlib.nullcontext(), torch.autograd.graph.saved_tensors_hooks(pack, unpack)):
