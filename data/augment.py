@@ -1,10 +1,11 @@
 """Augmentation of training samples, keyed by (seed, epoch, image index) and thus independent of workers and history.
 
 Each kind of decision uses a separate random stream, so enabling one augmentation leaves the others unchanged.
-albumentations applies blur, grey, local contrast and the transforms of `extra`. Hue, saturation and value use a lookup
-table, which is more than twice as fast; flips and affine transforms are merged into one matrix with the mosaic
-(data/mosaic.py). Each albumentations transform has its own generator: within one Compose, set_random_seed would give
-all the same stream, and two transforms with p = 0.5 would always fire together.
+albumentations applies blur, grey, local contrast and the transforms of `extra`. Hue, saturation and value are changed
+by a compiled loop (ops/colours.py), or else by OpenCV, which is more than twice as fast as albumentations; flips and
+affine transforms are merged into one matrix with the mosaic (data/mosaic.py). Each albumentations transform has its own
+generator: within one Compose, set_random_seed would give all the same stream, and two transforms with p = 0.5 would
+always fire together.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 
 from core.text import did_you_mean, one_line
+from ops import colours
 
 if TYPE_CHECKING:
     from albumentations import BasicTransform, Compose
@@ -70,7 +72,13 @@ def import_albumentations() -> ModuleType:
 
 def shift_hsv(image: np.ndarray, gains: Sequence[float], rng: np.random.Generator) -> np.ndarray:
     """Scale hue, saturation and value of an RGB uint8 image (H, W, 3) by random factors within 1 +- gain."""
-    hue_gain, saturation_gain, value_gain = 1 + rng.uniform(-1, 1, 3) * np.asarray(gains)
+    hue_gain, saturation_gain, value_gain = (1 + rng.uniform(-1, 1, 3) * np.asarray(gains)).tolist()
+    shifted = colours.shift_hsv(image, (hue_gain, saturation_gain, value_gain))
+    return _shift_by_opencv(image, hue_gain, saturation_gain, value_gain) if shifted is None else shifted
+
+
+def _shift_by_opencv(image: np.ndarray, hue_gain: float, saturation_gain: float, value_gain: float) -> np.ndarray:
+    """The same with hue, saturation and value in 8 bits, by which colours differ by up to 15 levels, mostly by one."""
     hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
     hues = ((LEVELS * hue_gain) % 180).astype(np.uint8)  # OpenCV's hue range is 0..179
     planes = cv2.LUT(hue, hues), _scaled(saturation, saturation_gain), _scaled(value, value_gain)
@@ -95,6 +103,8 @@ class PhotometricAugment:
         self.settings, self.seed = settings, seed
         self._rare: list[tuple[float, Compose]] = []
         self._extra: list[tuple[float, Compose]] = []
+        if any(settings.hsv):
+            colours.prepare()  # here, as workers would each wait for the compiler
         if not (settings.blur or settings.gray or settings.clahe or settings.extra):
             return  # albumentations takes a second to import
         library = import_albumentations()

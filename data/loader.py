@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 from core.distributed import share
 from core.types import Batch, Targets
 from data.annotations import Annotations
+from data.batch_slots import BatchSlots
 from data.image_cache import ImageStore
 from data.recent_images import RecentImages
 from data.samples import EvalSamples, Failure, Sample, TrainSamples, epoch_order
@@ -43,10 +44,11 @@ from data.workers import (
 
 WAIT_SECONDS = 600  # for a batch of the workers; a longer wait is an error
 POLL_SECONDS = 1
+PREFETCH = 2  # batches that each worker makes ahead
 
 
 def collate(
-    samples: Sequence[Sample | Failure], *, annotations: Annotations, side: int = 0
+    samples: Sequence[Sample | Failure], *, annotations: Annotations, side: int = 0, slots: BatchSlots | None = None
 ) -> Batch | PipedBatch | Failure:
     """One batch of samples of equal shape, in a worker ready to be handed over to the main process.
 
@@ -58,7 +60,9 @@ def collate(
             return sample
         good.append(sample)
     height, width = good[0].image.shape[:2] if good else (side, side)
-    images = np.empty((len(good), 3, height, width), np.uint8)
+    shape = (len(good), 3, height, width)
+    loan = slots.take(shape) if slots is not None else None
+    images = np.empty(shape, np.uint8) if loan is None else loan.array()
     for planes, sample in zip(images, good, strict=True):
         if sample.image.shape != (height, width, 3):
             raise ValueError(f"images of one batch: {sample.image.shape}, expected {(height, width, 3)}")
@@ -76,7 +80,7 @@ def collate(
         images_crc32=images_crc32,
         preprocess_ms=sum(sample.preprocess_ms for sample in good),
     )
-    return batch if get_worker_info() is None else hand_over(batch)
+    return batch if get_worker_info() is None else hand_over(batch, loan)
 
 
 def checksum(*arrays: np.ndarray, start: int = 0) -> int:
@@ -278,7 +282,12 @@ def _data_loader(
     workers: int,
     pin_memory: bool,
 ) -> DataLoader[Sample | Failure]:
+    slots = None
     if workers and sys.platform == "linux":  # where they are forked
+        if isinstance(batches, EpochSampler):  # an evaluation is soon over, and the memory would remain taken
+            assert not isinstance(samples, EvalSamples)
+            images = -(-batches.batch // batches.world)
+            slots = BatchSlots.fitting(PREFETCH * workers, images * 3 * samples.imgsz**2)
         # A full garbage collection in any process would write to every object and so copy every shared page.
         gc.collect()
         gc.freeze()
@@ -288,10 +297,11 @@ def _data_loader(
         samples,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=partial(collate, annotations=annotations, side=side),
+        collate_fn=partial(collate, annotations=annotations, side=side, slots=slots),
         pin_memory=pin_memory,
         worker_init_fn=start_worker,
         persistent_workers=workers > 0,
+        prefetch_factor=PREFETCH if workers else None,
         timeout=WAIT_SECONDS if workers else 0,
         multiprocessing_context=WorkerContext() if workers else None,
         # Not torch's global generator: starting a loader must not change the random numbers that a model draws.

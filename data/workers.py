@@ -1,6 +1,7 @@
 """Data worker processes: how they hand over batches, and how their failures reach the main process.
 
-Batches go through shared memory; where it is short (64 MB in a container of Docker), through pipes.
+Training batches are made in memory that is used again (data/batch_slots.py). Others go through shared memory, or where
+it is short (64 MB in a container of Docker) through pipes.
 """
 
 from __future__ import annotations
@@ -157,15 +158,30 @@ def end_workers() -> None:
 class PipedBatch:
     """A batch on its way through a pipe, into which arrays are copied; tensors would go to shared memory."""
 
-    images: np.ndarray
+    images: Any  # np.ndarray; in a worker also the Loan of a slot
     targets: dict[str, np.ndarray]
     indices: np.ndarray
     others: dict[str, Any]  # the other fields
 
+    def unpacked(self) -> Batch:
+        """The batch, in the memory in which it arrived."""
+        targets = Targets(**{name: torch.from_numpy(value) for name, value in self.targets.items()})
+        return Batch(torch.from_numpy(self.images), targets, torch.from_numpy(self.indices), **self.others)
 
-def hand_over(batch: Batch) -> Batch | PipedBatch:
-    """In a worker: the batch in shared memory, or as arrays for a pipe if it does not fit there."""
+
+class LentBatch(PipedBatch):
+    """A batch whose images are in a slot of data.batch_slots; only the rest goes through the pipe."""
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory, by which the slot is free again; called by the DataLoader."""
+        return self.unpacked().pin_memory()
+
+
+def hand_over(batch: Batch, loan: object | None = None) -> Batch | PipedBatch:
+    """In a worker: the batch in the slot lent for its images, else in shared memory, else as arrays for a pipe."""
     targets = batch.targets
+    if loan is not None:
+        return _as_arrays(LentBatch, batch, loan)
     tensors = [each for each in (batch.images, batch.indices, *vars(targets).values()) if each.numel()]
     try:
         if _free_shared_memory() >= sum(each.nbytes for each in tensors) + RESERVE:
@@ -174,19 +190,23 @@ def hand_over(batch: Batch) -> Batch | PipedBatch:
             return batch
     except RuntimeError:  # filled by another process in the meantime
         pass
+    return _as_arrays(PipedBatch, batch, batch.images.numpy())
+
+
+def _as_arrays(kind: type[PipedBatch], batch: Batch, images: object) -> PipedBatch:
     others = {name: value for name, value in vars(batch).items() if name not in ("images", "targets", "indices")}
-    arrays = {name: value.numpy() for name, value in vars(targets).items()}
-    return PipedBatch(batch.images.numpy(), arrays, batch.indices.numpy(), others)
+    arrays = {name: value.numpy() for name, value in vars(batch.targets).items()}
+    return kind(images, arrays, batch.indices.numpy(), others)
 
 
 def receive(item: Batch | PipedBatch, *, pin_memory: bool) -> Batch:
     """In the main process: the batch that a worker handed over."""
     if isinstance(item, Batch):
         return item
+    if isinstance(item, LentBatch):
+        return item.unpacked()
     _note_pipes()
-    targets = Targets(**{name: torch.from_numpy(value) for name, value in item.targets.items()})
-    batch = Batch(torch.from_numpy(item.images), targets, torch.from_numpy(item.indices), **item.others)
-    return batch.pin_memory() if pin_memory else batch
+    return item.unpacked().pin_memory() if pin_memory else item.unpacked()
 
 
 @functools.cache

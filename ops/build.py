@@ -27,7 +27,7 @@ from ops import nvrtc
 from ops.groups import EVERYTHING, Group
 
 SOURCES = Path(__file__).parent / "csrc"
-CPU_SOURCES = ("mish_cpu.cpp", "norm_act_cpu.cpp")
+CPU_SOURCES = ("mish_cpu.cpp", "norm_act_cpu.cpp", "colours_cpu.cpp")
 CPU_HEADERS = ("activations.h", "x86_16bit.h", "mish_math.h", "parallel.h")
 LAUNCH_SOURCES = ("launch.cpp",)
 CUDA_SOURCES = (  # the first one is compiled, it includes the others

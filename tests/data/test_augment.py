@@ -6,8 +6,10 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 
 from data.augment import Augmentation, PhotometricAugment, shift_hsv
+from ops import colours
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
 BOXES, LABELS = np.array([[10, 12, 30, 40]], np.float32), np.array([4])
@@ -23,7 +25,24 @@ class Fixed:
         return self.values
 
 
-def test_hsv_tables_match_the_formula():
+@pytest.fixture
+def by_opencv(monkeypatch):
+    monkeypatch.setattr("ops.colours.shift_hsv", lambda *_: None)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_colours_change_by_the_gains_that_are_drawn(compiled, request):
+    if not compiled:
+        request.getfixturevalue("by_opencv")
+    smooth = cv2.GaussianBlur(IMAGE, (0, 0), 2)
+    changed = shift_hsv(smooth, (0.5, 0.5, 0.5), Fixed(-0.5, 0.2, -0.4))
+    hsv = rgb_to_hsv(smooth / 255)
+    expected = hsv_to_rgb(np.stack([hsv[..., 0] * 0.75, np.minimum(hsv[..., 1] * 1.1, 1), hsv[..., 2] * 0.8], axis=-1))
+    assert np.abs(changed - expected * 255).max() <= (0.501 if compiled and colours.prepare() else 6)
+    assert np.abs(changed - expected * 255).mean() < 1.5
+
+
+def test_hsv_tables_match_the_formula(by_opencv):
     changed = shift_hsv(IMAGE, (0.5, 0.5, 0.5), Fixed(-0.5, 0.2, -0.4))
     hsv = cv2.cvtColor(IMAGE, cv2.COLOR_RGB2HSV).astype(float)
     expected = np.stack(
@@ -33,7 +52,7 @@ def test_hsv_tables_match_the_formula():
     assert np.abs(shift_hsv(IMAGE, (0, 0, 0), Fixed(1, 1, 1)).astype(int) - IMAGE).max() <= 12  # 8-bit HSV rounds
 
 
-def test_factors_are_rounded_down_whichever_way_they_are_applied():
+def test_factors_are_rounded_down_whichever_way_they_are_applied(by_opencv):
     """Saturation and value are scaled by arithmetic or, where float32 could round up, by a table; the result is the
     same."""
     image = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)

@@ -14,6 +14,7 @@ import torch
 import data.loader
 from core.types import Batch, Targets
 from data import build_train_loader, load_dataset, workers
+from data.batch_slots import BatchSlots
 from data.samples import TrainSamples
 from data.workers import LoaderError, PipedBatch, hand_over, receive, worker_error
 from tests.support.small_sets import box, write_coco
@@ -78,6 +79,7 @@ def test_short_shared_memory_changes_no_batch_and_is_said_once(
     expected = [batch.crc32 for batch in loader_of(section, 0)]
     workers._note_pipes.cache_clear()
     monkeypatch.setattr(workers, "_free_shared_memory", lambda: 0)
+    monkeypatch.setattr(BatchSlots, "fitting", lambda *_: None)
     loader = loader_of(section, 2)
     for _ in range(2):
         loader.set_position(0)
@@ -98,7 +100,7 @@ def leaving(*_: object) -> None:
     os._exit(0)
 
 
-def unsendable(batch: Batch) -> Callable[[], Batch]:
+def unsendable(batch: Batch, _: object) -> Callable[[], Batch]:
     return lambda: batch
 
 
