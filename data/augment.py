@@ -70,8 +70,16 @@ def import_albumentations() -> ModuleType:
     return albumentations
 
 
+def without_fourth(image: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) of one (H, W, 3) or (H, W, 4)."""
+    return image if image.shape[2] == 3 else cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)
+
+
 def shift_hsv(image: np.ndarray, gains: Sequence[float], rng: np.random.Generator) -> np.ndarray:
-    """Scale hue, saturation and value of an RGB uint8 image (H, W, 3) by random factors within 1 +- gain."""
+    """Scale hue, saturation and value of an RGB uint8 image (H, W, 3 or 4) by random factors within 1 +- gain.
+
+    A fourth channel means nothing and is left out.
+    """
     hue_gain, saturation_gain, value_gain = (1 + rng.uniform(-1, 1, 3) * np.asarray(gains)).tolist()
     shifted = colours.shift_hsv(image, (hue_gain, saturation_gain, value_gain))
     return _shift_by_opencv(image, hue_gain, saturation_gain, value_gain) if shifted is None else shifted
@@ -79,7 +87,7 @@ def shift_hsv(image: np.ndarray, gains: Sequence[float], rng: np.random.Generato
 
 def _shift_by_opencv(image: np.ndarray, hue_gain: float, saturation_gain: float, value_gain: float) -> np.ndarray:
     """The same with hue, saturation and value in 8 bits, by which colours differ by up to 15 levels, mostly by one."""
-    hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
+    hue, saturation, value = cv2.split(cv2.cvtColor(without_fourth(image), cv2.COLOR_RGB2HSV))
     hues = ((LEVELS * hue_gain) % 180).astype(np.uint8)  # OpenCV's hue range is 0..179
     planes = cv2.LUT(hue, hues), _scaled(saturation, saturation_gain), _scaled(value, value_gain)
     return cv2.cvtColor(cv2.merge(planes), cv2.COLOR_HSV2RGB)
@@ -124,9 +132,10 @@ class PhotometricAugment:
     def __call__(
         self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, *, epoch: int, index: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image (H, W, 3), boxes (n, 4) xyxy and labels (n,) after augmentation."""
+        """Image (H, W, 3), boxes (n, 4) xyxy and labels (n,) after augmentation; `image` may have a fourth channel."""
         if any(self.settings.hsv):
             image = shift_hsv(image, self.settings.hsv, stream(self.seed, epoch, index, COLOUR))
+        image = without_fourth(image)
         for purpose, transforms in ((RARE, self._rare), (EXTRA, self._extra)):
             if not transforms:
                 continue

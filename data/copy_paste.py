@@ -11,7 +11,7 @@ MAX_COVERED = 0.3  # of the area of a box that is there already, which would oth
 def paste_objects(
     canvas: np.ndarray, boxes: np.ndarray, labels: np.ndarray, *, tile: Tile, matrix: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Canvas (S, S, 3), boxes (n, 4) xyxy and labels (n,) with the objects of `tile` that have polygons and fit.
+    """Canvas (S, S, 3 or 4), boxes (n, 4) xyxy and labels (n,) with the objects of `tile` that have polygons and fit.
 
     `matrix` (3, 3) moves the tile onto the canvas. An object fits if its box covers at most 30 % of each box there,
     those pasted before included.
@@ -35,7 +35,7 @@ def paste_objects(
         return canvas, boxes, labels
     scene = np.zeros((size, size, 4), np.uint8)
     paint(scene, tile.image, matrix)
-    canvas = np.where(mask[..., None] > 0, scene[..., :3], canvas)
+    canvas = np.where(mask[..., None] > 0, scene[..., : canvas.shape[2]], canvas)
     more = tile.labels[np.array(rows)[pasted]]
     return canvas, np.concatenate([boxes, moved[pasted]]), np.concatenate([labels, more])
 

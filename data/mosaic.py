@@ -92,8 +92,11 @@ def centre_place(tile: Tile) -> np.ndarray:
 def lay_out(
     tiles: Sequence[Tile], matrices: Sequence[np.ndarray], size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Canvas (size, size, 3), boxes (n, 4) float32 xyxy in it and labels (n,) of images warped by their matrices."""
-    canvas = np.full((size, size, 4), PADDING_GREY, np.uint8)  # OpenCV warps four channels three times as fast as three
+    """Canvas (size, size, 4), boxes (n, 4) float32 xyxy in it and labels (n,) of images warped by their matrices.
+
+    The canvas' fourth channel means nothing: OpenCV warps four channels three times as fast as three.
+    """
+    canvas = np.full((size, size, 4), PADDING_GREY, np.uint8)
     for tile, matrix in zip(tiles, matrices, strict=True):
         paint(canvas, tile.image, matrix)
     counts = [len(tile.boxes) for tile in tiles]
@@ -101,7 +104,7 @@ def lay_out(
     of_boxes = np.repeat(np.stack(matrices), counts, axis=0)
     moved, kept = move_boxes(boxes, _polygons_of(tiles, counts), of_boxes, size)
     labels = np.concatenate([tile.labels for tile in tiles])
-    return cv2.cvtColor(canvas, cv2.COLOR_RGBA2RGB), moved[kept], labels[kept]
+    return canvas, moved[kept], labels[kept]
 
 
 def _polygons_of(tiles: Sequence[Tile], counts: Sequence[int]) -> Callable[[int], list[np.ndarray]] | None:

@@ -15,14 +15,16 @@ from ops.backend import unsupported
 def shift_hsv(image: np.ndarray, gains: tuple[float, float, float]) -> np.ndarray | None:
     """An RGB uint8 image (H, W, 3) whose hue, saturation and value are multiplied by gains of 0 to 2, rounded.
 
-    The hue is a fraction of the colour circle and goes round; saturation and value are at most 1. None where no loop is
-    compiled, or only one without vectors, which would take longer than OpenCV.
+    `image` is RGB (H, W, 3), or (H, W, 4), of which the fourth channel is left out. The hue is a fraction of the colour
+    circle and goes round; saturation and value are at most 1. None where no loop is compiled, or only one without
+    vectors, which would take longer than OpenCV.
     """
     run = prepare()
     if run is None:
         return None
-    image, out = np.ascontiguousarray(image), np.empty(image.shape, np.uint8)
-    run(image.size // 3, image.ctypes.data, *gains, out.ctypes.data)
+    height, width, channels = image.shape
+    image, out = np.ascontiguousarray(image), np.empty((height, width, 3), np.uint8)
+    run(height * width, channels, image.ctypes.data, *gains, out.ctypes.data)
     return out
 
 
@@ -35,6 +37,6 @@ def prepare() -> Callable[..., None] | None:
         run = ctypes.CDLL(str(build.cpu_library())).shift_hsv
     except (build.Unavailable, OSError, AttributeError):
         return None
-    run.argtypes = (ctypes.c_int64, ctypes.c_void_p, *(ctypes.c_float,) * 3, ctypes.c_void_p)
+    run.argtypes = (ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, *(ctypes.c_float,) * 3, ctypes.c_void_p)
     run.restype = None
     return run

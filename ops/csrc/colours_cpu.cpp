@@ -43,18 +43,16 @@ FN void shift(int64_t count, const Planes& from, float hue_gain, float saturatio
   }
 }
 
-// out (pixels, 3) = in (pixels, 3), RGB, with hue, saturation and value multiplied by gains of 0 to 2.
-extern "C" void shift_hsv(
-    int64_t pixels, const uint8_t* __restrict in, float hue_gain, float saturation_gain, float value_gain,
-    uint8_t* __restrict out) {
+template <int64_t Channels>
+static void shift_all(int64_t pixels, const uint8_t* in, float hue_gain, float saturation_gain, float value_gain, uint8_t* out) {
   Planes from, to;
   in_pieces<PIXELS>(pixels, [&](int64_t start, int64_t count) __attribute__((always_inline)) {
-    const uint8_t* x = in + 3 * start;
-    uint8_t* y = out + 3 * start;
+    const uint8_t* __restrict x = in + Channels * start;
+    uint8_t* __restrict y = out + 3 * start;
     for (int64_t i = 0; i < count; i++) {
-      from.red[i] = x[3 * i];
-      from.green[i] = x[3 * i + 1];
-      from.blue[i] = x[3 * i + 2];
+      from.red[i] = x[Channels * i];
+      from.green[i] = x[Channels * i + 1];
+      from.blue[i] = x[Channels * i + 2];
     }
     shift(count, from, hue_gain, saturation_gain, value_gain, to);
     for (int64_t i = 0; i < count; i++) {
@@ -63,4 +61,13 @@ extern "C" void shift_hsv(
       y[3 * i + 2] = to.blue[i];
     }
   });
+}
+
+// out (pixels, 3) = in (pixels, channels), RGB or RGB and a channel that is left out, with hue, saturation and value
+// multiplied by gains of 0 to 2.
+extern "C" void shift_hsv(
+    int64_t pixels, int64_t channels, const uint8_t* in, float hue_gain, float saturation_gain, float value_gain,
+    uint8_t* out) {
+  const auto run = channels == 4 ? shift_all<4> : shift_all<3>;
+  run(pixels, in, hue_gain, saturation_gain, value_gain, out);
 }

@@ -39,10 +39,12 @@ def test_gains_of_one_change_nothing() -> None:
 
 @compiled
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (16, 16), (16, 17), (1, 511)])
-def test_sizes_that_are_no_multiple_of_a_piece_and_views(shape: tuple[int, int]) -> None:
-    image = np.random.default_rng(1).integers(0, 256, (*shape, 4), np.uint8)[..., :3]
-    shifted = colours.shift_hsv(image, GAINS[0])
-    assert shifted is not None and np.abs(shifted - exact(image, GAINS[0])).max() <= 0.501
+def test_sizes_that_are_no_multiple_of_a_piece_views_and_a_fourth_channel(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (*shape, 4), np.uint8)
+    for form in (image, image[..., :3], image[:, ::-1]):
+        shifted = colours.shift_hsv(form, GAINS[0])
+        assert shifted is not None and shifted.shape == (*shape, 3)
+        assert np.abs(shifted - exact(form[..., :3], GAINS[0])).max() <= 0.501
 
 
 @pytest.mark.parametrize("instructions", build.INSTRUCTION_SETS)
@@ -53,9 +55,9 @@ def test_all_instruction_sets_give_the_same_colours(instructions: str) -> None:
         run = ctypes.CDLL(str(build.cpu_library(instructions))).shift_hsv
     except build.Unavailable as error:
         pytest.skip(str(error))
-    run.argtypes = (ctypes.c_int64, ctypes.c_void_p, *(ctypes.c_float,) * 3, ctypes.c_void_p)
+    run.argtypes = (ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, *(ctypes.c_float,) * 3, ctypes.c_void_p)
     out = np.empty_like(COLOURS)
-    run(COLOURS.size // 3, COLOURS.ctypes.data, *GAINS[1], out.ctypes.data)
+    run(COLOURS.size // 3, 3, COLOURS.ctypes.data, *GAINS[1], out.ctypes.data)
     assert np.abs(out - exact(COLOURS, GAINS[1])).max() <= 0.501
 
 
