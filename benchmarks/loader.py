@@ -1,11 +1,11 @@
 """Training images per second, beside Ultralytics: ``python -m benchmarks.loader --python PATH --data bccd.yaml``.
 
-Epochs of both loaders alternate in one run, each in its own process, with one thread and the default augmentation of
+Turns of both loaders alternate in one run, each in its own process, with one thread and the default augmentation of
 each: mosaic, affine, hue, saturation and value, flips and the rare transforms of albumentations, which must be
 installed in the other environment too. Processor time is that of the process and its workers, and means the same on a
 busy machine; wall-clock time does not. ``--python`` names an interpreter with ultralytics, as for ``benchmarks.peer``;
-without it, our loader is measured alone. The first epoch of each row, in which images are decoded or workers start, is
-not counted. This file imports nothing of this project at its top: the other interpreter runs it too.
+without it, our loader is measured alone. The first turn of each row, in which images are decoded or workers start, is
+not counted. A turn has several epochs, as Ultralytics' workers prepare batches of the next one ahead of it. This file imports nothing of this project at its top: the other interpreter runs it too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 SERVE = "--serve"  # the first argument of such a process
-ANSWER = "epoch: "  # Ultralytics prints other lines
+ANSWER = "turn: "  # Ultralytics prints other lines
 Row = dict[str, Any]  # imgsz, cache, workers
 Loader = Callable[[Row], Iterable[Any]]
 
@@ -58,7 +58,7 @@ def theirs(data: str, batch: int) -> Loader:
 
 
 def serve(side: str, data: str, batch: int) -> None:
-    """Answer each row on stdin with an epoch's images, seconds and processor time."""
+    """Answer each row on stdin with the images, seconds and processor time of its epochs."""
     import cv2
     import psutil
     import torch
@@ -82,12 +82,15 @@ def serve(side: str, data: str, batch: int) -> None:
 
     for line in sys.stdin:
         row = json.loads(line)
+        epochs = row.pop("epochs")
         if row != current:
             loader = None  # ends the workers
             current, loader = row, make(row)
         wait_for_workers()
         start, before = time.perf_counter(), processor_time()
-        images = sum(len(item["img"] if isinstance(item, dict) else item.images) for item in loader or ())
+        images = 0
+        for _ in range(epochs):
+            images += sum(len(item["img"] if isinstance(item, dict) else item.images) for item in loader or ())
         seconds = time.perf_counter() - start
         wait_for_workers()
         spent = {"images": images, "seconds": seconds, "processor": processor_time() - before}
@@ -106,19 +109,19 @@ class Side:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
-    def epoch(self, row: Row) -> dict[str, float]:
-        """An epoch's images, seconds and processor time; ValueError if the process ended."""
+    def turn(self, row: Row, epochs: int) -> dict[str, float]:
+        """The images, seconds and processor time of so many epochs; ValueError if the process ended."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        print(json.dumps(row), file=self.process.stdin, flush=True)
+        print(json.dumps({**row, "epochs": epochs}), file=self.process.stdin, flush=True)
         for line in self.process.stdout:
             if line.startswith(ANSWER):
                 return json.loads(line[len(ANSWER) :])
         raise ValueError(f"the process that measures {self.side} ended with exit code {self.process.wait()}")
 
 
-def measure(sides: list[Side], row: Row, rounds: int) -> list[list[dict[str, float]]]:
-    """By round, an epoch of each side, after one that is not counted."""
-    return [[side.epoch(row) for side in sides] for _ in range(rounds + 1)][1:]
+def measure(sides: list[Side], row: Row, rounds: int, epochs: int) -> list[list[dict[str, float]]]:
+    """By round, a turn of each side, after one that is not counted."""
+    return [[side.turn(row, epochs) for side in sides] for _ in range(rounds + 1)][1:]
 
 
 def report(row: Row, found: list[list[dict[str, float]]]) -> str:
@@ -146,7 +149,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--cache", nargs="+", choices=("off", "ram"), default=["off", "ram"], help="where images are kept")
     add("--workers", type=int, nargs="+", default=[0, 2], help="data loader workers")
     add("--batch", type=int, default=16, help="batch size")
-    add("--rounds", type=int, default=3, help="epochs of each side that are counted")
+    add("--rounds", type=int, default=3, help="turns of each side that are counted")
+    add("--epochs", type=int, default=5, help="epochs of a turn")
     options = parser.parse_args(argv)
     if options.python:
         print(f"Ultralytics {check_interpreter(options.python)}")
@@ -160,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
         for imgsz, cache, workers in itertools.product(options.imgsz, options.cache, options.workers):
             row = {"imgsz": imgsz, "cache": cache, "workers": workers}
-            print(report(row, measure(sides, row, options.rounds)), flush=True)
+            print(report(row, measure(sides, row, options.rounds, options.epochs)), flush=True)
         for side in sides:
             side.process.communicate()  # ends its input, and with that the process
     return 0
