@@ -24,9 +24,9 @@ from torch import Tensor
 
 from benchmarks.step import our_step, random_batch
 from comparison.statistics import compare_ratio
-from configs.cli import run_script
+from configs.cli import Parser, run_script
 from core.allocator import MODERATE, keep_freed_memory
-from core.device import synchronize
+from core.device import pick_device, synchronize
 from core.types import Targets
 from ops.norm_act import prepare
 
@@ -51,6 +51,7 @@ PAIRS = (
 )
 GPU_WORK = ("kernel", "gpu_memcpy", "gpu_memset")  # categories of a profile's events
 PROFILED = 3  # steps
+STRIDE = 32  # of the network
 Step = Callable[[Tensor, Targets], None]
 
 
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="python -m benchmarks.activation_step", description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="n", help="model size")
     parser.add_argument("--imgsz", type=int, default=320, help="image size in pixels")
     parser.add_argument("--batch", type=int, default=8, help="batch size")
@@ -129,8 +130,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--channels-last", default="on", choices=("auto", "on", "off"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file")
     arguments = parser.parse_args(argv)
-    if arguments.graphed and (arguments.compiled or torch.device(arguments.device).type != "cuda"):
+    parser.require_positive(arguments, "rounds", "threads", "batch")
+    if arguments.imgsz < 1 or arguments.imgsz % STRIDE:
+        parser.error(f"--imgsz: found {arguments.imgsz}, expected a multiple of {STRIDE}")
+    if arguments.graphed and (arguments.compiled or not arguments.device.startswith("cuda")):
         raise ValueError("--graphed needs --device cuda, and not --compiled")
+    arguments.device = str(pick_device(arguments.device)[0])
     return arguments
 
 

@@ -5,7 +5,9 @@ each: mosaic, affine, hue, saturation and value, flips and the rare transforms o
 installed in the other environment too. Processor time is that of the process and its workers, and means the same on a
 busy machine; wall-clock time does not. ``--python`` names an interpreter with ultralytics, as for ``benchmarks.peer``;
 without it, our loader is measured alone. The first turn of each row, in which images are decoded or workers start, is
-not counted. A turn has several epochs, as Ultralytics' workers prepare batches of the next one ahead of it. This file imports nothing of this project at its top: the other interpreter runs it too.
+not counted. A turn has several epochs, as Ultralytics' workers prepare batches of the next one ahead of it.
+
+This file imports nothing of this project at its top: the other interpreter runs it too.
 """
 
 from __future__ import annotations

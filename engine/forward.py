@@ -91,7 +91,8 @@ def training_forward(
         except RuntimeError as error:  # of the compiler, or because there is none
             if out_of_memory(error):
                 raise
-            raise ValueError(f"train.compile: {one_line(error)}") from error
+            reason = one_line(error).partition(" Set TORCHDYNAMO_VERBOSE")[0]  # advice for PyTorch's developers
+            raise ValueError(f"train.compile: {reason}; without --compile the same is trained eagerly") from error
     return FixedShape(forward, model, shape), "torch.compile"
 
 

@@ -254,6 +254,7 @@ def build(config: Config) -> TrainSetup:
     with main_first():
         train_loader, val_loader = build_loaders(config, splits, model, pin_memory=device.device.type == "cuda")
     assert val.iou is not None and train.imgsz is not None  # resolved by load
+    operator = prepare_operator(config, model, device)  # before the census, which says what was built
     rows = census(model, device=device.device, dtype=device.amp_dtype, compiled=train.compile)
     return TrainSetup(
         config=config,
@@ -267,7 +268,7 @@ def build(config: Config) -> TrainSetup:
         census=rows,
         census_text=format_census(rows),
         gflops=models.flops(model, train.imgsz),
-        operator=prepare_operator(config, model, device),
+        operator=operator,
         learnable=[name for name, _ in activation_parameters(model)],
         notes=notes,
     )

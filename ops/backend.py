@@ -51,7 +51,8 @@ _chosen: dict[torch.device, Choice] = {}  # once per process and device
 def choose(device: torch.device) -> Choice:
     """What runs Mish on this device, built and loaded on first use.
 
-    ValueError if a forced backend is unavailable; RuntimeError on first use while a CUDA graph is captured.
+    ValueError if a forced backend is unavailable, or for a GPU that is not there; RuntimeError on first use while a
+    CUDA graph is captured.
     """
     choice = _chosen.get(device)
     if choice is None:
@@ -83,11 +84,13 @@ def _choose(kind: str, index: int | None, requested: str) -> Choice:
         return Choice("x tanh(softplus(x))", "YOLO_MISH=eager", eager=True)
     if requested == "torch":
         return Choice("torch.nn.functional.mish", "YOLO_MISH=torch")
+    if kind == "meta":  # whatever is forced: such tensors have no values, and networks are measured with them
+        return Choice("torch.nn.functional.mish", "tensors on meta have no values")
     if requested and requested != kind:
         raise ValueError(f"YOLO_MISH={requested}: the tensor is on {kind}; expected {requested}")
     reason = unsupported(kind)
     if not reason:
-        if kind == "cuda":
+        if kind == "cuda" and torch.cuda.is_available():
             refuse_in_capture(f"the Mish kernel of cuda:{index}", f'ops.mish.prepare("cuda:{index}")')
         try:
             kernels = BACKENDS[kind](index)
@@ -111,7 +114,8 @@ def expect(device: torch.device) -> Choice:
     if not requested and unsupported(device.type):
         return Choice("torch.nn.functional.mish", unsupported(device.type))
     if device.type == "cuda" and requested in ("", "cuda"):
-        return Choice("ops.mish, CUDA kernel", "NVRTC builds it on first use")
+        here = "" if torch.cuda.is_available() else "; this PyTorch sees no GPU"
+        return Choice("ops.mish, CUDA kernel", f"NVRTC builds it on first use{here}")
     if device.type != "cpu" or requested not in ("", "cpu"):
         return _choose(device.type, device.index, requested)
     name = f"ops.mish, CPU kernel, {build.instruction_set()}"
@@ -204,6 +208,10 @@ def _cpu(index: int | None) -> CpuKernels:
 
 
 def _cuda(index: int | None) -> CudaKernels:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (index or 0) >= count:
+        name = "cuda" if index is None else f"cuda:{index}"
+        raise ValueError(f"{name}: PyTorch {torch.__version__} sees {count} CUDA GPUs")
     index = torch.cuda.current_device() if index is None else index
     return CudaKernels(functools.partial(build.cuda_image, _architecture(index)), index)
 

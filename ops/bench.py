@@ -23,6 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.allocator import MODERATE, keep_freed_memory
+from core.device import pick_device
+from core.text import one_line
+from ops.backend import forced
 from ops.mish import mish
 from ops.norm_act import FUSED_TYPES, prepare
 from ops.norm_act_bench import fused_rows, fused_table, norm_inputs, pass_rows, pass_table
@@ -30,6 +33,7 @@ from ops.timing import BATCH, TYPES, Case, Row, Run, gb_per_s, host_microseconds
 
 CHANNELS = 64
 SIDES = {"cpu": [20, 80], "cuda": [99, 312, 625]}  # 0.4 and 6.6 M elements; 1e7, 1e8 and 4e8
+PICTURES = (".png", ".svg", ".pdf")
 FORWARD_BYTES, BACKWARD_BYTES = 2, 3  # reads and writes of each element, in elements
 
 
@@ -48,11 +52,16 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the tables, and write the requested files."""
+    """Measure, print the tables, and write the requested files; returns 2 for wrong input, with one line on stderr."""
     arguments = parse(argv)
+    try:
+        check(arguments)
+    except (ValueError, OSError) as error:
+        print(f"ops.bench: error: {one_line(error)}", file=sys.stderr)
+        return 2
     torch.set_num_threads(arguments.threads)
     keep_freed_memory(MODERATE)  # as val.py and detect.py
-    device = torch.zeros(0, device=arguments.device).device  # with the GPU's number
+    device, _ = pick_device(arguments.device)
     sides = arguments.sides or SIDES.get(device.type, SIDES["cpu"])
     chosen = prepare(device)
     print(f"{machine(device)}; {torch.get_num_threads()} threads; {chosen.implementation} ({chosen.reason})\n")
@@ -108,6 +117,21 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--json", metavar="FILE", help="write the numbers to this file")
     add("--picture", metavar="FILE.png", help="draw the ratios to this file")
     return parser.parse_args(argv)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise ValueError or OSError for options that cannot be, before anything is measured."""
+    forced()
+    pick_device(arguments.device)
+    numbers = {"--threads": [arguments.threads], "--rounds": [arguments.rounds], "--sides": arguments.sides or []}
+    for flag, values in numbers.items():
+        if any(value < 1 for value in values):
+            raise ValueError(f"{flag}: found {min(values)}, expected 1 or more")
+    if arguments.picture and not arguments.picture.lower().endswith(PICTURES):
+        raise ValueError(f"--picture {arguments.picture}: expected a name that ends in {', '.join(PICTURES)}")
+    for path in filter(None, (arguments.json, arguments.picture)):
+        with open(path, "ab"):  # a file that is there stays as it is
+            pass
 
 
 def machine(device: torch.device) -> str:

@@ -1,9 +1,10 @@
 """Build the kernels in csrc/ and cache the results: ``python -m ops.build`` ahead of time, or each on first use.
 
 Builds do not depend on PyTorch or Python (plain C functions, GPU images), so one build works with all versions of both.
-They are stored in one folder, ``$YOLO_MISH_CACHE`` or ``~/.cache/yolo-mish/ops``. File names contain two hashes: of the
-inputs (sources, flags, instruction set or GPU, machine, system, PyTorch's major version) and of the compiler. Without a
-compiler, a build by any compiler is used, so the folder can be copied to a machine without one.
+They are stored in one folder, ``$YOLO_MISH_CACHE`` or ``~/.cache/yolo-mish/ops``. File names contain three hashes: of
+the inputs (sources, flags, instruction set or GPU, machine, system, PyTorch's major version), of the compiler, and of
+the content, so that a file that was copied or written in part is never loaded. Without a compiler, a build by any
+compiler is used, so the folder can be copied to a machine without one.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -66,7 +68,7 @@ def say(text: str) -> None:
 def cache_folder() -> Path:
     """The folder where builds are stored."""
     folder = os.environ.get("YOLO_MISH_CACHE")
-    return Path(folder) if folder else user_cache_folder() / "ops"
+    return Path(folder).expanduser() if folder else user_cache_folder() / "ops"
 
 
 def fingerprint(*parts: object) -> str:
@@ -82,12 +84,21 @@ def source_text(names: Sequence[str]) -> str:
 
 def find(stem: str, key: str, compiler: str | None, suffix: str) -> Path | None:
     """The build of this name and key by this compiler, or the newest if `compiler` is None; None if missing."""
-    folder = cache_folder()
-    if compiler is not None:
-        path = folder / f"{stem}-{key}-{fingerprint(compiler)}{suffix}"
-        return path if path.is_file() else None
-    builds = sorted(folder.glob(f"{stem}-{key}-*{suffix}"), key=lambda path: path.stat().st_mtime)
-    return builds[-1] if builds else None
+    by = "*" if compiler is None else fingerprint(compiler)
+    builds = [path for path in cache_folder().glob(f"{stem}-{key}-{by}-*{suffix}") if _is_whole(path)]
+    return max(builds, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _content_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a build has the content that its name says."""
+    try:
+        return path.stem.endswith(f"-{_content_hash(path.read_bytes())}")
+    except OSError:
+        return False
 
 
 def build(stem: str, key: str, compiler: str, suffix: str, make: Callable[[Path], None]) -> Path:
@@ -96,21 +107,26 @@ def build(stem: str, key: str, compiler: str, suffix: str, make: Callable[[Path]
     Raises Unavailable if the folder is not writable or `make` fails. An interrupted build blocks nothing: the lock ends
     with its process, and an incomplete file has another name.
     """
+    found = find(stem, key, compiler, suffix)
+    if found is not None:
+        return found
     folder = cache_folder()
-    path = folder / f"{stem}-{key}-{fingerprint(compiler)}{suffix}"
-    if path.is_file():
-        return path
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    name = f"{stem}-{key}-{fingerprint(compiler)}"
+    part = folder / f"{name}.{os.getpid()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_suffix(".lock")):
-            if path.is_file():  # another process was first
-                return path
-            for left in folder.glob(f"{path.name}.*.part"):  # of killed processes, as this one holds the lock
+        with locked(folder / f"{name}.lock"):
+            found = find(stem, key, compiler, suffix)
+            if found is not None:  # another process was first
+                return found
+            for left in folder.glob(f"{name}.*.part"):  # of killed processes, as this one holds the lock
                 left.unlink(missing_ok=True)
             try:
                 say(f"building {stem} with {compiler} into {folder}, once; this takes seconds")
                 make(part)
+                if not part.is_file():
+                    raise Unavailable(f"{compiler} wrote no file")
+                path = folder / f"{name}-{_content_hash(part.read_bytes())}{suffix}"
                 os.replace(part, path)
             finally:
                 part.unlink(missing_ok=True)
@@ -141,22 +157,32 @@ def compile_with(command: Sequence[str]) -> None:
 
 @functools.cache
 def version_of(program: str) -> str | None:
-    """The path and version of a program, None if it is not installed."""
-    path = shutil.which(program)
+    """The path and version of a program, with its arguments; None if it is not installed."""
+    first, *arguments = _words(program) or [""]
+    path = shutil.which(first)
     if path is None:
         return None
+    command = [path, *arguments]
     try:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     lines = [line for line in done.stdout.splitlines() if line.strip()]
-    return f"{path} ({lines[0].strip()})" if done.returncode == 0 and lines else None
+    return f"{' '.join(command)} ({lines[0].strip()})" if done.returncode == 0 and lines else None
 
 
 def cpp_compiler() -> str | None:
-    """The C++ compiler: $CXX if set, else g++ or clang++; None if there is none."""
+    """The C++ compiler: $CXX if set, with its arguments, else g++ or clang++; None if there is none."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
     return next((name for name in names if version_of(name)), None)
+
+
+def _words(command: str) -> list[str]:
+    """A command with arguments, such as ``ccache g++``, as a list; empty if its quotes are unbalanced."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
 
 
 # ------------------------------------------------------------------------------------------------------------- the CPU
@@ -198,7 +224,9 @@ def _library(
     if not may_build:
         raise Unavailable("not built yet")
     paths = [str(SOURCES / name) for name in sources]
-    return build(stem, key, identity, ".so", lambda path: compile_with([compiler, *flags, *paths, "-o", str(path)]))
+    return build(
+        stem, key, identity, ".so", lambda path: compile_with([*_words(compiler), *flags, *paths, "-o", str(path)])
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ the GPUs

@@ -128,6 +128,14 @@ def is_like(grad: Tensor, x: Tensor) -> bool:
     return grad.dtype is x.dtype and grad.get_device() == x.get_device() and grad.shape == x.shape
 
 
+def demand_one_device(name: str, *arguments: object) -> None:
+    """RuntimeError unless all tensors are on one device: for fake kernels, which run if any of them is on meta."""
+    devices = {argument.device for argument in arguments if isinstance(argument, Tensor)}
+    if len(devices) > 1:
+        found = " and ".join(sorted(map(str, devices)))
+        raise RuntimeError(f"yolo::{name} expects all tensors on one device, not on {found}")
+
+
 def described(tensor: Tensor) -> str:
     """Shape, type and device, for error messages."""
     return f"{tuple(tensor.shape)} in {tensor.dtype} on {tensor.device}"

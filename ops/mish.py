@@ -67,8 +67,15 @@ def mish(x: Tensor, inplace: bool = False) -> Tensor:
                 return run(x)
     if torch.compiler.is_compiling():
         return _traced(x)
-    if x.dtype not in TYPES or x.layout is not torch.strided or type(x) not in PLAIN_TENSORS or _is_tracing():
-        return F.mish(x)  # PyTorch's error for integers, the override of subclasses, one operator in traced graphs
+    if (
+        getattr(x, "dtype", None) not in TYPES
+        or x.layout is not torch.strided
+        or type(x) not in PLAIN_TENSORS
+        or x.is_nested
+        or _is_tracing()
+    ):
+        # PyTorch's error for integers and what is no tensor, the override of subclasses, one operator in traced graphs.
+        return F.mish(x)
     choice = choose(x.device)
     kernels = choice.kernels
     if kernels is None:

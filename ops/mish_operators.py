@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ops.backend import choose, dense
-from ops.kernels import TYPES, Kernels, described, is_direct, is_like
+from ops.kernels import TYPES, Kernels, demand_one_device, described, is_direct, is_like
 
 _LIBRARY = torch.library.Library("yolo", "FRAGMENT")
 _LIBRARY.define("mish(Tensor x) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
@@ -54,7 +54,12 @@ for _key in ("CPU", "CUDA"):
     _LIBRARY.impl("mish_backward", lambda grad, x, order: _run_operator("mish_backward", order, x, grad), _key)
 _MISH, _MISH_BACKWARD = torch.ops.yolo.mish.default, torch.ops.yolo.mish_backward.default
 torch.library.register_fake("yolo::mish", torch.empty_like, lib=_LIBRARY)
-torch.library.register_fake("yolo::mish_backward", lambda grad, x, order: torch.empty_like(x), lib=_LIBRARY)
+
+
+@torch.library.register_fake("yolo::mish_backward", lib=_LIBRARY)
+def _fake_backward(grad: Tensor, x: Tensor, order: int) -> Tensor:
+    demand_one_device("mish_backward", grad, x)
+    return torch.empty_like(x)
 
 
 # ------------------------------------------------------------------------------------------------------------- autograd

@@ -118,6 +118,7 @@ def _is_observed(x: Tensor, norm: nn.Module, act: nn.Module) -> bool:
         return True
     return bool(
         _has_any_global_hook()
+        or ("forward" in norm.__dict__ or "forward" in act.__dict__)  # replaced, as by tools that move weights about
         or (norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks)
         or (act._forward_hooks or act._forward_pre_hooks or act._backward_hooks or act._backward_pre_hooks)
     )
@@ -133,6 +134,7 @@ def _fit(arrays: Iterable[Tensor | None], channels: int, index: int) -> bool:
             array.dtype is not torch.float32
             or type(array) not in PLAIN_TENSORS
             or array.get_device() != index
+            or (index < 0 and not array.is_cpu)  # other devices without a number, such as meta
             or array.numel() != channels
             or not array.is_contiguous()
         ):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ops.backend import choose
 from ops.groups import ACTS
-from ops.kernels import TYPES, described, is_like
+from ops.kernels import TYPES, demand_one_device, described, is_like
 
 _LIBRARY = torch.library.Library("yolo", "FRAGMENT")
 
@@ -80,6 +80,7 @@ def _backward(
     _check("norm_act_backward", x, g, **arrays)
     x, shape = layout(x)
     _demand(g.stride() == x.stride(), "norm_act_backward", "g in the memory layout of x")
+    _demand(count >= 0, "norm_act_backward", f"a count of values, not {count}")
     _call("norm_act_backward", x, shape, x, mean, variance, weight, by_weight, by_bias, eps, count, g)
 
 
@@ -126,7 +127,12 @@ def _register(schema: str, kernel: Callable[..., object], fake: Callable[..., ob
     name = schema.partition("(")[0]
     for device in ("CPU", "CUDA"):
         _LIBRARY.impl(name, kernel, device)
-    torch.library.register_fake(f"yolo::{name}", fake, lib=_LIBRARY)
+
+    def checked_fake(*arguments: object) -> object:
+        demand_one_device(name, *arguments)
+        return fake(*arguments)
+
+    torch.library.register_fake(f"yolo::{name}", checked_fake, lib=_LIBRARY)
     operator: torch._ops.OpOverload = getattr(torch.ops.yolo, name).default
     return operator
 

@@ -11,6 +11,7 @@ from comparison.evaluation import evaluate
 from comparison.runs import read_run
 from configs.schema import load
 from engine.checkpoint import load_checkpoint
+from ops import backend
 from tests.stress.kills import differing
 from tests.support.checkpoints import write_data
 from tests.support.scripts import run, tree
@@ -43,6 +44,20 @@ def test_a_run_leaves_the_folder_that_users_know(data: Path, here: Path, capsys:
     summary = capsys.readouterr().out
     assert all(word in summary for word in ("mAP50-95", "peak memory", "detect.py --weights", "best.pt"))
     assert {row["activation"] for row in load_checkpoint(folder / "weights/best.pt")["census"]} == {"mish", "swish"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
+def test_the_census_says_what_runs_where_kernels_cannot_be_built(
+    data: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "_chosen", {})
+    (here / "file").write_text("")
+    monkeypatch.setenv("YOLO_MISH_CACHE", str(here / "file"))  # which is no folder
+    assert start(data, "--epochs", 1, "--noval") == 0
+    record = json.loads((here / "runs/train/exp/run.json").read_text())
+    assert record["operator"]["implementation"] == "torch.nn.functional.mish"
+    assert not any("ops." in row["implementation"] for row in record["census"])
 
 
 @pytest.mark.slow

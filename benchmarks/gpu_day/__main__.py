@@ -18,7 +18,7 @@ from types import FrameType
 
 from benchmarks.gpu_day.plan import FIRST, Setting, Stage, stages, write_data
 from benchmarks.gpu_day.processes import ABSENT, FAILED, PASSED, SKIPPED, STOPPED, Job, Outcome, lacks, run_together
-from benchmarks.gpu_day.record import Record
+from benchmarks.gpu_day.record import Record, read_jobs
 from core.text import one_line
 
 RESERVE = 10.0  # seconds of the budget for the summary
@@ -31,12 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check(arguments)
         setting = Setting(arguments.device, arguments.dry, arguments.out.resolve())
+        check_folder(setting)
         record = Record(setting.out)
         write_data(setting)
         environment = environment_of(setting.out, arguments.wheels)
         if arguments.dry:  # threads that wait for a core would take most of the time of so small steps
             environment["OMP_NUM_THREADS"] = "1"
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError) as error:
         print(f"benchmarks.gpu_day: error: {one_line(error)}", file=sys.stderr)
         return 2
     chosen = [stage for stage in stages(setting) if stage.name in (FIRST, *arguments.stages)]
@@ -59,13 +60,26 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.gpu_day", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="FOLDER", help="folder of the results, also of builds and caches")
+    add(
+        "--out",
+        type=folder_name,
+        required=True,
+        metavar="FOLDER",
+        help="folder of the results, also of builds and caches",
+    )
     add("--budget", type=float, default=520, metavar="SECONDS", help="time for everything (default: %(default)s)")
     add("--stages", nargs="+", choices=NAMES, default=NAMES, metavar="STAGE", help=f"of {', '.join(NAMES)}")
     add("--device", choices=("cuda", "cpu"), default="cuda")
     add("--dry", action="store_true", help="tiny sizes, to rehearse the command, on a CPU too")
     add("--wheels", type=Path, metavar="FOLDER", help="wheels of packages that the machine lacks")
     return parser.parse_args(argv)
+
+
+def folder_name(text: str) -> Path:
+    """A folder, which an empty text is not."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a folder, found an empty name")
+    return Path(text)
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -78,14 +92,26 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--wheels {arguments.wheels}: expected a folder with .whl files")
 
 
+def check_folder(setting: Setting) -> None:
+    """Raise ValueError for a folder with files, unless an earlier day left them."""
+    day = setting.out / "day.json"
+    if day.is_file():
+        read_jobs(day)
+    elif setting.out.is_dir() and any(setting.out.iterdir()):
+        raise ValueError(f"--out {setting.out}: has files and no day.json; expected a new or empty folder")
+
+
 def environment_of(out: Path, wheels: Path | None) -> dict[str, str]:
     """The environment of all jobs, with the packages of the wheels, and caches in `out`: the home may be read-only."""
     added = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     if wheels is not None:
         site = out / "site"
         for wheel in sorted(wheels.glob("*.whl")):
-            with zipfile.ZipFile(wheel) as archive:  # an archive of what would lie in site-packages
-                archive.extractall(site)
+            try:
+                with zipfile.ZipFile(wheel) as archive:  # an archive of what would lie in site-packages
+                    archive.extractall(site)
+            except zipfile.BadZipFile as error:
+                raise ValueError(f"{wheel} is damaged ({error}); expected a wheel") from error
         added.insert(0, str(site))
     folders = {"YOLO_MISH_CACHE": "kernels", "TORCHINDUCTOR_CACHE_DIR": "inductor", "MPLCONFIGDIR": "matplotlib"}
     caches = {name: str(out / "caches" / folder) for name, folder in folders.items()}

@@ -92,6 +92,7 @@ def comparison(figures: Figures, output: str) -> list[str]:
 DIGESTS: dict[str, Callable[[Figures, str], list[str]]] = {
     "own": own,
     "last": last,
+    "tests": last,
     "sanitizer": sanitizer,
     "kernels": kernels,
     "step": step,

@@ -71,7 +71,7 @@ def _correct(setting: Setting) -> tuple[Job, ...]:
     tests = _python("-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib")
     tests = (*tests, "-n", "0" if setting.dry else "4", "--maxfail=20")
     files = ("tests/ops/test_mish_cuda.py", "tests/ops/test_norm_act_cuda.py")
-    jobs = [Job(name="tests", command=(*tests, *files), digest="last")]
+    jobs = [Job(name="tests", command=(*tests, *files), digest="tests")]
     script = _python("-m", f"{PACKAGE}.sanitize", "--device", setting.device)
     for tool in ("memcheck", "racecheck", "synccheck"):
         jobs.append(

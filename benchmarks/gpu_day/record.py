@@ -1,6 +1,7 @@
 """What the GPU day leaves behind: day.md with all output, day.json with all figures, and a summary for the screen."""
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -16,6 +17,18 @@ from benchmarks.gpu_day.processes import ABSENT, PASSED, SKIPPED, Job, Outcome
 MAX_LINES, MAX_WIDTH = 80, 200
 
 
+def read_jobs(path: Path) -> dict[str, dict[str, Any]]:
+    """The jobs of an earlier day by name; ValueError with the path if the file is another one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}); expected the file of an earlier day") from error
+    jobs = content.get("jobs") if isinstance(content, dict) else None
+    if not isinstance(jobs, dict) or not all(isinstance(job, dict) for job in jobs.values()):
+        raise ValueError(f"{path} has no jobs; expected the file of an earlier day")
+    return jobs
+
+
 class Record:
     """The files in the folder of the results; everything is on disk as soon as a job has ended."""
 
@@ -24,8 +37,8 @@ class Record:
         for folder in (out, out / "figures", out / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
         self.jobs: dict[str, dict[str, Any]] = {}
-        with contextlib.suppress(FileNotFoundError):
-            self.jobs = json.loads(self._json.read_text(encoding="utf-8"))["jobs"]
+        if self._json.is_file():
+            self.jobs = read_jobs(self._json)
         self.lines: list[str] = []  # of this call
         self.ran: dict[str, str] = {}  # job of this call -> status
 
@@ -52,6 +65,8 @@ class Record:
             figures = json.loads(self._figures(job).read_text(encoding="utf-8"))
         if outcome.status not in (ABSENT, SKIPPED):
             output = self.log(stage, job).read_text(encoding="utf-8", errors="replace").strip()
+        if job.digest == "tests" and outcome.status == PASSED and " passed" not in output:
+            outcome = dataclasses.replace(outcome, status=SKIPPED, reason="no test ran")
         lines = [f"{name}: {outcome.status}{f' ({outcome.reason})' if outcome.reason else ''}, {outcome.seconds:.0f} s"]
         if output or figures:
             lines += [f"  {line[:MAX_WIDTH]}" for line in lines_of(job.digest, figures, output)]

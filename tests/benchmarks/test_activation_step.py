@@ -24,6 +24,22 @@ def test_the_table_has_a_column_for_a_gpu_only():
     assert activation_step.step_table(taken, {"mish, fused": None}).endswith("| 3.0, 2.0 | unknown |")
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--rounds", "0"], "--rounds: found 0"),
+        (["--batch", "-1"], "--batch: found -1"),
+        (["--imgsz", "33"], "--imgsz: found 33, expected a multiple of 32"),
+        (["--device", "cuda:77"], "cuda:77"),
+        (["--device", "tpu"], "tpu"),
+    ],
+)
+def test_wrong_options_are_one_line(more, said, capsys):
+    assert run(activation_step.main, "activation_step.py", *more) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize("more", [["--device", "cpu"], ["--device", "cuda", "--compiled"]])
 def test_graphs_that_cannot_be_are_refused(more, capsys):
     assert run(activation_step.main, "activation_step.py", "--graphed", "relu, plain", *more) == 2

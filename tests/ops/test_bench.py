@@ -30,6 +30,34 @@ def test_tables_numbers_and_picture(tmp_path, capsys):
     assert all(f"| {name} |" in printed for name in functions) and picture.stat().st_size > 5000
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--device", "cuda:77"], "cuda:77"),
+        (["--device", "foo"], "foo"),
+        (["--device", "meta"], "meta"),
+        (["--threads", "0"], "--threads: found 0"),
+        (["--sides", "8", "-4"], "--sides: found -4"),
+        (["--rounds", "0"], "--rounds: found 0"),
+        (["--json", "nowhere/x.json"], "nowhere/x.json"),
+        (["--json", "."], "directory"),
+        (["--picture", "nowhere/x.png"], "nowhere/x.png"),
+        (["--picture", "x.foo"], "x.foo"),
+    ],
+)
+def test_wrong_options_are_one_line_before_anything_is_measured(words, said, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "prepare", lambda device: pytest.fail("measured"))
+    assert bench.main(words) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_an_unknown_backend_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("YOLO_MISH", "foo")
+    assert bench.main([]) == 2 and "YOLO_MISH=foo" in capsys.readouterr().err
+
+
 def test_bandwidth_counts_reads_and_writes():
     x = torch.empty(1000, dtype=torch.bfloat16)
     assert timing.gb_per_s(x, 3, milliseconds=0.002) == pytest.approx(3.0)  # 6000 bytes in 2 us

@@ -133,6 +133,38 @@ def test_a_failing_compiler_and_an_unusable_folder_are_reported(cache, compiler,
     assert choice.kernels is None and "YOLO_MISH_CACHE" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_a_truncated_build_is_made_anew_and_never_loaded(left, cache, compiler, monkeypatch):
+    log = compiler("1.0")
+    path = build.cpu_library()
+    path.write_bytes(path.read_bytes()[:left])
+    assert build.cpu_library() == path and path.read_text() == "1.0\n" and log.read_text() == "call\n" * 2
+    path.write_bytes(path.read_bytes()[:left])
+    monkeypatch.setattr(build, "version_of", lambda program: None)  # on a machine without a compiler
+    with pytest.raises(build.Unavailable, match="no C\\+\\+ compiler"):
+        build.cpu_library()
+
+
+def test_a_compiler_with_arguments_and_one_that_writes_nothing(cache, compiler, monkeypatch, tmp_path):
+    log = compiler("1.0")
+    monkeypatch.setenv("CXX", f"env {os.environ['CXX']}")  # as ccache g++
+    assert build.cpu_library().read_text() == "1.0\n" and log.read_text() == "call\n"
+    idle = tmp_path / "idle"
+    idle.write_text('#!/bin/sh\n[ "$1" = --version ] && echo idle\nexit 0\n')
+    idle.chmod(0o755)
+    monkeypatch.setenv("CXX", str(idle))
+    with pytest.raises(build.Unavailable, match="idle.* wrote no file"):
+        build.cpu_library()
+    monkeypatch.setenv("CXX", 'g++ "-O2')
+    assert build.cpp_compiler() is None
+
+
+def test_the_home_folder_in_the_name_of_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("YOLO_MISH_CACHE", "~/builds")
+    assert build.cache_folder() == tmp_path / "builds"
+
+
 def test_a_damaged_build_is_reported(cache, compiler):
     compiler()
     choice = backend.choose(torch.device("cpu"))  # the stand-in's build is no library

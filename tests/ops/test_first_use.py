@@ -66,6 +66,7 @@ def test_first_use_during_a_capture_is_refused_and_nothing_is_kept(untried, monk
             norm_act.norm_act(x, norm, Mish())
         assert not first_use._tried
         capturing.setattr(backend, "_chosen", {})
+        capturing.setattr(torch.cuda, "is_available", lambda: True)
         with pytest.raises(RuntimeError, match=r'call ops.mish.prepare\("cuda:0"\) before the capture'):
             prepare("cuda:0")
         assert backend._chosen == {}

@@ -346,6 +346,26 @@ def test_an_implementation_can_be_forced(asked, choosing):
     assert asked in dispatch("cpu", torch.float32).reason
 
 
+@pytest.mark.parametrize("asked", ["cpu", "cuda"])
+def test_networks_are_measured_on_meta_whatever_is_forced(asked, choosing):
+    choosing.setenv("YOLO_MISH", asked)
+    assert mish(torch.ones(2, 3, device="meta")).shape == (2, 3)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:77"])
+def test_a_gpu_that_is_not_there_is_one_line(device, choosing):
+    choosing.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=rf"^{device}(:0)?: PyTorch .* sees 0 CUDA GPUs$"):
+        prepare(device)
+    assert "sees no GPU" in dispatch(device, torch.float32).reason
+
+
+@pytest.mark.parametrize("x", [[1.0, 2.0], None, 1.0], ids=str)
+def test_what_is_no_tensor_is_pytorchs_error(x):
+    with pytest.raises(TypeError, match="must be Tensor"):
+        mish(x)
+
+
 @pytest.mark.parametrize("asked", ["cuda", "nvrtc", "mihs"])
 def test_an_unavailable_forced_implementation_is_an_error(asked, choosing):
     choosing.setenv("YOLO_MISH", asked)
@@ -381,6 +401,14 @@ def test_the_operator_refuses_a_gradient_unlike_its_input(kernels, grad):
         torch.ops.yolo.mish_backward(grad, torch.ones(4, 4), 1)
     with pytest.raises(RuntimeError, match="order 0, 1 or 2"):
         torch.ops.yolo.mish_backward(torch.ones(4, 4), torch.ones(4, 4), 3)
+
+
+@pytest.mark.parametrize("places", [("meta", "cpu"), ("cpu", "meta")])
+def test_the_operator_refuses_tensors_on_meta_beside_others(kernels, places):
+    grad, x = (torch.ones(4, device=place) for place in places)
+    with pytest.raises(RuntimeError, match="all tensors on one device, not on cpu and meta"):
+        torch.ops.yolo.mish_backward(grad, x, 1)
+    assert torch.ops.yolo.mish_backward(x.to("meta"), x.to("meta"), 1).is_meta
 
 
 def test_values_behind_a_negative_bit():

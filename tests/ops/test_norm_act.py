@@ -307,6 +307,8 @@ def test_opcheck():
         ({"grad": torch.ones(1, 4, 5, 5)}, "a gradient like x"),
         ({"grad": torch.ones(2, 4, 5, 5).bfloat16()}, "a gradient like x"),
         ({"act": 4}, "an activation from 0 to 3"),
+        ({"mean": torch.ones(4, device="meta")}, "all tensors on one device, not on cpu and meta"),
+        ({"x": torch.ones(2, 4, 5, 5, device="meta")}, "all tensors on one device, not on cpu and meta"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -320,6 +322,24 @@ def test_operators_refuse_what_does_not_fit(change, said):
     with pytest.raises(RuntimeError, match="memory layout"):
         g = x.clone(memory_format=torch.channels_last)
         torch.ops.yolo.norm_act_backward(g, x, one, one, None, one, one, 1e-3, 50)
+    with pytest.raises(RuntimeError, match="a count of values, not -3"):
+        torch.ops.yolo.norm_act_backward(x.clone(), x, one, one, None, one, one, 1e-3, -3)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
+def test_parameters_on_meta_are_pytorchs_error(training):
+    """get_device() is -1 on meta as on the CPU, and such arrays have no address."""
+    norm = nn.BatchNorm2d(4, device="meta").train(training)
+    with pytest.raises(RuntimeError, match="meta"):
+        norm_act.norm_act(images(2, 4, 5, 5), norm, Mish())
+
+
+@pytest.mark.parametrize("replaced", ["norm", "act"])
+def test_a_forward_that_was_replaced_on_an_instance_runs(replaced):
+    norm, act, x = norm_of(4), Mish(), images(2, 4, 5, 5)
+    module = {"norm": norm, "act": act}[replaced]
+    module.forward = torch.zeros_like
+    torch.testing.assert_close(norm_act.norm_act(x, norm, act), act(norm(x)))
 
 
 def test_a_later_training_call_does_not_change_the_gradient_of_an_evaluation():
