@@ -1,9 +1,6 @@
 // Shared by the loops over memory.
 #pragma once
 #include <cstdint>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 #include "mish_math.h"  // FN
 
@@ -12,18 +9,6 @@
 FN void fetch_ahead(const void* at, int64_t bytes) {
   const char* next = static_cast<const char*>(at) + 2048;
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + i);
-}
-
-// Requests huge pages for large memory about to be written that has no pages yet, each of which saves hundreds of page
-// faults (numpy does the same for its arrays).
-FN void expect_writes(void* at, int64_t bytes) {
-#if defined(__linux__)
-  constexpr intptr_t PAGE = 4096;
-  if (bytes < 4 << 20) return;
-  const intptr_t begin = (reinterpret_cast<intptr_t>(at) + PAGE - 1) / PAGE * PAGE;
-  const intptr_t end = (reinterpret_cast<intptr_t>(at) + bytes) / PAGE * PAGE;
-  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
 }
 
 // A loop in pieces of a fixed length and a remainder: calls body(first element, length).
