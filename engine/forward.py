@@ -22,6 +22,7 @@ from engine.grad_checkpointing import checkpointed
 from engine.optim import hold_frozen
 
 TOLERANCE = 0.02  # relative difference of outputs and gradients from those of the eager pass, in bf16
+VARYING = "train.multi_scale changes the shape of the batches"
 
 Forward = Callable[[Tensor], Outputs]
 
@@ -56,18 +57,11 @@ def training_forward(
     With `graphs` "auto", a capture that fails or computes something else is reported in the name, and the pass is not
     captured. ValueError if what is requested is impossible.
     """
-    varying = "train.multi_scale changes the shape of the batches" if multi_scale else ""
-    if compiled and varying:
-        raise ValueError(f"train.compile: {varying}; set train.multi_scale=0")
-    why_not = varying or _no_graphs(device, accumulate)
-    if graphs == "on" and why_not:
-        raise ValueError(f"train.graphs=on: {why_not}")
+    options = {"accumulate": accumulate, "multi_scale": multi_scale}
+    refuse_impossible(device, compiled=compiled, graphs=graphs, checkpointing=checkpointing, **options)
     if checkpointing:
-        if compiled or graphs == "on":
-            raise ValueError(
-                "train.grad_checkpointing: not with train.compile or train.graphs=on; leave one of them out"
-            )
         return checkpointed(model), "gradient checkpointing"
+    why_not = _no_graphs(device, **options)
     graphed = graphs == "on" or (graphs == "auto" and not compiled and not why_not)
     if not compiled and not graphed:
         return model, ""
@@ -96,8 +90,28 @@ def training_forward(
     return FixedShape(forward, model, shape), "torch.compile"
 
 
-def _no_graphs(device: DeviceConfig, accumulate: int) -> str:
+def refuse_impossible(
+    device: DeviceConfig,
+    *,
+    compiled: bool,
+    graphs: str,
+    checkpointing: bool,
+    multi_scale: float,
+    accumulate: float = 1,
+) -> None:
+    """Raise ValueError for forms of the forward pass that cannot be; without `accumulate`, before the data is known."""
+    if compiled and multi_scale:
+        raise ValueError(f"train.compile: {VARYING}; set train.multi_scale=0")
+    if graphs == "on" and (why_not := _no_graphs(device, accumulate=accumulate, multi_scale=multi_scale)):
+        raise ValueError(f"train.graphs=on: {why_not}")
+    if checkpointing and (compiled or graphs == "on"):
+        raise ValueError("train.grad_checkpointing: not with train.compile or train.graphs=on; leave one of them out")
+
+
+def _no_graphs(device: DeviceConfig, *, accumulate: float, multi_scale: float) -> str:
     """Why the pass cannot be a CUDA graph, empty if it can."""
+    if multi_scale:
+        return VARYING
     if device.device.type != "cuda":
         return f"CUDA graphs need a GPU, the device is {device.device.type}"
     if accumulate > 1:  # autograd keeps the graph's gradient buffers as .grad, which the next replay overwrites

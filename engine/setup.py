@@ -23,7 +23,7 @@ from data.workers import most_workers
 from engine.clock import Clock
 from engine.data_parallel import needs_sync_norms, replicate
 from engine.ema import ModelEMA
-from engine.forward import Forward, training_forward
+from engine.forward import Forward, refuse_impossible, training_forward
 from engine.optim import build_optimizer, freeze, learning_rate
 from engine.trainer import Trainer
 from models import build_model, census, format_census
@@ -240,6 +240,13 @@ def build(config: Config) -> TrainSetup:
         own = device_of_process(train.device, number=local_rank(), processes=local_world())
     use_threads(train.threads)
     device = place(own, amp=train.amp, channels_last=train.channels_last)
+    refuse_impossible(
+        device,
+        compiled=train.compile,
+        graphs="off" if train.rect else train.graphs,
+        checkpointing=train.grad_checkpointing,
+        multi_scale=train.multi_scale,
+    )
     if device.device.type == "cuda" and world() > 1:
         torch.cuda.set_device(device.device)
     set_deterministic(train.deterministic)

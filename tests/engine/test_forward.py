@@ -53,7 +53,7 @@ def as_graphs(monkeypatch: pytest.MonkeyPatch, *, factor: float = 1.0, error: st
         return lambda images: [factor * output for output in network(images)]
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
-    monkeypatch.setattr(forward_module, "_no_graphs", lambda device, accumulate: "")
+    monkeypatch.setattr(forward_module, "_no_graphs", lambda device, **_: "")
     return captured
 
 
@@ -113,7 +113,8 @@ def test_what_is_impossible_is_refused(model, device, options, words):
 
 def test_accumulated_gradients_need_eager_passes():
     gpu = DeviceConfig(torch.device("cuda", 0), None, torch.channels_last, {})
-    assert "accumulated" in forward_module._no_graphs(gpu, 2) and forward_module._no_graphs(gpu, 1) == ""
+    assert "accumulated" in forward_module._no_graphs(gpu, accumulate=2, multi_scale=0)
+    assert forward_module._no_graphs(gpu, accumulate=1, multi_scale=0) == ""
 
 
 def test_the_census_of_a_compiled_network(model, device):
