@@ -40,7 +40,15 @@ class LoaderError(ValueError):
 
 
 def as_loader_error(error: Exception) -> Exception:
-    """The error itself, or a LoaderError if it is about data workers, which PyTorch may raise at any point."""
+    """The error itself, or a LoaderError if it is about data workers, which PyTorch may raise at any point.
+
+    Also of an error that another one caused, as where torch.save is interrupted and cannot end its file.
+    """
+    cause: BaseException | None = error
+    while cause is not None and "DataLoader worker" not in str(cause):
+        cause = cause.__context__
+    if isinstance(cause, RuntimeError) and isinstance(error, RuntimeError):
+        error = cause
     if not isinstance(error, RuntimeError):
         return error
     text = str(error)

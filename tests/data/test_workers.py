@@ -169,3 +169,17 @@ def test_the_default_number_of_evaluation_workers(
     assert workers.default_workers(batches) == expected
     monkeypatch.setattr(sys, "platform", "darwin")
     assert workers.default_workers(batches) == 0
+
+
+def test_a_death_that_interrupts_something_else_is_still_the_cause() -> None:
+    """PyTorch raises it from a signal handler, at any point: here within torch.save, whose end then fails too."""
+    try:
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        finally:
+            raise RuntimeError("unexpected pos 10 vs 5")
+    except RuntimeError as error:
+        found = workers.as_loader_error(error)
+    assert isinstance(found, LoaderError) and "killed by signal" in str(found)
+    other = RuntimeError("unexpected pos")
+    assert workers.as_loader_error(other) is other
