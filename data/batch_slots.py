@@ -20,7 +20,7 @@ from data.image_cache import available_memory
 from data.workers import WorkerContext
 
 MAX_FRACTION = 0.25  # of the free memory
-MORE = 2  # slots beyond those of the batches under way: of the batch in use, and of the one before it
+SPARE = 2  # slots beyond those of the batches under way: of the batch in use, and of the one before it
 
 _numbers = itertools.count()
 _all: weakref.WeakValueDictionary[int, BatchSlots] = weakref.WeakValueDictionary()  # by number, also in forked workers
@@ -41,7 +41,7 @@ class BatchSlots:
     @staticmethod
     def fitting(under_way: int, nbytes: int) -> BatchSlots | None:
         """Slots for so many batches that workers make ahead; None where memory or semaphores are short."""
-        slots = under_way + MORE
+        slots = under_way + SPARE
         if not nbytes or slots * nbytes > available_memory() * MAX_FRACTION:
             return None
         try:

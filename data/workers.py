@@ -44,14 +44,12 @@ def as_loader_error(error: Exception) -> Exception:
 
     Also of an error that another one caused, as where torch.save is interrupted and cannot end its file.
     """
+    if not isinstance(error, RuntimeError):
+        return error
     cause: BaseException | None = error
     while cause is not None and "DataLoader worker" not in str(cause):
         cause = cause.__context__
-    if isinstance(cause, RuntimeError) and isinstance(error, RuntimeError):
-        error = cause
-    if not isinstance(error, RuntimeError):
-        return error
-    text = str(error)
+    text = str(error if cause is None else cause)
     if "Too many open files" in text or "ancdata" in text:
         return LoaderError("data workers: too many open files; raise the limit with ulimit -n, or try --workers 0")
     if "DataLoader worker" not in text:

@@ -55,13 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the tables, and write the requested files; returns 2 for wrong input, with one line on stderr."""
     arguments = parse(argv)
     try:
-        check(arguments)
+        device = check(arguments)
     except (ValueError, OSError) as error:
         print(f"ops.bench: error: {one_line(error)}", file=sys.stderr)
         return 2
     torch.set_num_threads(arguments.threads)
     keep_freed_memory(MODERATE)  # as val.py and detect.py
-    device, _ = pick_device(arguments.device)
     sides = arguments.sides or SIDES.get(device.type, SIDES["cpu"])
     chosen = prepare(device)
     print(f"{machine(device)}; {torch.get_num_threads()} threads; {chosen.implementation} ({chosen.reason})\n")
@@ -119,10 +118,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check(arguments: argparse.Namespace) -> None:
-    """Raise ValueError or OSError for options that cannot be, before anything is measured."""
+def check(arguments: argparse.Namespace) -> torch.device:
+    """The device, with a GPU's number; ValueError or OSError for impossible options, before anything is measured."""
     forced()
-    pick_device(arguments.device)
+    device, _ = pick_device(arguments.device)
     numbers = {"--threads": [arguments.threads], "--rounds": [arguments.rounds], "--sides": arguments.sides or []}
     for flag, values in numbers.items():
         if any(value < 1 for value in values):
@@ -132,6 +131,7 @@ def check(arguments: argparse.Namespace) -> None:
     for path in filter(None, (arguments.json, arguments.picture)):
         with open(path, "ab"):  # a file that is there stays as it is
             pass
+    return device
 
 
 def machine(device: torch.device) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data import build_train_loader, load_dataset
-from data.batch_slots import MORE, BatchSlots
+from data.batch_slots import SPARE, BatchSlots
 from data.loader import PREFETCH, TrainLoader
 from data.workers import LentBatch
 from tests.support.small_sets import box, write_coco
@@ -54,9 +54,9 @@ def test_training_uses_the_same_memory_again(section: SimpleNamespace) -> None:
         places.add(batch.images.data_ptr())
         images.append(batch.images.clone())
     del batch
-    assert len(places) <= PREFETCH + MORE < BATCHES
+    assert len(places) <= PREFETCH + SPARE < BATCHES
     assert all(map(torch.equal, images, expected))
-    assert free(slots_of(loader)) == PREFETCH + MORE
+    assert free(slots_of(loader)) == PREFETCH + SPARE
 
 
 def test_batches_that_are_kept_stay_as_they_are(section: SimpleNamespace) -> None:
@@ -73,7 +73,7 @@ def test_batches_that_are_kept_stay_as_they_are(section: SimpleNamespace) -> Non
 def test_part_of_a_batch_keeps_its_slot(section: SimpleNamespace) -> None:
     loader = loader_of(section, 1, batch=4)
     first = next(iter(loader)).images[1:2]
-    assert free(slots_of(loader)) <= PREFETCH + MORE - 1
+    assert free(slots_of(loader)) <= PREFETCH + SPARE - 1
     assert torch.equal(first, next(iter(loader_of(section, 0, batch=4))).images[1:2])
 
 
@@ -84,7 +84,7 @@ def test_epochs_that_are_not_finished_return_their_slots(section: SimpleNamespac
         next(iter(loader))
     loader.set_position(0)
     assert [batch.crc32 for batch in loader] == [batch.crc32 for batch in loader_of(section, 0)]
-    assert free(slots_of(loader)) == 2 * PREFETCH + MORE
+    assert free(slots_of(loader)) == 2 * PREFETCH + SPARE
 
 
 def test_each_process_of_a_training_has_slots_of_its_share(section: SimpleNamespace) -> None:
