@@ -18,7 +18,7 @@ from types import FrameType
 
 from benchmarks.gpu_day.plan import FIRST, Setting, Stage, stages, write_data
 from benchmarks.gpu_day.processes import ABSENT, FAILED, PASSED, SKIPPED, STOPPED, Job, Outcome, lacks, run_together
-from benchmarks.gpu_day.record import Record, read_jobs
+from benchmarks.gpu_day.record import Record
 from core.text import one_line
 
 RESERVE = 10.0  # seconds of the budget for the summary
@@ -31,7 +31,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check(arguments)
         setting = Setting(arguments.device, arguments.dry, arguments.out.resolve())
-        check_folder(setting)
         record = Record(setting.out)
         write_data(setting)
         environment = environment_of(setting.out, arguments.wheels)
@@ -90,15 +89,6 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError("--device cpu: expected --dry with it; the figures are those of a GPU")
     if arguments.wheels is not None and not list(arguments.wheels.glob("*.whl")):
         raise ValueError(f"--wheels {arguments.wheels}: expected a folder with .whl files")
-
-
-def check_folder(setting: Setting) -> None:
-    """Raise ValueError for a folder with files, unless an earlier day left them."""
-    day = setting.out / "day.json"
-    if day.is_file():
-        read_jobs(day)
-    elif setting.out.is_dir() and any(setting.out.iterdir()):
-        raise ValueError(f"--out {setting.out}: has files and no day.json; expected a new or empty folder")
 
 
 def environment_of(out: Path, wheels: Path | None) -> dict[str, str]:

@@ -17,8 +17,13 @@ from benchmarks.gpu_day.processes import ABSENT, PASSED, SKIPPED, Job, Outcome
 MAX_LINES, MAX_WIDTH = 80, 200
 
 
-def read_jobs(path: Path) -> dict[str, dict[str, Any]]:
-    """The jobs of an earlier day by name; ValueError with the path if the file is another one."""
+def earlier_jobs(out: Path) -> dict[str, dict[str, Any]]:
+    """The jobs of an earlier day in this folder by name; ValueError if the files there are of something else."""
+    path = out / "day.json"
+    if not path.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise ValueError(f"{out} has files and no day.json; expected a new or empty folder")
+        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -33,12 +38,9 @@ class Record:
     """The files in the folder of the results; everything is on disk as soon as a job has ended."""
 
     def __init__(self, out: Path) -> None:
-        self.out = out
+        self.out, self.jobs = out, earlier_jobs(out)
         for folder in (out, out / "figures", out / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
-        self.jobs: dict[str, dict[str, Any]] = {}
-        if self._json.is_file():
-            self.jobs = read_jobs(self._json)
         self.lines: list[str] = []  # of this call
         self.ran: dict[str, str] = {}  # job of this call -> status
 
